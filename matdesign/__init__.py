@@ -1,0 +1,88 @@
+"""Inverse materials design: say what a crystal must be, let a model propose crystals that are so.
+
+Names load when first used, so that `import matdesign as design` stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Crystals": "crystals.batch",
+    "SoftCrystals": "crystals.batch",
+    "read": "crystals.files",
+    "write": "crystals.files",
+    "load": "crystals.datasets",
+    "datasets": "crystals.datasets",
+    "Generator": "generators.contract",
+    "Diffusion": "generators.diffusion",
+    "fit": "generators.fit",
+    "training": "generators.fit",
+    "Run": "generators.fit",
+    "load_model": "generators.shipped",
+    "models": "generators.shipped",
+    "Constraint": "constraints.base",
+    "check": "constraints.base",
+    "OnlyElements": "constraints.elements",
+    "RequiredElements": "constraints.elements",
+    "Composition": "constraints.composition",
+    "ChargeNeutral": "constraints.charge",
+    "MinDistance": "constraints.distance",
+    "Between": "constraints.between",
+    "Guide": "constraints.guide",
+    "Potential": "loop.potential",
+    "PotentialOracle": "loop.oracle",
+    "ASEOracle": "loop.oracle",
+    "Hull": "loop.hull",
+    "Campaign": "loop.campaign",
+    "evaluate": "evaluate",
+    "Evaluation": "evaluate",
+    "view": "view",
+    "film": "view",
+    "explore": "view",
+    "report": "report",
+    "about": "about",
+    "device": "about",
+    "scale": "about",
+    "source": "about",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from matdesign.about import about, device, scale, source
+    from matdesign.constraints.base import Constraint, check
+    from matdesign.constraints.between import Between
+    from matdesign.constraints.charge import ChargeNeutral
+    from matdesign.constraints.composition import Composition
+    from matdesign.constraints.distance import MinDistance
+    from matdesign.constraints.elements import OnlyElements, RequiredElements
+    from matdesign.constraints.guide import Guide
+    from matdesign.crystals.batch import Crystals, SoftCrystals
+    from matdesign.crystals.datasets import datasets, load
+    from matdesign.crystals.files import read, write
+    from matdesign.evaluate import Evaluation, evaluate
+    from matdesign.generators.contract import Generator
+    from matdesign.generators.diffusion import Diffusion
+    from matdesign.generators.fit import Run, fit, training
+    from matdesign.generators.shipped import load_model, models
+    from matdesign.loop.campaign import Campaign
+    from matdesign.loop.hull import Hull
+    from matdesign.loop.oracle import ASEOracle, PotentialOracle
+    from matdesign.loop.potential import Potential
+    from matdesign.report import report
+    from matdesign.view import explore, film, view

@@ -1,0 +1,404 @@
+"""`Crystals`: the one batch type that every function of the package takes and gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals import elements
+from matdesign.errors import DataError, ShapeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import ase
+    from pymatgen.core import Structure
+
+ANGSTROM3_G = 1.66053906660
+"""Mass of one u in one cubic angstrom, in g/cm^3."""
+
+
+def generator(
+    seed: int | torch.Generator | None, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Return a random generator: the given one, one seeded, or one freshly seeded."""
+    if isinstance(seed, torch.Generator):
+        return seed
+    made = torch.Generator(device=device)
+    if seed is None:
+        made.seed()
+    else:
+        made.manual_seed(seed)
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class Crystals:
+    """A batch of crystals as padded tensors that also behaves as a list of structures.
+
+    Args:
+        species: atomic numbers, 0 = padding, shape (crystals, sites).
+        frac: fractional coordinates in [0, 1), shape (crystals, sites, 3).
+        lattice: rows are a, b, c in angstrom, shape (crystals, 3, 3).
+        properties: name -> values of shape (crystals,); NaN where unknown.
+        units: name -> unit of each property.
+        ids: one name per crystal; empty where none were given.
+        info: plain record about the batch as a whole (seed, model, seconds, ...).
+
+    Raises:
+        ShapeError: the tensors do not describe the same crystals and sites.
+
+    Example:
+        >>> from pymatgen.core import Lattice, Structure
+        >>> salt = Structure.from_spacegroup(
+        ...     "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+        ... )
+        >>> batch = Crystals.from_structures([salt])
+        >>> batch.n_atoms.tolist(), batch[0].composition.reduced_formula
+        ([8], 'NaCl')
+    """
+
+    species: Tensor
+    frac: Tensor
+    lattice: Tensor
+    properties: dict[str, Tensor] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.species.ndim != 2:
+            raise ShapeError(
+                f"species must be (crystals, sites); got {tuple(self.species.shape)}. "
+                "Add a leading axis for a single crystal."
+            )
+        b, s = self.species.shape
+        for name, tensor, want in (
+            ("frac", self.frac, (b, s, 3)),
+            ("lattice", self.lattice, (b, 3, 3)),
+            *((f"properties[{k!r}]", v, (b,)) for k, v in self.properties.items()),
+        ):
+            if tuple(tensor.shape) != want:
+                raise ShapeError(
+                    f"{name} does not fit species {(b, s)}: got {tuple(tensor.shape)}, "
+                    f"need {want}. Build batches with Crystals.from_structures."
+                )
+        if self.ids and len(self.ids) != b:
+            raise ShapeError(
+                f"ids must name every crystal: got {len(self.ids)} for {b} crystals. "
+                "Give one id each, or none."
+            )
+
+    # ---- shape and derived quantities -------------------------------------------------
+
+    @property
+    def mask(self) -> Tensor:
+        """True where a site exists, shape (crystals, sites)."""
+        return self.species > 0
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """Atoms per crystal, shape (crystals,)."""
+        return self.mask.sum(dim=1)
+
+    @property
+    def cart(self) -> Tensor:
+        """Cartesian coordinates in angstrom, shape (crystals, sites, 3)."""
+        return self.frac @ self.lattice
+
+    @property
+    def volume(self) -> Tensor:
+        """Cell volume in cubic angstrom, shape (crystals,)."""
+        return torch.linalg.det(self.lattice).abs()
+
+    @property
+    def mass(self) -> Tensor:
+        """Cell mass in u, shape (crystals,)."""
+        return elements.table("mass").to(self.lattice)[self.species].sum(dim=1)
+
+    @property
+    def density(self) -> Tensor:
+        """Mass density in g/cm^3, shape (crystals,)."""
+        return self.mass / self.volume * ANGSTROM3_G
+
+    @property
+    def device(self) -> torch.device:
+        """Device that holds the tensors."""
+        return self.species.device
+
+    @property
+    def formulas(self) -> tuple[str, ...]:
+        """Reduced formula of every crystal, elements from the least electronegative."""
+        from pymatgen.core import Composition
+
+        names = elements.symbols()
+        return tuple(
+            Composition(_count(names[z] for z in row if z)).reduced_formula
+            for row in self.species.tolist()
+        )
+
+    # ---- sequence behaviour -----------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.species.shape[0]
+
+    @overload
+    def __getitem__(self, which: int) -> Structure: ...
+    @overload
+    def __getitem__(self, which: slice | Tensor | Sequence[int]) -> Crystals: ...
+    def __getitem__(
+        self, which: int | slice | Tensor | Sequence[int]
+    ) -> Structure | Crystals:
+        if isinstance(which, int):
+            return self.structure(which)
+        index: slice | Tensor
+        if isinstance(which, slice):
+            index = torch.arange(len(self))[which]
+        else:
+            index = torch.as_tensor(which)
+            if index.dtype == torch.bool:
+                index = index.nonzero().squeeze(1)
+            index = index.long()
+        at = index.to(self.device)
+        return dataclasses.replace(
+            self,
+            species=self.species[at],
+            frac=self.frac[at],
+            lattice=self.lattice[at],
+            properties={k: v[at.to(v.device)] for k, v in self.properties.items()},
+            ids=tuple(self.ids[i] for i in index.tolist()) if self.ids else (),
+        )
+
+    def __iter__(self) -> Iterator[Structure]:
+        for i in range(len(self)):
+            yield self.structure(i)
+
+    def __repr__(self) -> str:
+        if not len(self):
+            return "Crystals(empty)"
+        shown = ", ".join(self[:5].formulas) + (", ..." if len(self) > 5 else "")
+        n = self.n_atoms
+        return f"Crystals({len(self)} of {int(n.min())}-{int(n.max())} atoms: {shown})"
+
+    # ---- conversions ------------------------------------------------------------------
+
+    def structure(self, i: int) -> Structure:
+        """Return crystal i as a pymatgen Structure with its properties attached."""
+        from pymatgen.core import Lattice, Structure
+
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"crystal {i} of {len(self)}")
+        keep = self.mask[i].cpu()
+        made = Structure(
+            Lattice(self.lattice[i].detach().double().cpu().numpy()),
+            self.species[i].cpu()[keep].tolist(),
+            self.frac[i].detach().double().cpu()[keep].numpy(),
+        )
+        made.properties = {k: float(v[i]) for k, v in self.properties.items()}
+        if self.ids:
+            made.properties["id"] = self.ids[i]
+        return made
+
+    @classmethod
+    def from_structures(
+        cls,
+        structures: Iterable[Structure],
+        *,
+        properties: dict[str, Tensor] | None = None,
+        units: dict[str, str] | None = None,
+        ids: Sequence[str] = (),
+    ) -> Crystals:
+        """Return a batch from pymatgen structures, in their order.
+
+        Coordinates are wrapped into [0, 1); nothing else is changed.
+
+        Raises:
+            DataError: a structure is disordered, empty, has a NaN or a zero volume.
+        """
+        from matdesign.crystals.geometry import wrap
+
+        rows = list(structures)
+        for i, one in enumerate(rows):
+            _check(one, ids[i] if ids else f"structure {i}")
+        width = max((len(one) for one in rows), default=0)
+        species = torch.zeros(len(rows), width, dtype=torch.long)
+        frac = torch.zeros(len(rows), width, 3, dtype=torch.float64)
+        lattice = torch.zeros(len(rows), 3, 3, dtype=torch.float64)
+        for i, one in enumerate(rows):
+            n = len(one)
+            species[i, :n] = torch.tensor([site.specie.Z for site in one])
+            frac[i, :n] = torch.as_tensor(one.frac_coords)
+            lattice[i] = torch.as_tensor(one.lattice.matrix)
+        return cls(
+            species,
+            wrap(wrap(frac).float()),
+            lattice.float(),
+            properties=properties or {},
+            units=units or {},
+            ids=tuple(ids),
+        )
+
+    def to_structures(self) -> list[Structure]:
+        """Return every crystal as a pymatgen Structure."""
+        return list(self)
+
+    @classmethod
+    def from_ase(cls, atoms: Iterable[ase.Atoms]) -> Crystals:
+        """Return a batch from ASE atoms, which must be periodic in all directions."""
+        from matdesign.crystals.files import from_ase
+
+        return from_ase(atoms)
+
+    def to_ase(self) -> list[ase.Atoms]:
+        """Return every crystal as ASE atoms."""
+        from matdesign.crystals.files import to_ase
+
+        return to_ase(self)
+
+    @classmethod
+    def read(cls, path: str | Path | Sequence[str | Path]) -> Crystals:
+        """Read CIF, POSCAR, extended XYZ or parquet files; see `files.read`."""
+        from matdesign.crystals.files import read
+
+        return read(path)
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write CIF, POSCAR or parquet by the name's ending; see `files.write`."""
+        from matdesign.crystals.files import write
+
+        return write(self, path)
+
+    # ---- whole-batch operations -------------------------------------------------------
+
+    def to(self, device: torch.device | str) -> Crystals:
+        """Return the batch on a device."""
+        return dataclasses.replace(
+            self,
+            species=self.species.to(device),
+            frac=self.frac.to(device),
+            lattice=self.lattice.to(device),
+            properties={k: v.to(device) for k, v in self.properties.items()},
+        )
+
+    def replace(self, **changes: Any) -> Crystals:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    @staticmethod
+    def cat(batches: Sequence[Crystals]) -> Crystals:
+        """Return one batch from several; properties that not all have are dropped."""
+        if not batches:
+            raise ShapeError("nothing to join: got no batches. Give at least one.")
+        width = max(one.species.shape[1] for one in batches)
+
+        def pad(t: Tensor) -> Tensor:
+            extra = width - t.shape[1]
+            return torch.cat([t, t.new_zeros(t.shape[0], extra, *t.shape[2:])], dim=1)
+
+        shared = set.intersection(*(set(one.properties) for one in batches))
+        named = all(one.ids or not len(one) for one in batches)
+        return Crystals(
+            torch.cat([pad(one.species) for one in batches]),
+            torch.cat([pad(one.frac) for one in batches]),
+            torch.cat([one.lattice for one in batches]),
+            properties={
+                k: torch.cat([one.properties[k] for one in batches])
+                for k in batches[0].properties
+                if k in shared
+            },
+            units={k: v for k, v in batches[0].units.items() if k in shared},
+            ids=tuple(i for one in batches for i in one.ids) if named else (),
+        )
+
+    def split(
+        self,
+        by: str = "random",
+        *,
+        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        seed: int | torch.Generator | None = 0,
+    ) -> tuple[Crystals, Crystals, Crystals]:
+        """Return train, validation and test parts; see `splits.split`."""
+        from matdesign.crystals.splits import split
+
+        return split(self, by=by, fractions=fractions, seed=seed)
+
+    def soft(self) -> SoftCrystals:
+        """Return the same crystals with species as one-hot probabilities."""
+        hot = torch.nn.functional.one_hot(self.species, elements.MAX_Z + 1)
+        probabilities = hot.to(self.frac.dtype) * self.mask.unsqueeze(-1)
+        return SoftCrystals(probabilities, self.frac, self.lattice, self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class SoftCrystals:
+    """Crystals whose species are still undecided: what a sampler previews.
+
+    Args:
+        species: probability of each atomic number, shape (crystals, sites, 104);
+            entry 0 and padded sites are zero.
+        frac: fractional coordinates, shape (crystals, sites, 3).
+        lattice: rows in angstrom, shape (crystals, 3, 3).
+        mask: site exists, shape (crystals, sites).
+    """
+
+    species: Tensor
+    frac: Tensor
+    lattice: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    @property
+    def volume(self) -> Tensor:
+        """Cell volume in cubic angstrom, shape (crystals,)."""
+        return torch.linalg.det(self.lattice).abs()
+
+    @property
+    def mass(self) -> Tensor:
+        """Expected cell mass in u, shape (crystals,)."""
+        return (self.species @ elements.table("mass").to(self.species)).sum(dim=1)
+
+    @property
+    def density(self) -> Tensor:
+        """Expected mass density in g/cm^3, shape (crystals,)."""
+        return self.mass / self.volume * ANGSTROM3_G
+
+    def harden(self) -> Crystals:
+        """Return crystals with the most probable element on every site."""
+        return Crystals(self.species.argmax(-1) * self.mask, self.frac, self.lattice)
+
+
+def _count(names: Iterable[str]) -> dict[str, float]:
+    counts: dict[str, float] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0.0) + 1.0
+    return counts
+
+
+def _check(one: Structure, name: str) -> None:
+    """Refuse a structure that no generator could have meant."""
+    if not len(one):
+        raise DataError(f"{name} has no sites; drop it.")
+    if not one.is_ordered:
+        raise DataError(
+            f"{name} has partial occupancy ({one.composition}); "
+            "order it first, for example with pymatgen's OrderDisorderedStructureTransformation."
+        )
+    matrix = torch.as_tensor(one.lattice.matrix)
+    if not (matrix.isfinite().all() and torch.as_tensor(one.frac_coords).isfinite().all()):
+        raise DataError(f"{name} has a coordinate that is not a number; drop or mend it.")
+    volume = float(torch.linalg.det(matrix).abs())
+    if volume < 0.1:
+        raise DataError(
+            f"{name}: lattice rows must span a volume; got {volume:.3g} angstrom^3. "
+            "Check the cell's units and rows."
+        )
+    heaviest = max(site.specie.Z for site in one)
+    if heaviest > elements.MAX_Z:
+        raise DataError(f"{name} has an element beyond Lr (Z = {heaviest}); drop it.")
