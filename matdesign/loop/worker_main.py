@@ -1,0 +1,124 @@
+"""What runs inside a worker process: read a task, do it, answer; see `workers`.
+
+The process speaks through its standard input and output, so whatever a task prints is
+sent to standard error instead.  Messages are pickled; both ends are this program, on
+this machine, and nothing from a file is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import queue
+import signal
+import struct
+import sys
+import threading
+import traceback
+from typing import IO, Any
+
+STARTED = "started"
+
+GRACE = 5.0
+"""Seconds after its time limit when a worker ends itself, should nobody have done it."""
+
+
+def send(pipe: IO[bytes], message: object) -> None:
+    """Write one message: its length in eight bytes, then its bytes."""
+    import cloudpickle
+
+    data = cloudpickle.dumps(message)
+    pipe.write(struct.pack("<Q", len(data)) + data)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Any:
+    """Read one message.
+
+    Raises:
+        EOFError: the other end is gone.
+    """
+    head = pipe.read(8)
+    if len(head) < 8:
+        raise EOFError
+    (size,) = struct.unpack("<Q", head)
+    data = pipe.read(size)
+    if len(data) < size:
+        raise EOFError
+    return pickle.loads(data)
+
+
+def limit_memory(gib: float | None) -> None:
+    """Make allocations beyond a bound fail, where the system can do that."""
+    if gib is None:
+        return
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    size = int(gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _listen(pipe: IO[bytes], inbox: queue.Queue[Any]) -> None:
+    """Pass messages on; end the process at once when the parent is gone."""
+    while True:
+        try:
+            message = receive(pipe)
+        except EOFError:
+            os._exit(0)
+        except Exception as error:  # a task that cannot be unpickled here
+            inbox.put(error)
+        else:
+            inbox.put(message)
+
+
+def _answer(message: Any) -> tuple[bool, Any, str]:
+    """Do one task and say (fine, result or reason, details)."""
+    try:
+        if isinstance(message, Exception):
+            raise message
+        function, args, limit = message
+        if limit is not None:  # a watchdog in C: works where Python is stuck
+            faulthandler.dump_traceback_later(limit + GRACE, exit=True)
+        return True, function(*args), ""
+    except Exception as error:
+        words = " ".join(str(error).split())[:300]
+        reason = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        return False, reason, traceback.format_exc()[-4000:]
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def serve() -> None:
+    """Serve tasks until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    faulthandler.enable()
+    inbox: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_listen, args=(tasks, inbox), daemon=True).start()
+    first = inbox.get()
+    prepare, memory = first if isinstance(first, tuple) else (None, None)
+    limit_memory(memory)
+    ready = _answer(first) if isinstance(first, Exception) else (True, None, "")
+    if prepare is not None:
+        ready = _answer((prepare, (), None))
+    send(answers, STARTED if ready[0] else ready)
+    while True:
+        reply = _answer(inbox.get())
+        try:
+            send(answers, reply)
+        except OSError:
+            os._exit(0)
+        except Exception as error:  # a result that cannot be pickled
+            name = type(error).__name__
+            send(answers, (False, f"the result cannot be sent back: {name}", ""))
+
+
+if __name__ == "__main__":
+    serve()
