@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.errors import DataError, ShapeError
+from matdesign.crystals.soft import ANGSTROM3_G, SoftCrystals
+from matdesign.errors import ShapeError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     import ase
     from pymatgen.core import Structure
 
-ANGSTROM3_G = 1.66053906660
-"""Mass of one u in one cubic angstrom, in g/cm^3."""
+__all__ = ["ANGSTROM3_G", "Crystals", "SoftCrystals", "generator"]
 
 
 def generator(
@@ -47,6 +47,7 @@ class Crystals:
         lattice: rows are a, b, c in angstrom, shape (crystals, 3, 3).
         properties: name -> values of shape (crystals,); NaN where unknown.
         units: name -> unit of each property.
+        labels: name -> one word per crystal, such as its prototype; "" where unknown.
         ids: one name per crystal; empty where none were given.
         info: plain record about the batch as a whole (seed, model, seconds, ...).
 
@@ -68,6 +69,7 @@ class Crystals:
     lattice: Tensor
     properties: dict[str, Tensor] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
     info: dict[str, Any] = field(default_factory=dict)
 
@@ -88,13 +90,16 @@ class Crystals:
                     f"{name} does not fit species {(b, s)}: got {tuple(tensor.shape)}, "
                     f"need {want}. Build batches with Crystals.from_structures."
                 )
-        if self.ids and len(self.ids) != b:
-            raise ShapeError(
-                f"ids must name every crystal: got {len(self.ids)} for {b} crystals. "
-                "Give one id each, or none."
-            )
+        words = [("ids", self.ids)] if self.ids else []
+        words += [(f"labels[{k!r}]", v) for k, v in self.labels.items()]
+        for name, given in words:
+            if len(given) != b:
+                raise ShapeError(
+                    f"{name} must name every crystal: got {len(given)} for {b} "
+                    "crystals. Give one each, or none."
+                )
 
-    # ---- shape and derived quantities -------------------------------------------------
+    # ---- shape and derived quantities ------------------------------------------------
 
     @property
     def mask(self) -> Tensor:
@@ -142,7 +147,7 @@ class Crystals:
             for row in self.species.tolist()
         )
 
-    # ---- sequence behaviour -----------------------------------------------------------
+    # ---- sequence behaviour ----------------------------------------------------------
 
     def __len__(self) -> int:
         return self.species.shape[0]
@@ -154,14 +159,19 @@ class Crystals:
     def __getitem__(
         self, which: int | slice | Tensor | Sequence[int]
     ) -> Structure | Crystals:
-        if isinstance(which, int):
-            return self.structure(which)
-        index: slice | Tensor
         if isinstance(which, slice):
             index = torch.arange(len(self))[which]
         else:
             index = torch.as_tensor(which)
+            if not index.ndim:  # one crystal: an int of Python, numpy or torch
+                return self.structure(int(index))
             if index.dtype == torch.bool:
+                if index.shape != (len(self),):
+                    raise ShapeError(
+                        "a mask must have one entry per crystal: got "
+                        f"{tuple(index.shape)} for {len(self)}. Compute it on this "
+                        "batch."
+                    )
                 index = index.nonzero().squeeze(1)
             index = index.long()
         at = index.to(self.device)
@@ -171,6 +181,9 @@ class Crystals:
             frac=self.frac[at],
             lattice=self.lattice[at],
             properties={k: v[at.to(v.device)] for k, v in self.properties.items()},
+            labels={
+                k: tuple(v[i] for i in index.tolist()) for k, v in self.labels.items()
+            },
             ids=tuple(self.ids[i] for i in index.tolist()) if self.ids else (),
         )
 
@@ -185,7 +198,7 @@ class Crystals:
         n = self.n_atoms
         return f"Crystals({len(self)} of {int(n.min())}-{int(n.max())} atoms: {shown})"
 
-    # ---- conversions ------------------------------------------------------------------
+    # ---- conversions -----------------------------------------------------------------
 
     def structure(self, i: int) -> Structure:
         """Return crystal i as a pymatgen Structure with its properties attached."""
@@ -200,6 +213,7 @@ class Crystals:
             self.frac[i].detach().double().cpu()[keep].numpy(),
         )
         made.properties = {k: float(v[i]) for k, v in self.properties.items()}
+        made.properties |= {k: v[i] for k, v in self.labels.items()}
         if self.ids:
             made.properties["id"] = self.ids[i]
         return made
@@ -211,20 +225,25 @@ class Crystals:
         *,
         properties: dict[str, Tensor] | None = None,
         units: dict[str, str] | None = None,
+        labels: dict[str, tuple[str, ...]] | None = None,
         ids: Sequence[str] = (),
+        max_atoms: int | None = None,
     ) -> Crystals:
         """Return a batch from pymatgen structures, in their order.
 
-        Coordinates are wrapped into [0, 1); nothing else is changed.
+        Coordinates are wrapped into [0, 1); nothing else is changed. `max_atoms` raises
+        the limit on one cell (`checks.MAX_ATOMS`).
 
         Raises:
             DataError: a structure is disordered, empty, has a NaN or a zero volume.
         """
+        from matdesign.crystals.checks import MAX_ATOMS, check_structure
         from matdesign.crystals.geometry import wrap
 
         rows = list(structures)
         for i, one in enumerate(rows):
-            _check(one, ids[i] if ids else f"structure {i}")
+            name = ids[i] if i < len(ids) else f"structure {i}"
+            check_structure(one, name, max_atoms or MAX_ATOMS)
         width = max((len(one) for one in rows), default=0)
         species = torch.zeros(len(rows), width, dtype=torch.long)
         frac = torch.zeros(len(rows), width, 3, dtype=torch.float64)
@@ -232,14 +251,16 @@ class Crystals:
         for i, one in enumerate(rows):
             n = len(one)
             species[i, :n] = torch.tensor([site.specie.Z for site in one])
-            frac[i, :n] = torch.as_tensor(one.frac_coords)
-            lattice[i] = torch.as_tensor(one.lattice.matrix)
+            # pymatgen's arrays are read-only: copy
+            frac[i, :n] = torch.tensor(one.frac_coords)
+            lattice[i] = torch.tensor(one.lattice.matrix)
         return cls(
             species,
             wrap(wrap(frac).float()),
             lattice.float(),
             properties=properties or {},
             units=units or {},
+            labels=labels or {},
             ids=tuple(ids),
         )
 
@@ -273,7 +294,7 @@ class Crystals:
 
         return write(self, path)
 
-    # ---- whole-batch operations -------------------------------------------------------
+    # ---- whole-batch operations ------------------------------------------------------
 
     def to(self, device: torch.device | str) -> Crystals:
         """Return the batch on a device."""
@@ -301,6 +322,7 @@ class Crystals:
             return torch.cat([t, t.new_zeros(t.shape[0], extra, *t.shape[2:])], dim=1)
 
         shared = set.intersection(*(set(one.properties) for one in batches))
+        words = set.intersection(*(set(one.labels) for one in batches))
         named = all(one.ids or not len(one) for one in batches)
         return Crystals(
             torch.cat([pad(one.species) for one in batches]),
@@ -312,6 +334,11 @@ class Crystals:
                 if k in shared
             },
             units={k: v for k, v in batches[0].units.items() if k in shared},
+            labels={
+                k: tuple(word for one in batches for word in one.labels[k])
+                for k in batches[0].labels
+                if k in words
+            },
             ids=tuple(i for one in batches for i in one.ids) if named else (),
         )
 
@@ -334,71 +361,8 @@ class Crystals:
         return SoftCrystals(probabilities, self.frac, self.lattice, self.mask)
 
 
-@dataclass(frozen=True, eq=False)
-class SoftCrystals:
-    """Crystals whose species are still undecided: what a sampler previews.
-
-    Args:
-        species: probability of each atomic number, shape (crystals, sites, 104);
-            entry 0 and padded sites are zero.
-        frac: fractional coordinates, shape (crystals, sites, 3).
-        lattice: rows in angstrom, shape (crystals, 3, 3).
-        mask: site exists, shape (crystals, sites).
-    """
-
-    species: Tensor
-    frac: Tensor
-    lattice: Tensor
-    mask: Tensor
-
-    def __len__(self) -> int:
-        return self.mask.shape[0]
-
-    @property
-    def volume(self) -> Tensor:
-        """Cell volume in cubic angstrom, shape (crystals,)."""
-        return torch.linalg.det(self.lattice).abs()
-
-    @property
-    def mass(self) -> Tensor:
-        """Expected cell mass in u, shape (crystals,)."""
-        return (self.species @ elements.table("mass").to(self.species)).sum(dim=1)
-
-    @property
-    def density(self) -> Tensor:
-        """Expected mass density in g/cm^3, shape (crystals,)."""
-        return self.mass / self.volume * ANGSTROM3_G
-
-    def harden(self) -> Crystals:
-        """Return crystals with the most probable element on every site."""
-        return Crystals(self.species.argmax(-1) * self.mask, self.frac, self.lattice)
-
-
 def _count(names: Iterable[str]) -> dict[str, float]:
     counts: dict[str, float] = {}
     for name in names:
         counts[name] = counts.get(name, 0.0) + 1.0
     return counts
-
-
-def _check(one: Structure, name: str) -> None:
-    """Refuse a structure that no generator could have meant."""
-    if not len(one):
-        raise DataError(f"{name} has no sites; drop it.")
-    if not one.is_ordered:
-        raise DataError(
-            f"{name} has partial occupancy ({one.composition}); "
-            "order it first, for example with pymatgen's OrderDisorderedStructureTransformation."
-        )
-    matrix = torch.as_tensor(one.lattice.matrix)
-    if not (matrix.isfinite().all() and torch.as_tensor(one.frac_coords).isfinite().all()):
-        raise DataError(f"{name} has a coordinate that is not a number; drop or mend it.")
-    volume = float(torch.linalg.det(matrix).abs())
-    if volume < 0.1:
-        raise DataError(
-            f"{name}: lattice rows must span a volume; got {volume:.3g} angstrom^3. "
-            "Check the cell's units and rows."
-        )
-    heaviest = max(site.specie.Z for site in one)
-    if heaviest > elements.MAX_Z:
-        raise DataError(f"{name} has an element beyond Lr (Z = {heaviest}); drop it.")

@@ -13,7 +13,7 @@ MAX_Z = 103
 
 @cache
 def symbols() -> tuple[str, ...]:
-    """Return element symbols; entry z is the symbol of atomic number z, entry 0 is ""."""
+    """Return element symbols by atomic number; entry 0 is ""."""
     from pymatgen.core import Element
 
     return ("", *(Element.from_Z(z).symbol for z in range(1, MAX_Z + 1)))

@@ -44,9 +44,9 @@ def wrap(frac: Tensor) -> Tensor:
 def torus_difference(start: Tensor, end: Tensor) -> Tensor:
     """Return the shortest way from start to end, each coordinate on its own circle.
 
-    This is the difference of the torus [0, 1)^3, the space a coordinate sampler moves in.
-    It is not the minimum image: in a skewed cell another image may lie nearer in angstrom;
-    for that use `displacement`.
+    This is the difference of the torus [0, 1)^3, the space a coordinate sampler moves
+    in. It is not the minimum image: in a skewed cell another image may lie nearer in
+    angstrom; for that use `displacement`.
 
     Equation:
         log(x, y) = y - x - round(y - x), in [-1/2, 1/2]
@@ -105,8 +105,8 @@ def displacement(start: Tensor, end: Tensor, lattice: Tensor) -> Tensor:
 
     Accuracy:
         The search runs in float64. In a Minkowski-reduced cell, with the difference
-        rounded to [-1/2, 1/2], the nearest image is among 27 cells; tested against a wide
-        brute-force search in test_geometry.py.
+        rounded to [-1/2, 1/2], the nearest image is among 27 cells; tested against a
+        wide brute-force search in test_geometry.py.
 
     Example:
         >>> cell = 4.0 * torch.eye(3)[None]
@@ -138,12 +138,12 @@ def distances(
 
     Args:
         crystals: anything with `frac`, `lattice` and `mask`.
-        include_self: put the distance from a site to its own nearest image, which is the
-            shortest lattice vector, on the diagonal; otherwise the diagonal is 0.
+        include_self: put the distance from a site to its own nearest image, which is
+            the shortest lattice vector, on the diagonal; otherwise the diagonal is 0.
 
     Returns:
-        Distances in angstrom, shape (crystals, sites, sites); infinite where either site
-        is padding.
+        Distances in angstrom, shape (crystals, sites, sites); infinite where either
+        site is padding.
 
     Example:
         >>> from matdesign.crystals.batch import Crystals
@@ -171,13 +171,13 @@ def min_distance(
 ) -> Tensor:
     """Return the shortest distance between two sites of each crystal.
 
-    Self images are excluded by default, as in the published validity check: a crystal of
-    one site then has no pair, and an infinite distance.
+    Self images are excluded by default, as in the published validity check: a crystal
+    of one site then has no pair, and an infinite distance.
 
     Args:
         crystals: anything with `frac`, `lattice` and `mask`.
-        include_self: also count the distance from a site to its own images, which is the
-            length of the shortest lattice vector.
+        include_self: also count the distance from a site to its own images, which is
+            the length of the shortest lattice vector.
 
     Returns:
         Distances in angstrom, shape (crystals,); NaN where a coordinate or the cell is.
@@ -247,7 +247,8 @@ def _pair_distances(frac: Tensor, lattice: Tensor, i: Tensor, j: Tensor) -> Tens
     parts = []
     for at in range(0, len(frac), block):
         some = slice(at, at + block)
-        near = _nearest(frac[some][:, j] - frac[some][:, i], lattice[some], change[some])
+        moved = frac[some][:, j] - frac[some][:, i]
+        near = _nearest(moved, lattice[some], change[some])
         square = near.square().sum(-1)
         zero = square == 0
         root = torch.where(zero, torch.ones_like(square), square).sqrt()

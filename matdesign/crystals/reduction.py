@@ -1,4 +1,4 @@
-"""Lattice reduction for a whole batch: the three shortest vectors that span a lattice."""
+"""Lattice reduction for a whole batch: the shortest three vectors of a lattice."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ _TOLERANCE = 1e-9
 
 @torch.no_grad()
 def reduce_lattice(lattice: Tensor) -> Tensor:
-    """Return integer changes of basis to Minkowski-reduced cells, shape (crystals, 3, 3).
+    """Return whole-number changes of basis to Minkowski-reduced cells.
 
-    The reduced rows are the three successive minima of the lattice, shortest first. First
-    every row is shortened against every other (fast for long, skewed cells), then Selling
-    reduction gives an obtuse superbase v0..v3; the shortest independent three of its seven
-    vectors v0, v1, v2, v3, v0+v1, v0+v2, v1+v2 are Minkowski reduced.
+    The reduced rows are the three successive minima of the lattice, shortest first.
+    First every row is shortened against every other (fast for long, skewed cells), then
+    Selling reduction gives an obtuse superbase v0..v3; the shortest independent three
+    of its seven vectors v0, v1, v2, v3, v0+v1, v0+v2, v1+v2 are Minkowski reduced.
 
     Args:
         lattice: rows in angstrom, shape (crystals, 3, 3).
 
     Returns:
-        Whole numbers in a float64 tensor H, so that `H @ lattice` is reduced; determinant
-        +1 or -1. For a cell with NaN or no volume some such H, without an error.
+        Whole numbers in a float64 tensor H, so that `H @ lattice` is reduced;
+        determinant +1 or -1. For a cell with NaN or no volume some such H, without an
+        error.
 
     Source:
-        Nguyen and Stehle 2009, doi:10.1145/1597036.1597050 (minima form a basis in three
-        dimensions); Conway and Sloane 1992 (obtuse superbases). We run both on a batch.
+        Nguyen and Stehle 2009, doi:10.1145/1597036.1597050 (minima form a basis in
+        three dimensions); Conway and Sloane 1992 (obtuse superbases). We run both on a
+        batch.
 
     Example:
         >>> skewed = torch.tensor([[[4.0, 0, 0], [40.0, 3.0, 0], [0, 0, 5.0]]])
@@ -39,7 +41,7 @@ def reduce_lattice(lattice: Tensor) -> Tensor:
                  [0., 0., 5.]]], dtype=torch.float64)
     """
     rows = torch.nan_to_num(lattice.detach().double(), 0.0, 0.0, 0.0)
-    change = torch.eye(3, dtype=torch.float64, device=rows.device).repeat(len(rows), 1, 1)
+    change = torch.eye(3).to(rows).repeat(len(rows), 1, 1)
     if not len(rows):
         return change
     change = _shorten(rows, change)
@@ -92,7 +94,7 @@ def _selling(lattice: Tensor, change: Tensor) -> Tensor:
 
 
 def _shortest_basis(lattice: Tensor, base: Tensor) -> Tensor:
-    """Return the three shortest independent vectors of each superbase, shortest first."""
+    """Return the shortest three independent vectors, shortest first."""
     v0, v1, v2, v3 = base.unbind(1)
     seven = torch.stack([v0, v1, v2, v3, v0 + v1, v0 + v2, v1 + v2], dim=1)
     order = (seven @ lattice).square().sum(-1).argsort(dim=1, stable=True)

@@ -28,8 +28,10 @@ unit = st.floats(0, 1, exclude_max=True)
 integers = st.integers(-6, 6)
 
 
-def skew(rows: torch.Tensor, seed: int, times: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the same lattices in random bases far from reduced, and the base change."""
+def skew(
+    rows: torch.Tensor, seed: int, times: int = 4
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same lattices in bases far from reduced, and the base change."""
     rng = generator(seed)
     change = torch.eye(3, dtype=rows.dtype).repeat(len(rows), 1, 1)
     for _ in range(times):
@@ -57,12 +59,14 @@ SPECIAL = torch.tensor(
 )
 
 
-# ---- wrap and the torus -----------------------------------------------------------------
+# ---- wrap and the torus --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wrap_keeps_the_half_open_interval(dtype: torch.dtype) -> None:
-    edges = torch.tensor([-1e-9, -0.0, 0.0, 1.0, 1 - 1e-9, -1e-30, 7.25, -2.75], dtype=dtype)
+    edges = torch.tensor(
+        [-1e-9, -0.0, 0.0, 1.0, 1 - 1e-9, -1e-30, 7.25, -2.75], dtype=dtype
+    )
     out = wrap(edges)
     assert ((out >= 0) & (out < 1)).all()
     assert out[6:].tolist() == [0.25, 0.25]
@@ -118,7 +122,7 @@ def test_circular_mean_reads_weights_and_survives_cancellation() -> None:
     assert opposite.grad is not None and opposite.grad.isfinite().all()
 
 
-# ---- reduction --------------------------------------------------------------------------
+# ---- reduction -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -130,7 +134,9 @@ def test_reduction_finds_the_successive_minima(seed: int) -> None:
     assert torch.equal(change, change.round())
     rows = change @ skewed
     # no combination with coefficients to 3 is shorter than the row it would replace
-    n = torch.tensor(list(itertools.product(range(-3, 4), repeat=3)), dtype=torch.float64)
+    n = torch.tensor(
+        list(itertools.product(range(-3, 4), repeat=3)), dtype=torch.float64
+    )
     lengths = (n @ rows).norm(dim=-1)
     for k in range(3):
         outside = n[:, k:].abs().sum(1) > 0  # independent of the shorter rows
@@ -141,7 +147,9 @@ def test_reduction_of_an_absurd_cell() -> None:
     cell = torch.tensor(
         [[[1.0, 0, 0], [123456.0, 1, 0], [777777.0, 99999.0, 1]]], dtype=torch.float64
     )
-    assert torch.allclose((reduce_lattice(cell) @ cell).abs().sum(), torch.tensor(3.0).double())
+    assert torch.allclose(
+        (reduce_lattice(cell) @ cell).abs().sum(), torch.tensor(3.0).double()
+    )
 
 
 def test_reduction_ends_on_cells_without_volume() -> None:
@@ -152,12 +160,12 @@ def test_reduction_ends_on_cells_without_volume() -> None:
     assert reduce_lattice(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
 
 
-# ---- minimum image ----------------------------------------------------------------------
+# ---- minimum image -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_displacement_agrees_with_brute_force_in_skewed_cells(seed: int) -> None:
-    """Search 7^3 cells of the *unskewed* basis, which covers any image that could win."""
+    """Search 7^3 cells of the unskewed basis: any image that could win is there."""
     cells = random_cells(200, seed)
     if seed % 2:
         noise = 1e-3 * random_cells(200, seed + 50)
@@ -171,7 +179,9 @@ def test_displacement_agrees_with_brute_force_in_skewed_cells(seed: int) -> None
 
     there = torch.einsum("bi,bij->bj", end - start, change)
     there = there - there.round()
-    n = torch.tensor(list(itertools.product(range(-3, 4), repeat=3)), dtype=torch.float64)
+    n = torch.tensor(
+        list(itertools.product(range(-3, 4), repeat=3)), dtype=torch.float64
+    )
     images = torch.einsum("bni,bij->bnj", there[:, None] + n, cells)
     assert torch.allclose(got.norm(dim=-1), images.norm(dim=-1).amin(1), atol=1e-9)
     # and it is an image: it differs from the plain difference by whole lattice vectors
@@ -183,7 +193,9 @@ def test_displacement_agrees_with_brute_force_in_skewed_cells(seed: int) -> None
 
 def test_nearest_image_outside_the_first_27_cells() -> None:
     """A cell where the usual 27-image search, or rounding, gives the wrong distance."""
-    cell = torch.tensor([[[3.0, 0, 0], [29.9, 1.0, 0], [0, 0, 5.0]]], dtype=torch.float64)
+    cell = torch.tensor(
+        [[[3.0, 0, 0], [29.9, 1.0, 0], [0, 0, 5.0]]], dtype=torch.float64
+    )
     start = torch.zeros(1, 3, dtype=torch.float64)
     end = torch.tensor([[0.0, 0.5, 0.0]], dtype=torch.float64)
     n = torch.tensor(list(itertools.product((-1, 0, 1), repeat=3)), dtype=torch.float64)
@@ -207,7 +219,9 @@ def test_displacement_is_periodic_and_antisymmetric(
     one, two = torch.tensor(shifts, dtype=torch.float64).reshape(2, 1, 3)
     there = displacement(start, end, cell).norm()
     scale = 1 + cell.abs().max()
-    assert torch.isclose(there, displacement(end, start, cell).norm(), atol=1e-9 * scale)
+    assert torch.isclose(
+        there, displacement(end, start, cell).norm(), atol=1e-9 * scale
+    )
     moved = displacement(start + one, end + two, cell).norm()
     assert torch.isclose(there, moved, atol=1e-9 * scale)
 
@@ -228,7 +242,7 @@ def test_displacement_broadcasts_over_pairs() -> None:
     assert torch.allclose(out, want, atol=1e-5)
 
 
-# ---- distances --------------------------------------------------------------------------
+# ---- distances -----------------------------------------------------------------------
 
 
 def batch(n: int, sites: int, seed: int) -> Crystals:
@@ -276,7 +290,9 @@ def test_self_images_count_only_when_asked() -> None:
     one = Crystals(torch.tensor([[26]]), torch.zeros(1, 1, 3), cell)
     assert math.isinf(min_distance(one).item())
     assert min_distance(one, include_self=True).item() == 3.0
-    pair = Crystals(torch.tensor([[8, 8]]), torch.tensor([[[0.0] * 3, [0.5] * 3]]), cell)
+    pair = Crystals(
+        torch.tensor([[8, 8]]), torch.tensor([[[0.0] * 3, [0.5] * 3]]), cell
+    )
     assert min_distance(pair).item() == pytest.approx(math.sqrt(106) / 2)
     assert min_distance(pair, include_self=True).item() == 3.0
 
@@ -305,7 +321,7 @@ def test_distance_gradient_matches_finite_differences() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6))
 def test_min_distance_is_a_property_of_the_crystal(seed: int) -> None:
-    """Atom order, a shift of all sites, whole numbers, rotation, another cell: no change."""
+    """Atom order, a shift, whole numbers, rotation, another cell change nothing."""
     crystals = batch(3, 4, seed)
     rng = generator(seed)
     want = min_distance(crystals, include_self=True)
@@ -314,7 +330,9 @@ def test_min_distance_is_a_property_of_the_crystal(seed: int) -> None:
     shift = torch.rand(3, generator=rng, dtype=torch.float64)
     other, change = skew(crystals.lattice, seed + 1, times=2)
     for same in (
-        crystals.replace(frac=crystals.frac[:, order], species=crystals.species[:, order]),
+        crystals.replace(
+            frac=crystals.frac[:, order], species=crystals.species[:, order]
+        ),
         crystals.replace(frac=wrap(crystals.frac + shift)),
         crystals.replace(frac=crystals.frac + 3),
         crystals.replace(lattice=crystals.lattice @ turn),
@@ -327,14 +345,19 @@ def test_supercell_keeps_the_distance_between_images() -> None:
     salt = Structure.from_spacegroup(
         "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     )
-    small, large = Crystals.from_structures([salt]), Crystals.from_structures([salt * 2])
+    small, large = (
+        Crystals.from_structures([salt]),
+        Crystals.from_structures([salt * 2]),
+    )
     assert min_distance(small).item() == pytest.approx(2.82, abs=1e-5)
     assert min_distance(large).item() == pytest.approx(2.82, abs=1e-5)
     assert shortest_vector(small.lattice).item() == pytest.approx(5.64, abs=1e-5)
 
 
 def test_nan_is_reported_not_hidden() -> None:
-    crystals = batch(2, 6, seed=1).replace(lattice=torch.full((2, 3, 3), math.nan).double())
+    crystals = batch(2, 6, seed=1).replace(
+        lattice=torch.full((2, 3, 3), math.nan).double()
+    )
     assert min_distance(crystals)[1:].isnan().all()
 
 
@@ -344,6 +367,8 @@ def test_soft_crystals_are_accepted() -> None:
 
 
 def test_an_empty_batch() -> None:
-    none = Crystals(torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3))
+    none = Crystals(
+        torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
+    )
     assert min_distance(none).shape == (0,)
     assert distances(none).shape == (0, 0, 0)
