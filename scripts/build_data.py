@@ -1,0 +1,91 @@
+"""Build the shipped data sets; every step can be stopped and started again.
+
+Usage:
+    python scripts/build_data.py references
+    python scripts/build_data.py perovskites --workers 2
+    python scripts/build_data.py prototypes --workers 2 --target 6600
+    python scripts/build_data.py assemble
+
+Working shards go to build/data/, the finished sets to data/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "data"
+DATA = ROOT / "data"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "step", choices=["references", "perovskites", "prototypes", "assemble", "all"]
+    )
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--target", type=int, help="stop at this many usable crystals")
+    parser.add_argument("--limit", type=int, help="only the first candidates")
+    parser.add_argument("--time-limit", type=float, default=900.0, help="per shard, s")
+    parser.add_argument("--shard", type=int, default=100, help="candidates per shard")
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--data", type=Path, default=DATA)
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    every = options.step == "all"
+    if options.step == "references" or every:
+        make_references(options)
+    for name in ("perovskites", "prototypes"):
+        if options.step == name or every:
+            make_set(name, options)
+    if options.step == "assemble" or every:
+        from databuild.assemble import assemble
+
+        assemble(options.work, options.data)
+    return 0
+
+
+def make_references(options: argparse.Namespace) -> None:
+    """Compute the elemental references and write them."""
+    import torch
+
+    from databuild.references import all_references
+    from matdesign.loop.potential import Potential
+
+    torch.set_num_threads(1)
+    references = all_references(Potential())
+    path = options.data / "references" / "elements.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(references, indent=1) + "\n")
+    temporary.rename(path)
+
+
+def make_set(name: str, options: argparse.Namespace) -> None:
+    """Relax the candidates of one set that are not on disk yet."""
+    from databuild.plan import perovskite_plan, prototype_plan
+    from databuild.shards import run_all
+
+    references = json.loads(
+        (options.data / "references" / "elements.json").read_text()
+    )
+    plan = {"perovskites": perovskite_plan, "prototypes": prototype_plan}[name]()
+    run_all(
+        plan[: options.limit],
+        options.work / name,
+        references,
+        workers=options.workers,
+        target=options.target,
+        time_limit=options.time_limit,
+        size=options.shard,
+    )
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    raise SystemExit(main())
