@@ -1,0 +1,398 @@
+"""Look at crystals: one object for a live notebook, a static page and a file on disk."""
+
+import html
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matdesign import scene, still
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError, ShapeError
+from matdesign.pages import legend, page, standalone_assets, to_json
+from matdesign.scene import Images
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from matdesign.generators.contract import State
+
+STATIC = "MATDESIGN_STATIC"
+"""Set this environment variable to get the static form also under a kernel."""
+
+MOST_FRAMES = 200
+
+
+class CrystalView:
+    """Crystals to turn, step through and play.
+
+    Under a kernel this is a live nglview widget. Everywhere else it is HTML that carries
+    its own data: on a page of the book, in a report, or in a file made with `save`. Without
+    WebGL or JavaScript a drawing stays. All three show the same atoms, bonds and colours.
+
+    Args:
+        structures: the crystals, one per frame.
+        labels: one line of text per frame; formula and space group when left out.
+        caption: text under the viewer.
+        images: periodic copies to draw: on the cell's `"boundary"`, also all that are
+            `"bonded"` to the cell's atoms, or `"none"`.
+        bonds: draw bonds (the rule is in `scene.bonds`).
+        options: `height` (pixels), `letters` (element symbols on the atoms), `start` (frame),
+            `interval` (milliseconds), `loop`, `refit` (zoom again on every frame),
+            `slider` (its name for a screen reader), `name`.
+    """
+
+    def __init__(
+        self,
+        structures: Sequence["Structure"],
+        labels: Sequence[str] | None = None,
+        *,
+        caption: str = "",
+        images: Images = "boundary",
+        bonds: bool = True,
+        **options: Any,
+    ) -> None:
+        if not structures:
+            raise DataError(
+                "nothing to show: got no crystals. Give at least one; a filter before "
+                "this may have dropped them all."
+            )
+        if labels is not None and len(labels) != len(structures):
+            raise ShapeError(
+                f"labels must name every crystal: got {len(labels)} for "
+                f"{len(structures)}. Give one each, or none."
+            )
+        known = {
+            *("height", "letters", "start", "interval", "loop", "refit"),
+            *("slider", "name", "sliders"),
+        }
+        if unknown := sorted(set(options) - known):
+            raise DataError(
+                f"view has no option {unknown[0]!r}; choose from {', '.join(sorted(known))}."
+            )
+        self.structures = list(structures)
+        self.labels = [str(one) for one in labels] if labels is not None else None
+        self.caption = caption
+        symbols = sorted({str(site.specie.symbol) for s in structures for site in s})
+        kinds = {symbol: n for n, symbol in enumerate(symbols)}
+        frames = [
+            scene.frame(one, kinds, images=images, with_bonds=bonds)
+            for one in structures
+        ]
+        described: dict[int, str] = {}
+        for n, one in enumerate(structures):
+            label = self.labels[n] if self.labels else ""
+            if not label or n in (0, len(structures) - 1):
+                described[n] = scene.describe(one)
+            frames[n]["label"] = label or _label(one, n, len(structures))
+            frames[n]["alt"] = described.get(n) or (
+                f"{label}: {one.composition.reduced_formula}, {scene.cell_text(one)}."
+            )
+        self.alt = _alt(described, frames)
+        self.data: dict[str, Any] = {
+            "species": scene.species_table(symbols),
+            "frames": frames,
+            "options": {"orientation": _orientation(), **options},
+        }
+
+    def __repr__(self) -> str:
+        first = self.structures[0].composition.reduced_formula
+        n = len(self.structures)
+        return f"CrystalView({first})" if n == 1 else f"CrystalView({n} from {first})"
+
+    def to_html(self, *, standalone: bool = False) -> str:
+        """Return the viewer as HTML with its data inside.
+
+        Args:
+            standalone: also put the scripts in. Leave it off where the page has them
+                already (the book), or put `standalone_assets()` there once (a report).
+        """
+        options, frames = self.data["options"], self.data["frames"]
+        start = int(options.get("start", 0))
+        drawing = still.picture(
+            frames[start],
+            self.data["species"],
+            self.alt,
+            height=int(options.get("height", 340)),
+        )
+        caption = self.caption or (self.labels or [""])[0] * (len(frames) == 1)
+        under = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+        name = html.escape(str(options.get("name", "")))
+        return (
+            (standalone_assets() if standalone else "")
+            + f'<figure class="crystal-view" data-name="{name}" '
+            f'style="--cv-height:{int(options.get("height", 340))}px">'
+            f'<script type="application/json">{to_json(self.data)}</script>'
+            '<div class="cv-stage" role="img" tabindex="0" '
+            f'aria-label="{html.escape(self.alt)}">{drawing}</div>'
+            f"{legend(self.data['species'])}{under}</figure>"
+        )
+
+    def save(self, path: str | Path, *, title: str = "") -> Path:
+        """Write one HTML file that opens from disk, offline; return its path."""
+        made = Path(path)
+        made.write_text(page(title or repr(self), self.to_html()), encoding="utf-8")
+        return made
+
+    def widget(self) -> Any:
+        """Return the live widget: nglview, with a player when there are several frames."""
+        return _Live(self.data).box()
+
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> dict[str, Any]:
+        return _bundle(repr(self), self.to_html, self.widget)
+
+
+def view(
+    crystals: "Crystals | Structure | Iterable[Structure]",
+    labels: Sequence[str] | None = None,
+    supercell: int | tuple[int, int, int] | None = None,
+    *,
+    caption: str = "",
+    images: Images = "boundary",
+    bonds: bool = True,
+    **options: Any,
+) -> CrystalView:
+    """Return a viewer for one crystal or many; several get a player.
+
+    Args:
+        crystals: a batch, a pymatgen structure, or several structures.
+        labels: one line per crystal.
+        supercell: cells to draw along a, b and c, for example `(2, 2, 2)` or `2`.
+        caption: text under the viewer.
+        images: periodic copies to draw; see `CrystalView`.
+        bonds: draw bonds.
+        options: see `CrystalView`.
+
+    Raises:
+        DataError: no crystal, a coordinate that is not a number, or too many atoms.
+        ShapeError: labels do not fit, or a supercell is not three whole numbers.
+
+    Example:
+        >>> from pymatgen.core import Lattice, Structure
+        >>> iron = Structure(Lattice.cubic(2.87), ["Fe", "Fe"], [[0, 0, 0], [0.5] * 3])
+        >>> view(iron, supercell=2).alt[:28]
+        'Crystal structure of Fe: cub'
+    """
+    rows, total = _rows(crystals)
+    if total > len(rows):
+        if labels is not None:
+            labels = labels[: len(rows)]
+        caption = f"{caption} First {len(rows)} of {total} crystals.".strip()
+    made = CrystalView(
+        [one * _repeats(supercell) for one in rows] if supercell else rows,
+        labels,
+        caption=caption,
+        images=images,
+        bonds=bonds,
+        **options,
+    )
+    if supercell and len(rows) == 1:
+        cells = " x ".join(map(str, _repeats(supercell)))
+        made.alt = f"{scene.describe(rows[0])} Drawn as {cells} cells."
+        made.data["frames"][0]["alt"] = made.alt
+    return made
+
+
+def film(
+    states: "Iterable[State]",
+    *,
+    every: int = 1,
+    which: int = 0,
+    images: Images = "none",
+    **options: Any,
+) -> CrystalView:
+    """Return a player that shows one crystal while a generator makes it.
+
+    Args:
+        states: what `model.trajectory(...)` yields.
+        every: keep every so many states; the last is always kept.
+        which: which crystal of the batch.
+        images: periodic copies to draw; none by default, since atoms cross the boundary.
+        options: see `CrystalView`.
+    """
+    if every < 1:
+        raise DataError(f"every must be 1 or more; got {every}.")
+    kept: list[tuple[float, Structure]] = []
+    last: State | None = None
+    for n, last in enumerate(states):
+        if n % every == 0:
+            kept.append((float(last.t), last.preview[which]))
+            last = None
+    if last is not None:
+        kept.append((float(last.t), last.preview[which]))
+    if not kept:
+        raise DataError("nothing to show: the trajectory gave no states. Ask for steps.")
+    labels = [f"t = {t:.2f}  {one.composition.reduced_formula}" for t, one in kept]
+    settings = {"slider": "generative time", "interval": 120, **options}
+    return CrystalView([one for _, one in kept], labels, images=images, **settings)
+
+
+def explore(plot_function: Callable[..., Any], **ranges: Any) -> Any:
+    """Return sliders over a function that draws; see `matdesign.sliders.Explorer`.
+
+    Under a kernel the function runs on every move. On a static page all places of the
+    sliders are drawn beforehand, so nothing on it is dead.
+
+    Args:
+        plot_function: takes the slider values by name and gives a `CrystalView`, a `Plot`
+            or a matplotlib figure.
+        ranges: per argument `(low, high)`, `(low, high, steps)` or a list of values.
+    """
+    from matdesign.sliders import Explorer
+
+    return Explorer(plot_function, **ranges)
+
+
+# ---- under a kernel -------------------------------------------------------------------
+
+
+class _Live:
+    """One nglview widget that redraws frames of a scene."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        import nglview
+
+        self.data = data
+        self.started = False
+        self.widget = nglview.NGLWidget(height=f"{data['options'].get('height', 340)}px")
+        self.widget.camera = "orthographic"
+        self.draw(data["frames"][int(data["options"].get("start", 0))])
+
+    def draw(self, frame: dict[str, Any]) -> None:
+        """Show a frame: add the new shape first, then drop the old, so nothing flickers."""
+        call = self.widget._remote_call
+        shapes = _shapes(frame, self.data["species"])
+        # A redraw is sent once; only the first picture is kept for a page that reloads.
+        call("addShape", target="Widget", args=["crystal", shapes], fire_once=self.started)
+        if self.started:
+            call("removeComponent", target="Stage", args=[0], fire_once=True)
+            return
+        call("autoView", target="Stage", args=[0])
+        call("rotate", target="viewerControls", args=[_orientation()])
+        self.started = True
+
+    def box(self) -> Any:
+        """Return the widget with its legend, and a player for several frames."""
+        import ipywidgets
+
+        frames, options = self.data["frames"], self.data["options"]
+        legend = ipywidgets.HTML(legend(self.data["species"], inline=True))
+        if len(frames) == 1:
+            return ipywidgets.VBox([self.widget, legend])
+        start = int(options.get("start", 0))
+        name = options.get("slider", "crystal")
+        slider = ipywidgets.IntSlider(
+            value=start, max=len(frames) - 1, description=name, readout=False
+        )
+        play = ipywidgets.Play(
+            value=start, max=slider.max, interval=options.get("interval", 150)
+        )
+        ipywidgets.jslink((play, "value"), (slider, "value"))
+        label = ipywidgets.Label(frames[start]["label"])
+
+        def move(change: dict[str, Any]) -> None:
+            self.draw(frames[change["new"]])
+            label.value = frames[change["new"]]["label"]
+
+        slider.observe(move, "value")
+        row = ipywidgets.HBox([play, slider, label])
+        return ipywidgets.VBox([self.widget, row, legend])
+
+
+def _shapes(frame: dict[str, Any], species: list[dict[str, Any]]) -> list[Any]:
+    """The frame as nglview's list of spheres and cylinders."""
+    at = [frame["xyz"][n : n + 3] for n in range(0, len(frame["xyz"]), 3)]
+    kinds = [species[k] for k in frame["kind"]]
+    shapes: list[Any] = [
+        ("sphere", p, _rgb(kind["color"]), kind["radius"], f"{kind['symbol']}, site {site}")
+        for p, kind, site in zip(at, kinds, frame["site"], strict=True)
+    ]
+    for i, j in zip(frame["bonds"][::2], frame["bonds"][1::2], strict=True):
+        half = [(x + y) / 2 for x, y in zip(at[i], at[j], strict=True)]
+        for end in (i, j):
+            shapes.append(("cylinder", at[end], half, _rgb(kinds[end]["color"]), 0.09))
+    a, b, c = (frame["cell"][n : n + 3] for n in (0, 3, 6))
+    corner = [
+        [x * a[i] + y * b[i] + z * c[i] for i in range(3)]
+        for z in (0, 1)
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    for p in range(8):
+        for bit in (1, 2, 4):
+            if not p & bit:
+                ends = corner[p], corner[p | bit]
+                shapes.append(("cylinder", *ends, [0.35, 0.35, 0.4], 0.035))
+    return shapes
+
+
+def _bundle(
+    text: str, to_html: Callable[[], str], widget: Callable[[], Any]
+) -> dict[str, Any]:
+    """What a notebook gets: the live widget, with HTML for readers without a kernel."""
+    made: dict[str, Any] = {"text/plain": text, "text/html": to_html()}
+    if not os.environ.get(STATIC):
+        live = widget()
+        made.update(live._repr_mimebundle_())
+        made["text/plain"] = text
+    return made
+
+
+# ---- small things ---------------------------------------------------------------------
+
+
+def _rows(crystals: Any) -> tuple[list["Structure"], int]:
+    from pymatgen.core import Structure
+
+    if isinstance(crystals, Structure):
+        return [crystals], 1
+    if isinstance(crystals, Crystals):
+        return list(crystals[:MOST_FRAMES]), len(crystals)
+    rows = list(crystals)
+    for one in rows:
+        if not isinstance(one, Structure):
+            raise DataError(
+                f"view shows Crystals or pymatgen structures; got {type(one).__name__}. "
+                "Convert with Crystals.from_structures or Crystals.from_ase."
+            )
+    return rows[:MOST_FRAMES], len(rows)
+
+
+def _repeats(supercell: int | tuple[int, int, int]) -> tuple[int, int, int]:
+    given = (supercell,) * 3 if isinstance(supercell, int) else tuple(supercell)
+    if len(given) != 3 or any(not isinstance(n, int) or n < 1 for n in given):
+        raise ShapeError(
+            f"supercell must be three whole numbers from 1; got {supercell!r}. "
+            "Write (2, 2, 2), or 2 for all three."
+        )
+    return given[0], given[1], given[2]
+
+
+def _label(one: "Structure", n: int, total: int) -> str:
+    symbol, _ = scene.space_group(one)
+    name = str(one.properties.get("id", ""))
+    text = f"{one.composition.reduced_formula}, {symbol}" + (f" ({name})" if name else "")
+    return text if total == 1 else f"{n + 1}/{total}  {text}"
+
+
+def _alt(described: dict[int, str], frames: list[dict[str, Any]]) -> str:
+    if len(frames) == 1:
+        return described[0]
+    last = described[len(frames) - 1]
+    return f"{len(frames)} crystals to step through. First: {described[0]} Last: {last}"
+
+
+
+def _orientation() -> list[float]:
+    """The pictures' turn as a quaternion (x, y, z, w), for NGL's camera."""
+    from scipy.spatial.transform import Rotation
+
+    turned = Rotation.from_matrix(still.rotation()).as_quat()
+    return [round(float(x), 5) for x in turned]
+
+
+
+def _rgb(color: str) -> list[float]:
+    return [round(int(color[n : n + 2], 16) / 255, 3) for n in (1, 3, 5)]
