@@ -1,0 +1,226 @@
+"""What a worker process does with a few crystals: relax them and look at the result.
+
+Crystals travel as plain arrays.  A job is a small frozen object that can be sent to
+another process; models and calculators are loaded there, once per process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pymatgen.core import Structure
+
+    from matdesign.loop.guards import Guards
+
+
+class Plain(NamedTuple):
+    """One crystal: atomic numbers (n,), fractional coordinates (n, 3), lattice (3, 3)."""
+
+    numbers: NDArray[np.int64]
+    frac: NDArray[np.float64]
+    lattice: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one crystal.
+
+    Attributes:
+        frac: (n, 3) relaxed fractional coordinates.
+        lattice: (3, 3) relaxed lattice, rows in angstrom.
+        energy_per_atom: eV/atom; NaN when never computed.
+        steps: of the relaxation.
+        seconds: its share of the worker's time.
+        reason: "" when it can be believed, else why not.
+    """
+
+    frac: NDArray[np.float64]
+    lattice: NDArray[np.float64]
+    energy_per_atom: float
+    steps: int
+    seconds: float
+    reason: str = ""
+
+
+class Job:
+    """Relax and guard crystals in a worker process."""
+
+    def prepare(self) -> None:
+        """Load what is needed, once per process and outside of the time limit."""
+
+    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+        """Return one outcome per crystal."""
+        raise TypeError("a job must say how it computes; subclass and override")
+
+
+@dataclass(frozen=True)
+class PotentialJob(Job):
+    """Batched relaxation by the potential; see `relax.relax`.
+
+    Args:
+        weights: of the potential.
+        device: torch device.
+        fmax: eV/angstrom.
+        steps: most steps.
+        guards: bounds on the result.
+        volumes: element -> angstrom^3/atom for the guard on alloys.
+        time_limit: seconds for one call; who is not done by then is told so.
+    """
+
+    weights: str
+    device: str
+    fmax: float
+    steps: int
+    guards: Guards
+    volumes: dict[str, float] = field(default_factory=dict)
+    time_limit: float | None = None
+
+    def prepare(self) -> None:
+        """Load the potential and run it once."""
+        potential = _potential(self.weights, self.device)
+        potential.evaluate([_structure(_SALT)])
+
+    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+        """Return one outcome per crystal, relaxed together."""
+        from matdesign.loop.relax import relax
+
+        began = time.monotonic()
+        results = relax(
+            [_structure(one) for one in crystals],
+            _potential(self.weights, self.device),
+            fmax=self.fmax,
+            steps=self.steps,
+            time_limit=self.time_limit,
+        )
+        # a crystal's share of the time is its share of the model's work
+        work = np.array([(r.steps + 3) * len(r.structure) for r in results], dtype=float)
+        share = (time.monotonic() - began) * work / work.sum()
+        outcomes = []
+        for result, seconds in zip(results, share, strict=True):
+            reason = result.reason or self.guards.check(
+                result.structure,
+                volume_ratio=result.volume_ratio,
+                element_volumes=self.volumes,
+            )
+            if reason == "not converged":
+                reason = f"not converged in {self.steps} steps"
+            if reason == "time limit" and self.time_limit is not None:
+                reason = f"time limit {self.time_limit:g} s"
+            outcomes.append(
+                Outcome(
+                    np.asarray(result.structure.frac_coords),
+                    np.asarray(result.structure.lattice.matrix),
+                    float(result.energy_per_atom),
+                    int(result.steps),
+                    float(seconds),
+                    reason,
+                )
+            )
+        return outcomes
+
+
+@dataclass(frozen=True)
+class ASEJob(Job):
+    """Relaxation one by one with an ASE calculator.
+
+    Args:
+        factory: gives a calculator; called once per process.
+        fmax: eV/angstrom.
+        steps: most steps.
+        optimizer: "BFGS" or "FIRE", of `ase.optimize`.
+        relax_cell: whether the cell is free (the calculator must give stresses).
+        guards: bounds on the result.
+    """
+
+    factory: Callable[[], Any]
+    fmax: float
+    steps: int
+    optimizer: str
+    relax_cell: bool
+    guards: Guards
+
+    def prepare(self) -> None:
+        """Make the calculator."""
+        _calculator(self.factory)
+
+    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+        """Return one outcome per crystal."""
+        return [self._one(crystal) for crystal in crystals]
+
+    def _one(self, crystal: Plain) -> Outcome:
+        import ase
+        import ase.optimize
+        from ase.filters import FrechetCellFilter
+
+        began = time.monotonic()
+        atoms = ase.Atoms(
+            numbers=crystal.numbers,
+            scaled_positions=crystal.frac,
+            cell=crystal.lattice,
+            pbc=True,
+        )
+        atoms.calc = _calculator(self.factory)
+        volume = atoms.get_volume()
+        what = FrechetCellFilter(atoms) if self.relax_cell else atoms
+        search = getattr(ase.optimize, self.optimizer)(what, logfile=None)
+        converged = bool(search.run(fmax=self.fmax, steps=self.steps))
+        energy = float(atoms.get_potential_energy()) / len(atoms)
+        end = Plain(crystal.numbers, atoms.get_scaled_positions(), atoms.cell.array)
+        reason = ""
+        if not np.isfinite(energy) or not np.isfinite(end.lattice).all():
+            reason = "energy is not a number"
+        elif not converged:
+            reason = f"not converged in {self.steps} steps"
+        else:
+            ratio = float(atoms.get_volume() / volume)
+            reason = self.guards.check(_structure(end), volume_ratio=ratio)
+        return Outcome(
+            end.frac,
+            end.lattice,
+            energy,
+            int(search.nsteps),
+            time.monotonic() - began,
+            reason,
+        )
+
+
+_SALT = Plain(
+    np.array([11, 17]),
+    np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]),
+    np.array([[0.0, 2.82, 2.82], [2.82, 0.0, 2.82], [2.82, 2.82, 0.0]]),
+)
+
+
+@lru_cache(maxsize=2)
+def _potential(weights: str, device: str) -> Any:
+    from matdesign.loop.potential import Potential
+
+    return Potential(weights, device=device)
+
+
+_CALCULATORS: dict[bytes, Any] = {}
+
+
+def _calculator(factory: Callable[[], Any]) -> Any:
+    """Return this process's calculator of a factory (it arrives anew with each task)."""
+    import cloudpickle
+
+    key = cloudpickle.dumps(factory)
+    if key not in _CALCULATORS:
+        _CALCULATORS.clear()
+        _CALCULATORS[key] = factory()
+    return _CALCULATORS[key]
+
+
+def _structure(one: Plain) -> Structure:
+    from pymatgen.core import Lattice, Structure
+
+    return Structure(Lattice(one.lattice), one.numbers.tolist(), one.frac)
