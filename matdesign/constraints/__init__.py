@@ -1,0 +1,1 @@
+"""Part III: what a crystal must be, and how that steers any generator."""

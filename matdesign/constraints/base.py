@@ -1,0 +1,234 @@
+"""The interface of a constraint, how constraints combine, and the printed check."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Constraint(ABC):
+    """Something that a crystal must be.
+
+    A constraint answers twice. `satisfied` is the strict check on a finished crystal:
+    yes or no. `violation` is how far away a crystal still is, in the constraint's own
+    unit; it also reads the undecided crystals that a sampler previews and is
+    differentiable wherever the mathematics allows it. A new constraint is these two
+    methods, a unit and a sentence.
+
+    Example:
+        >>> from matdesign.constraints.elements import OnlyElements
+        >>> from matdesign.constraints.distance import MinDistance
+        >>> OnlyElements("Ti", "O") & MinDistance(1.4)
+        only O and Ti, and no two atoms closer than 1.4 angstrom
+    """
+
+    unit: str = ""
+    """Unit of `violation`."""
+
+    @abstractmethod
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return how far each crystal is from meeting the constraint.
+
+        Args:
+            crystals: finished or undecided crystals.
+
+        Returns:
+            Values >= 0 in `unit`, shape (crystals,); 0 where the constraint is met.
+        """
+
+    @abstractmethod
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether each finished crystal meets the constraint, strictly.
+
+        Returns:
+            Booleans of shape (crystals,).
+        """
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """Return the constraint in words, as `repr` prints it."""
+
+    @property
+    def parts(self) -> "tuple[Constraint, ...]":
+        """The constraints this one is made of; itself when it is not a combination."""
+        return (self,)
+
+    def __repr__(self) -> str:
+        return self.sentence()
+
+    def __and__(self, other: "Constraint") -> "All":
+        if not isinstance(other, Constraint):
+            return NotImplemented
+        return All(self, other)
+
+
+class All(Constraint):
+    """Several constraints at once; what `a & b` gives.
+
+    `violation` adds the parts as plain numbers, each in its own unit, so it is zero
+    exactly where every part is zero; read the parts for quantities with a unit.
+
+    Args:
+        *constraints: what must hold; nested combinations are flattened.
+
+    Raises:
+        DataError: no constraint is given.
+    """
+
+    unit = "sum over parts, each in its own unit"
+
+    def __init__(self, *constraints: Constraint) -> None:
+        self._parts = tuple(part for one in constraints for part in one.parts)
+        if not self._parts:
+            raise DataError("All() got no constraint; give at least one.")
+
+    @property
+    def parts(self) -> tuple[Constraint, ...]:
+        """The single constraints, in the order they were given."""
+        return self._parts
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the sum of the parts' violations, shape (crystals,)."""
+        return torch.stack([one.violation(crystals) for one in self.parts]).sum(dim=0)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether every part holds, shape (crystals,)."""
+        return torch.stack([one.satisfied(crystals) for one in self.parts]).all(dim=0)
+
+    def sentence(self) -> str:
+        """Return the parts' sentences, joined."""
+        return ", and ".join(one.sentence() for one in self.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """Which crystals meet which constraints; prints as two tables.
+
+    Args:
+        constraints: the single constraints.
+        formulas: reduced formula of every crystal.
+        satisfied: strict answers, shape (crystals, constraints).
+        violation: distances from satisfaction, shape (crystals, constraints), each
+            column in its constraint's unit.
+        ids: name of every crystal; empty where none were given.
+    """
+
+    constraints: tuple[Constraint, ...]
+    formulas: tuple[str, ...]
+    satisfied: Tensor
+    violation: Tensor
+    ids: tuple[str, ...] = ()
+
+    @property
+    def met(self) -> Tensor:
+        """Whether each crystal meets every constraint, shape (crystals,)."""
+        return self.satisfied.all(dim=1)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many crystals meet each constraint, by its sentence, and all of them."""
+        each = self.satisfied.sum(dim=0).tolist()
+        found = {str(c): int(k) for c, k in zip(self.constraints, each, strict=True)}
+        return {**found, "all of them": int(self.met.sum())}
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return, for every crystal, which constraints it misses; "" where none."""
+        rows = self.satisfied.tolist()
+        return tuple(
+            "; ".join(
+                f"not {c}"
+                for c, held in zip(self.constraints, row, strict=True)
+                if not held
+            )
+            for row in rows
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one dict per crystal: name, formula, met, and each violation."""
+        made = []
+        for i, formula in enumerate(self.formulas):
+            row: dict[str, Any] = {"id": self.ids[i] if self.ids else str(i)}
+            row |= {"formula": formula, "met": bool(self.met[i])}
+            for j, one in enumerate(self.constraints):
+                row[f"{one} [{one.unit}]"] = float(self.violation[i, j])
+            made.append(row)
+        return made
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the rows as a pandas table."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def __len__(self) -> int:
+        return len(self.formulas)
+
+    def __repr__(self) -> str:
+        total = len(self)
+        lines = [f"{int(self.met.sum())} of {total} crystals meet every constraint", ""]
+        for k, (one, count) in enumerate(
+            zip(self.constraints, self.satisfied.sum(dim=0).tolist(), strict=True)
+        ):
+            lines.append(f"  {_letter(k)}  {count:>6} of {total}  {one}  [{one.unit}]")
+        heads = "".join(f"{_letter(k):>10}" for k in range(len(self.constraints)))
+        lines += ["", f"  {'id':<16}{'formula':<18}{heads}   (met, or by how much not)"]
+        shown = range(total) if total <= 24 else range(20)
+        for i in shown:
+            name = (self.ids[i] if self.ids else str(i))[:15]
+            cells = "".join(
+                f"{'met' if self.satisfied[i, k] else _short(self.violation[i, k]):>10}"
+                for k in range(len(self.constraints))
+            )
+            lines.append(f"  {name:<16}{self.formulas[i][:17]:<18}{cells}")
+        if len(shown) < total:
+            lines.append(f"  ... and {total - len(shown)} more; see .to_pandas()")
+        return "\n".join(lines)
+
+
+def check(crystals: Crystals, wanted: Constraint) -> Check:
+    """Return which crystals meet which of the wanted constraints.
+
+    Args:
+        crystals: finished crystals.
+        wanted: one constraint, or several joined with `&`.
+
+    Returns:
+        A table that prints: counts per constraint, then one line per crystal.
+
+    Example:
+        >>> import matdesign as design  # doctest: +SKIP
+        >>> design.check(crystals, design.MinDistance(1.4))  # doctest: +SKIP
+    """
+    if not isinstance(wanted, Constraint):
+        raise DataError(
+            f"check needs a constraint as its second argument; got {wanted!r}. "
+            "Build one such as MinDistance(1.4), and join several with &."
+        )
+    parts = wanted.parts
+    with torch.no_grad():
+        satisfied = torch.stack([one.satisfied(crystals) for one in parts], dim=1)
+        violation = torch.stack([one.violation(crystals) for one in parts], dim=1)
+    return Check(parts, crystals.formulas, satisfied, violation, crystals.ids)
+
+
+def listing(names: Iterable[str]) -> str:
+    """Return names in one phrase: "Ca, O and Ti"."""
+    words = list(names)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _letter(k: int) -> str:
+    return chr(ord("A") + k) if k < 26 else f"#{k + 1}"
+
+
+def _short(value: Tensor) -> str:
+    return f"{float(value):.3g}"

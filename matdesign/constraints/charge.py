@@ -1,0 +1,164 @@
+"""The constraint that ions of common charges add up to nothing."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.crystals import elements
+from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.errors import DataError
+
+STATES = {
+    "common": "pymatgen's common_oxidation_states",
+    "smact14": "the 2014 list of smact, about twice as many states",
+}
+"""Named lists of oxidation states and where they come from."""
+
+
+class ChargeNeutral(Constraint):
+    """Some choice of common oxidation states makes the crystal neutral.
+
+    All atoms of an element carry one state, unless `mixed_valence` lets every atom of a
+    metal choose its own (Fe3O4 needs it). A crystal of a single element is neutral, and
+    so is, with `alloys`, one of metals only. Elements without a listed state (He, Ne,
+    Ar and Rn in "common") are never part of a neutral compound.
+
+    Whether a choice exists is decided exactly, without listing choices: the set of
+    total charges that can be reached grows element by element (at most a few hundred
+    integers), where the number of choices grows as a product.
+
+    Equation:
+        S_0 = {0};  S_j = {s + n_j q : s in S_(j-1), q in states of element j};
+        violation = min |S|, in elementary charges. With mixed valence a metal of n_j
+        atoms enters as n_j elements of one atom each. For undecided crystals:
+        violation = max(0, sum_i E[q_min], -sum_i E[q_max]), a differentiable lower
+        bound: the charge that remains when every atom takes its most helpful state.
+
+    Args:
+        states: "common" or "smact14"; see `STATES`.
+        mixed_valence: atoms of one metal may differ in charge; the atoms counted are
+            those of this cell.
+        alloys: crystals of metals only count as neutral.
+
+    Raises:
+        DataError: there is no list of states of that name.
+
+    Source:
+        The question is smact's charge test (Davies et al., J. Open Source Softw. 4,
+        1361, 2019). Changed: reachable sums instead of a product over choices, no test
+        of electronegativity.
+
+    Example:
+        >>> ChargeNeutral()
+        charge-neutral with common oxidation states
+    """
+
+    unit = "e"
+
+    def __init__(
+        self,
+        states: str = "common",
+        *,
+        mixed_valence: bool = False,
+        alloys: bool = False,
+    ) -> None:
+        if states not in STATES:
+            raise DataError(
+                f"no list of oxidation states {states!r}; choose {' or '.join(STATES)}."
+            )
+        self.states = states
+        self.mixed_valence = mixed_valence
+        self.alloys = alloys
+
+    def sentence(self) -> str:
+        """Return for example "charge-neutral with common oxidation states"."""
+        text = f"charge-neutral with {self.states} oxidation states"
+        text += ", mixed valence allowed" if self.mixed_valence else ""
+        return text + (", or an alloy" if self.alloys else "")
+
+    def residual(self, amounts: dict[int, int]) -> float:
+        """Return the smallest total charge that the atoms can have, in e.
+
+        Args:
+            amounts: number of atoms by atomic number.
+
+        Returns:
+            Zero when a neutral choice exists; inf when an element has no state.
+        """
+        metals = elements.table("metal")
+        if len(amounts) == 1 or (self.alloys and all(metals[z] for z in amounts)):
+            return 0.0
+        mixed = frozenset(z for z in amounts if self.mixed_valence and metals[z])
+        return _residual(tuple(sorted(amounts.items())), self.states, mixed)
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the smallest total charge (its lower bound when soft), (crystals,)."""
+        if isinstance(crystals, SoftCrystals):
+            low, high = (t.to(crystals.species) for t in _extremes(self.states))
+            lowest = (crystals.species @ low).sum(dim=1)
+            highest = (crystals.species @ high).sum(dim=1)
+            return torch.maximum(lowest, -highest).clamp(min=0)
+        left = [self.residual(_amounts(row)) for row in crystals.species.tolist()]
+        return torch.tensor(left, device=crystals.device)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether a neutral choice of states exists, shape (crystals,)."""
+        return self.violation(crystals) == 0
+
+
+@cache
+def oxidation_states(name: str) -> tuple[tuple[int, ...], ...]:
+    """Return the states of every element by atomic number, from one named list.
+
+    Args:
+        name: "common" or "smact14".
+
+    Returns:
+        104 tuples; empty for padding and for elements without a state.
+    """
+    symbols = elements.symbols()[1:]
+    found: list[tuple[int, ...]]
+    if name == "smact14":
+        from smact import Element
+
+        found = [
+            tuple(Element(symbol).oxidation_states_smact14 or ()) for symbol in symbols
+        ]
+    else:
+        from pymatgen.core import Element as PymatgenElement
+
+        found = [PymatgenElement(symbol).common_oxidation_states for symbol in symbols]
+    return ((), *(tuple(sorted(int(q) for q in states)) for states in found))
+
+
+@cache
+def _extremes(name: str) -> tuple[Tensor, Tensor]:
+    """Return the lowest and highest state of every element; 0 where there is none."""
+    states = oxidation_states(name)
+    return (
+        torch.tensor([float(min(s, default=0)) for s in states]),
+        torch.tensor([float(max(s, default=0)) for s in states]),
+    )
+
+
+@cache
+def _residual(
+    amounts: tuple[tuple[int, int], ...], name: str, mixed: frozenset[int]
+) -> float:
+    states = oxidation_states(name)
+    sums = {0}
+    for z, count in amounts:
+        one_atom_each, atoms = (count, 1) if z in mixed else (1, count)
+        for _ in range(one_atom_each):
+            sums = {s + atoms * q for s in sums for q in states[z]}
+    return float(min((abs(s) for s in sums), default=float("inf")))
+
+
+def _amounts(species: list[int]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for z in species:
+        if z:
+            found[z] = found.get(z, 0) + 1
+    return found

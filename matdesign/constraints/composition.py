@@ -1,0 +1,158 @@
+"""Constraints on the proportions of the elements: a formula, or a pattern of one."""
+
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.crystals import elements
+from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.errors import DataError
+
+PLACEHOLDERS = "ABCDEGJLMQRTXZ"
+"""Letters that a pattern may use; the other capitals are taken for a named element."""
+
+
+class Composition(Constraint):
+    """The crystal has an exact reduced formula, or one of a given pattern.
+
+    A formula and a pattern are never guessed apart: a formula is the plain argument,
+    a pattern is the keyword `pattern`. `Composition("SrTiO3")` holds for SrTiO3 and
+    Sr2Ti2O6. `Composition(pattern="ABX3")` holds for every crystal of exactly three
+    different elements in the proportions 1:1:3, whichever they are; the letters only
+    count, so "ABX3" and "XAB3" mean the same.
+
+    Equation:
+        violation = n / 2 * sum over e of |x_e - x*_e|: the number of atoms that would
+        have to become another element, with x the fraction of atoms of each element
+        and x* the wanted one. For a pattern both are sorted by size before they are
+        compared. For undecided crystals x is the expected fraction.
+
+    Args:
+        formula: a formula with integer amounts, such as "SrTiO3" or "Ca(OH)2".
+        pattern: capital letters with integer amounts, such as "ABX3" or "A2X3".
+
+    Raises:
+        DataError: neither or both are given, or one cannot be read.
+
+    Example:
+        >>> Composition("SrTiO3"), Composition(pattern="ABX3")
+        (formula SrTiO3, composition of the pattern ABX3)
+    """
+
+    unit = "atoms"
+
+    def __init__(
+        self, formula: str | None = None, *, pattern: str | None = None
+    ) -> None:
+        if (formula is None) == (pattern is None):
+            raise DataError(
+                "Composition needs either a formula or a pattern; "
+                f"got formula={formula!r}, pattern={pattern!r}. "
+                'Write Composition("SrTiO3") or Composition(pattern="ABX3").'
+            )
+        self.pattern = pattern
+        self.formula = formula
+        self.amounts: dict[str, int] = {}
+        """Atoms of each element in the reduced formula; empty for a pattern."""
+        if formula is not None:
+            self.amounts = _formula(formula)
+            self.counts = tuple(sorted(self.amounts.values(), reverse=True))
+        else:
+            self.counts = _pattern(str(pattern))
+        """Atoms of each different element in the smallest unit, largest first."""
+
+    def sentence(self) -> str:
+        """Return for example "formula SrTiO3"."""
+        if self.amounts:
+            return f"formula {self.formula}"
+        return f"composition of the pattern {self.pattern}"
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the number of atoms that would have to change, shape (crystals,)."""
+        counts = _counts(crystals)  # (crystals, 104)
+        n = counts.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        wanted = counts.new_zeros(counts.shape[1])
+        total = sum(self.counts)
+        if self.amounts:
+            for symbol, amount in self.amounts.items():
+                wanted[elements.atomic_number(symbol)] = amount / total
+        else:
+            counts = counts.sort(dim=1, descending=True).values
+            for k, amount in enumerate(self.counts):
+                wanted[k] = amount / total
+        return (counts - n * wanted).abs().sum(dim=1) / 2
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the counts have exactly the wanted proportions."""
+        answers = [self._holds(row) for row in crystals.species.tolist()]
+        return torch.tensor(answers, dtype=torch.bool, device=crystals.device)
+
+    def _holds(self, species: list[int]) -> bool:
+        found: dict[int, int] = {}
+        for z in species:
+            if z:
+                found[z] = found.get(z, 0) + 1
+        unit = math.gcd(*found.values())
+        if self.amounts:
+            symbols = elements.symbols()
+            return {symbols[z]: k // unit for z, k in found.items()} == self.amounts
+        return (
+            tuple(sorted((k // unit for k in found.values()), reverse=True))
+            == self.counts
+        )
+
+
+def _counts(crystals: Crystals | SoftCrystals) -> Tensor:
+    """Return the (expected) number of atoms of every element, shape (crystals, 104)."""
+    if isinstance(crystals, SoftCrystals):
+        return crystals.species.sum(dim=1)
+    made = crystals.frac.new_zeros(len(crystals), elements.MAX_Z + 1)
+    made.scatter_add_(1, crystals.species, crystals.mask.to(made))
+    return made
+
+
+def _formula(text: str) -> dict[str, int]:
+    from pymatgen.core import Composition as Parsed
+
+    try:
+        parsed = {e.symbol: float(k) for e, k in Parsed(text, strict=True).items()}
+        for symbol in parsed:
+            elements.atomic_number(symbol)
+    except (ValueError, AttributeError) as error:
+        raise DataError(
+            f"not a formula of known elements: got {text!r} ({error}). "
+            'For a pattern write Composition(pattern="ABX3").'
+        ) from None
+    if not parsed or any(k < 1 or k != int(k) for k in parsed.values()):
+        raise DataError(
+            f"a formula needs whole numbers of atoms; got {text!r}. "
+            "Multiply it up, for example Sr2TiO4 instead of SrTi0.5O2."
+        )
+    unit = math.gcd(*(int(k) for k in parsed.values()))
+    return {symbol: int(k) // unit for symbol, k in parsed.items()}
+
+
+def _pattern(text: str) -> tuple[int, ...]:
+    tokens = re.findall(r"([A-Z])([0-9]*)", text)
+    if not tokens or "".join(a + b for a, b in tokens) != text:
+        raise DataError(
+            f"a pattern is capital letters with whole amounts; got {text!r}. "
+            'Write for example Composition(pattern="A2BX4").'
+        )
+    amounts: dict[str, int] = {}
+    for letter, amount in tokens:
+        if letter not in PLACEHOLDERS:
+            raise DataError(
+                f"{letter} in the pattern {text!r} reads as an element, but the "
+                "letters of a pattern stand for any element. Use letters from "
+                f"{PLACEHOLDERS} and add "
+                f'RequiredElements("{letter}") for the element.'
+            )
+        amounts[letter] = amounts.get(letter, 0) + int(amount or 1)
+    if 0 in amounts.values():
+        raise DataError(f"an amount is zero in the pattern {text!r}; leave it out.")
+    unit = math.gcd(*amounts.values())
+    return tuple(sorted((k // unit for k in amounts.values()), reverse=True))

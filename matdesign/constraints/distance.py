@@ -1,0 +1,56 @@
+"""The constraint that no two atoms sit on top of each other."""
+
+import math
+
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.crystals import geometry
+from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.errors import DataError
+
+
+class MinDistance(Constraint):
+    """No two atoms are closer than a limit, periodic images of one atom included.
+
+    The violation is by how much the shortest distance falls short, in angstrom.
+
+    Args:
+        limit: shortest allowed distance in angstrom, > 0.
+
+    Raises:
+        DataError: the limit is not a positive number.
+
+    Example:
+        >>> MinDistance(1.4)
+        no two atoms closer than 1.4 angstrom
+    """
+
+    unit = "angstrom"
+
+    def __init__(self, limit: float) -> None:
+        if not (math.isfinite(limit) and limit > 0):
+            raise DataError(
+                f"MinDistance needs a positive distance in angstrom; got {limit!r}. "
+                "1.4 keeps every bond but those of hydrogen."
+            )
+        self.limit = float(limit)
+
+    def sentence(self) -> str:
+        """Return for example "no two atoms closer than 1.4 angstrom"."""
+        return f"no two atoms closer than {self.limit:g} angstrom"
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the shortfall of the shortest distance in angstrom, (crystals,)."""
+        return (self.limit - _shortest(crystals)).clamp(min=0)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the shortest distance reaches the limit, shape (crystals,)."""
+        return _shortest(crystals) >= self.limit
+
+
+def _shortest(crystals: Crystals | SoftCrystals) -> Tensor:
+    hard = crystals
+    if isinstance(hard, SoftCrystals):
+        hard = Crystals(hard.mask.long(), hard.frac, hard.lattice)
+    return geometry.min_distance(hard, include_self=True)
