@@ -1,0 +1,307 @@
+"""Lattices as six free numbers: rotation-free, always a valid cell, families as zeros.
+
+Any code k in R^6 is a cell, and every cell has one code up to rotation. A crystal
+family is a set of entries held at fixed values, so that noise and predictions can be
+projected.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from matdesign.errors import DataError, ShapeError
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+HEXAGONAL_K1 = -math.log(3) / 4
+"""k1 of every cell with a = b and an angle of 120 degrees between them."""
+
+_FREE = {
+    "triclinic": (1, 1, 1, 1, 1, 1),
+    "monoclinic": (0, 1, 0, 1, 1, 1),
+    "orthorhombic": (0, 0, 0, 1, 1, 1),
+    "tetragonal": (0, 0, 0, 0, 1, 1),
+    "hexagonal": (0, 0, 0, 0, 1, 1),
+    "cubic": (0, 0, 0, 0, 0, 1),
+}
+
+FAMILIES = tuple(_FREE)
+"""The six crystal families, free ones first; trigonal groups count as hexagonal."""
+
+_FIRST_GROUP = (1, 3, 16, 75, 143, 195)
+
+
+def to_code(lattice: Tensor, n_atoms: Tensor | None = None) -> Tensor:
+    """Return the log-symmetric code of each lattice.
+
+    The polar factor P = (L L^T)^(1/2) is the lattice with its rotation removed; its
+    logarithm is any symmetric matrix, and k its coordinates. Runs without gradient:
+    models produce codes and decode them with `from_code`, which has a safe one.
+
+    Equation:
+        S = 1/2 U log(D) U^T for L L^T = U D U^T, and
+        S = [[k4+k5+k6, k1, k2], [k1, -k4+k5+k6, k3], [k2, k3, -2 k5+k6]]
+
+    Args:
+        lattice: rows in angstrom, shape (..., 3, 3).
+        n_atoms: atoms per cell, shape (...); when given, the last entry is that of the
+            volume per atom, k6 - ln(n)/3, which varies much less over a data set.
+
+    Returns:
+        Codes (k1 .. k6), shape (..., 6); k6 = ln(volume)/3.
+
+    Raises:
+        DataError: a lattice has no volume or is not finite.
+
+    Example:
+        >>> to_code(2.0 * torch.eye(3)[None])
+        tensor([[0.0000, 0.0000, 0.0000, 0.0000, 0.0000, 0.6931]])
+    """
+    if lattice.shape[-2:] != (3, 3):
+        raise ShapeError(
+            f"lattice must end in (3, 3); got {tuple(lattice.shape)}. Pass rows a, b, "
+            "c."
+        )
+    with torch.no_grad():
+        rows = lattice.double()
+        good = torch.linalg.det(rows).abs() > 0
+        if not bool((good & rows.isfinite().all(-1).all(-1)).all()):
+            bad = int((~good).flatten().to(torch.uint8).argmax())
+            raise DataError(
+                f"lattice rows must span a volume; crystal {bad} has "
+                f"{rows.reshape(-1, 3, 3)[bad].tolist()}. Drop it, or mend its cell."
+            )
+        values, vectors = torch.linalg.eigh(rows @ rows.transpose(-1, -2))
+        log = vectors @ torch.diag_embed(values.log() / 2) @ vectors.transpose(-1, -2)
+        s11, s22, s33 = log[..., 0, 0], log[..., 1, 1], log[..., 2, 2]
+        size = (s11 + s22 + s33) / 3
+        if n_atoms is not None:
+            size = size - n_atoms.to(size).log() / 3
+        code = [
+            log[..., 0, 1],
+            log[..., 0, 2],
+            log[..., 1, 2],
+            (s11 - s22) / 2,
+            (s11 + s22 - 2 * s33) / 6,
+            size,
+        ]
+        return torch.stack(code, dim=-1).to(lattice.dtype)
+
+
+def from_code(code: Tensor, n_atoms: Tensor | None = None) -> Tensor:
+    """Return the symmetric lattice P of each code, the inverse of `to_code`.
+
+    Uses the matrix exponential, whose gradient is finite for equal eigenvalues too;
+    that of an eigendecomposition is not, and every cubic crystal has equal eigenvalues.
+
+    Equation:
+        P = exp(S(k)), volume = exp(3 k6)
+
+    Args:
+        code: (k1 .. k6), shape (..., 6).
+        n_atoms: as in `to_code`: give it when the last entry is per atom.
+
+    Returns:
+        Symmetric positive definite lattices, rows in angstrom, shape (..., 3, 3).
+
+    Raises:
+        ShapeError: the last axis of `code` is not 6.
+
+    Example:
+        >>> cells = 4 * torch.eye(3)[None]
+        >>> torch.allclose(from_code(to_code(cells)), cells)
+        True
+    """
+    if code.shape[-1:] != (6,):
+        raise ShapeError(
+            f"a lattice code has six entries; got shape {tuple(code.shape)}. "
+            "Put k1 .. k6 on the last axis."
+        )
+    k1, k2, k3, k4, k5, k6 = code.unbind(-1)
+    if n_atoms is not None:
+        k6 = k6 + n_atoms.to(k6).log() / 3
+    zero = torch.zeros_like(k6)
+    # the trace only scales: taking it out keeps the exponential's argument small
+    rows = [[k4 + k5, k1, k2], [k1, k5 - k4, k3], [k2, k3, zero - 2 * k5]]
+    shape = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    lattice = torch.matrix_exp(shape) * k6.exp()[..., None, None]
+    return (lattice + lattice.transpose(-1, -2)) / 2
+
+
+def family(spacegroup: int) -> str:
+    """Return the crystal family of a space group number, 1 to 230.
+
+    Trigonal groups count as hexagonal: their conventional cell has hexagonal axes.
+
+    Raises:
+        DataError: the number is not a space group.
+
+    Example:
+        >>> family(225), family(166), family(14)
+        ('cubic', 'hexagonal', 'monoclinic')
+    """
+    if not 1 <= spacegroup <= 230:
+        raise DataError(
+            f"a space group number lies between 1 and 230; got {spacegroup}. "
+            "Find one with design.crystals.symmetry.spacegroup."
+        )
+    at = sum(spacegroup >= first for first in _FIRST_GROUP) - 1
+    return FAMILIES[at]
+
+
+def free_entries(name: str) -> Tensor:
+    """Return which of the six entries a crystal family leaves free, bool of shape (6,).
+
+    Raises:
+        DataError: no such family.
+
+    Example:
+        >>> free_entries("tetragonal").tolist()
+        [False, False, False, False, True, True]
+    """
+    if name not in _FREE:
+        raise DataError(
+            f"unknown crystal family: got {name!r}; choose one of "
+            f"{', '.join(FAMILIES)}."
+        )
+    return torch.tensor(_FREE[name], dtype=torch.bool)
+
+
+def project_code(
+    code: Tensor, spacegroup: Tensor | int, *, direction: bool = False
+) -> Tensor:
+    """Return the nearest code of each crystal's family; the metric is that of S.
+
+    Args:
+        code: (k1 .. k6) of conventional cells in the standard setting (unique axis b,
+            hexagonal axes), shape (crystals, 6); per-atom codes work alike.
+        spacegroup: number of each crystal, shape (crystals,), or one for all.
+        direction: `code` is a difference, noise or velocity: fixed entries become 0
+            instead of their fixed value, which only the hexagonal k1 has.
+
+    Returns:
+        Projected codes, shape (crystals, 6).
+
+    Raises:
+        DataError: a number is not a space group.
+
+    Source:
+        Jiao et al. 2024, arXiv:2402.03992 (families as constraints on the log lattice).
+        Our k1..k3 are off-diagonal entries, so the hexagonal value is -ln(3)/4.
+
+    Example:
+        >>> k = torch.ones(1, 6)
+        >>> project_code(k, 225).tolist()
+        [[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
+    """
+    numbers = torch.as_tensor(spacegroup).reshape(-1).tolist()
+    names = [family(int(number)) for number in numbers]
+    free = torch.tensor([_FREE[name] for name in names], dtype=torch.bool)
+    fixed = torch.zeros(len(names), 6, dtype=torch.float64)
+    if not direction:
+        fixed[[name == "hexagonal" for name in names], 0] = HEXAGONAL_K1
+    return torch.where(free.to(code.device), code, fixed.to(code))
+
+
+def to_parameters(lattice: Tensor) -> Tensor:
+    """Return a, b, c in angstrom and alpha, beta, gamma in degrees, shape (..., 6).
+
+    Example:
+        >>> to_parameters(3.0 * torch.eye(3)[None]).tolist()
+        [[3.0, 3.0, 3.0, 90.0, 90.0, 90.0]]
+    """
+    lengths = lattice.norm(dim=-1)
+    rows = lattice / lengths.unsqueeze(-1)
+    angles = []
+    for i, j in ((1, 2), (0, 2), (0, 1)):
+        u, v = rows[..., i, :], rows[..., j, :]
+        # atan2 of cross and dot stays accurate near 0, 90 and 180 degrees
+        sine = torch.linalg.cross(u, v, dim=-1).norm(dim=-1)
+        angles.append(torch.rad2deg(torch.atan2(sine, (u * v).sum(-1))))
+    return torch.cat([lengths, torch.stack(angles, dim=-1)], dim=-1)
+
+
+def from_parameters(parameters: Tensor) -> Tensor:
+    """Return lattices from a, b, c (angstrom) and alpha, beta, gamma (degrees).
+
+    The orientation is pymatgen's: c along z, a in the xz plane. Angles that no cell can
+    have give NaN rows.
+
+    Example:
+        >>> cell = from_parameters(torch.tensor([[3.0, 3, 5, 90, 90, 120]]))
+        >>> round(torch.linalg.det(cell).item(), 3)
+        38.971
+    """
+    a, b, c, *angles = parameters.unbind(-1)
+    alpha, beta, gamma = (torch.deg2rad(angle) for angle in angles)
+    zero = torch.zeros_like(a)
+    x = (gamma.cos() - alpha.cos() * beta.cos()) / beta.sin()
+    y = (alpha.sin().square() - x.square()).sqrt()
+    rows = [
+        torch.stack([a * beta.sin(), zero, a * beta.cos()], dim=-1),
+        torch.stack([b * x, b * y, b * alpha.cos()], dim=-1),
+        torch.stack([zero, zero, c], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def niggli(structure: Structure) -> Structure:
+    """Return the same crystal in its Niggli-reduced cell; no atom moves.
+
+    Example:
+        >>> from pymatgen.core import Lattice, Structure
+        >>> long = Structure([[3, 0, 0], [30, 3, 0], [0, 0, 4]], ["Po"], [[0, 0, 0]])
+        >>> [round(edge, 3) for edge in niggli(long).lattice.abc]
+        [3.0, 3.0, 4.0]
+    """
+    reduced = structure.get_reduced_structure(reduction_algo="niggli")
+    reduced.properties = dict(structure.properties)
+    return reduced
+
+
+def standardize(structure: Structure, symprec: float = 0.01) -> Structure:
+    """Return the Niggli-reduced primitive cell, the form that generators train on.
+
+    Atoms are not moved: symmetry is used to find the smaller cell, not to idealise.
+
+    Args:
+        structure: an ordered structure.
+        symprec: how far atoms may be from a translation of the lattice, angstrom.
+
+    Returns:
+        A new structure with the same properties.
+
+    Raises:
+        DataError: no primitive cell was found (two atoms on one site, as a rule).
+
+    Example:
+        >>> from pymatgen.core import Lattice, Structure
+        >>> salt = Structure.from_spacegroup(
+        ...     "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+        ... )
+        >>> len(salt), len(standardize(salt))
+        (8, 2)
+    """
+    import spglib
+    from pymatgen.core import Structure
+
+    numbers = [site.specie.Z for site in structure]
+    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
+    found = spglib.standardize_cell(
+        cell, to_primitive=True, no_idealize=True, symprec=symprec
+    )
+    if found is None:
+        raise DataError(
+            f"no primitive cell of {structure.composition.formula} was found within "
+            f"{symprec} angstrom. Look for atoms on top of each other, or lower "
+            "symprec."
+        )
+    lattice, frac, species = found
+    primitive = Structure(lattice, species.tolist(), frac)
+    primitive.properties = dict(structure.properties)
+    return niggli(primitive)
