@@ -195,6 +195,33 @@ def cell_text(structure: "Structure") -> str:
     return f"{lengths}, angles " + ", ".join(f"{x:.1f}°" for x in angles)
 
 
+def shapes(frame: dict[str, Any], species: list[dict[str, Any]]) -> list[Any]:
+    """Return a frame as spheres and cylinders, in the lists that nglview takes."""
+    at = [frame["xyz"][n : n + 3] for n in range(0, len(frame["xyz"]), 3)]
+    kinds = [species[k] for k in frame["kind"]]
+    made: list[Any] = [
+        ("sphere", p, _rgb(kind["color"]), kind["radius"], f"{kind['symbol']}, site {site}")
+        for p, kind, site in zip(at, kinds, frame["site"], strict=True)
+    ]
+    for i, j in zip(frame["bonds"][::2], frame["bonds"][1::2], strict=True):
+        half = [(x + y) / 2 for x, y in zip(at[i], at[j], strict=True)]
+        for end in (i, j):
+            made.append(("cylinder", at[end], half, _rgb(kinds[end]["color"]), 0.09))
+    a, b, c = (frame["cell"][n : n + 3] for n in (0, 3, 6))
+    corner = [
+        [x * a[i] + y * b[i] + z * c[i] for i in range(3)]
+        for z in (0, 1)
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    for p in range(8):
+        for bit in (1, 2, 4):
+            if not p & bit:
+                ends = corner[p], corner[p | bit]
+                made.append(("cylinder", *ends, [0.35, 0.35, 0.4], 0.035))
+    return made
+
+
 # ---- what is drawn --------------------------------------------------------------------
 
 
@@ -284,3 +311,7 @@ def _joined(
             if m is not None and n < m:
                 flat += [n, m]
     return flat
+
+
+def _rgb(color: str) -> list[float]:
+    return [round(int(color[n : n + 2], 16) / 255, 3) for n in (1, 3, 5)]

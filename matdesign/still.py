@@ -75,9 +75,12 @@ def picture(
     for a, b in zip(flat[::2], flat[1::2], strict=True):
         half = (at[a] + at[b]) / 2
         for end in (a, b):
-            color = species[kinds[end]]["color"]
-            depth = (at[end, 2] + half[2]) / 2 - 1
-            parts.append((depth, _line(at[end], half, color, 0.18 * scale)))
+            kind = species[kinds[end]]
+            reach = float(np.linalg.norm(half - at[end]))
+            skin = min(1.0, 0.9 * kind["radius"] * scale / max(reach, 1e-6))
+            start = at[end] + skin * (half - at[end])
+            depth = float(start[2] + half[2]) / 2
+            parts.append((depth, _line(start, half, kind["color"], 0.18 * scale)))
     for n, (x, y, z) in enumerate(at):
         parts.append((float(z), _ball(x, y, scale, species[kinds[n]])))
     body = "".join(text for _, text in sorted(parts, key=lambda part: part[0]))

@@ -42,6 +42,11 @@ class CrystalView:
             `slider` (its name for a screen reader), `name`.
     """
 
+    OPTIONS = (
+        *("height", "letters", "start", "interval", "loop", "refit"),
+        *("slider", "name", "sliders"),
+    )
+
     def __init__(
         self,
         structures: Sequence["Structure"],
@@ -62,15 +67,12 @@ class CrystalView:
                 f"labels must name every crystal: got {len(labels)} for "
                 f"{len(structures)}. Give one each, or none."
             )
-        known = {
-            *("height", "letters", "start", "interval", "loop", "refit"),
-            *("slider", "name", "sliders"),
-        }
-        if unknown := sorted(set(options) - known):
+        if unknown := sorted(set(options) - set(self.OPTIONS)):
             raise DataError(
-                f"view has no option {unknown[0]!r}; choose from {', '.join(sorted(known))}."
+                f"view has no option {unknown[0]!r}; choose from {', '.join(self.OPTIONS)}."
             )
         self.structures = list(structures)
+        self.images, self.bonds = images, bonds
         self.labels = [str(one) for one in labels] if labels is not None else None
         self.caption = caption
         symbols = sorted({str(site.specie.symbol) for s in structures for site in s})
@@ -136,12 +138,12 @@ class CrystalView:
 
     def widget(self) -> Any:
         """Return the live widget: nglview, with a player when there are several frames."""
-        return _Live(self.data).box()
+        return LiveViewer(self.data).box()
 
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None
     ) -> dict[str, Any]:
-        return _bundle(repr(self), self.to_html, self.widget)
+        return bundle(repr(self), self.to_html, self.widget)
 
 
 def view(
@@ -248,7 +250,7 @@ def explore(plot_function: Callable[..., Any], **ranges: Any) -> Any:
 # ---- under a kernel -------------------------------------------------------------------
 
 
-class _Live:
+class LiveViewer:
     """One nglview widget that redraws frames of a scene."""
 
     def __init__(self, data: dict[str, Any]) -> None:
@@ -263,7 +265,7 @@ class _Live:
     def draw(self, frame: dict[str, Any]) -> None:
         """Show a frame: add the new shape first, then drop the old, so nothing flickers."""
         call = self.widget._remote_call
-        shapes = _shapes(frame, self.data["species"])
+        shapes = scene.shapes(frame, self.data["species"])
         # A redraw is sent once; only the first picture is kept for a page that reloads.
         call("addShape", target="Widget", args=["crystal", shapes], fire_once=self.started)
         if self.started:
@@ -301,34 +303,42 @@ class _Live:
         return ipywidgets.VBox([self.widget, row, legend])
 
 
-def _shapes(frame: dict[str, Any], species: list[dict[str, Any]]) -> list[Any]:
-    """The frame as nglview's list of spheres and cylinders."""
-    at = [frame["xyz"][n : n + 3] for n in range(0, len(frame["xyz"]), 3)]
-    kinds = [species[k] for k in frame["kind"]]
-    shapes: list[Any] = [
-        ("sphere", p, _rgb(kind["color"]), kind["radius"], f"{kind['symbol']}, site {site}")
-        for p, kind, site in zip(at, kinds, frame["site"], strict=True)
-    ]
-    for i, j in zip(frame["bonds"][::2], frame["bonds"][1::2], strict=True):
-        half = [(x + y) / 2 for x, y in zip(at[i], at[j], strict=True)]
-        for end in (i, j):
-            shapes.append(("cylinder", at[end], half, _rgb(kinds[end]["color"]), 0.09))
-    a, b, c = (frame["cell"][n : n + 3] for n in (0, 3, 6))
-    corner = [
-        [x * a[i] + y * b[i] + z * c[i] for i in range(3)]
-        for z in (0, 1)
-        for y in (0, 1)
-        for x in (0, 1)
-    ]
-    for p in range(8):
-        for bit in (1, 2, 4):
-            if not p & bit:
-                ends = corner[p], corner[p | bit]
-                shapes.append(("cylinder", *ends, [0.35, 0.35, 0.4], 0.035))
-    return shapes
+def live_sliders(
+    draw: Callable[..., Any], values: dict[str, list[Any]], start: dict[str, int]
+) -> Any:
+    """Return live sliders over a function that gives a `CrystalView` or a `Plot`."""
+    import ipywidgets
+
+    sliders = {
+        name: ipywidgets.SelectionSlider(
+            options=[(f"{x:.4g}" if isinstance(x, float) else str(x), x) for x in row],
+            value=row[start[name]],
+            description=name,
+            continuous_update=True,
+        )
+        for name, row in values.items()
+    }
+    first = draw(**{name: one.value for name, one in sliders.items()})
+    if isinstance(first, CrystalView):
+        live = LiveViewer(first.data)
+        shown = live.box()
+    else:
+        shown = ipywidgets.HTML(first.to_html())
+
+    def move(_: Any) -> None:
+        made = draw(**{name: one.value for name, one in sliders.items()})
+        if isinstance(made, CrystalView):
+            live.data = made.data
+            live.draw(made.data["frames"][0])
+        else:
+            shown.value = made.to_html()
+
+    for one in sliders.values():
+        one.observe(move, "value")
+    return ipywidgets.VBox([shown, *sliders.values()])
 
 
-def _bundle(
+def bundle(
     text: str, to_html: Callable[[], str], widget: Callable[[], Any]
 ) -> dict[str, Any]:
     """What a notebook gets: the live widget, with HTML for readers without a kernel."""
@@ -389,10 +399,7 @@ def _orientation() -> list[float]:
     """The pictures' turn as a quaternion (x, y, z, w), for NGL's camera."""
     from scipy.spatial.transform import Rotation
 
-    turned = Rotation.from_matrix(still.rotation()).as_quat()
+    # NGL looks along +z, the drawings look along -z: half a turn about the upright axis.
+    seen = Rotation.from_euler("y", 180, degrees=True)
+    turned = (seen * Rotation.from_matrix(still.rotation())).as_quat()
     return [round(float(x), 5) for x in turned]
-
-
-
-def _rgb(color: str) -> list[float]:
-    return [round(int(color[n : n + 2], 16) / 255, 3) for n in (1, 3, 5)]
