@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,19 +13,14 @@ from matdesign.constraints.contradictions import contradictions
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError, InfeasibleTarget
 
+if TYPE_CHECKING:
+    from matdesign.generators.contract import Generator
+
 METHODS = ("reject",)
 """The guidance methods there are."""
 
 DRAWS_PER_CRYSTAL = 50
 LARGEST_ROUND = 1024
-
-
-class Sampler(Protocol):
-    """Anything that draws crystals: every generator of this package does."""
-
-    def sample(self, n: int, *, seed: int | None = None, **settings: Any) -> Crystals:
-        """Return n crystals."""
-        ...
 
 
 class Guide:
@@ -84,7 +79,7 @@ class Guide:
 
     def sample(
         self,
-        model: Sampler,
+        model: "Generator",
         n: int,
         *,
         seed: int | torch.Generator | None = None,
@@ -120,8 +115,10 @@ class Guide:
             if size < 1:
                 raise InfeasibleTarget(record.failure(len(kept)))
             asked = [open_slots[k % len(open_slots)] for k in range(size)]
-            sizes = None if n_atoms is None else [atoms for _, atoms in asked]
-            draw_seed = int(torch.randint(2**62, (1,), generator=random))
+            sizes = None if n_atoms is None else [atoms or 0 for _, atoms in asked]
+            draw_seed = int(
+                torch.randint(2**62, (1,), generator=random, device=random.device)
+            )
             drawn = model.sample(size, seed=draw_seed, n_atoms=sizes, **settings)
             checked = check(drawn, self.wanted)
             record.add(size, drawn, checked)
