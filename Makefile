@@ -34,6 +34,7 @@ $(READY): constraints.txt pyproject.toml
 	  $(PYTHON) -m venv --clear $(VENV); fi
 	@rm -f $@ && touch $(VENV)/.building
 	@echo "Installing (once, a few minutes) ..."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
 	@mv $(VENV)/.building $@
 
