@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from matdesign.errors import DataError
+from matdesign.loop.chgnet_forward import Forward
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from matdesign.crystals.batch import Crystals
 
-WEIGHTS = ("0.3.0", "r2scan", "0.2.0")
-"""Weight sets inside the chgnet 0.4.2 wheel; "0.3.0" labels, "r2scan" judges."""
+WEIGHTS = ("0.3.0", "r2scan")
+"""Weight sets inside the chgnet 0.4.2 wheel; "0.3.0" labels, "r2scan" gives a second opinion."""
 
 ATOM_CUTOFF = 6.0  # angstrom, longest bond of the atom graph
 BOND_CUTOFF = 3.0  # angstrom, longest bond that takes part in an angle
@@ -56,7 +57,7 @@ class Topology:
     """Which atoms of a batch are neighbours; nothing here depends on the strain.
 
     Attributes:
-        numbers: (N,) atomic numbers.
+        numbers: (N,) atomic numbers less one (hydrogen is 0).
         owner: (N,) crystal of each atom.
         n_atoms: (B,) atoms per crystal.
         edges: (E, 2) centre and neighbour of each directed bond.
@@ -133,7 +134,7 @@ def topology(
         return torch.as_tensor(np.ascontiguousarray(array), device=device)
 
     return Topology(
-        numbers=index(np.concatenate(numbers).astype(np.int64)),
+        numbers=index(np.concatenate(numbers).astype(np.int64) - 1),
         owner=index(np.repeat(np.arange(len(n_atoms)), n_atoms)),
         n_atoms=index(n_atoms),
         edges=index(np.stack([centre, neighbour], 1)),
@@ -192,7 +193,7 @@ class Potential:
 
     Args:
         weights: "0.3.0" (PBE/+U, the labels of the shipped data), "r2scan" (the
-            second opinion that a loop should not see) or "0.2.0".
+            second opinion, which a loop should not see).
         device: Torch device.
         batch_atoms: Largest number of atoms in one model call.
 
@@ -218,7 +219,7 @@ class Potential:
         self.batch_atoms = batch_atoms
         model = CHGNet.load(model_name=weights, use_device=device, verbose=False)
         model.eval().requires_grad_(False)
-        self._model: Any = model
+        self._forward = Forward(model)
         self._atom_energy = model.composition_model.fc.weight.reshape(-1).to(device)
 
     @property
@@ -284,9 +285,6 @@ class Potential:
         forces: bool,
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         """One model call: energy per atom, forces, stress and moments."""
-        from chgnet.model.model import BatchedGraph
-
-        model = self._model
         n_crystals = len(lattices)
         frac_t = torch.as_tensor(frac, dtype=torch.float32, device=self.device)
         cell0 = torch.as_tensor(lattices, dtype=torch.float32, device=self.device)
@@ -302,29 +300,10 @@ class Potential:
             )
             length = bond.norm(dim=1)
             direction = bond / length[:, None]
-            undirected = length[graph.to_directed]
-            expand = model.bond_basis_expansion
-            angle = model.angle_basis_expansion(
-                direction[graph.angle_edges[:, 0]], direction[graph.angle_edges[:, 1]]
+            energy, moment = self._forward(
+                graph, length.index_select(0, graph.to_directed), direction
             )
             volume = torch.linalg.det(cell0).abs()
-            out = model._compute(
-                BatchedGraph(
-                    graph.numbers,
-                    expand.rbf_expansion_ag(undirected),
-                    expand.rbf_expansion_bg(undirected),
-                    angle,
-                    graph.edges,
-                    graph.angles,
-                    graph.owner,
-                    graph.to_undirected,
-                    [position],
-                    [strain],
-                    volume,
-                ),
-                compute_magmom=True,
-            )
-            energy = out["e"]
             if forces:
                 gradient, strain_gradient = torch.autograd.grad(
                     (energy * graph.n_atoms).sum(), [position, strain]
@@ -335,10 +314,9 @@ class Potential:
                 force = torch.zeros_like(position)
                 stress = torch.zeros_like(cell0)
         reference = torch.zeros(n_crystals, device=self.device).index_add_(
-            0, graph.owner, self._atom_energy[graph.numbers - 1]
+            0, graph.owner, self._atom_energy[graph.numbers]
         )
         energy = energy.detach() + reference / graph.n_atoms
-        moment = torch.cat([m.detach() for m in out["m"]])
 
         def plain(tensor: torch.Tensor) -> NDArray[Any]:
             return tensor.detach().cpu().numpy().astype(np.float64)
