@@ -40,6 +40,8 @@ _PUBLIC = {
     "Campaign": "loop.campaign",
     "evaluate": "evaluate",
     "Evaluation": "evaluate",
+    "Protocol": "evaluate",
+    "compare": "evaluate",
     "view": "view",
     "film": "view",
     "explore": "view",
@@ -92,7 +94,7 @@ if TYPE_CHECKING:
     from matdesign.crystals.batch import Crystals, SoftCrystals
     from matdesign.crystals.datasets import datasets, load
     from matdesign.crystals.files import read, write
-    from matdesign.evaluate import Evaluation, evaluate
+    from matdesign.evaluate import Evaluation, Protocol, compare, evaluate
     from matdesign.generators.contract import Generator
     from matdesign.generators.diffusion import Diffusion
     from matdesign.generators.fit import Run, fit, training

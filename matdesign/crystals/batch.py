@@ -139,13 +139,17 @@ class Crystals:
     @property
     def formulas(self) -> tuple[str, ...]:
         """Reduced formula of every crystal, elements from the least electronegative."""
+        import warnings
+
         from pymatgen.core import Composition
 
         names = elements.symbols()
-        return tuple(
-            Composition(_count(names[z] for z in row if z)).reduced_formula
-            for row in self.species.tolist()
-        )
+        with warnings.catch_warnings():  # sorting asks for it; He and Pm have none
+            warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+            return tuple(
+                Composition(_count(names[z] for z in row if z)).reduced_formula
+                for row in self.species.tolist()
+            )
 
     # ---- sequence behaviour ----------------------------------------------------------
 

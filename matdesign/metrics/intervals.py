@@ -1,0 +1,117 @@
+"""Intervals: how far a figure from n crystals may be from the figure of the model."""
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matdesign.errors import DataError
+
+Floats = NDArray[np.float64]
+
+
+def wilson(count: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's interval of a rate seen `count` times in `n` independent draws.
+
+    Unlike the bootstrap it does not shrink to nothing at 0 of n and n of n, where
+    generated crystals often are.
+
+    Equation:
+        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n),
+        with p = count / n
+
+    Args:
+        count: draws that had the property, 0 to n.
+        n: draws, at least 1.
+        level: probability that the interval covers the true rate, in (0, 1).
+
+    Returns:
+        Lower and upper end, within [0, 1].
+
+    Raises:
+        DataError: count is not within 0 to n, n is 0, or level is not in (0, 1).
+
+    Source:
+        E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927). Nothing changed.
+    """
+    if n < 1 or not 0 <= count <= n:
+        raise DataError(
+            f"a rate needs 0 <= count <= n and n >= 1; got {count} of {n}. "
+            "Judge at least one crystal."
+        )
+    z = _quantile(level)
+    p = count / n
+    middle = p + z * z / (2 * n)
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    low, high = (middle - spread) / scale, (middle + spread) / scale
+    # rounding may leave 1e-17 instead of the exact end
+    return (0.0 if count == 0 else low), (1.0 if count == n else high)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    n: int,
+    *,
+    seed: int = 0,
+    resamples: int = 200,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of any statistic of n crystals.
+
+    Each resample draws n crystals with replacement; `statistic` sees how often each
+    crystal was drawn and returns the figure. The interval holds the middle part.
+
+    Args:
+        statistic: maps draws per crystal, shape (n,) with sum n, to a figure.
+        n: crystals, at least 1.
+        seed: of the resampling; the same seed gives the same interval.
+        resamples: how many; 200 place the ends to about a tenth of the width.
+        level: part of the resamples inside the interval, in (0, 1).
+
+    Returns:
+        Lower and upper end, in the unit of the statistic.
+
+    Raises:
+        DataError: there is nothing to resample or level is not in (0, 1).
+
+    Source:
+        B. Efron, Ann. Stat. 7, 1 (1979), percentile form. Nothing changed.
+    """
+    if n < 1 or resamples < 1:
+        raise DataError(
+            f"nothing to resample: got n = {n}, resamples = {resamples}. "
+            "Give at least one of each."
+        )
+    _quantile(level)
+    random = np.random.default_rng(seed)
+    figures = [
+        statistic(np.bincount(random.integers(0, n, size=n), minlength=n))
+        for _ in range(resamples)
+    ]
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def weighted_median(values: Floats, draws: NDArray[np.int64]) -> float:
+    """Return the median of sorted values that were drawn several times each.
+
+    Args:
+        values: ascending, shape (n,).
+        draws: how often each was drawn, shape (n,), not all zero.
+
+    Returns:
+        The lower median, in the unit of the values.
+    """
+    reached = np.cumsum(draws)
+    return float(values[np.searchsorted(reached, (reached[-1] + 1) // 2)])
+
+
+def _quantile(level: float) -> float:
+    if not 0 < level < 1:
+        raise DataError(
+            f"level must lie between 0 and 1; got {level}. Use 0.95 for 95 %."
+        )
+    return NormalDist().inv_cdf((1 + level) / 2)

@@ -1,0 +1,139 @@
+"""What is reported beside the table: figures with intervals, and the protocol."""
+
+from dataclasses import asdict, dataclass
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matdesign.metrics.intervals import wilson
+from matdesign.metrics.matching import TOLERANCES
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The settings of a judgement; two figures compare only where these agree.
+
+    Args:
+        shortest_distance: least distance between two sites, angstrom.
+        smallest_volume: least cell volume, angstrom^3.
+        states: SMACT's list of oxidation states; published figures use "smact14".
+        mixed_valence: atoms of one element may have different charges.
+        matcher: tolerances of "the same crystal": "mattergen" or "cdvae".
+        comparisons: most candidates of its own formula one crystal is compared with.
+        level: what the intervals cover.
+        resamples: of the bootstrap.
+    """
+
+    shortest_distance: float = 0.5
+    smallest_volume: float = 0.1
+    states: str = "smact14"
+    mixed_valence: bool = False
+    matcher: str = "mattergen"
+    comparisons: int = 20
+    level: float = 0.95
+    resamples: int = 200
+
+    def lines(self) -> list[str]:
+        """Return the settings and the versions that produced a figure, in sentences."""
+        match = TOLERANCES[self.matcher]
+        mixed = "mixed valence allowed" if self.mixed_valence else "no mixed valence"
+        return [
+            f"structure: distances >= {self.shortest_distance:g} Å (own images left "
+            f"out), volume >= {self.smallest_volume:g} Å^3",
+            f"composition: SMACT {_version('smact')} rules, {self.states} oxidation "
+            f"states, {mixed}; elements and alloys pass",
+            f"same crystal: pymatgen {_version('pymatgen')} StructureMatcher, "
+            f"{self.matcher} settings (ltol {match['ltol']}, stol {match['stol']}, "
+            f"angle {match['angle_tol']:g}), {self.comparisons} candidates at most; "
+            "structurally invalid crystals count as neither unique nor novel",
+            f"intervals: {100 * self.level:g} %, Wilson for rates, bootstrap "
+            f"({self.resamples} resamples) for the rest",
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """Return settings and versions as plain values for a JSON file."""
+        packages = ("matdesign", "smact", "pymatgen", "numpy", "torch")
+        return {**asdict(self), "versions": {p: _version(p) for p in packages}}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure with its interval.
+
+    Args:
+        name: in words.
+        value: the figure; NaN where no crystal qualified.
+        low: lower end of the interval.
+        high: upper end.
+        unit: of the figure; empty for rates.
+        n: crystals that it was computed from.
+        count: for a rate, how many had the property; None for other figures.
+        floor: for a distance, what draws from the reference itself would score.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    unit: str = ""
+    n: int = 0
+    count: int | None = None
+    floor: float | None = None
+
+    @classmethod
+    def rate(cls, name: str, flags: NDArray[np.bool_], level: float) -> "Metric":
+        """Return the part of the crystals for which a flag is set."""
+        n, count = len(flags), int(flags.sum())
+        low, high = wilson(count, n, level=level)
+        return cls(name, count / n, low, high, n=n, count=count)
+
+    def figure(self) -> str:
+        """Return the figure as text: `231/256` or `0.34 g/cm^3`."""
+        if self.count is not None:
+            return f"{self.count}/{self.n}"
+        return f"{self.value:.3g} {self.unit}".strip()
+
+    def span(self) -> str:
+        """Return the interval as text."""
+        if not np.isfinite(self.value):
+            return "no crystal qualified"
+        form = ".3g" if self.count is None else ".2f"
+        return f"{self.low:{form}} to {self.high:{form}}"
+
+    def __str__(self) -> str:
+        itself = "reference against itself"
+        floor = "" if self.floor is None else f"; {itself} {self.floor:.2g}"
+        return f"{self.name} {self.figure()} ({self.span()}{floor})"
+
+
+def html_table(head: list[str], rows: list[list[str]], caption: str = "") -> str:
+    """Return an HTML table with a header row; the first cell of a row is its header."""
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    top = "".join(f'<th scope="col">{escape(c)}</th>' for c in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(c)}</td>" for c in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def text_table(head: list[str], rows: list[list[str]]) -> str:
+    """Return the same table as aligned text."""
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
