@@ -1,0 +1,198 @@
+"""`PairTransformer`: the one network that all generators share."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.generators.features import PairFeatures, SpeciesEmbedding, SpeciesHead
+
+
+class Prediction(NamedTuple):
+    """What the network says about a batch of noisy crystals.
+
+    Args:
+        frac: a vector for every site in fractional coordinates, zero mean over the sites
+            of a crystal, zero on padding, shape (crystals, sites, 3).
+        lattice: a vector in the lattice code, shape (crystals, 6).
+        species: logits of all elements, shape (crystals, sites, 104).
+    """
+
+    frac: Tensor
+    lattice: Tensor
+    species: Tensor
+
+
+def sinusoid(value: Tensor, size: int, longest: float = 1000.0) -> Tensor:
+    """Return sines and cosines of a number at geometrically spaced frequencies.
+
+    Args:
+        value: shape (crystals,).
+        size: even number of features.
+        longest: highest angular frequency.
+
+    Returns:
+        Shape (crystals, size).
+    """
+    rate = torch.logspace(0, math.log10(longest), size // 2, device=value.device)
+    angle = value[:, None] * rate.to(value.dtype)
+    return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
+
+
+class Layer(nn.Module):
+    """Attention with pair bias and pair values, then a perceptron; both gated.
+
+    Equation:
+        a^h_ij = softmax_j(q_i.k_j / sqrt(d) + b^h_ij);
+        o^h_i = sum_j a^h_ij (v_j + W^h u_ij).
+
+    A bias alone can weigh neighbours but not say in which direction they lie; the pair
+    values W u_ij can, through the sines in u.
+
+    Args:
+        width: size of the tokens.
+        heads: attention heads.
+        pair_width: size of the pair vectors u.
+    """
+
+    def __init__(self, width: int, heads: int, pair_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm_2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.pair_value = nn.Parameter(
+            torch.randn(heads, pair_width, width // heads) / math.sqrt(pair_width)
+        )
+        self.merge = nn.Linear(width, width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, pair: Tensor, bias: Tensor, modulation: Tensor) -> Tensor:
+        """Return updated tokens.
+
+        Args:
+            x: tokens, shape (crystals, tokens, width).
+            pair: pair vectors u, shape (crystals, tokens, tokens, pair_width).
+            bias: b, minus a large number for absent tokens j, shape
+                (crystals, heads, tokens, tokens).
+            modulation: shift, scale, gate, twice, shape (crystals, 6, width).
+        """
+        b, n, width = x.shape
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation[:, :, None].unbind(1)
+        y = torch.addcmul(shift_1, self.norm_1(x), 1 + scale_1)
+        qkv = self.query_key_value(y).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)  # (b, heads, n, size)
+        logits = torch.matmul(q / math.sqrt(q.shape[-1]), k.transpose(2, 3)) + bias
+        weight = logits.softmax(-1)  # (b, heads, n, n)
+        out = torch.matmul(weight, v).transpose(1, 2)  # (b, n, heads, size)
+        seen = torch.matmul(weight.transpose(1, 2), pair)  # (b, n, heads, pair_width)
+        out = out + torch.einsum("bnhp,hpd->bnhd", seen, self.pair_value)
+        x = torch.addcmul(x, gate_1, self.merge(out.reshape(b, n, width)))
+        y = torch.addcmul(shift_2, self.norm_2(x), 1 + scale_2)
+        y = self.narrow(nn.functional.silu(self.widen(y)))
+        return torch.addcmul(x, gate_2, y)
+
+
+class PairTransformer(nn.Module):
+    """A transformer over the sites of a crystal and one token for the whole of it.
+
+    What it sees of a crystal does not change when the atoms are reordered, shifted
+    together, moved by whole cells or rotated: species, differences f_j - f_i on the
+    torus, distances, and a rotation-free lattice code. So its outputs are equivariant to
+    reordering and invariant to the rest, with no equivariant tensors. Padding never
+    changes a result. All output layers start at zero.
+
+    Args:
+        width: size of the tokens, a multiple of `heads`.
+        layers: attention layers.
+        heads: attention heads.
+        pair_width: size of the pair vectors.
+        frequencies: harmonics of the displacement on each axis.
+
+    Source:
+        adaLN-zero: Peebles and Xie, arXiv 2212.09748; one modulation shared by all layers
+        plus a learned offset of each: PixArt-alpha, arXiv 2310.00426. Pair bias:
+        Crystalite, arXiv 2604.02270; we add pair values and a pair head for directions.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 128,
+        layers: int = 6,
+        heads: int = 8,
+        pair_width: int = 48,
+        frequencies: int = 10,
+    ) -> None:
+        super().__init__()
+        self.heads, self.depth = heads, layers
+        self.species = SpeciesEmbedding(width)
+        self.features = PairFeatures(frequencies)
+        self.pair = nn.Sequential(
+            nn.Linear(self.features.size, 2 * pair_width),
+            nn.SiLU(),
+            nn.Linear(2 * pair_width, pair_width),
+        )
+        self.bias = nn.Linear(pair_width, layers * heads)
+        self.condition = nn.Sequential(
+            nn.Linear(64 + 32 + 6, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.modulation = nn.Linear(width, 6 * width)
+        self.offset = nn.Parameter(torch.zeros(layers, 6, width))
+        self.whole = nn.Parameter(torch.zeros(width))
+        self.layers = nn.ModuleList(
+            Layer(width, heads, pair_width) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.species_head = SpeciesHead(width)
+        self.lattice_head = nn.Linear(width, 6)
+        self.site_head = nn.Linear(width, 3, bias=False)
+        self.near = nn.Linear(width, pair_width)
+        self.far = nn.Linear(width, pair_width, bias=False)
+        self.direction = nn.Linear(pair_width, 3 * frequencies)
+        for zero in (self.modulation, self.lattice_head, self.site_head, self.direction):
+            for parameter in zero.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self, species: Tensor, frac: Tensor, lattice: Tensor, code: Tensor, t: Tensor
+    ) -> Prediction:
+        """Return what the network says about noisy crystals.
+
+        Args:
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, sites).
+            frac: fractional coordinates, shape (crystals, sites, 3).
+            lattice: rows in angstrom, for distances, shape (crystals, 3, 3).
+            code: standardised lattice code, shape (crystals, 6).
+            t: time in [0, 1], shape (crystals,).
+        """
+        mask = species > 0  # (b, n)
+        n_atoms = mask.sum(1)
+        features, sine = self.features(frac, lattice)
+        pair = self.pair(features)  # (b, n, n, p)
+        wide = nn.functional.pad(pair, (0, 0, 1, 0, 1, 0))  # the whole has no position
+        present = nn.functional.pad(mask, (1, 0), value=True)  # (b, n + 1)
+        absent = (~present).to(pair.dtype) * -1e9
+        bias = self.bias(wide).unflatten(-1, (self.depth, self.heads))
+        bias = bias.permute(3, 0, 4, 1, 2) + absent[:, None, None]
+
+        size = sinusoid(n_atoms.to(frac.dtype) / 20, 32, 100.0)
+        about = self.condition(torch.cat([sinusoid(t, 64), size, code], dim=1))
+        shared = self.modulation(nn.functional.silu(about)).unflatten(1, (6, -1))
+        x = torch.cat([(about + self.whole)[:, None], self.species(species)], dim=1)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, wide, bias[i], shared + self.offset[i])
+        x = self.norm(x)
+        whole, sites = x[:, 0], x[:, 1:]
+
+        # a sum over neighbours along the sines of the displacement to each
+        both = self.near(sites)[:, :, None] + self.far(sites)[:, None] + pair
+        push = self.direction(nn.functional.silu(both)) * sine  # (b, i, j, 3 k)
+        push = (push * mask[:, None, :, None]).sum(2).unflatten(-1, (3, -1)).sum(-1)
+        moved = push / n_atoms.clamp(min=1).sqrt()[:, None, None] + self.site_head(sites)
+        moved = moved * mask.unsqueeze(-1)
+        drift = moved.sum(1, keepdim=True) / n_atoms.clamp(min=1)[:, None, None]
+        moved = (moved - drift) * mask.unsqueeze(-1)
+        return Prediction(moved, self.lattice_head(whole), self.species_head(sites))

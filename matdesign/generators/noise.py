@@ -1,0 +1,216 @@
+"""The three noise processes of `Diffusion`: coordinates, lattice, species.
+
+Each knows how to add noise (training) and how to take one step back (sampling) when told
+what the network believes. Time t runs from 0 = data to 1 = noise.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals import wrapped_normal
+from matdesign.crystals.geometry import wrap
+from matdesign.generators.features import MASK
+
+
+def column(value: Tensor, like: Tensor) -> Tensor:
+    """Return per-crystal numbers (crystals,) shaped to multiply a tensor of a batch."""
+    return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def normal(like: Tensor, rng: torch.Generator) -> Tensor:
+    """Return standard normal noise of the same shape, type and device."""
+    return torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
+def uniform(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tensor:
+    """Return uniform noise in [0, 1) with the type and device of a tensor."""
+    return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
+class WrappedNoise:
+    """Coordinates: a normal distribution that widens and wraps around the torus.
+
+    Equation:
+        f_t = wrap(f_0 + sigma(t) e), e ~ N(0, 1);  sigma(t) = low^(1-t) high^t.
+        score = d log p / d f_t;  the network predicts score / sqrt(lambda(sigma)),
+        where lambda = E[score^2], so its target has unit variance at every t.
+
+    At high = 0.5 the wrapped normal is flat to 3 %, so the prior is uniform.
+
+    Args:
+        low: spread at t = 0, in fractions of a cell edge.
+        high: spread at t = 1.
+
+    Source:
+        DiffCSP, Jiao et al., arXiv 2309.04475, section 4.2. Changed: the network predicts
+        plus the score, and the target is centred over the atoms of a crystal (its mean is
+        pure noise, because moving all atoms together changes nothing).
+    """
+
+    def __init__(self, low: float = 0.005, high: float = 0.5) -> None:
+        self.low, self.high = low, high
+        self.table: Tensor | None = None
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return the spread at time t, in fractions of a cell edge."""
+        return self.low ** (1 - t) * self.high**t
+
+    def scale(self, t: Tensor) -> Tensor:
+        """Return sqrt(lambda), the root mean square of the score at time t.
+
+        Interpolated in a table of 2,048 times; target and sampler use the same table, so
+        that what the network learns is the exact score whatever the interpolation does.
+        """
+        if self.table is None:
+            grid = torch.linspace(0, 1, 2049, dtype=torch.float64)
+            self.table = wrapped_normal.score_norm(self.sigma(grid), 256).sqrt().log()
+        table = self.table.to(t)
+        place = t.clamp(0, 1) * (len(table) - 1)
+        left = place.long().clamp(max=len(table) - 2)
+        return torch.lerp(table[left], table[left + 1], place - left).exp()
+
+    def add(
+        self, frac: Tensor, mask: Tensor, t: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return noisy coordinates and the network's target, both (crystals, sites, 3)."""
+        sigma = column(self.sigma(t), frac)
+        moved = sigma * normal(frac, rng)
+        target = wrapped_normal.score(moved, sigma) / column(self.scale(t), frac)
+        target = target * mask.unsqueeze(-1)
+        mean = target.sum(1, keepdim=True) / column(mask.sum(1).clamp(min=1), frac)
+        return wrap(frac + moved), (target - mean) * mask.unsqueeze(-1)
+
+    def preview(self, frac: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """Return the denoised coordinates by Tweedie's formula, f + sigma^2 score."""
+        step = self.sigma(t).square() * self.scale(t)
+        return wrap(frac + column(step, frac) * output)
+
+    def back(
+        self, frac: Tensor, output: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Return coordinates at an earlier time s < t (ancestral predictor).
+
+        Equation:
+            f_s = f_t + (st^2 - ss^2) score + sqrt(ss^2 (st^2 - ss^2)) / st  z
+        """
+        now, then = self.sigma(t), self.sigma(s)
+        gain = now.square() - then.square()
+        noise = then * gain.sqrt() / now
+        drift = column(gain * self.scale(t), frac) * output
+        return wrap(frac + drift + column(noise, frac) * normal(frac, rng))
+
+    def correct(
+        self, frac: Tensor, output: Tensor, t: Tensor, size: float, rng: torch.Generator
+    ) -> Tensor:
+        """Return coordinates after one Langevin step at the same time t.
+
+        Equation:
+            f <- f + eta score + sqrt(2 eta) z,  eta = size sigma(t)^2
+        """
+        eta = size * self.sigma(t).square()
+        drift = column(eta * self.scale(t), frac) * output
+        return wrap(frac + drift + column((2 * eta).sqrt(), frac) * normal(frac, rng))
+
+
+class GaussianNoise:
+    """Lattice code: a standardised vector that fades into N(0, 1), variance preserved.
+
+    Equation:
+        x_t = a x_0 + s e, a = cos(pi t / 2), s = sin(pi t / 2);
+        the network predicts v = a e - s x_0, so x_0 = a x_t - s v, e = s x_t + a v.
+
+    Source:
+        Salimans and Ho, arXiv 2202.00512. The code is z-scored with its last entry the
+        log volume per atom, so the prior's centre is a cell of mean density.
+    """
+
+    @staticmethod
+    def rates(t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a(t) and s(t)."""
+        return torch.cos(0.5 * math.pi * t), torch.sin(0.5 * math.pi * t)
+
+    def add(self, x: Tensor, t: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the noisy code and the network's target v, both (crystals, 6)."""
+        a, s = (column(rate, x) for rate in self.rates(t))
+        noise = normal(x, rng)
+        return a * x + s * noise, a * noise - s * x
+
+    def preview(self, x: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """Return the denoised code x_0."""
+        a, s = (column(rate, x) for rate in self.rates(t))
+        return a * x - s * output
+
+    def back(
+        self, x: Tensor, clean: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Return the code at an earlier time s < t, given the denoised code.
+
+        Equation:
+            x_s = a_s x_0 + sqrt(s_s^2 - c^2) e + c z,
+            c^2 = (s_s / s_t)^2 (1 - a_t^2 / a_s^2), the ancestral variance.
+        """
+        a_t, s_t = (column(rate, x) for rate in self.rates(t))
+        a_s, s_s = (column(rate, x) for rate in self.rates(s))
+        noise = (x - a_t * clean) / s_t
+        fresh = (s_s / s_t).square() * (1 - (a_t / a_s).square())
+        fresh = torch.minimum(fresh.clamp(min=0.0), s_s.square())
+        kept = (s_s.square() - fresh).sqrt()
+        return a_s * clean + kept * noise + fresh.sqrt() * normal(x, rng)
+
+
+class AbsorbingNoise:
+    """Species: every site is undecided with probability m(t), else its true element.
+
+    Equation:
+        m(t) = clip((t - settled) / (1 - settled), 0, 1);
+        back from t to s an undecided site is decided with probability 1 - m(s) / m(t),
+        its element drawn from the network's belief; decided sites stay.
+
+    With `settled` > 0 all elements are decided before the coordinates are sharp, so the
+    last part of a trajectory fits positions to a composition that no longer changes.
+
+    Args:
+        settled: time below which every element is decided.
+
+    Source:
+        Absorbing D3PM, Austin et al., arXiv 2107.03006, in continuous time. Changed: the
+        belief is normalised over the elements seen in training (never "undecided"), and
+        nothing is left undecided at t = 0.
+    """
+
+    def __init__(self, settled: float = 0.0) -> None:
+        self.settled = settled
+
+    def undecided(self, t: Tensor) -> Tensor:
+        """Return m(t), the probability that a site is undecided."""
+        return ((t - self.settled) / (1 - self.settled)).clamp(0.0, 1.0)
+
+    def add(self, species: Tensor, t: Tensor, rng: torch.Generator) -> Tensor:
+        """Return species with sites hidden, shape (crystals, sites)."""
+        chance = uniform(tuple(species.shape), t, rng)
+        hide = (chance < self.undecided(t)[:, None]) & (species > 0)
+        return species.masked_fill(hide, MASK)
+
+    def back(
+        self, species: Tensor, belief: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Return species at an earlier time s < t.
+
+        Args:
+            species: with undecided sites, shape (crystals, sites).
+            belief: probability of every element, shape (crystals, sites, 104).
+            t: time now, shape (crystals,).
+            s: earlier time, shape (crystals,).
+            rng: source of randomness.
+        """
+        now, then = self.undecided(t), self.undecided(s)
+        keep = torch.where(now > 0, then / now.clamp(min=1e-12), torch.zeros_like(now))
+        chance = uniform(tuple(species.shape), t, rng)
+        decide = (chance >= keep[:, None]) & (species == MASK)
+        species = species.clone()
+        if decide.any():
+            drawn = torch.multinomial(belief[decide], 1, generator=rng)
+            species[decide] = drawn.squeeze(1)
+        return species

@@ -1,0 +1,104 @@
+"""Weights on disk: safetensors for tensors, JSON for facts; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from matdesign.errors import DataError
+
+WEIGHTS = "model.safetensors"
+FACTS = "config.json"
+FORMAT = 1
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file that is, at any moment and after any crash, either old or new."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write(
+    folder: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any], stem: str = ""
+) -> Path:
+    """Write tensors and facts into a folder, each file atomically.
+
+    The facts carry the checksum of the weights, so a mixture of two writes is noticed.
+
+    Args:
+        folder: made where it does not exist.
+        tensors: name -> tensor.
+        facts: plain JSON values.
+        stem: put before the two file names.
+
+    Returns:
+        The folder.
+    """
+    from safetensors.torch import save
+
+    where = Path(folder)
+    where.mkdir(parents=True, exist_ok=True)
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    content = save(plain)
+    seal = hashlib.sha256(content).hexdigest()
+    text = json.dumps({"format": FORMAT, **facts, "sha256": seal}, indent=1)
+    write_atomic(where / f"{stem}{WEIGHTS}", content)
+    write_atomic(where / f"{stem}{FACTS}", f"{text}\n".encode())
+    return where
+
+
+def read(folder: str | Path, stem: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and facts that `write` left in a folder.
+
+    Raises:
+        DataError: a file is missing, cannot be read, or was altered after it was written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    where = Path(folder)
+    path, weights = where / f"{stem}{FACTS}", where / f"{stem}{WEIGHTS}"
+    for file in (path, weights):
+        if not file.is_file():
+            raise DataError(
+                f"{file} is missing; a saved model is a folder with {FACTS} and {WEIGHTS}. "
+                "Copy both, or save the model again."
+            )
+    try:
+        facts = json.loads(path.read_bytes())
+    except ValueError as wrong:
+        raise DataError(
+            f"{path} is not JSON ({wrong}); it was cut short or altered. "
+            "Restore it, or save the model again."
+        ) from wrong
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        got = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
+        raise DataError(
+            f"{path} has a format that this version cannot read: got {got!r}, need "
+            f"{FORMAT}. Save the model again with this version."
+        )
+    content = weights.read_bytes()
+    seal = hashlib.sha256(content).hexdigest()
+    if seal != facts.get("sha256"):
+        raise DataError(
+            f"{weights} does not have the checksum that {path.name} states: got {seal}. It "
+            "was cut short or altered; restore it, or save the model again."
+        )
+    try:
+        return load(content), facts
+    except SafetensorError as wrong:
+        raise DataError(
+            f"{weights} is not a safetensors file ({wrong}). Save the model again."
+        ) from wrong
