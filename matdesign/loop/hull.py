@@ -128,7 +128,8 @@ class Hull:
             eV/atom, shape (crystals,); NaN where an element has no reference.
         """
         rows, energies = self._pair(crystals, energy_per_atom)
-        return energies - np.array([self._elemental(row) for row in rows])
+        elements = np.array([self._elemental(row) for row in rows], dtype=np.float64)
+        return np.subtract(energies, elements)
 
     def energy_above_hull(
         self, crystals: Compositions, energy_per_atom: ArrayLike
@@ -153,8 +154,8 @@ class Hull:
             pymatgen's PhaseDiagram.
         """
         rows, energies = self._pair(crystals, energy_per_atom)
-        formed = energies - np.array([self._elemental(row) for row in rows])
-        return formed - np.array([self._solve(row)[0] for row in rows])
+        floor = [self._elemental(row) + self._solve(row)[0] for row in rows]
+        return np.subtract(energies, np.array(floor, dtype=np.float64))
 
     def competing(self, crystals: Compositions) -> NDArray[np.int64]:
         """Return how many reference compounds lie in each crystal's chemical system.
@@ -183,7 +184,9 @@ class Hull:
         """
         row = _amounts(composition)
         if lacking := self.missing([composition])[0]:
-            raise DataError(f"{composition}: {lacking}; known are {list(self.elements)}")
+            raise DataError(
+                f"{composition}: {lacking}; known are {list(self.elements)}"
+            )
         mixture = self._solve(row)[1]
         return dict(sorted(mixture.items(), key=lambda item: -item[1]))
 
@@ -196,7 +199,7 @@ class Hull:
             out.append(f"no reference energy for {words}" if lacking else "")
         return out
 
-    # ---- inside -----------------------------------------------------------------------
+    # ---- inside -------------------------------------------------------------------
 
     def _add(self, row: Amounts, energy: float) -> None:
         if not np.isfinite(energy) or not set(row) <= set(self.elements):
@@ -353,7 +356,9 @@ def _formula(row: Amounts) -> str:
     smallest = min(row.values())
     whole = {s: c / smallest for s, c in row.items()}
     for factor in range(1, 61):
-        if all(abs(c * factor - round(c * factor)) < 1e-4 * factor for c in whole.values()):
+        if all(
+            abs(c * factor - round(c * factor)) < 1e-4 * factor for c in whole.values()
+        ):
             whole = {s: float(round(c * factor)) for s, c in whole.items()}
             break
     return str(Composition(whole).reduced_formula)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Plain(NamedTuple):
-    """One crystal: atomic numbers (n,), fractional coordinates (n, 3), lattice (3, 3)."""
+    """One crystal: atomic numbers (n,), fractional coordinates, lattice (3, 3)."""
 
     numbers: NDArray[np.int64]
     frac: NDArray[np.float64]
@@ -101,7 +101,9 @@ class PotentialJob(Job):
             time_limit=self.time_limit,
         )
         # a crystal's share of the time is its share of the model's work
-        work = np.array([(r.steps + 3) * len(r.structure) for r in results], dtype=float)
+        work = np.array(
+            [(r.steps + 3) * len(r.structure) for r in results], dtype=float
+        )
         share = (time.monotonic() - began) * work / work.sum()
         outcomes = []
         for result, seconds in zip(results, share, strict=True):
@@ -148,8 +150,12 @@ class ASEJob(Job):
     guards: Guards
 
     def prepare(self) -> None:
-        """Make the calculator."""
+        """Make the calculator and import what a task will need."""
+        import ase.filters
+        import ase.optimize  # noqa: F401
+
         _calculator(self.factory)
+        self.guards.check(_structure(_SALT))
 
     def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
         """Return one outcome per crystal."""
@@ -157,11 +163,11 @@ class ASEJob(Job):
 
     def _one(self, crystal: Plain) -> Outcome:
         import ase
+        import ase.filters
         import ase.optimize
-        from ase.filters import FrechetCellFilter
 
         began = time.monotonic()
-        atoms = ase.Atoms(
+        atoms: Any = ase.Atoms(
             numbers=crystal.numbers,
             scaled_positions=crystal.frac,
             cell=crystal.lattice,
@@ -169,7 +175,8 @@ class ASEJob(Job):
         )
         atoms.calc = _calculator(self.factory)
         volume = atoms.get_volume()
-        what = FrechetCellFilter(atoms) if self.relax_cell else atoms
+        filters: Any = ase.filters
+        what = filters.FrechetCellFilter(atoms) if self.relax_cell else atoms
         search = getattr(ase.optimize, self.optimizer)(what, logfile=None)
         converged = bool(search.run(fmax=self.fmax, steps=self.steps))
         energy = float(atoms.get_potential_energy()) / len(atoms)
@@ -210,7 +217,7 @@ _CALCULATORS: dict[bytes, Any] = {}
 
 
 def _calculator(factory: Callable[[], Any]) -> Any:
-    """Return this process's calculator of a factory (it arrives anew with each task)."""
+    """Return this process's calculator of a factory (which comes anew each time)."""
     import cloudpickle
 
     key = cloudpickle.dumps(factory)

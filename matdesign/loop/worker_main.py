@@ -21,7 +21,7 @@ from typing import IO, Any
 STARTED = "started"
 
 GRACE = 5.0
-"""Seconds after its time limit when a worker ends itself, should nobody have done it."""
+"""Seconds after its time limit when a worker ends itself, if nobody else did."""
 
 
 def send(pipe: IO[bytes], message: object) -> None:

@@ -25,6 +25,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from functools import partial
 from typing import IO, Any, TypeVar
 
 from matdesign.errors import MatdesignError
@@ -36,10 +37,9 @@ R = TypeVar("R")
 START_LIMIT = 300.0
 """Seconds that a worker may take to start and prepare."""
 
-_ONE_THREAD = {
-    name: "1"
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-}
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
+)
 
 
 class TaskFailed(Exception):
@@ -172,9 +172,9 @@ class Remote:
         self, function: Callable[..., R], *args: Any, time_limit: float | None = None
     ) -> Future[R]:
         """Same as `Workers.submit`."""
-        return self.executor.submit(
-            _beside, function, args, time_limit, *self._how
-        )  # type: ignore[no-any-return, unused-ignore]
+        prepare, memory = self._how
+        task = partial(_beside, function, args, time_limit, prepare, memory)
+        return self.executor.submit(task)
 
     def stop(self) -> None:
         """Nothing: the executor belongs to the caller."""
@@ -196,7 +196,9 @@ def _beside(
     """Run in a worker process of this thread, kept for the next task."""
     workers: Workers | None = getattr(_LOCAL, "workers", None)
     if workers is None:
-        workers = _LOCAL.workers = Workers(1, prepare=prepare, memory_limit=memory_limit)
+        workers = _LOCAL.workers = Workers(
+            1, prepare=prepare, memory_limit=memory_limit
+        )
     return workers.submit(function, *args, time_limit=limit).result()
 
 
@@ -277,7 +279,7 @@ class _Process:
     def start(self) -> None:
         """Start the process and wait until it is prepared."""
         path = os.pathsep.join(p for p in sys.path if p)
-        self.words = tempfile.TemporaryFile()  # noqa: SIM115 - lives with the process
+        self.words = tempfile.TemporaryFile()
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "matdesign.loop.worker_main"],
             stdin=subprocess.PIPE,
@@ -321,7 +323,9 @@ class _Process:
     def exchange(self, message: object, limit: float | None) -> Any:
         """Send a message and return the answer; kill the process at the limit."""
         popen = self.popen
-        assert popen is not None and popen.stdin is not None and popen.stdout is not None
+        assert (
+            popen is not None and popen.stdin is not None and popen.stdout is not None
+        )
         late = threading.Event()
 
         def expire() -> None:

@@ -65,22 +65,22 @@ def test_start_up_is_paid_once():
 
 
 def test_exception_becomes_reason(workers):
-    with pytest.raises(TaskFailed, match="ValueError: cannot do 7") as caught:
+    with pytest.raises(TaskFailed, match=r"ValueError: cannot do 7") as caught:
         workers.submit(behave, ["raise", 7], time_limit=30).result()
     assert "behave" in caught.value.details
 
 
 def test_crash_is_named_and_worker_replaced(workers):
-    with pytest.raises(TaskFailed, match="worker died: exit code 1"):
+    with pytest.raises(TaskFailed, match=r"worker died: exit code 1"):
         workers.submit(behave, ["exit", 0], time_limit=30).result()
-    with pytest.raises(TaskFailed, match="worker died: SIGSEGV"):
+    with pytest.raises(TaskFailed, match=r"worker died: SIGSEGV"):
         workers.submit(behave, ["abort", 0], time_limit=30).result()
     assert workers.submit(behave, ["good", 3], time_limit=30).result() == 9
 
 
 def test_hang_is_killed_at_the_limit(workers):
     began = time.monotonic()
-    with pytest.raises(TaskFailed, match="time limit 0.5 s"):
+    with pytest.raises(TaskFailed, match=r"time limit 0.5 s"):
         workers.submit(time.sleep, 600, time_limit=0.5).result()
     assert time.monotonic() - began < 60
 
@@ -112,13 +112,13 @@ def test_printing_does_not_disturb_the_pipe(workers):
 def test_unsendable_result_is_a_failure(workers):
     import threading
 
-    with pytest.raises(TaskFailed, match="cannot be sent back"):
+    with pytest.raises(TaskFailed, match=r"cannot be sent back"):
         workers.submit(threading.Lock, time_limit=30).result()
 
 
 def test_memory_limit():
     with Workers(1, memory_limit=0.5) as pool:
-        with pytest.raises(TaskFailed, match="MemoryError"):
+        with pytest.raises(TaskFailed, match=r"MemoryError"):
             pool.submit(bytearray, 2**31, time_limit=30).result()
         assert pool.submit(abs, -1, time_limit=30).result() == 1
 
@@ -135,7 +135,7 @@ def test_prepare_runs_once_per_process_and_its_failure_is_an_error():
         raise FileNotFoundError("no weights")
 
     with Workers(1, prepare=broken) as pool:
-        with pytest.raises(MatdesignError, match="could not prepare.*no weights"):
+        with pytest.raises(MatdesignError, match=r"could not prepare.*no weights"):
             pool.submit(abs, 1, time_limit=30).result()
 
 
@@ -143,9 +143,7 @@ def test_prepare_runs_once_per_process_and_its_failure_is_an_error():
 def test_isolation_bad_items_cost_themselves_alone(workers, batch):
     kinds = ["good", "exit", "good", "hang", "raise", "good", "eat", "good"]
     items = [[kind, i] for i, kind in enumerate(kinds)]
-    found = dict(
-        isolated(workers, behave_all, items, time_limit=1.5, batch=batch)
-    )
+    found = dict(isolated(workers, behave_all, items, time_limit=1.5, batch=batch))
     assert sorted(found) == list(range(8))
     for i, kind in enumerate(kinds):
         if kind in ("good", "eat"):
@@ -161,9 +159,7 @@ def test_again_repeats_alone(workers):
         return [len(items)] * len(items)
 
     found = dict(
-        isolated(
-            workers, count, "abcd", time_limit=30, batch=4, again=lambda n: n == 4
-        )
+        isolated(workers, count, "abcd", time_limit=30, batch=4, again=lambda n: n == 4)
     )
     assert found == {0: 1, 1: 1, 2: 1, 3: 1}
 
