@@ -10,9 +10,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-# One thread per test worker: two workers on two cores must not fight over them.
-WORKERS ?= auto
-PYTEST ?=
+# One process per core, one thread each: workers must not fight over cores.
+WORKERS ?= logical
+MARKS ?= not slow and not gpu
 
 .DEFAULT_GOAL := help
 .PHONY: help design test check lab book clean distclean
@@ -42,7 +42,8 @@ design: $(READY)
 	$(BIN)/python -m matdesign.cli design
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu" $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 \
+	  --dist loadfile --durations 15 --durations-min 2 -m "$(MARKS)"
 
 check: $(READY)
 	$(BIN)/python -m ruff check .
