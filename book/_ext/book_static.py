@@ -1,0 +1,26 @@
+"""Sphinx extension of the book: static output from every kernel, and no script from outside."""
+
+import os
+from typing import Any
+
+OUTSIDE = ("THEBE_JS_URL", "sphinx-thebe.js")
+"""Marks of scripts that would fetch a live kernel's front end; our pages need none."""
+
+
+def keep_local_scripts(
+    app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Drop the scripts of sphinx-thebe, which come from outside and are written twice."""
+
+    def ours(script: Any) -> bool:
+        body = str(getattr(script, "attributes", {}).get("body", ""))
+        return not any(mark in body or mark in str(script) for mark in OUTSIDE)
+
+    context["script_files"] = [s for s in context.get("script_files", []) if ours(s)]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Connect to Sphinx; kernels that it starts inherit the switch to static output."""
+    os.environ["MATDESIGN_STATIC"] = "1"
+    app.connect("html-page-context", keep_local_scripts, priority=999)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

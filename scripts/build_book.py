@@ -1,0 +1,74 @@
+"""Build the book: bring its scripts, drop stale results, execute every page, write HTML.
+
+    python scripts/build_book.py
+
+Outputs are cached per page in `_build`. The cache knows only the pages' own cells, so a key over
+the package, the data and the pins is kept beside it; when the key changes, `_build` goes. Any
+warning and any failing cell ends the build with an error.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+KEY = BUILD / "matdesign.key"
+
+
+def main() -> int:
+    """Build, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--fresh", action="store_true", help="execute every page again")
+    args = parser.parse_args()
+    started = time.perf_counter()
+    subprocess.run([sys.executable, ROOT / "scripts" / "vendor_js.py"], check=True)
+    key = key_of_inputs()
+    if args.fresh or not KEY.exists() or KEY.read_text() != key:
+        shutil.rmtree(BUILD, ignore_errors=True)
+        BUILD.mkdir()
+        KEY.write_text(key)
+    environment = {
+        **os.environ,
+        "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not the user's
+        "MATDESIGN_STATIC": "1",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+    }
+    start = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start, "build", str(ROOT)]
+    done = subprocess.run(
+        [*command, "-W", "--keep-going"], cwd=ROOT, env=environment, check=False
+    )
+    if done.returncode == 0:
+        print(f"book built in {time.perf_counter() - started:.0f} s: {BUILD / 'html'}")
+    return done.returncode
+
+
+def key_of_inputs() -> str:
+    """Return a hash over everything that a page's result depends on but its own text."""
+    digest = hashlib.sha256()
+    for path in sorted(inputs()):
+        digest.update(str(path.relative_to(ROOT)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def inputs() -> Iterator[Path]:
+    """Yield the package's sources, the data files and the pins."""
+    for folder in ("matdesign", "data"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path
+    pins = ROOT / "constraints.txt"
+    if pins.exists():
+        yield pins
+
+
+if __name__ == "__main__":
+    sys.exit(main())
