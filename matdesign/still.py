@@ -45,7 +45,8 @@ def picture(
         drawn: a frame of `scene.frame`.
         species: the table of `scene.species_table`.
         alt: what the picture shows, in words.
-        width: of the drawing's own coordinate box, like `height`.
+        width: of the drawing's own coordinate box.
+        height: of the same box.
         turn: degrees about the upright axis.
         tilt: degrees towards the reader.
     """

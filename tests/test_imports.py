@@ -31,6 +31,9 @@ RANK = {
     "plots": 7,
     "view": 7,
     "report": 8,
+    "report_page": 8,
+    "shell": 8,
+    "workbook": 8,
     "cli": 9,
 }
 """The order of the parts of the book; a module imports its own rank and lower ones."""
