@@ -186,24 +186,34 @@ def _made(facts: Sequence[tuple[str, str]]) -> str:
 def _table(rows: "list[Row]") -> str:
     columns = [c for c in COLUMNS if any(row.values.get(c) is not None for row in rows)]
     reasons = any(row.reason for row in rows)
-    heads = ["no.", "formula", "space group", *columns, *(["reason"] * reasons), "file"]
+    named = any("id" in row.values for row in rows)
+    heads = [
+        "no.",
+        *(["id"] * named),
+        "formula",
+        "space group",
+        *columns,
+        *(["reason"] * reasons),
+        "file",
+    ]
     head = "".join(
         f'<th scope="col" aria-sort="none"><button type="button">{escape(name)}'
         "</button></th>"
         for name in heads
     )
-    body = "".join(_line(row, columns, reasons) for row in rows)
+    body = "".join(_line(row, columns, named, reasons) for row in rows)
     return (
         '<div class="md-scroll"><table class="md-sortable">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _line(row: "Row", columns: list[str], reasons: bool) -> str:
+def _line(row: "Row", columns: list[str], named: bool, reasons: bool) -> str:
     number = row.number + 1
     link = f'<a href="#crystal-{number}">{number}</a>'
     cells = [
         f'<td class="md-n" data-value="{number}">{link}</td>',
+        *([_cell(row.values.get("id"))] if named else []),
         _cell(row.formula),
         _cell(row.values.get("space group")),
         *(_cell(row.values.get(column)) for column in columns),
@@ -241,7 +251,8 @@ def _card(row: "Row", drawn: bool) -> str:
     group = escape(str(row.values.get("space group", "no space group")))
     lines = [f"{group}, {len(row.structure)} atoms"]
     if isinstance(above, float):
-        lines.append(f"{above:.3f} eV/atom above the hull")
+        side = "below" if above < -5e-4 else "above"
+        lines.append(f"{abs(above):.3f} eV/atom {side} the hull")
     text = " · ".join(lines)
     why = f'<p class="md-why">{escape(row.reason)}</p>' if row.reason else ""
     shown = ""

@@ -32,8 +32,11 @@ RANK = {
     "view": 7,
     "report": 8,
     "report_page": 8,
+    "report_page": 8,
     "shell": 8,
     "workbook": 8,
+    "shell": 9,
+    "workbook": 9,
     "cli": 9,
 }
 """The order of the parts of the book; a module imports its own rank and lower ones."""

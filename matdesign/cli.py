@@ -1,0 +1,211 @@
+"""The steps of the workbook as commands of a shell: `matdesign sample`, `check`, ..."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from matdesign import shell
+from matdesign.errors import DataError
+
+app = typer.Typer(
+    name="matdesign",
+    help="Inverse materials design from a shell. The steps, in order: sample, check, "
+    "relax, report; `design` does all of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Want = Annotated[
+    list[str],
+    typer.Option("--want", "-w", help=f"A constraint; repeat for more: {shell.WANTS}."),
+]
+Files = Annotated[
+    list[Path], typer.Argument(help="CIF, POSCAR, extended XYZ or parquet files.")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
+
+
+@app.command()
+@shell.plain_errors
+def sample(
+    model: Annotated[
+        str, typer.Option(help="Shipped model, see `models`, or a folder of one.")
+    ] = "diffusion-prototypes",
+    n: Annotated[int, typer.Option("-n", min=1, help="How many crystals.")] = 16,
+    seed: Annotated[int | None, typer.Option(help="Fresh when left out.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    atoms: Annotated[int | None, typer.Option(min=1, help="Atoms per cell.")] = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Most draws when constraints are given.")
+    ] = None,
+    out: Out = Path("build/sampled.parquet"),
+    want: Want = [],  # noqa: B006
+) -> None:
+    """Draw new crystals from a trained model; constraints are met by rejection."""
+    from matdesign.constraints.guide import Guide
+
+    wanted = shell.constraint(want)
+    guide = Guide(wanted, draws=draws) if wanted is not None else None
+    trained = shell.model(model)
+    made = trained.sample(n, seed=seed, steps=steps, n_atoms=atoms, guide=guide)
+    info = made.info
+    typer.echo(f"{made}\nseed {info['seed']}, {info['seconds']:.1f} s")
+    if "guide" in info:
+        log = info["guide"]
+        typer.echo(f"guide: {log['met']} of {log['drawn']} drawn met every constraint")
+        for name, count in log["met_each"].items():
+            typer.echo(f"  {count:>6} of {log['drawn']}  {name}")
+    shell.write(made, out)
+
+
+@app.command()
+@shell.plain_errors
+def check(
+    files: Files,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write those that meet all.")
+    ] = None,
+    want: Want = [],  # noqa: B006
+) -> None:
+    """Say which crystals meet which constraints, and by how much the others do not."""
+    from matdesign.constraints.base import check as checked
+
+    wanted = shell.constraint(want)
+    if wanted is None:
+        raise DataError(
+            "check needs a constraint, such as --want neutral or "
+            "--want min-distance=1.4; see `matdesign check --help`."
+        )
+    crystals = shell.read(files)
+    found = checked(crystals, wanted)
+    typer.echo(repr(found))
+    if out is not None:
+        shell.write(crystals[found.met], out)
+
+
+@app.command()
+@shell.plain_errors
+def relax(
+    files: Files,
+    out: Out = Path("build/relaxed.parquet"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one per core when left out.")
+    ] = None,
+    fmax: Annotated[float, typer.Option(help="Converged below, eV/angstrom.")] = 0.05,
+    steps: Annotated[int, typer.Option(min=1, help="Most steps.")] = 200,
+    time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
+    weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
+) -> None:
+    """Relax crystals with the potential and place them against the shipped hull."""
+    from matdesign.loop.oracle import PotentialOracle
+
+    crystals = shell.read(files)
+    oracle = PotentialOracle(
+        weights,
+        workers=workers or os.cpu_count() or 1,
+        fmax=fmax,
+        steps=steps,
+        time_limit=time_limit,
+    )
+    results = oracle.evaluate(crystals)
+    typer.echo(repr(results))
+    shell.write_results(results, out)
+    typer.echo(f"wrote {shell.record_path(out)}")
+
+
+@app.command()
+@shell.plain_errors
+def evaluate(
+    files: Files,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Known crystals: a data set, see `datasets`, or a file."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Judge crystals: validity, uniqueness and, with a reference, novelty."""
+    from matdesign.evaluate import evaluate as judge
+
+    known = shell.reference(reference) if reference else None
+    typer.echo(repr(judge(shell.read(files), known, seed=seed)))
+
+
+@app.command()
+@shell.plain_errors
+def report(
+    file: Annotated[Path, typer.Argument(help="What `relax` wrote, or any crystals.")],
+    out: Out = Path("build/report.html"),
+    proposed: Annotated[
+        Path | None, typer.Option(help="All crystals before `check`, to count them.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Known crystals, for the column novel.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Heading.")] = "Designed crystals",
+    want: Want = [],  # noqa: B006
+) -> None:
+    """Write a page with 3D crystals, a table and CIF files; it opens offline."""
+    from matdesign.evaluate import evaluate as judge
+    from matdesign.report import report as written
+
+    wanted = shell.constraint(want)
+    crystals = shell.read([file])
+    relaxed = shell.record_path(file).exists()
+    results = shell.read_results(file) if relaxed else None
+    known = shell.reference(reference) if reference else None
+    judged = judge(crystals, known)
+    everything = shell.read([proposed]) if proposed is not None else crystals
+    page = written(everything, results, judged, out, wanted=wanted, title=title)
+    typer.echo(
+        f"wrote {page} and {len(everything)} CIF files in {page.parent}/crystals"
+    )
+
+
+@app.command()
+@shell.plain_errors
+def design(
+    notebook: Annotated[
+        Path | None, typer.Argument(help="The workbook's quickstart when left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Executed copy.")] = Path(
+        "build/quickstart.ipynb"
+    ),
+) -> None:
+    """Run the quickstart without a display: propose, check, relax, rank, report."""
+    from matdesign import workbook
+
+    which = notebook or workbook.notebooks() / "quickstart.ipynb"
+    typer.echo(f"running {which.name}")
+    seconds = workbook.run(which, out, say=typer.echo)
+    typer.echo(f"done in {seconds:.0f} s; the notebook with its outputs: {out}")
+    page = which.parent.parent / "build" / "report.html"
+    if page.exists():
+        typer.echo(f"open in a browser: {page.resolve()}")
+
+
+@app.command()
+@shell.plain_errors
+def models() -> None:
+    """List the trained models that are shipped."""
+    from matdesign.generators.shipped import models as shipped
+
+    for name in shipped():
+        typer.echo(name)
+
+
+@app.command()
+@shell.plain_errors
+def datasets() -> None:
+    """List the data sets that can be loaded by name."""
+    from matdesign.crystals.datasets import datasets as known
+
+    for name in known():
+        typer.echo(name)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,228 @@
+"""What the commands of the shell share: constraints, files, plain errors."""
+
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import torch
+import typer
+
+from matdesign.constraints.base import All, Constraint
+from matdesign.constraints.between import Between
+from matdesign.constraints.charge import ChargeNeutral
+from matdesign.constraints.composition import Composition
+from matdesign.constraints.distance import MinDistance
+from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError, MatdesignError
+
+if TYPE_CHECKING:
+    from matdesign.generators.contract import Generator
+    from matdesign.loop.results import Results
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COLUMNS = (
+    "energy_per_atom",
+    "formation_energy_per_atom",
+    "energy_above_hull",
+    "competing",
+    "ok",
+    "steps",
+    "seconds",
+)
+"""Columns of results that are kept beside the crystals."""
+
+
+def plain_errors(command: Callable[P, T]) -> Callable[P, T]:
+    """Return the command with our own errors as one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except MatdesignError as error:
+            words = " ".join(str(error).split())
+            typer.echo(f"matdesign: {words}", err=True)
+            raise typer.Exit(2) from None
+
+    return run
+
+
+WANTS = (
+    "only=Ca,Ti,O  without=Pb,Cd  require=O  formula=SrTiO3  pattern=ABX3  neutral  "
+    "min-distance=1.4  density=2:5 (g/cm^3)  volume-per-atom=8:30 (angstrom^3)"
+)
+"""What `constraint` understands, as the help of the commands shows it."""
+
+
+def constraint(words: Sequence[str]) -> Constraint | None:
+    """Return the constraints that a command was given as words, or None for no words.
+
+    Args:
+        words: such as "neutral", "only=Ca,Ti,O" or "density=2:5"; see `WANTS`. An end
+            of a range may be left out.
+
+    Raises:
+        DataError: a word is not understood.
+
+    Example:
+        >>> constraint(["neutral", "density=2:"])
+        charge-neutral with common oxidation states, and density of at least 2 g/cm^3
+    """
+    parts = [_constraint(word) for word in words]
+    return All(*parts) if parts else None
+
+
+def _constraint(word: str) -> Constraint:
+    name, _, value = word.partition("=")
+    makers: dict[str, Callable[[str], Constraint]] = {
+        "only": lambda text: OnlyElements(*_symbols(text)),
+        "without": lambda text: OnlyElements.without(*_symbols(text)),
+        "require": lambda text: RequiredElements(*_symbols(text)),
+        "formula": Composition,
+        "pattern": lambda text: Composition(pattern=text),
+        "min-distance": lambda text: MinDistance(_number(text)),
+        "density": lambda text: Between("density", *_ends(text), unit="g/cm^3"),
+        "volume-per-atom": lambda text: Between(
+            "volume_per_atom", *_ends(text), unit="angstrom^3"
+        ),
+    }
+    if word == "neutral":
+        return ChargeNeutral()
+    if name not in makers or not value:
+        raise DataError(f"unknown constraint {word!r}; write one of: {WANTS}.")
+    return makers[name](value)
+
+
+def read(paths: list[Path]) -> Crystals:
+    """Return the crystals of one or more files as one batch."""
+    from matdesign.crystals import files
+
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"no such file: {path}. Check the name and the folder.")
+    crystals = files.read(paths[0] if len(paths) == 1 else paths)
+    beside = info_path(paths[0])
+    if len(paths) == 1 and beside.exists():
+        try:
+            info = json.loads(beside.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DataError(
+                f"{beside} is not JSON; delete it, or sample again."
+            ) from None
+        crystals = crystals.replace(info={**crystals.info, **dict(info)})
+    return crystals
+
+
+def write(crystals: Crystals, path: Path) -> None:
+    """Write crystals by the ending of the name, their record beside, and say so."""
+    from matdesign.crystals import files
+
+    if not len(crystals):
+        raise DataError(f"nothing to write to {path}: no crystal is left.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = files.write(crystals, path)
+    if crystals.info:
+        text = json.dumps(crystals.info, indent=1)
+        info_path(path).write_text(text + "\n", encoding="utf-8")
+    more = f" and {len(written) - 1} more" if len(written) > 1 else ""
+    typer.echo(f"wrote {written[0]}{more} ({len(crystals)} crystals)")
+
+
+def model(name: str) -> "Generator":
+    """Return a shipped model by its name, or the model saved in a folder."""
+    from matdesign.generators.contract import Generator
+    from matdesign.generators.shipped import load_model
+
+    return Generator.load(name) if Path(name).is_dir() else load_model(name)
+
+
+def reference(name: str) -> Crystals:
+    """Return known crystals: the training part of a data set, or those of a file."""
+    from matdesign.crystals.datasets import load
+
+    path = Path(name)
+    return read([path]) if path.exists() else load(name, split="train")
+
+
+def info_path(path: Path) -> Path:
+    """Return where the record of a batch is kept: seed, model, seconds."""
+    return path.with_suffix(".info.json")
+
+
+def record_path(path: Path) -> Path:
+    """Return where the results of the crystals of a file are kept."""
+    return path.with_suffix(".results.json")
+
+
+def write_results(results: "Results", path: Path) -> None:
+    """Write relaxed crystals, and what the oracle said beside them as JSON."""
+    write(results.structures.replace(properties={}, units={}), path)
+    columns = {name: getattr(results, name).tolist() for name in COLUMNS}
+    kept = {name: [_plain(v) for v in values] for name, values in columns.items()}
+    record: dict[str, Any] = {"oracle": results.oracle, "reason": list(results.reason)}
+    text = json.dumps(record | kept, indent=1, allow_nan=False)
+    record_path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def read_results(path: Path) -> "Results":
+    """Return what `write_results` wrote.
+
+    Raises:
+        DataError: there is no record beside the file, or it does not fit.
+    """
+    from matdesign.loop.results import Results
+
+    crystals = read([path])
+    beside = record_path(path)
+    try:
+        record = json.loads(beside.read_text(encoding="utf-8"))
+        columns = {name: _tensor(record[name]) for name in COLUMNS}
+        return Results(
+            structures=crystals,
+            reason=tuple(str(one) for one in record["reason"]),
+            oracle=str(record["oracle"]),
+            **{**columns, "ok": columns["ok"].bool()},
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{beside} is missing or does not belong to {path.name} "
+            f"({type(error).__name__}: {error}). Make both with `matdesign relax`."
+        ) from None
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _tensor(values: list[float | None]) -> torch.Tensor:
+    numbers = [math.nan if v is None else v for v in values]
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _symbols(text: str) -> list[str]:
+    return [word for word in text.replace(",", " ").split() if word]
+
+
+def _ends(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise DataError(
+            f"a range is written LOW:HIGH, as in 2:5 or 2: or :5; got {text!r}."
+        )
+    return (
+        _number(low) if low else -math.inf,
+        _number(high) if high else math.inf,
+    )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DataError(f"not a number: got {text!r}; write it as 1.4.") from None
