@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from matdesign.crystals import elements
 from matdesign.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -302,6 +303,7 @@ def standardize(structure: Structure, symprec: float = 0.01) -> Structure:
             "symprec."
         )
     lattice, frac, species = found
-    primitive = Structure(lattice, species.tolist(), frac)
+    symbols = [elements.symbols()[int(z)] for z in species]
+    primitive = Structure(lattice, symbols, frac)
     primitive.properties = dict(structure.properties)
     return niggli(primitive)
