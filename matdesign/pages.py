@@ -79,4 +79,5 @@ def legend(species: list[dict[str, Any]], *, inline: bool = False) -> str:
 
 def to_json(data: Any) -> str:
     """Return JSON that is safe inside a script tag; refuses NaN."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")

@@ -87,9 +87,10 @@ class CrystalView:
             if not label or n in (0, len(structures) - 1):
                 described[n] = scene.describe(one)
             frames[n]["label"] = label or _label(one, n, len(structures))
-            frames[n]["alt"] = described.get(n) or (
-                f"{label}: {one.composition.reduced_formula}, {scene.cell_text(one)}."
+            words = described.get(n) or (
+                f"{one.composition.reduced_formula}, {scene.cell_text(one)}."
             )
+            frames[n]["alt"] = f"{label}: {words}" if label else words
         self.alt = _alt(described, frames)
         self.data: dict[str, Any] = {
             "species": scene.species_table(symbols),
@@ -280,9 +281,9 @@ class LiveViewer:
         import ipywidgets
 
         frames, options = self.data["frames"], self.data["options"]
-        legend = ipywidgets.HTML(legend(self.data["species"], inline=True))
+        below = ipywidgets.HTML(legend(self.data["species"], inline=True))
         if len(frames) == 1:
-            return ipywidgets.VBox([self.widget, legend])
+            return ipywidgets.VBox([self.widget, below])
         start = int(options.get("start", 0))
         name = options.get("slider", "crystal")
         slider = ipywidgets.IntSlider(
@@ -300,7 +301,7 @@ class LiveViewer:
 
         slider.observe(move, "value")
         row = ipywidgets.HBox([play, slider, label])
-        return ipywidgets.VBox([self.widget, row, legend])
+        return ipywidgets.VBox([self.widget, row, below])
 
 
 def live_sliders(

@@ -171,10 +171,12 @@
       this.stage.viewerControls.rotate(q);
     }
 
+    /* The first view: fitted, seen from the same side as the still picture. */
     reset() {
-      this.component.autoView();
-      const m = new this.NGL.Matrix4().fromArray(this.home);
-      this.stage.viewerControls.orient(m);
+      const controls = this.stage.viewerControls;
+      this.plain ||= controls.getOrientation().clone();
+      controls.orient(this.plain);
+      controls.rotate(new this.NGL.Quaternion(...this.options.orientation));
       this.component.autoView();
     }
 
@@ -198,10 +200,8 @@
       this.watcher.observe(host);
       this.draw();
       this.component.autoView();
-      const q = this.options.orientation;
-      if (q) stage.viewerControls.rotate(new NGL.Quaternion(...q));
-      this.component.autoView();
-      this.home = stage.viewerControls.getOrientation().toArray();
+      this.plain = undefined;
+      this.reset();
       this.addTools(host);
       this.figure.dataset.ready = "1";
       delete this.figure.dataset.error;

@@ -1,0 +1,198 @@
+"""Checks for the book's exercises: they say what failed, and on which input."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matdesign.crystals.geometry import displacement
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found; true when the answer is right.
+
+    Args:
+        right: whether every input gave what it must.
+        text: which input failed and how, or how many passed.
+    """
+
+    right: bool
+    text: str
+
+    def __bool__(self) -> bool:
+        return self.right
+
+    def __repr__(self) -> str:
+        return f"{'Right' if self.right else 'Not yet'}: {self.text}"
+
+
+def check_wrap(answer: Callable[[Tensor], Tensor]) -> Verdict:
+    """Check a function that moves fractional coordinates into [0, 1).
+
+    It is given float32 and float64 numbers, among them those just beside whole numbers.
+    """
+    values = [0.0, 0.25, -0.25, 1.0, -1.0, 2.75, -1e-9, 1 - 1e-9, -1e-17, 1e-9, 7.999999]
+    for dtype in (torch.float64, torch.float32):
+        for value in values:
+            given = torch.tensor([value], dtype=dtype)
+            got = _call(answer, given.clone())
+            where = f"wrap({value!r}) in {dtype}"
+            if isinstance(got, str):
+                return Verdict(False, f"{where} {got}")
+            number = float(got.reshape(-1)[0])
+            if not 0 <= number < 1:
+                return Verdict(False, f"{where} gave {number!r}, which is not in [0, 1).")
+            off = abs((number - float(given[0]) + 0.5) % 1 - 0.5)
+            if off > 1e-6:
+                return Verdict(False, f"{where} gave {number!r}: {off:.3g} away.")
+    return Verdict(True, f"{2 * len(values)} numbers wrapped.")
+
+
+def check_minimum_image(answer: Callable[[Tensor, Tensor, Tensor], Any]) -> Verdict:
+    """Check a function (start, end, lattice) -> distance to the nearest image, in Å.
+
+    The last cells are so skewed that the nearest image is not in a neighbouring cell.
+    """
+    cells = [
+        ("a cubic cell", torch.eye(3) * 4),
+        ("a hexagonal cell", torch.tensor([[3.0, 0, 0], [-1.5, 2.598, 0], [0, 0, 5]])),
+        ("a cell with angle 35°", torch.tensor([[4.0, 0, 0], [3.28, 2.29, 0], [0, 0, 6]])),
+        ("a sheared cell", torch.tensor([[3.0, 0, 0], [7.3, 2.5, 0], [0.4, 9.1, 2.8]])),
+    ]
+    rng = torch.Generator().manual_seed(0)
+    tried = 0
+    for name, lattice in cells:
+        for _ in range(20):
+            start, end = torch.rand(2, 3, generator=rng)
+            true = float(displacement(start[None], end[None], lattice[None]).norm())
+            got = _call(answer, start.clone(), end.clone(), lattice.clone())
+            if isinstance(got, str):
+                return Verdict(False, f"in {name} it {got}")
+            if abs(float(got) - true) > 1e-3:
+                pair = f"{_short(start)} and {_short(end)}"
+                return Verdict(
+                    False,
+                    f"in {name}, sites {pair} are {true:.3f} Å apart; got {float(got):.3f}.",
+                )
+            tried += 1
+    return Verdict(True, f"{tried} pairs in {len(cells)} cells.")
+
+
+def check_fingerprint(answer: "Callable[[Structure], Any]") -> Verdict:
+    """Check a function structure -> numbers that describes the crystal, not its cell.
+
+    The numbers must stay when sites are reordered, shifted together or moved by whole
+    cells, when the crystal is rotated, and when a supercell is taken; they must differ
+    for two polymorphs of one composition.
+    """
+    from pymatgen.core import Lattice, Structure
+
+    salt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.0), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    other = Structure(Lattice.cubic(3.1498), ["Cs", "Cl"], [[0, 0, 0], [0.5] * 3])
+    twist = _rotation()
+    n = len(salt)
+    frac = salt.frac_coords
+    shift = np.array([0.13, 0.41, 0.77])
+    whole = np.arange(3 * n).reshape(n, 3) % 3 - 1.0
+    same = {
+        "reordering sites": Structure(
+            salt.lattice, salt.species[::-1], frac[::-1], to_unit_cell=True
+        ),
+        "shifting all sites": Structure(salt.lattice, salt.species, frac + shift),
+        "adding whole numbers": Structure(salt.lattice, salt.species, frac + whole),
+        "rotating the crystal": Structure(
+            Lattice(salt.lattice.matrix @ twist), salt.species, frac
+        ),
+        "taking a supercell": salt * (2, 1, 1),
+    }
+    first = _call(answer, salt.copy())
+    if isinstance(first, str):
+        return Verdict(False, f"on rock salt it {first}")
+    base = np.asarray(first, dtype=float).ravel()
+    for change, structure in same.items():
+        got = _call(answer, structure)
+        if isinstance(got, str):
+            return Verdict(False, f"after {change} it {got}")
+        row = np.asarray(got, dtype=float).ravel()
+        if row.shape != base.shape or not np.allclose(row, base, atol=1e-3):
+            return Verdict(False, f"{change} changes the numbers, but not the crystal.")
+    got = _call(answer, other)
+    if isinstance(got, str):
+        return Verdict(False, f"on caesium chloride it {got}")
+    row = np.asarray(got, dtype=float).ravel()
+    if row.shape == base.shape and np.allclose(row, base, atol=1e-3):
+        return Verdict(
+            False, "rock salt and caesium chloride of one density get the same numbers."
+        )
+    return Verdict(True, f"{len(same)} changes leave it alone, another structure does not.")
+
+
+def check_free_numbers(answer: Callable[[str], Any]) -> Verdict:
+    """Check a function family -> how many numbers of the lattice code are free."""
+    from matdesign.crystals.lattice_code import FAMILIES, free_entries
+
+    for name in FAMILIES:
+        want = int(free_entries(name).sum())
+        got = _call(answer, name)
+        if isinstance(got, str):
+            return Verdict(False, f"for {name} it {got}")
+        if int(got) != want:
+            return Verdict(False, f"a {name} lattice has {want} free numbers; got {got}.")
+    return Verdict(True, f"{len(FAMILIES)} families.")
+
+
+def check_interval(answer: Callable[[int, int], Any]) -> Verdict:
+    """Check a function (hits, of) -> (low, high), a 95 % interval of a share.
+
+    Wilson's interval is the reference; a bootstrap of it may differ by 0.03.
+    """
+    for hits, of in ((50, 100), (3, 40), (0, 25), (25, 25), (870, 1000)):
+        got = _call(answer, hits, of)
+        if isinstance(got, str):
+            return Verdict(False, f"for {hits} of {of} it {got}")
+        low, high = float(got[0]), float(got[1])
+        if not 0 <= low <= hits / of <= high <= 1:
+            return Verdict(
+                False, f"for {hits} of {of}: ({low:.3f}, {high:.3f}) must hold {hits / of}."
+            )
+        z = 1.96
+        middle = (hits + z * z / 2) / (of + z * z)
+        half = z / (of + z * z) * math.sqrt(hits * (of - hits) / of + z * z / 4)
+        if max(abs(low - middle + half), abs(high - middle - half)) > 0.03:
+            return Verdict(
+                False,
+                f"for {hits} of {of} expect about ({middle - half:.3f}, "
+                f"{middle + half:.3f}); got ({low:.3f}, {high:.3f}).",
+            )
+    return Verdict(True, "five shares, also none and all.")
+
+
+def _call(answer: Callable[..., Any], *given: Any) -> Any:
+    """Return the answer, or a text that says what it did instead."""
+    try:
+        got = answer(*given)
+    except Exception as problem:  # a learner's function may fail in any way
+        return f"raised {type(problem).__name__}: {problem}"
+    if got is None or got is Ellipsis:
+        return "gave nothing back; end it with a return."
+    return got
+
+
+def _short(row: Tensor) -> str:
+    return "(" + ", ".join(f"{x:.2f}" for x in row.tolist()) + ")"
+
+
+def _rotation() -> Any:
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_euler("xyz", [0.4, -0.7, 1.1]).as_matrix()
