@@ -1,0 +1,187 @@
+"""Write down what a campaign consists of, and make it again from that.
+
+Only what this package ships is made again, from plain numbers and words: known
+constraints, the default oracle, and generators from their saved weights.  Anything of
+the user's own is given to `Campaign.resume` once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from matdesign.constraints.base import All, Constraint
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
+from matdesign.loop.oracle import Oracle
+from matdesign.loop.results import Results
+
+Words = dict[str, Any]
+
+Objective = str | Callable[[Results], Tensor]
+
+
+class Proposer(Protocol):
+    """What proposes crystals: any generator of this package, or anything with this."""
+
+    def sample(self, n: int, *, seed: int) -> Crystals:
+        """Return n crystals, the same ones for the same seed."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a campaign is made of; None where it must be made again."""
+
+    generator: Proposer | None
+    constraints: Constraint | None
+    oracle: Oracle | None
+    objective: Objective | None
+    guide: Any
+
+
+def describe(parts: Parts, store: str) -> Words:
+    """Return plain words about the parts, and save the generator beside the store."""
+    aim, wanted = parts.objective, parts.constraints
+    return {
+        "objective": aim if isinstance(aim, str) else None,
+        "oracle_name": parts.oracle.name if parts.oracle else "",
+        "oracle": describe_oracle(parts.oracle),
+        "wanted": repr(wanted) if wanted else "",
+        "constraints": describe_constraint(wanted),
+        "guided": parts.guide is not None,
+        "generator": save_generator(parts.generator, store),
+    }
+
+
+def make(given: Parts, settings: Words, store: str, name: str) -> Parts:
+    """Return the parts given, and the others made again from the settings.
+
+    Raises:
+        DataError: a part cannot be made again and is not given, or is another one than
+            the campaign was begun with.
+    """
+    generator, wanted, oracle = given.generator, given.constraints, given.oracle
+    if generator is None:
+        if not settings["generator"]:
+            raise needed("generator", name)
+        generator = load_generator(settings["generator"], store)
+    if wanted is None:
+        if settings["constraints"] is None:
+            raise needed("constraints", name)
+        wanted = make_constraint(settings["constraints"])
+    if oracle is None:
+        if settings["oracle"] is None:
+            raise needed("oracle", name)
+        oracle = make_oracle(settings["oracle"])
+    objective = given.objective or settings["objective"]
+    if objective is None:
+        raise needed("objective", name)
+    if settings["guided"] and given.guide is None:
+        raise needed("guide", name)
+    for what, now, then in (
+        ("oracle", oracle.name, settings["oracle_name"]),
+        ("constraints", repr(wanted) if wanted else "", settings["wanted"]),
+    ):
+        if now != then:
+            raise DataError(
+                f"{name} was made with other {what}: got {now!r}, it has {then!r}. "
+                "Give the same, or start a new campaign in a new store."
+            )
+    return Parts(generator, wanted, oracle, objective, given.guide)
+
+
+def describe_constraint(constraint: Constraint | None) -> list[Words] | None:
+    """Return plain descriptions of a constraint's parts; None if one is not ours."""
+    if constraint is None:
+        return []
+    parts = []
+    for part in constraint.parts:
+        kind = type(part).__name__
+        read = _ATTRIBUTES.get(kind)
+        if read is None or not type(part).__module__.startswith("matdesign."):
+            return None
+        settings = {name: getattr(part, name) for name in read}
+        symbols = sorted(settings.pop("symbols", ()))
+        parts.append({"class": kind, "symbols": symbols, "settings": settings})
+    return parts
+
+
+def make_constraint(parts: list[Words]) -> Constraint | None:
+    """Return the constraint of `describe_constraint`, or None for no constraint."""
+    from matdesign.constraints.between import Between
+    from matdesign.constraints.charge import ChargeNeutral
+    from matdesign.constraints.composition import Composition
+    from matdesign.constraints.distance import MinDistance
+    from matdesign.constraints.elements import OnlyElements, RequiredElements
+
+    ours: dict[str, Any] = {
+        kind.__name__: kind
+        for kind in (
+            Between,
+            ChargeNeutral,
+            Composition,
+            MinDistance,
+            OnlyElements,
+            RequiredElements,
+        )
+    }
+    made = [ours[one["class"]](*one["symbols"], **one["settings"]) for one in parts]
+    return All(*made) if made else None
+
+
+def describe_oracle(oracle: Any) -> Words | None:
+    """Return the oracle's keywords; None for one that cannot be made from them."""
+    from matdesign.loop.oracle import PotentialOracle
+
+    if type(oracle) is PotentialOracle:
+        return dict(oracle.config)
+    return None
+
+
+def make_oracle(words: Words) -> Any:
+    """Return the oracle of `describe_oracle`."""
+    from matdesign.loop.oracle import PotentialOracle
+
+    return PotentialOracle(**words)
+
+
+def save_generator(generator: Any, store: str) -> str | None:
+    """Save a generator beside the store; return the folder's name, or None.
+
+    A store at a URL has no place for weights.
+    """
+    if "://" in store or not hasattr(generator, "save"):
+        return None
+    folder = Path(store).with_suffix(".generator")
+    generator.save(folder)
+    return folder.name
+
+
+def load_generator(folder: str, store: str) -> Any:
+    """Return the generator of `save_generator`."""
+    from matdesign.generators.contract import Generator
+
+    return Generator.load(Path(store).absolute().parent / folder)
+
+
+def needed(what: str, store: str) -> DataError:
+    """Return the error that a part of the campaign must be given again."""
+    return DataError(
+        f"{store} does not hold the campaign's {what}, which is not of this package's "
+        f"own making. Resume with `Campaign.resume({store!r}, {what}=...)`."
+    )
+
+
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "OnlyElements": ("symbols",),
+    "RequiredElements": ("symbols",),
+    "Composition": ("formula", "pattern"),
+    "ChargeNeutral": ("states", "mixed_valence", "alloys"),
+    "MinDistance": ("limit",),
+    "Between": ("quantity", "low", "high", "unit"),
+}
+"""What each constraint is made of; `symbols` are positional."""

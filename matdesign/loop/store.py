@@ -1,0 +1,356 @@
+"""The store of a campaign: an ASE database in which nothing is lost.
+
+Every step of a campaign is a row; a row is one transaction or part of one, so a process
+killed at any moment leaves a store that can be continued.  Read it with ASE's own
+tools too: `ase db campaign.db kind=evaluation --sort energy_above_hull`.
+
+Rows, told apart by the key `kind`:
+
+==============  ========================================================================
+kind            what it holds
+==============  ========================================================================
+`campaign`      one row; `data["settings"]`: a JSON text with seed, budget, batch,
+                objective, oracle, constraints, package version
+`crystal`       one per proposed crystal, the atoms as proposed; `turn`, `place` in the
+                turn, `key` (hash of the crystal), `decision` ("selected", "spare",
+                "duplicate" or "rejected"), `reason`; `data`: the exact numbers, frac
+                and lattice in float32
+`evaluation`    one per call of the oracle, the atoms as relaxed; `turn`, `place`,
+                `key`, `ok` (0 or 1), `reason`, `energy_per_atom`,
+                `formation_energy_per_atom`, `energy_above_hull` (eV/atom),
+                `competing`, `steps`, `seconds`, `oracle`; `data` as above; keys that
+                are not known are absent
+`turn`          one per finished turn: `turn`, `draw` (seed of the generator) and the
+                counts `proposed`, `passed`, `fresh`, `selected`, `usable`, `seconds`
+==============  ========================================================================
+
+The `crystal` rows of a turn are written together, before anything is evaluated; each
+`evaluation` is written as soon as it is there; the `turn` row closes the turn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
+from matdesign.loop.results import Results
+
+if TYPE_CHECKING:
+    import ase
+
+NUMBERS = ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull")
+
+DECISIONS = ("selected", "spare", "duplicate", "rejected")
+"""What can become of a proposed crystal; "spare" ones were good but over the batch."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One proposed crystal and what was decided about it.
+
+    Args:
+        crystal: a batch of one.
+        place: in the turn.
+        decision: one of `DECISIONS`.
+        reason: "" when selected, else why not.
+    """
+
+    crystal: Crystals
+    place: int
+    decision: str
+    reason: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hash of the crystal."""
+        return crystal_keys(self.crystal)[0]
+
+
+class Store:
+    """Rows of one campaign in an ASE database.
+
+    Args:
+        where: a file ending in .db (SQLite), or a URL such as
+            postgresql://user:password@host/name (needs the package ase-db-backends).
+
+    Raises:
+        DataError: the ending is unknown, the folder missing, or another process writes
+            to the same file.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        import ase.db
+
+        connect: Any = ase.db.connect
+
+        self.where = str(where)
+        self._lock: IO[str] | None = None
+        if "://" in self.where:
+            try:
+                self._db: Any = connect(self.where)
+            except ImportError as error:
+                raise DataError(
+                    f"{self.name} needs a database driver that is not "
+                    f"installed ({error}). Run `pip install ase-db-backends psycopg2-"
+                    "binary`, or give a file name ending in .db."
+                ) from None
+            return
+        path = Path(self.where)
+        if path.suffix != ".db":
+            raise DataError(
+                f"a store is a file ending in .db or a database URL; got {where!r}."
+            )
+        if not path.absolute().parent.is_dir():
+            raise DataError(
+                f"the folder of the store {path} does not exist; make it first."
+            )
+        self._lock = _lock(path)
+        # SQLite locks its file itself; ASE's lock file would outlive a killed process
+        self._db = connect(path, type="db", use_lock_file=False)
+        try:
+            self._db.count()
+        except Exception as error:
+            self.close()
+            raise DataError(
+                f"{path} is not a campaign store ({error}). Give another name, or "
+                "move that file away."
+            ) from None
+
+    @property
+    def name(self) -> str:
+        """Where the store is, without a password."""
+        return self.where.split("@")[-1]
+
+    # ---- settings -----------------------------------------------------------------
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return the campaign's settings, or None in a new store."""
+        for row in self._db.select(kind="campaign"):
+            found: dict[str, Any] = json.loads(row.data["settings"])
+            return found
+        return None
+
+    def write_settings(self, settings: dict[str, Any]) -> None:
+        """Write the campaign's settings, replacing older ones."""
+        data = {"settings": json.dumps(settings)}
+        with self._transaction():
+            for row in self._db.select(kind="campaign"):
+                self._db.update(row.id, data=data)
+                return
+            self._db.write(None, kind="campaign", data=data)
+
+    # ---- writing ------------------------------------------------------------------
+
+    def propose(self, turn: int, proposals: Sequence[Proposal]) -> None:
+        """Write all proposals of a turn with their decisions, all or none."""
+        with self._transaction():
+            for one in proposals:
+                self._db.write(
+                    _atoms(one.crystal),
+                    kind="crystal",
+                    turn=turn,
+                    place=one.place,
+                    key=one.key,
+                    decision=one.decision,
+                    reason=_text(one.reason),
+                    data=_exact(one.crystal),
+                )
+
+    def evaluated(self, turn: int, place: int, key: str, result: Results) -> None:
+        """Write what the oracle said of one crystal.
+
+        Args:
+            turn: that proposed it.
+            place: in that turn.
+            key: of the crystal as proposed.
+            result: a table of one row.
+        """
+        known = {name: float(getattr(result, name)[0]) for name in NUMBERS}
+        with self._transaction():
+            self._db.write(
+                _atoms(result.structures),
+                kind="evaluation",
+                turn=turn,
+                place=place,
+                key=key,
+                ok=int(result.ok[0]),
+                reason=_text(result.reason[0]),
+                competing=int(result.competing[0]),
+                steps=int(result.steps[0]),
+                seconds=float(result.seconds[0]),
+                oracle=_text(result.oracle),
+                data=_exact(result.structures),
+                **{k: v for k, v in known.items() if math.isfinite(v)},
+            )
+
+    def finish(self, turn: int, counts: dict[str, int | float]) -> None:
+        """Close a turn."""
+        with self._transaction():
+            self._db.write(None, kind="turn", turn=turn, **counts)
+
+    # ---- reading ------------------------------------------------------------------
+
+    def proposals(self, turn: int) -> list[Proposal]:
+        """Return the proposals of a turn in their places; empty when none are there."""
+        rows = sorted(
+            self._db.select(kind="crystal", turn=turn), key=lambda row: row.place
+        )
+        return [
+            Proposal(_crystal(row), row.place, row.decision, row.get("reason", ""))
+            for row in rows
+        ]
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return all evaluations by turn and place."""
+        rows = self._db.select(kind="evaluation")
+        found = [Evaluation(row.turn, row.place, row.key, _result(row)) for row in rows]
+        return sorted(found, key=lambda one: (one.turn, one.place))
+
+    def originals(self) -> dict[str, Crystals]:
+        """Return every selected crystal as it was proposed, by its key."""
+        rows = self._db.select(kind="crystal", decision="selected")
+        return {row.key: _crystal(row) for row in rows}
+
+    def turns(self) -> list[dict[str, Any]]:
+        """Return the rows of finished turns, in order."""
+        rows = [dict(row.key_value_pairs) for row in self._db.select(kind="turn")]
+        return sorted(rows, key=lambda row: int(row["turn"]))
+
+    def count(self, kind: str) -> int:
+        """Return how many rows of a kind there are."""
+        return int(self._db.count(kind=kind))
+
+    def close(self) -> None:
+        """Let other processes write."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Store({self.name}: {self.count('crystal')} crystals, "
+            f"{self.count('evaluation')} evaluations, {self.count('turn')} turns)"
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All writes inside become visible together, or none does."""
+        with self._db:
+            yield
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One call of the oracle.
+
+    Args:
+        turn: that proposed the crystal.
+        place: in that turn.
+        key: of the crystal as proposed.
+        result: a table of one row.
+    """
+
+    turn: int
+    place: int
+    key: str
+    result: Results
+
+
+def crystal_keys(crystals: Crystals) -> list[str]:
+    """Return a hash per crystal: equal for equal atoms, coordinates and cells.
+
+    Bit-equal float32 numbers count as equal; padding does not matter. Crystals that
+    are merely similar are found by matching structures instead.
+    """
+    keys = []
+    for i in range(len(crystals)):
+        exact = _exact(crystals[[i]])
+        parts = (exact[name].tobytes() for name in ("numbers", "frac", "lattice"))
+        keys.append("c" + hashlib.sha256(b"|".join(parts)).hexdigest()[:24])
+    return keys
+
+
+def _exact(one: Crystals) -> dict[str, Any]:
+    """The crystal bit for bit; ASE's own columns go through Cartesian coordinates."""
+    keep = one.mask[0]
+    return {
+        "numbers": one.species[0][keep].cpu().numpy().astype(np.int64),
+        "frac": one.frac[0][keep].detach().cpu().numpy().astype(np.float32),
+        "lattice": one.lattice[0].detach().cpu().numpy().astype(np.float32),
+    }
+
+
+def _crystal(row: Any) -> Crystals:
+    data = row.data
+    return Crystals(
+        torch.tensor(np.array(data["numbers"], dtype=np.int64))[None],
+        torch.tensor(np.array(data["frac"], dtype=np.float32)).reshape(1, -1, 3),
+        torch.tensor(np.array(data["lattice"], dtype=np.float32))[None],
+    )
+
+
+def _atoms(one: Crystals) -> ase.Atoms:
+    import ase
+
+    exact = _exact(one)  # what is not finite shows as 0 here, and exactly in data
+    frac, lattice = (
+        np.nan_to_num(exact[name].astype(np.float64), posinf=0.0, neginf=0.0)
+        for name in ("frac", "lattice")
+    )
+    return ase.Atoms(
+        numbers=exact["numbers"],
+        positions=frac @ lattice,
+        cell=lattice,
+        pbc=True,
+    )
+
+
+def _result(row: Any) -> Results:
+    made = Results.empty(_crystal(row), row.oracle)
+
+    def one(name: str, default: float) -> torch.Tensor:
+        like: torch.Tensor = getattr(made, name)
+        return torch.tensor([row.get(name, default)], dtype=like.dtype)
+
+    columns: dict[str, Any] = {name: one(name, float("nan")) for name in NUMBERS}
+    for name in ("competing", "steps", "seconds", "ok"):
+        columns[name] = one(name, 0)
+    return replace(made, **columns, reason=(row.get("reason", ""),))
+
+
+def _text(words: str) -> str:
+    """Words as ASE accepts them: it refuses a text that could be a number."""
+    try:
+        float(words)
+    except ValueError:
+        return f"({words})" if words in ("True", "False") else words
+    return f"({words})"
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Hold a lock that the system drops when this process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return None
+    file = path.with_suffix(".db-writer").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise DataError(
+            f"another process is writing to {path}. Wait for it or stop it, then "
+            "resume; two campaigns need two stores."
+        ) from None
+    return file

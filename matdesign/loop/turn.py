@@ -1,0 +1,62 @@
+"""What a turn of a campaign is: its record and its seed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn did; prints as one line.
+
+    Attributes:
+        number: from 0.
+        proposed: crystals drawn from the generator.
+        passed: of these, sound and within the constraints.
+        fresh: of these, not like any crystal seen before.
+        selected: of these, given to the oracle.
+        usable: of these, with a result that can be used.
+        failed: how many failed, by reason.
+        best: lowest objective so far in the whole campaign; NaN when there is none.
+        best_formula: of that crystal.
+        spent: oracle calls so far.
+        budget: oracle calls in all.
+        seconds: of this turn.
+    """
+
+    number: int
+    proposed: int
+    passed: int
+    fresh: int
+    selected: int
+    usable: int
+    failed: dict[str, int]
+    best: float
+    best_formula: str
+    spent: int
+    budget: int
+    seconds: float
+
+    @property
+    def counts(self) -> dict[str, int | float]:
+        """What the store keeps of a turn."""
+        names = ("proposed", "passed", "fresh", "selected", "usable", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        why = ", ".join(f"{n} {kind}" for kind, n in self.failed.items())
+        failed = f" (failed: {why})" if why else ""
+        best = f"best {self.best:.3f} {self.best_formula}" if self.best_formula else ""
+        return (
+            f"turn {self.number}: {self.proposed} proposed, {self.passed} pass the "
+            f"checks, {self.fresh} new, {self.selected} evaluated, {self.usable} usable"
+            f"{failed}; {best or 'nothing usable yet'}; oracle calls {self.spent} of "
+            f"{self.budget}; {self.seconds:.1f} s"
+        )
+
+
+def turn_seed(seed: int, turn: int) -> int:
+    """Return the seed of a turn: different for every turn and campaign seed."""
+    digest = hashlib.sha256(f"{seed}/{turn}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") >> 1

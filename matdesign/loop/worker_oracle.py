@@ -1,0 +1,267 @@
+"""The machinery that all oracles share: cheap checks, worker processes, hull, table."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.geometry import min_distance, wrap
+from matdesign.errors import DataError
+from matdesign.loop.guards import Guards
+from matdesign.loop.hull import Hull
+from matdesign.loop.jobs import Job, Outcome, Plain
+from matdesign.loop.results import Results
+from matdesign.loop.workers import Remote, TaskFailed, Workers, isolated
+
+SHORTEST = 0.5
+"""Closest two atoms may be before anything is computed, angstrom."""
+
+VOLUME = (1.0, 300.0)
+"""Volume per atom outside which nothing is computed, angstrom^3."""
+
+MAX_ATOMS = 500
+"""Largest cell that is computed."""
+
+
+class WorkerOracle(ABC):
+    """An oracle that computes in worker processes; give it a `Job` and a name.
+
+    Args:
+        workers: processes at most.
+        time_limit: seconds that one crystal may take.
+        batch: crystals per task; they share the time of one crystal and are tried one
+            by one when that is not enough or something goes wrong.
+        guards: bounds outside which a result is not believed.
+        hull: reference phases by the same potential, or None for energies only.
+        memory_limit: GiB per process, None for no limit.
+        executor: a `concurrent.futures` executor to spread tasks over instead of local
+            processes, such as a Dask cluster's; each task still has its time limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        time_limit: float,
+        batch: int,
+        guards: Guards | None,
+        hull: Hull | Literal["shipped"] | None,
+        memory_limit: float | None,
+        executor: Executor | None,
+    ) -> None:
+        if not time_limit > 0 or batch < 1 or workers < 1:
+            raise DataError(
+                f"workers and batch must be 1 or more and time_limit positive; got "
+                f"workers={workers}, batch={batch}, time_limit={time_limit}."
+            )
+        self.workers = workers
+        self.time_limit = float(time_limit)
+        self.batch = batch
+        self.guards = guards or Guards()
+        self._hull = hull
+        self._memory_limit = memory_limit
+        self._executor = executor
+        self._pool: Workers | Remote | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Method and settings; equal names give equal numbers."""
+
+    @abstractmethod
+    def job(self) -> Job:
+        """What the workers do; it is sent to them."""
+
+    @property
+    def hull(self) -> Hull | None:
+        """The reference phases, loaded when first needed."""
+        if self._hull == "shipped":
+            self._hull = Hull.shipped()
+        return self._hull
+
+    def evaluate(self, crystals: Crystals) -> Results:
+        """Relax crystals and say how stable they are.
+
+        Args:
+            crystals: any crystals, however odd.
+
+        Returns:
+            One row per crystal, in the order given.
+
+        Raises:
+            MatdesignError: the oracle itself cannot work, whatever the crystal.
+        """
+        return Results.gather(crystals, dict(self.stream(crystals)), self.name)
+
+    def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
+        """Yield (place, Results of that one crystal) as they get ready."""
+        crystals = crystals.to("cpu")
+        reasons = unfit(crystals)
+        hull = self.hull
+        if hull is not None:
+            missing = hull.missing(crystals)
+            reasons = [a or b for a, b in zip(reasons, missing, strict=True)]
+        for place, why in enumerate(reasons):
+            if why:
+                yield place, self._row(crystals, place, TaskFailed(why))
+        fit = [i for i, why in enumerate(reasons) if not why]
+        fit.sort(key=lambda i: -int(crystals.n_atoms[i]))  # like sizes together
+        if not fit:
+            return
+        if self._pool is None:
+            prepare = self.job().prepare
+            self._pool = (
+                Remote(self._executor, prepare=prepare, memory_limit=self._memory_limit)
+                if self._executor is not None
+                else Workers(
+                    self.workers, prepare=prepare, memory_limit=self._memory_limit
+                )
+            )
+        items = [_plain(crystals, i) for i in fit]
+        for k, found in isolated(
+            self._pool,
+            self.job(),
+            items,
+            time_limit=self.time_limit * 1.1 + 1.0,  # a job that can stops by itself
+            batch=self.batch,
+            again=_late,
+        ):
+            yield fit[k], self._row(crystals, fit[k], found)
+
+    def _row(
+        self, crystals: Crystals, place: int, found: Outcome | TaskFailed
+    ) -> Results:
+        """Return the table of one crystal."""
+        given = crystals[[place]]
+        row = Results.empty(given, self.name)
+        if isinstance(found, TaskFailed):
+            reason = found.reason
+            if reason.startswith("time limit"):
+                reason = f"time limit {self.time_limit:g} s"
+            return _fill(row, given, reason)
+        n = int(given.n_atoms[0])
+        frac, lattice = given.frac.clone(), given.lattice.clone()
+        frac[0, :n] = wrap(torch.tensor(found.frac.tolist()).to(frac))
+        lattice[0] = torch.tensor(found.lattice.tolist()).to(lattice)
+        energy, reason = found.energy_per_atom, found.reason
+        formed = above = float("nan")
+        competing = 0
+        hull = self.hull
+        if hull is not None and energy == energy:
+            formed = float(hull.formation_energy(given, [energy])[0])
+            above = float(hull.energy_above_hull(given, [energy])[0])
+            competing = int(hull.competing(given)[0])
+            low, high = self.guards.formation_energy
+            if not reason and not low < formed < high:
+                reason = f"formation energy {formed:.2f}"
+        return _fill(
+            row,
+            given.replace(frac=frac, lattice=lattice),
+            reason,
+            energy=energy,
+            formed=formed,
+            above=above,
+            competing=competing,
+            steps=found.steps,
+            seconds=found.seconds,
+        )
+
+    def close(self) -> None:
+        """End the worker processes; they start again when needed."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> WorkerOracle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+
+def unfit(crystals: Crystals) -> list[str]:
+    """Return, per crystal, why nothing should be computed for it, or "".
+
+    Source:
+        The cheap checks that published loops make before any relaxation (no two atoms
+        closer than 0.5 angstrom, a cell with a volume); changed: a volume per atom,
+        with an upper bound, and a largest cell.
+    """
+    finite = crystals.lattice.isfinite().flatten(1).all(1)
+    sites: Tensor = crystals.frac.isfinite().all(-1) | ~crystals.mask
+    finite &= sites.all(1)
+    n = crystals.n_atoms.tolist()
+    per_atom = (crystals.volume / crystals.n_atoms.clamp(min=1)).tolist()
+    reasons = []
+    for i, known in enumerate(finite.tolist()):
+        why = ""
+        if not n[i]:
+            why = "no atoms"
+        elif not known:
+            why = "coordinates are not numbers"
+        elif n[i] > MAX_ATOMS:
+            why = f"{n[i]} atoms are more than {MAX_ATOMS}"
+        elif per_atom[i] < VOLUME[0]:
+            why = f"collapsed cell: {per_atom[i]:.2g} angstrom^3 per atom"
+        elif per_atom[i] > VOLUME[1]:
+            why = f"empty cell: {per_atom[i]:.4g} angstrom^3 per atom"
+        reasons.append(why)
+    sound = [i for i, why in enumerate(reasons) if not why]
+    apart = min_distance(crystals[sound], include_self=True).tolist() if sound else []
+    for i, distance in zip(sound, apart, strict=True):
+        if not distance >= SHORTEST:
+            reasons[i] = f"atoms {distance:.2f} angstrom apart"
+    return reasons
+
+
+def _late(outcome: Outcome) -> bool:
+    return outcome.reason.startswith("time limit")
+
+
+def _plain(crystals: Crystals, i: int) -> Plain:
+    keep = crystals.mask[i]
+    return Plain(
+        crystals.species[i][keep].numpy(),
+        crystals.frac[i].detach().double()[keep].numpy(),
+        crystals.lattice[i].detach().double().numpy(),
+    )
+
+
+def _fill(
+    row: Results,
+    structures: Crystals,
+    reason: str,
+    *,
+    energy: float = float("nan"),
+    formed: float = float("nan"),
+    above: float = float("nan"),
+    competing: int = 0,
+    steps: int = 0,
+    seconds: float = 0.0,
+) -> Results:
+    """Return a table of one crystal with its values."""
+
+    def one(value: float, like: Tensor) -> Tensor:
+        return torch.tensor([value], dtype=like.dtype)
+
+    return Results(
+        structures.replace(properties={}, units={}),
+        one(energy, row.energy_per_atom),
+        one(formed, row.energy_per_atom),
+        one(above, row.energy_per_atom),
+        one(competing, row.competing),
+        torch.tensor([not reason]),
+        (reason,),
+        one(steps, row.steps),
+        one(seconds, row.seconds),
+        row.oracle,
+    )

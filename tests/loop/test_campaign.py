@@ -1,0 +1,303 @@
+"""The campaign: honest counts, no crystal paid twice, nothing over budget."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from alloys import Alloys, CountingOracle, fingerprint  # noqa: E402
+
+from matdesign.constraints.distance import MinDistance  # noqa: E402
+from matdesign.constraints.elements import OnlyElements, RequiredElements  # noqa: E402
+from matdesign.crystals.batch import Crystals  # noqa: E402
+from matdesign.errors import DataError  # noqa: E402
+from matdesign.loop import rebuild  # noqa: E402
+from matdesign.loop.campaign import PATIENCE, Campaign  # noqa: E402
+from matdesign.loop.known import Known  # noqa: E402
+from matdesign.loop.results import Results  # noqa: E402
+from matdesign.loop.store import crystal_keys  # noqa: E402
+from matdesign.loop.turn import turn_seed  # noqa: E402
+
+
+SOME = ("Cu", "Ni", "Al", "Pd", "Ag", "Pt")
+
+
+class Toy:
+    """An oracle without processes: the energy is the share of copper, negative."""
+
+    name = "toy"
+    calls = 0
+
+    def evaluate(self, crystals):
+        self.calls += len(crystals)
+        made = Results.empty(crystals, self.name)
+        copper = (crystals.species == 29).sum(1) / crystals.n_atoms
+        made.energy_per_atom[:] = -copper
+        made.energy_above_hull[:] = 1 - copper.double()
+        made.ok[:] = True
+        return Results.gather(
+            crystals,
+            {
+                i: Results(
+                    **{
+                        **vars(made[[i]]),
+                        "reason": ("",) if i % 5 else ("broken 3",),
+                        "ok": torch.tensor([bool(i % 5)]),
+                    }
+                )
+                for i in range(len(crystals))
+            },
+            self.name,
+        )
+
+
+class Fixed:
+    """Draws from a fixed list, always the same ones."""
+
+    def __init__(self, crystals):
+        self.crystals = crystals
+
+    def sample(self, n, *, seed):
+        return self.crystals[[i % len(self.crystals) for i in range(n)]]
+
+
+def campaign(tmp_path, oracle=None, model=None, wanted=None, **keywords):
+    keywords = {"budget": 17, "batch": 6, "propose": 12, "seed": 4} | keywords
+    return Campaign(
+        model or Alloys(), wanted, oracle or Toy(), tmp_path / "c.db", **keywords
+    )
+
+
+def test_a_whole_campaign_with_a_real_oracle(tmp_path):
+    wanted = [RequiredElements("Cu"), MinDistance(1.5)]
+    oracle = CountingOracle(tmp_path / "side")
+    loop = campaign(tmp_path, oracle, wanted=wanted)
+    turns = list(loop)
+    lines = (tmp_path / "side").read_text().split()
+    assert len(lines) == len(set(lines)) == loop.spent == 17
+    assert [t.spent for t in turns][-1] == 17 and loop.left == 0
+    for turn in turns:
+        assert turn.proposed == 12 >= turn.passed >= turn.fresh >= turn.selected
+        assert (
+            turn.selected <= 6
+            and turn.usable + sum(turn.failed.values()) == turn.selected
+        )
+        assert f"oracle calls {turn.spent} of 17" in repr(turn)
+    bests = [t.best for t in turns]
+    assert bests == sorted(bests, reverse=True)
+    table = loop.table()
+    assert len(table) == 17 and table["objective"].min() == pytest.approx(bests[-1])
+    best = loop.best(3)
+    assert best.properties["energy_above_hull"][0] == pytest.approx(bests[-1])
+    assert (best.properties["energy_above_hull"].diff() >= 0).all()
+    assert (best.species == 29).any(1).all()
+    known = Known()
+    for i in range(len(best)):
+        assert known.find(best[[i]]) is None
+        known.add(str(i), best[[i]])
+    evaluated = loop.store.originals()
+    prints = {
+        fingerprint(c.species[0], c.frac[0], c.lattice[0]) for c in evaluated.values()
+    }
+    assert prints == set(lines)
+    assert "oracle calls 17 of 17" in repr(loop)
+    loop.close()
+
+
+def test_every_decision_is_a_row(tmp_path):
+    loop = campaign(tmp_path, wanted=OnlyElements(*SOME))
+    list(loop)
+    reasons = set()
+    for row in loop.store.turns():
+        rows = loop.store.proposals(row["turn"])
+        assert len(rows) == 12
+        decisions = [r.decision for r in rows]
+        assert decisions.count("selected") == row["selected"]
+        assert row["draw"] == turn_seed(4, row["turn"])
+        for one in rows:
+            assert (one.reason == "") == (one.decision == "selected")
+            reasons.add(one.reason.split(" ")[0])
+            only = 79 not in one.crystal.species[0].tolist()
+            assert only or one.decision == "rejected"
+    assert {"not", "atoms"} <= reasons  # constraint and cheap check both speak
+    loop.close()
+
+
+def test_same_seed_same_campaign(tmp_path):
+    tables = []
+    for name, seed in (("a", 4), ("b", 4), ("c", 5)):
+        (tmp_path / name).mkdir()
+        loop = campaign(tmp_path / name, seed=seed)
+        list(loop)
+        tables.append(loop.table().drop(columns="seconds"))
+        loop.close()
+    assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
+    assert len({turn_seed(s, t) for s in range(30) for t in range(30)}) == 900
+
+
+def test_duplicates_are_never_evaluated(tmp_path):
+    base = Alloys(bad=0).sample(3, seed=1)
+    base = base.replace(species=torch.tensor([[29] * 4, [28] * 4, [29, 29, 13, 13]]))
+    shifted = base.replace(frac=(base.frac + 0.3) % 1)
+    swapped = base.replace(
+        species=base.species.flip(1),
+        frac=base.frac.flip(1),
+        lattice=base.lattice * 1.02,
+    )
+    model = Fixed(Crystals.cat([base, shifted, swapped]))
+    loop = campaign(tmp_path, model=model, propose=9, budget=20)
+    turns = list(loop)
+    assert turns[0].selected == 3 and turns[0].fresh == 3 and turns[0].passed == 9
+    assert loop.spent == 3
+    assert len(turns) == 1 + PATIENCE  # it sees that nothing new comes
+    loop.close()
+
+
+def test_budget_zero_and_spare(tmp_path):
+    loop = campaign(tmp_path, budget=0)
+    assert list(loop) == []
+    with pytest.raises(DataError, match=r"budget of 0 oracle calls is spent"):
+        loop.turn()
+    assert len(loop.best(2)) == 0 and len(loop.table()) == 0
+    loop.close()
+    longer = Campaign.resume(
+        tmp_path / "c.db", generator=Alloys(), oracle=Toy(), budget=8
+    )
+    assert [t.selected for t in longer] == [6, 2]
+    spare = [
+        p for t in (0, 1) for p in longer.store.proposals(t) if p.decision == "spare"
+    ]
+    assert spare and all("batch or the budget" in p.reason for p in spare)
+    longer.close()
+
+
+def test_bad_candidates_do_not_stop_it(tmp_path):
+    nan = float("nan")
+    good = Alloys(bad=0).sample(2, seed=3)
+    odd = Crystals(
+        torch.tensor([[29, 29, 0, 0]] * 5 + [[2, 29, 29, 29], [29, 0, 0, 0]]),
+        torch.tensor([[[0.0, 0, 0], [0.5, 0.5, 0.5], [0, 0.5, 0], [0.5, 0, 0]]] * 7),
+        torch.eye(3).repeat(7, 1, 1) * 3.0,
+    )
+    odd.frac[0, 1] = 1e-4  # on top of each other
+    odd.lattice[1] = 0.0  # zero volume
+    odd.lattice[2] = torch.eye(3) * 200
+    odd.frac[3, 0] = nan
+    odd.lattice[4, 0, 0] = nan
+    odd.lattice[6] = torch.eye(3) * 12  # a lone atom
+    model = Fixed(Crystals.cat([odd, good]))
+    oracle = CountingOracle(tmp_path / "side")
+    loop = campaign(tmp_path, oracle, model=model, batch=9, propose=9, budget=9)
+    turn = loop.turn()
+    assert turn.passed == 3 and turn.usable == 2
+    assert turn.failed == {"no reference energy for He": 1}
+    reasons = [p.reason for p in loop.store.proposals(0)]
+    for k, words in enumerate(
+        ["angstrom apart", "collapsed", "empty", "not numbers", "not numbers"]
+    ):
+        assert words in reasons[k]
+    assert len(list(loop)) == PATIENCE
+    loop.close()
+
+
+def test_own_objective(tmp_path):
+    def heaviest(results):
+        return -results.structures.mass
+
+    loop = campaign(tmp_path, objective=heaviest)
+    list(loop)
+    masses = [
+        float(e.result.structures.mass) for e in loop.store.evaluations() if e.result.ok
+    ]
+    assert float(loop.best(1).mass) == pytest.approx(max(masses))
+    loop.close()
+    with pytest.raises(DataError, match=r"objective, .*Campaign.resume"):
+        Campaign.resume(tmp_path / "c.db", generator=Alloys(), oracle=Toy())
+
+
+def test_resume_reads_everything_back(tmp_path):
+    first = campaign(tmp_path, wanted=OnlyElements(*SOME) & MinDistance(1.2))
+    first.turn()
+    first.close()
+    toy = Toy()
+    second = Campaign.resume(tmp_path / "c.db", generator=Alloys(), oracle=toy)
+    assert second.constraints.parts[1].limit == 1.2  # made again from the store
+    assert second.spent == first.spent > 0
+    list(second)
+    assert toy.calls == 17 - first.spent
+    (tmp_path / "b").mkdir()
+    whole = campaign(tmp_path / "b", wanted=OnlyElements(*SOME) & MinDistance(1.2))
+    list(whole)
+    columns = ["turn", "id", "formula", "energy_per_atom", "reason"]
+    assert whole.table()[columns].equals(second.table()[columns])
+    assert crystal_keys(whole.best(3)) == crystal_keys(second.best(3))
+    whole.close()
+    second.close()
+
+
+def test_errors_speak(tmp_path):
+    loop = campaign(tmp_path, wanted=OnlyElements(*SOME))
+    loop.turn()
+    loop.close()
+    store = tmp_path / "c.db"
+    with pytest.raises(DataError, match=r"holds a campaign already.*resume"):
+        campaign(tmp_path)
+    with pytest.raises(DataError, match=r"generator, .*generator=\.\.\."):
+        Campaign.resume(store)
+    with pytest.raises(DataError, match=r"oracle=\.\.\."):
+        Campaign.resume(store, generator=Alloys())
+    other = Toy()
+    other.name = "another"
+    with pytest.raises(DataError, match=r"got 'another', it has 'toy'"):
+        Campaign.resume(store, generator=Alloys(), oracle=other)
+    with pytest.raises(DataError, match=r"other constraints"):
+        Campaign.resume(
+            store, generator=Alloys(), oracle=Toy(), constraints=OnlyElements("Cu")
+        )
+    with pytest.raises(DataError, match=r"budget can only grow: got 3"):
+        Campaign.resume(store, generator=Alloys(), oracle=Toy(), budget=3)
+    with pytest.raises(DataError, match=r"holds no campaign"):
+        Campaign.resume(tmp_path / "new.db")
+    with pytest.raises(DataError, match=r"batch=0"):
+        campaign(tmp_path / "x", batch=0)
+    with pytest.raises(DataError, match=r"unknown objective: got 'beauty'"):
+        campaign(tmp_path, objective="beauty")
+
+    class Silent(Toy):
+        def stream(self, crystals):
+            return iter(())
+
+    (tmp_path / "s").mkdir()
+    silent = campaign(tmp_path / "s", Silent())
+    with pytest.raises(DataError, match=r"gave 6 of 6 crystals no result"):
+        silent.turn()
+    silent.close()
+
+
+def test_constraints_travel_as_words():
+    from matdesign.constraints.between import Between
+    from matdesign.constraints.charge import ChargeNeutral
+    from matdesign.constraints.composition import Composition
+
+    every = (
+        OnlyElements("Sr", "Ti", "O")
+        & RequiredElements("O")
+        & Composition(pattern="ABX3")
+        & Composition("SrTiO3")
+        & ChargeNeutral("smact14", mixed_valence=True)
+        & MinDistance(1.4)
+        & Between("density", 2.0, float("inf"), unit="g/cm^3")
+    )
+    words = rebuild.describe_constraint(every)
+    again = rebuild.make_constraint(words)
+    assert repr(again) == repr(every)
+    assert rebuild.describe_constraint(again) == words
+
+    class Mine(MinDistance):
+        pass
+
+    assert rebuild.describe_constraint(Mine(1.0) & MinDistance(1.0)) is None
+    assert rebuild.make_constraint([]) is None
