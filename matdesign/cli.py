@@ -47,10 +47,11 @@ def sample(
 ) -> None:
     """Draw new crystals from a trained model; constraints are met by rejection."""
     from matdesign.constraints.guide import Guide
+    from matdesign.generators.shipped import load_model
 
     wanted = shell.constraint(want)
     guide = Guide(wanted, draws=draws) if wanted is not None else None
-    trained = shell.model(model)
+    trained = load_model(model)
     made = trained.sample(n, seed=seed, steps=steps, n_atoms=atoms, guide=guide)
     info = made.info
     typer.echo(f"{made}\nseed {info['seed']}, {info['seconds']:.1f} s")
@@ -193,8 +194,7 @@ def models() -> None:
     """List the trained models that are shipped."""
     from matdesign.generators.shipped import models as shipped
 
-    for name in shipped():
-        typer.echo(name)
+    typer.echo(repr(shipped()))
 
 
 @app.command()

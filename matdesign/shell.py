@@ -20,7 +20,6 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, MatdesignError
 
 if TYPE_CHECKING:
-    from matdesign.generators.contract import Generator
     from matdesign.loop.results import Results
 
 P = ParamSpec("P")
@@ -134,20 +133,14 @@ def write(crystals: Crystals, path: Path) -> None:
     typer.echo(f"wrote {written[0]}{more} ({len(crystals)} crystals)")
 
 
-def model(name: str) -> "Generator":
-    """Return a shipped model by its name, or the model saved in a folder."""
-    from matdesign.generators.contract import Generator
-    from matdesign.generators.shipped import load_model
-
-    return Generator.load(name) if Path(name).is_dir() else load_model(name)
-
-
 def reference(name: str) -> Crystals:
     """Return known crystals: the training part of a data set, or those of a file."""
+    path = Path(name)
+    if path.exists():
+        return read([path])
     from matdesign.crystals.datasets import load
 
-    path = Path(name)
-    return read([path]) if path.exists() else load(name, split="train")
+    return load(name, split="train")
 
 
 def info_path(path: Path) -> Path:

@@ -1,0 +1,243 @@
+"""The commands: each does its step, keeps a record, and says errors in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+from matdesign import shell
+from matdesign.cli import app
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.files import read, write
+from matdesign.errors import DataError
+from matdesign.generators.diffusion import Diffusion
+from matdesign.loop.results import Results
+
+
+def call(*words: object, code: int = 0) -> str:
+    """Run a command in this process and return all that it printed."""
+    outcome = CliRunner().invoke(app, [str(w) for w in words])
+    assert outcome.exit_code == code, outcome.output
+    return outcome.output
+
+
+@pytest.fixture(scope="module")
+def salts() -> Crystals:
+    made = [
+        Structure(Lattice.cubic(edge), pair, [[0, 0, 0], [0.5, 0.5, 0.5]])
+        for pair, edge in (
+            (["Cs", "Cl"], 4.1),
+            (["Cs", "Br"], 4.3),
+            (["Cs", "O"], 3.6),
+            (["Tl", "I"], 4.2),
+        )
+    ]
+    return Crystals.from_structures(made)
+
+
+@pytest.fixture
+def file(salts: Crystals, tmp_path: Path) -> Path:
+    path = tmp_path / "salts.parquet"
+    write(salts, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(salts: Crystals, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch_model = Diffusion.for_data(salts, width=16, layers=1, heads=2, steps=3)
+    return Path(torch_model.save(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+class Toy:
+    """An oracle that fails the first crystal and calls the others stable."""
+
+    def __init__(self, weights: str = "0.3.0", **settings: object) -> None:
+        self.name = f"toy {weights} {settings['workers']}"
+
+    def evaluate(self, crystals: Crystals) -> Results:
+        table = Results.empty(crystals, self.name)
+        table.ok[1:] = True
+        table.energy_above_hull[1:] = 0.01
+        reason = ("exploded", *[""] * (len(crystals) - 1))
+        return Results(**{**vars(table), "reason": reason})
+
+
+def test_help_names_every_step() -> None:
+    text = call("--help")
+    for name in ("sample", "check", "relax", "report", "design", "models", "datasets"):
+        assert name in text
+        assert call(name, "--help")
+
+
+def test_starting_the_command_is_cheap() -> None:
+    """`--help` loads none of the packages that only some steps need."""
+    code = (
+        "import sys, matdesign.cli;"
+        "print(sorted({'pandas', 'chgnet', 'lightning', 'ase', 'nglview', 'matplotlib'}"
+        "& set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.stdout.strip() == "[]", shown.stderr
+
+
+def test_sample_writes_crystals_and_their_record(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "made.parquet"
+    text = call("sample", "--model", model, "-n", 5, "--seed", 3, "--out", out)
+    assert "seed 3" in text and f"wrote {out} (5 crystals)" in text
+    made = shell.read([out])
+    assert len(made) == 5 and made.info["seed"] == 3 and made.info["steps"] == 3
+    again = tmp_path / "again.parquet"
+    call("sample", "--model", model, "-n", 5, "--seed", 3, "--out", again)
+    assert torch.equal(read(again).frac, read(out).frac)
+
+
+def test_sample_with_a_wish_is_guided(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made.parquet"
+    words = ["sample", "--model", model, "-n", 3, "--seed", 0, "--out", out]
+    text = call(*words, "-w", "without=Tl", "-w", "min-distance=0.01")
+    assert "drawn met every constraint" in text and "without Tl" in text
+    assert not any("Tl" in formula for formula in read(out).formulas)
+    assert shell.read([out]).info["guide"]["asked"] == 3
+
+
+def test_check_reports_and_keeps_those_that_meet_all(
+    file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "met.cif"
+    text = call("check", file, "-w", "neutral", "-w", "without=Tl,Pb", "--out", out)
+    assert "2 of 4 crystals meet every constraint" in text
+    assert "without Pb and Tl" in text
+    assert read(out).formulas == ("CsCl", "CsBr")
+
+
+def test_check_several_files(file: Path, salts: Crystals, tmp_path: Path) -> None:
+    cif = tmp_path / "one.cif"
+    write(salts[:1], cif)
+    assert "4 of 5 crystals" in call("check", file, cif, "--want", "neutral")
+
+
+def test_relax_then_report(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matdesign.loop.oracle.PotentialOracle", Toy)
+    met, relaxed = tmp_path / "met.parquet", tmp_path / "relaxed.parquet"
+    call("check", file, "-w", "neutral", "--out", met)
+    text = call("relax", met, "--out", relaxed, "--workers", 3)
+    assert "2 of 3 crystals evaluated by toy 0.3.0 3" in text and "exploded" in text
+    kept = shell.read_results(relaxed)
+    assert kept.ok.tolist() == [False, True, True]
+    assert kept.reason == ("exploded", "", "") and kept.oracle == "toy 0.3.0 3"
+    assert kept.energy_above_hull.isnan().tolist() == [True, False, False]
+    page = tmp_path / "out" / "report.html"
+    text = call(
+        *("report", relaxed, "--out", page, "--proposed", file, "-w", "neutral"),
+        *("--title", "Salts"),
+    )
+    assert f"wrote {page} and 4 CIF files" in text
+    html = page.read_text()
+    assert "<h1>Salts</h1>" in html and "exploded" in html
+    assert len(list((tmp_path / "out" / "crystals").glob("*.cif"))) == 4
+
+
+def test_evaluate_prints_the_judgement(file: Path) -> None:
+    text = call("evaluate", file, "--reference", file)
+    assert "structural validity" in text and "novelty" in text
+
+
+def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "prototypes" in call("datasets")
+    assert call("models").strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["check", "missing.cif", "-w", "neutral"], "missing.cif"),
+        (["check", "{file}"], "needs a constraint"),
+        (["check", "{file}", "-w", "pretty"], "unknown constraint 'pretty'"),
+        (["check", "{file}", "-w", "only=Xx"], "Xx"),
+        (["check", "{file}", "-w", "density=5:2"], "swap the ends"),
+        (["check", "{file}", "-w", "density=5"], "LOW:HIGH"),
+        (["check", "{file}", "-w", "density=a:b"], "not a number"),
+        (
+            ["check", "{file}", "-w", "only=Fe", "--out", "none.cif"],
+            "no crystal is left",
+        ),
+        (
+            ["sample", "--model", "{model}", "-w", "only=O", "-w", "require=Ti"],
+            "Ti is req",
+        ),
+        (["sample", "--model", "no-such-model"], "no-such-model"),
+        (["evaluate", "{file}", "--reference", "no-such-set"], "no-such-set"),
+        (["design", "missing.ipynb"], "missing.ipynb"),
+        (["report", "broken.cif"], "broken.cif"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_two(
+    words: list[str],
+    says: str,
+    file: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.cif").write_text("data_x\n_cell_length_a 3\n")
+    given = [word.format(file=file, model=model) for word in words]
+    outcome = CliRunner().invoke(app, given)
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith("matdesign: ") and says in outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) == 1
+    assert isinstance(outcome.exception, SystemExit)
+
+
+def test_a_damaged_record_is_named(file: Path) -> None:
+    shell.record_path(file).write_text('{"oracle": "x"}')
+    with pytest.raises(DataError, match=r"salts\.results\.json"):
+        shell.read_results(file)
+    shell.info_path(file).write_text("{")
+    with pytest.raises(DataError, match=r"salts\.info\.json"):
+        shell.read([file])
+
+
+def notebook(folder: Path, *sources: str) -> Path:
+    book = nbformat.v4.new_notebook()
+    book.cells.append(nbformat.v4.new_markdown_cell("# Title\n\n## Step one"))
+    book.cells += [nbformat.v4.new_code_cell(text) for text in sources]
+    path = folder / "nb" / "small.ipynb"
+    path.parent.mkdir()
+    nbformat.write(book, path)
+    return path
+
+
+def test_design_runs_a_notebook_in_its_folder(tmp_path: Path) -> None:
+    import os
+
+    code = "import os; open('made.txt', 'w').write(os.environ['MATDESIGN_STATIC'])"
+    path = notebook(tmp_path, code, "print(6 * 7)")
+    before = path.read_bytes()
+    text = call("design", path, "--out", tmp_path / "done.ipynb")
+    assert "Step one" in text and "done in" in text
+    assert (path.parent / "made.txt").read_text() == "1"
+    done = json.loads((tmp_path / "done.ipynb").read_text())
+    assert done["cells"][2]["outputs"][0]["text"] == ["42\n"]
+    assert path.read_bytes() == before, "the notebook itself stays without outputs"
+    assert "MATDESIGN_STATIC" not in os.environ
+
+
+def test_a_failing_cell_stops_design_with_its_error(tmp_path: Path) -> None:
+    path = notebook(tmp_path, "1 / 0", "print('never')")
+    outcome = CliRunner().invoke(
+        app, ["design", str(path), "--out", f"{tmp_path}/d.ipynb"]
+    )
+    assert outcome.exit_code == 2
+    assert "small.ipynb stopped: ZeroDivisionError" in outcome.stderr
+    done = json.loads((tmp_path / "d.ipynb").read_text())
+    assert done["cells"][1]["outputs"][0]["ename"] == "ZeroDivisionError"
+    assert done["cells"][2]["outputs"] == []
