@@ -53,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 def make_references(options: argparse.Namespace) -> None:
     """Compute the elemental references and write them."""
     import torch
-
     from databuild.references import all_references
+
     from matdesign.loop.potential import Potential
 
     torch.set_num_threads(1)
@@ -71,9 +71,7 @@ def make_set(name: str, options: argparse.Namespace) -> None:
     from databuild.plan import perovskite_plan, prototype_plan
     from databuild.shards import run_all
 
-    references = json.loads(
-        (options.data / "references" / "elements.json").read_text()
-    )
+    references = json.loads((options.data / "references" / "elements.json").read_text())
     plan = {"perovskites": perovskite_plan, "prototypes": prototype_plan}[name]()
     run_all(
         plan[: options.limit],

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from matdesign.crystals.batch import Crystals
 
 WEIGHTS = ("0.3.0", "r2scan")
-"""Weight sets inside the chgnet 0.4.2 wheel; "0.3.0" labels, "r2scan" gives a second opinion."""
+"""Weight sets inside the chgnet wheel: the labels, and a second opinion."""
 
 ATOM_CUTOFF = 6.0  # angstrom, longest bond of the atom graph
 BOND_CUTOFF = 3.0  # angstrom, longest bond that takes part in an angle
@@ -44,12 +45,15 @@ class Prediction:
         forces: B arrays (n_atoms, 3), eV/angstrom.
         stress: (B, 3, 3) eV/angstrom^3, positive under tension.
         magmoms: B arrays (n_atoms,), size of the magnetic moment, Bohr magnetons.
+        isolated: (B,) whether a crystal has an atom without a neighbour within
+            6 angstrom; its energy is then not to be believed.
     """
 
     energy_per_atom: NDArray[np.float64]
     forces: list[NDArray[np.float64]]
     stress: NDArray[np.float64]
     magmoms: list[NDArray[np.float64]]
+    isolated: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,7 @@ def topology(
     to_undirected, to_directed = _pair_up(centre, neighbour, image, int(offsets[-1]))
     first, second = _angles(centre, length)
     lonely = np.bincount(centre, minlength=int(offsets[-1])) == 0
-    isolated = np.array(
-        [lonely[a:b].any() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-    )
+    isolated = np.array([lonely[a:b].any() for a, b in pairwise(offsets)])
 
     def index(array: NDArray[Any]) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), device=device)
@@ -159,13 +161,17 @@ def _pair_up(
     reach = int(np.abs(image).max()) if len(image) else 0
     width = 2 * reach + 1
 
-    def code(
+    def encode(
         a: NDArray[np.int64], b: NDArray[np.int64], shift: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        x, y, z = (shift + reach).T
-        return (((a * n_total + b) * width + x) * width + y) * width + z
+        code: NDArray[np.int64] = a * n_total + b
+        for part in (shift + reach).T:
+            code = code * width + part
+        return code
 
-    key = np.minimum(code(centre, neighbour, image), code(neighbour, centre, -image))
+    key = np.minimum(
+        encode(centre, neighbour, image), encode(neighbour, centre, -image)
+    )
     _, to_directed, to_undirected = np.unique(
         key, return_index=True, return_inverse=True
     )
@@ -196,6 +202,7 @@ class Potential:
             second opinion, which a loop should not see).
         device: Torch device.
         batch_atoms: Largest number of atoms in one model call.
+        dtype: Of the arithmetic; float64 for finite differences, at twice the time.
 
     Raises:
         DataError: If the weight set is unknown.
@@ -206,6 +213,7 @@ class Potential:
         weights: str = "0.3.0",
         device: str = "cpu",
         batch_atoms: int = 48,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         from chgnet.model.model import CHGNet
 
@@ -217,8 +225,9 @@ class Potential:
         self.weights = weights
         self.device = device
         self.batch_atoms = batch_atoms
-        model = CHGNet.load(model_name=weights, use_device=device, verbose=False)
-        model.eval().requires_grad_(False)
+        self.dtype = dtype
+        model: Any = CHGNet.load(model_name=weights, use_device=device, verbose=False)
+        model.eval().requires_grad_(False).to(dtype)
         self._forward = Forward(model)
         self._atom_energy = model.composition_model.fc.weight.reshape(-1).to(device)
 
@@ -259,6 +268,7 @@ class Potential:
         stresses: list[NDArray[Any]] = []
         pulls: list[NDArray[Any]] = []
         moments: list[NDArray[Any]] = []
+        lonely: list[NDArray[np.bool_]] = []
         for part in chunks([len(z) for z in numbers], self.batch_atoms):
             graph = topology(
                 numbers[part], fracs[part], lattices[part], device=self.device
@@ -266,15 +276,22 @@ class Potential:
             energy, force, stress, moment = self._call(
                 graph, np.concatenate(fracs[part]), lattices[part], forces
             )
+            lonely.append(graph.isolated)
             energies.append(energy)
             stresses.append(stress)
             cuts = np.cumsum([len(z) for z in numbers[part]])[:-1]
             pulls += np.split(force, cuts)
             moments += np.split(moment, cuts)
         if not energies:
-            return Prediction(np.zeros(0), [], np.zeros((0, 3, 3)), [])
+            return Prediction(
+                np.zeros(0), [], np.zeros((0, 3, 3)), [], np.zeros(0, dtype=bool)
+            )
         return Prediction(
-            np.concatenate(energies), pulls, np.concatenate(stresses), moments
+            np.concatenate(energies),
+            pulls,
+            np.concatenate(stresses),
+            moments,
+            np.concatenate(lonely),
         )
 
     def _call(
@@ -285,18 +302,18 @@ class Potential:
         forces: bool,
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         """One model call: energy per atom, forces, stress and moments."""
-        n_crystals = len(lattices)
-        frac_t = torch.as_tensor(frac, dtype=torch.float32, device=self.device)
-        cell0 = torch.as_tensor(lattices, dtype=torch.float32, device=self.device)
+        frac_t = torch.as_tensor(frac, dtype=self.dtype, device=self.device)
+        cell0 = torch.as_tensor(lattices, dtype=self.dtype, device=self.device)
         with torch.set_grad_enabled(forces):
             strain = torch.zeros_like(cell0, requires_grad=forces)
             cell = cell0 + cell0 @ strain
             position = torch.einsum("ni,nij->nj", frac_t, cell[graph.owner])
             centre, neighbour = graph.edges.T
+            images = graph.images.to(self.dtype)
             bond = (
                 position[centre]
                 - position[neighbour]
-                - torch.einsum("ei,eij->ej", graph.images, cell[graph.owner[centre]])
+                - torch.einsum("ei,eij->ej", images, cell[graph.owner[centre]])
             )
             length = bond.norm(dim=1)
             direction = bond / length[:, None]
@@ -313,7 +330,7 @@ class Potential:
             else:
                 force = torch.zeros_like(position)
                 stress = torch.zeros_like(cell0)
-        reference = torch.zeros(n_crystals, device=self.device).index_add_(
+        reference = torch.zeros_like(energy).index_add_(
             0, graph.owner, self._atom_energy[graph.numbers]
         )
         energy = energy.detach() + reference / graph.n_atoms

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,17 +32,17 @@ class Prototype:
     mineral: str
     structure: Structure
 
-    @property
+    @cached_property
     def roles(self) -> tuple[str, ...]:
         """Elements of the namesake: the roles to fill."""
         return tuple(sorted({site.specie.symbol for site in self.structure}))
 
-    @property
+    @cached_property
     def amounts(self) -> dict[str, float]:
         """Atoms of each role in the reduced formula."""
         return dict(self.structure.composition.reduced_composition.as_dict())
 
-    @property
+    @cached_property
     def stoichiometry(self) -> str:
         """Anonymous formula, such as "ABC3"."""
         return str(self.structure.composition.anonymized_formula)
@@ -73,9 +73,11 @@ class Candidate:
 
     def build(self) -> Structure:
         """The crystal before any relaxation, at a guessed volume."""
-        elements = dict(self.substitution)
+        elements: dict[Any, Any] = dict(self.substitution)
         if self.prototype.startswith("perovskite-"):
-            return perovskite.build(self.prototype.removeprefix("perovskite-"), elements)
+            return perovskite.build(
+                self.prototype.removeprefix("perovskite-"), elements
+            )
         structure = library()[self.prototype].structure.copy()
         structure.replace_species(elements)
         structure.scale_lattice(guess_volume(structure))
@@ -111,18 +113,17 @@ def library(largest: int = 20) -> dict[str, Prototype]:
 
 
 @cache
-def _predictor() -> object:
-    from pymatgen.analysis.structure_prediction.volume_predictor import (
-        DLSVolumePredictor,
-    )
+def _predictor() -> Any:
+    from pymatgen.analysis.structure_prediction import volume_predictor
 
-    return DLSVolumePredictor(cutoff=6.0)
+    make: Any = volume_predictor.DLSVolumePredictor
+    return make(cutoff=6.0)
 
 
 def guess_volume(structure: Structure) -> float:
     """Volume in angstrom^3 from bond lengths; 16 per atom where none is known."""
     try:
-        volume = float(_predictor().predict(structure))  # type: ignore[attr-defined]
+        volume = float(_predictor().predict(structure))
     except (ValueError, KeyError, ZeroDivisionError, RuntimeError):
         volume = float("nan")
     per_atom = volume / len(structure)

@@ -25,11 +25,12 @@ METALS = tuple(
 """Partners in crystals that no charge balance rules."""
 
 ELEMENTS = tuple(
-    "H Li Be B C N O F Na Mg Al Si P S Cl K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
-    "Br Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Cs Ba La Ce Pr Nd Sm Eu Gd "
+    "H Li Be B C N O F Na Mg Al Si P S Cl K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As "
+    "Se Br Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Cs Ba La Ce Pr Nd Sm Eu Gd "
     "Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Th U".split()
 )
-"""Elements with a reference energy: hydrogen to bismuth without the noble gases, Th, U."""
+"""Elements with a reference energy: hydrogen to bismuth without the noble gases, Th,
+U."""
 
 
 def _parse(text: str) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from databuild.chemistry import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pymatgen.core import Structure
 
 TILTS: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
@@ -34,7 +35,8 @@ POLAR: dict[str, tuple[float, float, float]] = {
 """Children by moving B off its centre along a direction."""
 
 A_SITE = frozenset(
-    "Li Na K Rb Cs Ag Tl Ca Sr Ba Pb Cd Eu Yb Y La Ce Pr Nd Sm Gd Dy Ho Er Lu Bi".split()
+    "Li Na K Rb Cs Ag Tl Ca Sr Ba Pb Cd Eu Yb Y La Ce Pr Nd Sm Gd Dy Ho Er Lu "
+    "Bi".split()
 )
 """Elements large and soft enough for the twelve-fold site."""
 
@@ -107,11 +109,12 @@ def _cubic(elements: dict[str, str]) -> Structure:
     charges_b = [q for q, names in by_charge().items() if b in names and q > 0]
     radius_b = float(np.mean([ionic_radius(b, q) for q in charges_b] or [0.7]))
     edge = 2 * (radius_b + radius_x)
-    sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+    h = 0.5
+    sites = np.array([[0, 0, 0], [h, h, h], [h, h, 0], [h, 0, h], [0, h, h]])
     return Structure(Lattice.cubic(edge), [a, b, x, x, x], sites)
 
 
-def _polar(cubic: Structure, direction: np.ndarray) -> Structure:
+def _polar(cubic: Structure, direction: NDArray[np.float64]) -> Structure:
     from pymatgen.core import Lattice, Structure
 
     unit = direction / np.linalg.norm(direction)
@@ -133,7 +136,8 @@ def _tilted(
     from pymatgen.core import Lattice, Structure
 
     edge = cubic.lattice.a
-    species, cart = [], []
+    species: list[str] = []
+    cart: list[NDArray[np.float64]] = []
     names = [site.specie.symbol for site in cubic]
     for cell in itertools.product(range(2), repeat=3):
         origin = np.array(cell, dtype=float) * edge

@@ -23,9 +23,16 @@ from databuild.chemistry import (
 )
 
 Block = list[Candidate]
+FAMOUS_PEROVSKITES = (
+    "Sr Ti O|Ba Ti O|Ca Ti O|Pb Ti O|Ba Zr O|Sr Zr O|Na Nb O|K Nb O|K Ta O|La Al O|"
+    "La Mn O|La Fe O|Bi Fe O|Nd Ni O|"
+    "Cs Pb I|Cs Pb Br|Cs Pb Cl|Cs Sn I|K Mg F|Na Mg F|Ba Zr S|Ba Li H"
+)
+"""Compositions whose children are always in the set."""
 FAMOUS_BINARIES = (
-    "Na-Cl Li-F Mg-O Ca-O Ca-F Zn-S Zn-O Cd-Te Cd-S Cd-Se Ga-As Ga-N Al-N Al-O Si-O Ti-O "
-    "Li-O Cs-Cl Pb-Te Bi-Te Sn-S Mo-S Fe-O Ni-O Cu-O Zr-O Hf-O V-O In-P Ba-O Sr-O Mg-F"
+    "Na-Cl Li-F Mg-O Ca-O Ca-F Zn-S Zn-O Cd-Te Cd-S Cd-Se Ga-As Ga-N Al-N Al-O Si-O "
+    "Ti-O Li-O Cs-Cl Pb-Te Bi-Te Sn-S Mo-S Fe-O Ni-O Cu-O Zr-O Hf-O V-O In-P "
+    "Ba-O Sr-O Mg-F"
 )
 """Systems that every chemist knows are always in the set."""
 FAMOUS_TERNARIES = (
@@ -52,9 +59,9 @@ def perovskite_plan(seed: int = 1) -> list[Candidate]:
     for k, (a, b, x) in enumerate(universe):
         roles = (("A", a), ("B", b), ("X", x))
         kinds = ["cubic"]
-        if k % 12 == 0:
+        if k % 12 == 0 or f"{a} {b} {x}" in FAMOUS_PEROVSKITES.split("|"):
             kinds += ["P4mm", "I4mcm", "R-3c", "R3m", "Pnma"]
-            kinds += ["Imma", "P4mbm"] if k % 24 == 0 else []
+            kinds += ["Imma", "P4mbm"] if k % 12 or k % 24 == 0 else []
         blocks.append([Candidate(f"perovskite-{kind}", roles) for kind in kinds])
     return [candidate for block in blocks for candidate in block]
 
@@ -96,7 +103,8 @@ def _draw(
     pool: Sequence[Prototype], count: int, rng: random.Random, power: float = 1.0
 ) -> list[Prototype]:
     """Prototypes without repeats, small cells first: weight 1 / n_atoms ** power."""
-    rest, out = list(pool), []
+    rest = list(pool)
+    out: list[Prototype] = []
     while rest and len(out) < count:
         weights = [_size(p) ** -power for p in rest]
         out.append(rest.pop(rng.choices(range(len(rest)), weights)[0]))
@@ -186,9 +194,7 @@ def _famous(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
     return blocks
 
 
-def _ternary_compositions(
-    pool: Sequence[Prototype], rng: random.Random
-) -> list[Block]:
+def _ternary_compositions(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
     """Ternary compositions, each with several prototypes and both assignments."""
     blocks = []
     for stoichiometry, count in TERNARY.items():
@@ -237,9 +243,7 @@ def _scattered(
     """Single crystals over all prototypes that balance, small cells more often."""
     several = [p for p in pool if len(p.roles) >= 2]
     several = [p for p in several if _balanced_draw(p, rng)[0]]
-    weights = [
-        (4 if len(p.roles) > 2 else 1) * _size(p) ** -0.75 for p in several
-    ]
+    weights = [(4 if len(p.roles) > 2 else 1) * _size(p) ** -0.75 for p in several]
     blocks: list[Block] = []
     while len(blocks) < count:
         prototype = rng.choices(several, weights)[0]

@@ -21,7 +21,8 @@ only its positions relax, in the known cell."""
 
 NEAR = (0.75, 1.75)
 """Volume over the known volume that a relaxed form may have; the layered and molecular
-forms (P, As, S, Se, O2) swell without van der Waals bonds, the potential's spurious dense minima lie below."""
+forms (P, As, S, Se, O2) swell without van der Waals bonds, and the potential's spurious
+dense minima lie below."""
 
 
 def known_forms(symbol: str) -> dict[str, Structure]:
@@ -104,7 +105,9 @@ def reference(symbol: str, potential: Potential) -> dict[str, Any]:
         )
     accepted = [t for t in tried if t["accepted"]]
     if not accepted:
-        raise RuntimeError(f"no form of {symbol} near its known volume; tried {sorted(forms)}")
+        raise RuntimeError(
+            f"no form of {symbol} near its known volume; tried {sorted(forms)}"
+        )
     best = min(accepted, key=lambda t: t["energy_per_atom"])
     structure = best["structure"]
     how = "positions relaxed in the known cell" if frozen else "positions and cell"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import queue
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -219,7 +220,16 @@ def _work(
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     potential = Potential()
-    while (group := tasks.get()) is not None:
+    parent = os.getppid()
+    while True:
+        try:
+            group = tasks.get(timeout=2.0)
+        except queue.Empty:
+            if os.getppid() != parent:  # the build was killed: leave no orphan behind
+                return
+            continue
+        if group is None:
+            return
         rows = run_shard(group, potential, references, time_limit=time_limit)
         path = write_shard(folder, group[0].identity, rows)
         good = sum(not row["reason"] for row in rows)
@@ -273,8 +283,6 @@ def run_all(
 
 def _offer(tasks: Any, group: list[Candidate] | None, processes: Sequence[Any]) -> None:
     """Put a task on the queue unless every worker has died."""
-    import queue
-
     while any(process.is_alive() for process in processes):
         try:
             tasks.put(group, timeout=2.0)

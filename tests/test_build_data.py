@@ -1,0 +1,296 @@
+"""The data build: substitution rules, stable identities, resuming after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "scripts"
+pytest.importorskip("pymatgen")
+pytest.importorskip("chgnet")
+pytest.importorskip("pyarrow")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts_on_path():
+    sys.path.insert(0, str(SCRIPTS))
+    yield
+    sys.path.remove(str(SCRIPTS))
+
+
+# ---- what may be tried ------------------------------------------------------------
+
+
+def test_balance_needs_zero_charge_and_electronegative_anions():
+    from databuild.chemistry import balanced
+
+    assert balanced({"Na": 1, "Cl": -1}, {"Na": 1, "Cl": 1})
+    assert balanced({"Bi": 3, "O": -2, "Cl": -1}, {"Bi": 1, "O": 1, "Cl": 1})
+    assert not balanced({"Na": 1, "Cl": -1}, {"Na": 1, "Cl": 2})
+    assert not balanced({"Na": 1, "K": 1}, {"Na": 1, "K": 1})
+    # boron is more electronegative than silicon: no borosilicide with B as the cation
+    assert not balanced({"B": 4, "Si": -4}, {"B": 1, "Si": 1})
+
+
+def test_charge_tables_have_no_element_twice_at_one_charge():
+    from databuild.chemistry import ANIONS, CATIONS, METALS, by_charge
+
+    assert all(q > 0 for states in CATIONS.values() for q in states)
+    assert all(q < 0 for states in ANIONS.values() for q in states)
+    for symbols in by_charge().values():
+        assert len(set(symbols)) == len(symbols)
+    assert not set(METALS) & {"O", "F", "N", "Cl", "S"}
+
+
+def test_tolerance_factor_of_strontium_titanate():
+    from databuild.chemistry import tolerance_factor
+
+    assert tolerance_factor(1.44, 0.605, 1.40) == pytest.approx(1.0016, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_atoms", "group"),
+    [
+        ("cubic", 5, 221),
+        ("P4mm", 5, 99),
+        ("R3m", 5, 160),
+        ("I4mcm", 10, 140),
+        ("P4mbm", 10, 127),
+        ("R-3c", 10, 167),
+        ("Imma", 10, 74),
+        ("Pnma", 20, 62),
+    ],
+)
+def test_perovskite_children_have_their_space_group(kind, n_atoms, group):
+    from databuild import perovskite
+    from databuild.shards import spacegroup
+
+    crystal = perovskite.build(kind, {"A": "Ca", "B": "Ti", "X": "O"})
+    assert len(crystal) == n_atoms
+    assert spacegroup(crystal, 0.01) == group
+    assert crystal.composition.reduced_formula == "CaTiO3"
+
+
+def test_perovskite_universe_holds_the_famous_and_no_nonsense():
+    from databuild import perovskite
+
+    universe = set(perovskite.compositions())
+    assert {("Sr", "Ti", "O"), ("Cs", "Pb", "I"), ("K", "Mg", "F")} <= universe
+    assert ("Ti", "Sr", "O") not in universe
+    assert ("Na", "K", "O") not in universe
+    assert len(universe) > 1000
+
+
+@pytest.fixture(scope="module")
+def plan():
+    from databuild.plan import prototype_plan
+
+    return prototype_plan()
+
+
+def test_prototype_plan_is_mostly_balanced_and_without_repeats(plan):
+    from databuild.plan import prototype_plan
+
+    identities = [candidate.identity for candidate in plan]
+    assert len(set(identities)) == len(identities)
+    ionic = np.mean([candidate.kind == "ionic" for candidate in plan])
+    assert 0.7 < ionic < 0.9
+    assert {c.variant for c in plan} == {"", "rattled"}
+    assert [c.identity for c in prototype_plan()] == identities  # seeded
+
+
+def test_ionic_candidates_balance(plan):
+    from databuild.candidates import library
+    from databuild.chemistry import ANIONS, CATIONS, balanced
+
+    ionic = [c for c in plan if c.kind == "ionic"][200:260]
+    for candidate in ionic:
+        amounts = library()[candidate.prototype].amounts
+        symbols = dict(candidate.substitution)
+        named = {symbols[role]: amounts[role] for role in amounts}
+        choices = [
+            [(s, q) for q in CATIONS.get(s, ()) + ANIONS.get(s, ())] for s in named
+        ]
+        assert any(balanced(dict(charges), named) for charges in _product(choices)), (
+            candidate
+        )
+
+
+def _product(choices):
+    import itertools
+
+    return itertools.product(*choices)
+
+
+# ---- identities ---------------------------------------------------------------------
+
+
+def test_identity_is_stable_and_tells_candidates_apart():
+    from databuild.candidates import Candidate
+
+    salt = Candidate("AB_cF8_225_a_b", (("Cl", "Cl"), ("Na", "Na")))
+    assert salt.identity == "0e881ed6b2cd7eba"  # the same on every machine, for ever
+    others = [
+        Candidate("AB_cP2_221_b_a", salt.substitution),
+        Candidate(salt.prototype, (("Cl", "Na"), ("Na", "Cl"))),
+        Candidate(salt.prototype, salt.substitution, "rattled"),
+    ]
+    assert len({salt.identity, *(c.identity for c in others)}) == 4
+
+
+def test_candidates_build_the_same_crystal_each_time():
+    from databuild.candidates import Candidate
+
+    pairs = (("Cl", "Br"), ("Na", "K"))
+    one = Candidate("AB_cF8_225_a_b", pairs, "rattled")
+    assert np.allclose(one.build().frac_coords, one.build().frac_coords)
+    assert one.build().composition.reduced_formula == "KBr"
+    plain = Candidate("AB_cF8_225_a_b", pairs).build()
+    assert not np.allclose(one.build().lattice.matrix, plain.lattice.matrix)
+
+
+# ---- shards and assembly ------------------------------------------------------------
+
+
+def row(identity, formula="NaCl", numbers=(11, 17), edge=4.0, energy=-3.4, **more):
+    base = {
+        "id": identity,
+        "prototype": "AB_cP2_221_b_a",
+        "substitution": "{}",
+        "variant": "",
+        "kind": "ionic",
+        "reason": "",
+        "formula": formula,
+        "numbers": list(numbers),
+        "frac_coords": [0.0, 0.0, -1e-9, 0.5, 0.5, 0.5],
+        "lattice": list((edge * np.eye(3)).ravel()),
+        "energy_per_atom": energy,
+        "formation_energy_per_atom": energy + 1.6,
+        "magmom_per_atom": 0.0,
+        "fmax": 0.01,
+        "steps": 5,
+        "volume_ratio": 1.0,
+        "spacegroup": 221,
+        "spacegroup_start": 221,
+        "seconds": 0.2,
+    }
+    return {**base, **more}
+
+
+def test_shards_survive_leftovers(tmp_path):
+    from databuild.shards import done_ids, read_shards, write_shard
+
+    write_shard(tmp_path, "a", [row("one"), row("two")])
+    write_shard(tmp_path, "b", [row("two"), row("three")])
+    (tmp_path / ".c.99.tmp").write_bytes(b"half a shard")
+    assert done_ids(tmp_path) == {"one", "two", "three"}
+    assert [r["id"] for r in read_shards(tmp_path)] == ["one", "two", "three"]
+
+
+def test_copies_are_dropped_within_a_formula_only():
+    from databuild.assemble import drop_copies
+
+    rows = [
+        row("first"),
+        row("copy", edge=4.01),
+        row("denser", edge=4.0, energy=-3.3),
+        row("other", formula="KCl", numbers=(19, 17)),
+    ]
+    kept, copies = drop_copies(rows)
+    assert {r["id"] for r in kept} == {"first", "denser", "other"}
+    assert [r["reason"] for r in copies] == ["copy of first"]
+
+
+def test_split_is_fixed_by_the_formula():
+    from databuild.assemble import split_of
+
+    formulas = [f"Na{k}Cl{j}" for k in range(1, 60) for j in range(1, 60)]
+    splits = [split_of(f) for f in formulas]
+    assert splits == [split_of(f) for f in formulas]
+    assert np.mean([s == "train" for s in splits]) == pytest.approx(0.8, abs=0.03)
+    assert np.mean([s == "test" for s in splits]) == pytest.approx(0.1, abs=0.02)
+
+
+def test_reasons_lose_their_figures():
+    from databuild.cards import reason_kind
+
+    assert reason_kind("short bond 0.52") == "short bond"
+    assert reason_kind("formation energy -7.10") == "formation energy"
+    assert reason_kind("copy of 12ab") == "copy of another"
+    assert reason_kind("not converged") == "not converged"
+
+
+def test_assembly_writes_sets_hull_and_cards(tmp_path):
+    import pyarrow.parquet as pq
+    from databuild.assemble import assemble
+    from databuild.shards import write_shard
+
+    data, work = tmp_path / "data", tmp_path / "work"
+    (data / "references").mkdir(parents=True)
+    elements = {
+        symbol: {"energy_per_atom": e, "volume_per_atom": 30.0, "form": "known"}
+        for symbol, e in {"Na": -1.3, "Cl": -1.9}.items()
+    }
+    (data / "references" / "elements.json").write_text(json.dumps(elements))
+    rows = [
+        row("stable"),
+        row("upper", edge=4.4, energy=-3.2),
+        row("bad", reason="volume change 2.10"),
+    ]
+    write_shard(work / "prototypes", "x", rows)
+    write_shard(work / "perovskites", "x", [row("far", edge=5.0, energy=-3.0)])
+    assemble(work, data)
+
+    table = pq.read_table(data / "prototypes" / "prototypes.parquet").to_pandas()
+    assert table.energy_above_hull.tolist() == pytest.approx([0.0, 0.2], abs=1e-6)
+    assert all((f >= 0).all() and (f < 1).all() for f in table.frac_coords)
+    assert table.split.nunique() == 1  # polymorphs share a split
+    assert table.volume_per_atom[0] == pytest.approx(32.0)
+    rejected = pq.read_table(data / "prototypes" / "rejected.parquet").to_pylist()
+    assert [r["reason"] for r in rejected] == ["volume change 2.10"]
+    card = json.loads((data / "prototypes" / "card.json").read_text())
+    assert card["rows"] == 2 and card["tried"] == 3
+    assert card["units"]["energy_above_hull"] == "eV/atom"
+    assert set(card["files"]) == {"prototypes.parquet", "rejected.parquet"}
+    assert "| stable" not in (data / "prototypes" / "card.md").read_text()
+    phases = pq.read_table(data / "references" / "phases.parquet").to_pylist()
+    assert [p["formula"] for p in phases] == ["NaCl"]
+
+
+def test_a_killed_build_goes_on_where_it_stopped(tmp_path):
+    from databuild.shards import read_shards
+
+    command = [sys.executable, "-W", "ignore", str(SCRIPTS / "build_data.py")]
+    command += ["perovskites", "--limit", "4", "--shard", "1", "--workers", "1"]
+    command += ["--work", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    folder = tmp_path / "perovskites"
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not list(folder.glob("*.parquet")):
+                assert first.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
+            first.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert 1 <= len(before) <= 4
+    subprocess.run(command, env=environment, check=True, timeout=240)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert len(after) == 4
+    assert all(after[name] == stamp for name, stamp in before.items())
+    rows = read_shards(folder)
+    assert len({r["id"] for r in rows}) == 4
+    assert all(r["reason"] == "" for r in rows)
