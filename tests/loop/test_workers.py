@@ -192,8 +192,10 @@ def test_remote_executor_has_the_same_limits():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from matdesign.loop.workers import Workers
+# A shell that runs the tests in the background makes its children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("main", flush=True)
 workers = Workers(1)
 print(workers.submit(os.getpid, time_limit=60).result(), flush=True)
