@@ -144,12 +144,14 @@ def test_the_two_halves_of_nglview_agree():
 def test_every_third_party_import_is_declared():
     declared = {canonicalize_name(r.name) for r in DECLARED}
     provides = metadata.packages_distributions()
-    own = {p.stem for p in (ROOT / "scripts").iterdir()} | {"matdesign"}
+    paths = [
+        path
+        for folder in ("matdesign", "scripts", "tests", "book/_ext")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    ]
+    own = {p.stem for p in paths} | {p.parent.name for p in paths}
     wrong = []
-    for path in [
-        *(ROOT / "matdesign").rglob("*.py"),
-        *(ROOT / "scripts").rglob("*.py"),
-    ]:
+    for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
             if isinstance(node, ast.Import):
