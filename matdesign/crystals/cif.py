@@ -20,6 +20,7 @@ from matdesign.errors import DataError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+    from pymatgen.io.cif import CifBlock
 
 Block = dict[str, Any]
 """One data block: tag -> text, or a list of texts for a loop's column."""
@@ -83,7 +84,7 @@ def parse_cif(text: str, name: str, max_atoms: int) -> list[tuple[str, Structure
         if not any(tag.startswith("_atom_site_fract") for tag in tags):
             continue
         label = name if len(blocks) == 1 else f"{name} (data_{header})"
-        found.append((header, _structure(tags, str(block), label, max_atoms)))
+        found.append((header, _structure(tags, block, label, max_atoms)))
     if not found:
         raise DataError(
             f"{name} lists no atoms: no data block has `_atom_site_fract_x`. It may be "
@@ -93,7 +94,7 @@ def parse_cif(text: str, name: str, max_atoms: int) -> list[tuple[str, Structure
     return found
 
 
-def _structure(tags: Block, text: str, name: str, max_atoms: int) -> Structure:
+def _structure(tags: Block, block: CifBlock, name: str, max_atoms: int) -> Structure:
     """Return one block's structure after all checks."""
     from pymatgen.core import Lattice, Structure
 
@@ -111,12 +112,14 @@ def _structure(tags: Block, text: str, name: str, max_atoms: int) -> Structure:
     if _is_p1(tags):
         made = Structure(lattice, symbols, frac)
     else:
-        made = _expand(tags, text, len(symbols), name, max_atoms)
+        made = _expand(tags, block, len(symbols), name, max_atoms)
     _check_formula(tags, made, name)
     return made
 
 
-def _expand(tags: Block, text: str, rows: int, name: str, max_atoms: int) -> Structure:
+def _expand(
+    tags: Block, block: CifBlock, rows: int, name: str, max_atoms: int
+) -> Structure:
     """Return the structure with all symmetry images, by pymatgen."""
     from pymatgen.io.cif import CifParser
 
@@ -127,7 +130,7 @@ def _expand(tags: Block, text: str, rows: int, name: str, max_atoms: int) -> Str
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they warn of is checked here
-            parser = CifParser.from_str(text, check_cif=False)
+            parser = CifParser.from_str(str(block), check_cif=False)
             (made,) = parser.parse_structures(primitive=False, on_error="raise")
     except Exception as error:
         raise DataError(
