@@ -79,6 +79,7 @@ def run(
     client = NotebookClient(
         book,
         timeout=round(time_limit),
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(notebook.parent)}},
         on_cell_execute=before,
         on_cell_executed=after,
