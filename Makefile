@@ -51,9 +51,11 @@ check: $(READY)
 	$(BIN)/python -m codespell_lib
 	$(BIN)/python -m mypy
 
-# JupyterLab listens on this machine only and asks for the token in the printed address.
+# JupyterLab listens on this machine only and asks for the token in the printed address;
+# so it may also run as root, which is who one is in a container.
 lab: $(READY)
-	$(BIN)/python -m jupyter lab --ip=127.0.0.1 notebooks
+	$(BIN)/python -m jupyter lab --ip=127.0.0.1 \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 book: $(READY)
 	$(BIN)/python scripts/build_book.py
