@@ -198,7 +198,7 @@ def _add_results(
             row.stage, row.reason = "failed", results.reason[k] or "no reason given"
         elif again is not None and not bool(again.met[k]):
             row.stage = "failed"
-            row.reason = f"after relaxing: {again.reasons()[k]}"
+            row.reason = f"after relaxing {again.reasons()[k]}"
     if changed:
         _add_geometry([rows[places[k]] for k in changed], after[changed])
 

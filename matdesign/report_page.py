@@ -163,7 +163,7 @@ def _failures(failed: "list[Row]", rejected: "list[Row]", in_3d: set[int]) -> st
 def _kind(reason: str) -> str:
     from matdesign.loop.results import kind_of
 
-    return reason if reason.startswith(("not ", "after ")) else kind_of(reason)
+    return reason if reason.startswith(("misses", "after ")) else kind_of(reason)
 
 
 def _judgement(evaluation: "Evaluation | None") -> str:

@@ -119,8 +119,8 @@ def test_failures_are_counted_and_explained(written: Path) -> None:
     assert "2 within 0.1 eV/atom of the hull" in text
     assert "1 crystals failed while relaxing" in text and "short bond <0.42>" in text
     assert "2 crystals did not meet the constraints" in text
-    assert "1: not charge-neutral with common oxidation states" in text
-    assert "1: not density from 1 to 5 g/cm^3" in text
+    assert "1: misses: charge-neutral with common oxidation states" in text
+    assert "1: misses: density from 1 to 5 g/cm^3" in text
 
 
 def test_what_was_asked_seed_version_and_seconds_are_told(written: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_relaxed_crystal_that_left_the_range_is_a_failure(
     page = report(proposed, moved, path=tmp_path / "r.html", wanted=WANTED)
     text = Page(page.read_text()).text
     assert "0 relaxed, and still meet every constraint" in text
-    assert "after relaxing: not density from 1 to 5 g/cm^3" in text
+    assert "after relaxing misses: density from 1 to 5 g/cm^3" in text
     assert "None is left" in text
 
 

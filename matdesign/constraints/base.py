@@ -142,15 +142,12 @@ class Check:
 
     def reasons(self) -> tuple[str, ...]:
         """Return, for every crystal, which constraints it misses; "" where none."""
-        rows = self.satisfied.tolist()
-        return tuple(
-            "; ".join(
-                f"not {c}"
-                for c, held in zip(self.constraints, row, strict=True)
-                if not held
-            )
-            for row in rows
-        )
+        reasons = []
+        for row in self.satisfied.tolist():
+            pairs = zip(self.constraints, row, strict=True)
+            missed = [str(one) for one, held in pairs if not held]
+            reasons.append(f"misses: {'; '.join(missed)}" if missed else "")
+        return tuple(reasons)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dict per crystal: name, formula, met, and each violation."""

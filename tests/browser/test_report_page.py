@@ -67,5 +67,5 @@ def test_a_refused_crystal_unfolds_from_its_link(browser: Any, page: Path) -> No
     assert not browser.page.locator("#crystal-4").is_visible()
     browser.page.goto(page.as_uri() + "#crystal-4")
     browser.page.locator("#crystal-4").wait_for(state="visible", timeout=20_000)
-    assert "not without Tl" in browser.page.locator("#crystal-4").inner_text()
+    assert "misses: without Tl" in browser.page.locator("#crystal-4").inner_text()
     browser.clean()
