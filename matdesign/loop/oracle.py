@@ -16,6 +16,7 @@ from matdesign.errors import DataError
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
 from matdesign.loop.jobs import ASEJob, Job, PotentialJob
+from matdesign.loop.potential import WEIGHTS
 from matdesign.loop.results import Results
 from matdesign.loop.worker_oracle import WorkerOracle
 
@@ -53,6 +54,9 @@ class PotentialOracle(WorkerOracle):
             shipped ones for 0.3.0, none for other weights.
         executor: see `WorkerOracle`.
 
+    Raises:
+        DataError: the weights are unknown.
+
     Example:
         >>> oracle = PotentialOracle(workers=2)
         >>> results = oracle.evaluate(crystals)  # doctest: +SKIP
@@ -73,6 +77,11 @@ class PotentialOracle(WorkerOracle):
         hull: Hull | Literal["shipped", "default"] | None = "default",
         executor: Executor | None = None,
     ) -> None:
+        if weights not in WEIGHTS:
+            raise DataError(
+                f"unknown weights for the potential: got {weights!r}; choose one of "
+                f"{', '.join(WEIGHTS)}."
+            )
         if hull == "default":
             hull = "shipped" if weights == "0.3.0" else None
         super().__init__(

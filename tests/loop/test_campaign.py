@@ -8,19 +8,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from alloys import Alloys, CountingOracle, fingerprint  # noqa: E402
+from alloys import Alloys, CountingOracle, fingerprint
 
-from matdesign.constraints.distance import MinDistance  # noqa: E402
-from matdesign.constraints.elements import OnlyElements, RequiredElements  # noqa: E402
-from matdesign.crystals.batch import Crystals  # noqa: E402
-from matdesign.errors import DataError  # noqa: E402
-from matdesign.loop import rebuild  # noqa: E402
-from matdesign.loop.campaign import PATIENCE, Campaign  # noqa: E402
-from matdesign.loop.known import Known  # noqa: E402
-from matdesign.loop.results import Results  # noqa: E402
-from matdesign.loop.store import crystal_keys  # noqa: E402
-from matdesign.loop.turn import turn_seed  # noqa: E402
-
+from matdesign.constraints.distance import MinDistance
+from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
+from matdesign.loop import rebuild
+from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.known import Known
+from matdesign.loop.results import Results
+from matdesign.loop.store import crystal_keys
+from matdesign.loop.turn import turn_seed
 
 SOME = ("Cu", "Ni", "Al", "Pd", "Ag", "Pt")
 
