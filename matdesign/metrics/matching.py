@@ -53,7 +53,7 @@ def same_in_batch(
     *,
     of: Iterable[int] | None = None,
     tolerances: str = "mattergen",
-    limit: int = 50,
+    limit: int = 20,
 ) -> Search:
     """Return for every crystal the first earlier one that it equals.
 
@@ -104,7 +104,7 @@ def same_in_reference(
     *,
     of: Iterable[int] | None = None,
     tolerances: str = "mattergen",
-    limit: int = 50,
+    limit: int = 20,
 ) -> Search:
     """Return for every crystal a crystal of the reference that it equals.
 

@@ -32,7 +32,7 @@ class Protocol:
     states: str = "smact14"
     mixed_valence: bool = False
     matcher: str = "mattergen"
-    comparisons: int = 50
+    comparisons: int = 20
     level: float = 0.95
     resamples: int = 200
 
