@@ -243,6 +243,7 @@ def test_assembly_writes_sets_hull_and_cards(tmp_path):
         row("stable"),
         row("upper", edge=4.4, energy=-3.2),
         row("bad", reason="volume change 2.10"),
+        row("saddle", edge=5.2, energy=-2.3),
     ]
     write_shard(work / "prototypes", "x", rows)
     write_shard(work / "perovskites", "x", [row("far", edge=5.0, energy=-3.0)])
@@ -254,9 +255,12 @@ def test_assembly_writes_sets_hull_and_cards(tmp_path):
     assert table.split.nunique() == 1  # polymorphs share a split
     assert table.volume_per_atom[0] == pytest.approx(32.0)
     rejected = pq.read_table(data / "prototypes" / "rejected.parquet").to_pylist()
-    assert [r["reason"] for r in rejected] == ["volume change 2.10"]
+    assert [r["reason"] for r in rejected] == [
+        "far above the hull 1.10",
+        "volume change 2.10",
+    ]
     card = json.loads((data / "prototypes" / "card.json").read_text())
-    assert card["rows"] == 2 and card["tried"] == 3
+    assert card["rows"] == 2 and card["tried"] == 4
     assert card["units"]["energy_above_hull"] == "eV/atom"
     assert set(card["files"]) == {"prototypes.parquet", "rejected.parquet"}
     assert "| stable" not in (data / "prototypes" / "card.md").read_text()

@@ -65,7 +65,7 @@ def relax(
     relax_cell: bool = True,
     prescan: bool = True,
     volume_factor: float = 2.0,
-    active_atoms: int = 96,
+    active_atoms: int | None = None,
     time_limit: float | None = None,
 ) -> list[Relaxed]:
     """Relax crystals to the nearest minimum of the potential.
@@ -79,8 +79,9 @@ def relax(
         relax_cell: Whether the cell is free.
         prescan: Whether to scan the volume first (with a free cell).
         volume_factor: Leaves when the volume changes by more than this factor.
-        active_atoms: Crystals are taken up until the active ones hold this many atoms;
-            a place that falls free is taken by the next in line.
+        active_atoms: Crystals are taken up until the active ones hold this many atoms
+            (one model call of the potential unless given); a place that falls free is
+            taken by the next in line.
         time_limit: Seconds for the whole call; who is not done by then is told so.
 
     Returns:
@@ -95,11 +96,13 @@ def relax(
     walkers = [_Walker(structure) for structure in structures]
     if prescan and relax_cell:
         _prescan([w for w in walkers if not w.reason], potential, deadline)
-    for walker in walkers:
-        walker.start()
     queue = [w for w in walkers if not w.reason]
+    for walker in queue:
+        walker.start()
     queue.sort(key=lambda w: len(w.numbers))  # like sizes together; big ones last
     active: list[_Walker] = []
+    if active_atoms is None:
+        active_atoms = potential.batch_atoms
     while queue or active:
         room = active_atoms - sum(len(w.numbers) for w in active)
         while queue and (not active or len(queue[0].numbers) <= room):
@@ -124,6 +127,8 @@ def relax(
                     prediction.magmoms[k],
                     relax_cell=relax_cell,
                 )
+                if prediction.isolated[k]:
+                    walker.reason = "isolated atoms"
                 if walker.reason or walker.fmax < fmax:
                     walker.done = True
                 elif walker.steps >= steps:
@@ -295,9 +300,7 @@ def _unfit(
     if numbers.min() < 1 or numbers.max() > 94:
         return "element unknown to the potential"
     volume = abs(float(np.linalg.det(lattice)))
-    areas = np.linalg.norm(
-        np.cross(lattice[[1, 2, 0]], lattice[[2, 0, 1]]), axis=1
-    )
+    areas = np.linalg.norm(np.cross(lattice[[1, 2, 0]], lattice[[2, 0, 1]]), axis=1)
     height = float((volume / np.maximum(areas, 1e-12)).min())
     if volume / len(numbers) < 1.0 or height < 0.7:
         return "collapsed cell"

@@ -17,6 +17,13 @@ PREFIX = {"perovskites": "perov", "prototypes": "proto"}
 SAME_ENERGY = 0.005
 """Two crystals of a formula are compared only when this close in energy, eV/atom."""
 
+FAR_ABOVE = 1.0
+"""Crystals further above the hull are saddle points held up by their symmetry, such as
+a perovskite with its cations swapped; they are logged and not shipped, eV/atom."""
+
+BELOW_ELEMENT = -0.005
+"""Elements in a form below their reference are the potential's mistake, eV/atom."""
+
 KEPT_PHASE = 0.1
 """Reference phases are shipped up to this distance from the hull, eV/atom."""
 
@@ -48,6 +55,9 @@ def assemble(work: Path, data: Path) -> None:
         )
         for row, value in zip(rows, distance, strict=True):
             row["energy_above_hull"] = max(float(value), 0.0)
+    for name in SETS:
+        usable[name], implausible = drop_implausible(usable[name])
+        rejected[name] += implausible
     competitors = [p for p in phases if p["energy_above_hull"] <= KEPT_PHASE]
     write_phases(competitors, data / "references" / "phases.parquet")
     for name in SETS:
@@ -132,6 +142,28 @@ def drop_copies(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
                 copies.append({**row, "reason": f"copy of {twin['id']}"})
         kept += [row for row, _ in chosen]
     return kept, copies
+
+
+def drop_implausible(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Split labelled rows into those shipped and those far from any real crystal.
+
+    Returns:
+        Those kept, and the others with the reason "far above the hull 1.20" or
+        "below the elemental reference -0.03".
+    """
+    kept: list[Row] = []
+    dropped: list[Row] = []
+    for row in rows:
+        formation = row["formation_energy_per_atom"]
+        if row["energy_above_hull"] > FAR_ABOVE:
+            reason = f"far above the hull {row['energy_above_hull']:.2f}"
+        elif len(set(row["numbers"])) == 1 and formation < BELOW_ELEMENT:
+            reason = f"below the elemental reference {formation:.3f}"
+        else:
+            kept.append(row)
+            continue
+        dropped.append({**row, "reason": reason})
+    return kept, dropped
 
 
 def lowest_phases(rows: Sequence[Row]) -> list[Row]:

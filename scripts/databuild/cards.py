@@ -181,7 +181,8 @@ def _set_card(
         "how": "volume scan, batched BFGS with a free cell to 0.05 eV/angstrom, at most "
         "120 steps; guards: shortest bond over radius sum > 0.6, volume within a "
         "factor 2, -5.5 < formation energy < 1.5 eV/atom, alloys within 0.7 to 1.6 of "
-        "the elements' volumes; duplicates by StructureMatcher within a formula",
+        "the elements' volumes; duplicates by StructureMatcher within a formula; nothing "
+        "more than 1 eV/atom above the hull; no element below its reference form",
         "rows": len(rows),
         "splits": dict(splits),
         "split_rule": "sha256 of the reduced formula, 80/10/10: polymorphs of a "
@@ -229,6 +230,8 @@ def _set_card(
                 held_out("system", chemical_system(row)) for row in rows
             ),
         },
+        "overlap": "a crystal may be in both prototypes and perovskites; the splits "
+        "agree",
         "not": "Labels share the potential's errors. Crystals are relaxed to the "
         "nearest minimum, not to the ground state; magnetic order is not sought; the "
         "hull knows only the phases of these sets, so distances are lower bounds.",

@@ -20,6 +20,8 @@ class Spring:
     E/n = 0.5 k |frac displacement of atoms from a target| + 0.5 K (strain)^2.
     """
 
+    batch_atoms = 48
+
     def __init__(self, edge=4.0, stiff=5.0, bulk=30.0, poison=None):
         self.edge, self.stiff, self.bulk, self.poison = edge, stiff, bulk, poison
         self.calls = 0
