@@ -39,7 +39,19 @@ def check_wrap(answer: Callable[[Tensor], Tensor]) -> Verdict:
 
     It is given float32 and float64 numbers, among them those just beside whole numbers.
     """
-    values = [0.0, 0.25, -0.25, 1.0, -1.0, 2.75, -1e-9, 1 - 1e-9, -1e-17, 1e-9, 7.999999]
+    values = [
+        0.0,
+        0.25,
+        -0.25,
+        1.0,
+        -1.0,
+        2.75,
+        -1e-9,
+        1 - 1e-9,
+        -1e-17,
+        1e-9,
+        7.999999,
+    ]
     for dtype in (torch.float64, torch.float32):
         for value in values:
             given = torch.tensor([value], dtype=dtype)
@@ -49,7 +61,9 @@ def check_wrap(answer: Callable[[Tensor], Tensor]) -> Verdict:
                 return Verdict(False, f"{where} {got}")
             number = float(got.reshape(-1)[0])
             if not 0 <= number < 1:
-                return Verdict(False, f"{where} gave {number!r}, which is not in [0, 1).")
+                return Verdict(
+                    False, f"{where} gave {number!r}, which is not in [0, 1)."
+                )
             off = abs((number - float(given[0]) + 0.5) % 1 - 0.5)
             if off > 1e-6:
                 return Verdict(False, f"{where} gave {number!r}: {off:.3g} away.")
@@ -64,7 +78,10 @@ def check_minimum_image(answer: Callable[[Tensor, Tensor, Tensor], Any]) -> Verd
     cells = [
         ("a cubic cell", torch.eye(3) * 4),
         ("a hexagonal cell", torch.tensor([[3.0, 0, 0], [-1.5, 2.598, 0], [0, 0, 5]])),
-        ("a cell with angle 35°", torch.tensor([[4.0, 0, 0], [3.28, 2.29, 0], [0, 0, 6]])),
+        (
+            "a cell with angle 35°",
+            torch.tensor([[4.0, 0, 0], [3.28, 2.29, 0], [0, 0, 6]]),
+        ),
         ("a sheared cell", torch.tensor([[3.0, 0, 0], [7.3, 2.5, 0], [0.4, 9.1, 2.8]])),
     ]
     rng = torch.Generator().manual_seed(0)
@@ -98,10 +115,11 @@ def check_fingerprint(answer: "Callable[[Structure], Any]") -> Verdict:
     salt = Structure.from_spacegroup(
         "Fm-3m", Lattice.cubic(5.0), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     )
-    other = Structure(Lattice.cubic(3.1498), ["Cs", "Cl"], [[0, 0, 0], [0.5] * 3])
+    middle = [0.5, 0.5, 0.5]
+    other = Structure(Lattice.cubic(3.1498), ["Cs", "Cl"], [[0.0] * 3, middle])
     twist = _rotation()
     n = len(salt)
-    frac = salt.frac_coords
+    frac: Any = salt.frac_coords
     shift = np.array([0.13, 0.41, 0.77])
     whole = np.arange(3 * n).reshape(n, 3) % 3 - 1.0
     same = {
@@ -134,7 +152,9 @@ def check_fingerprint(answer: "Callable[[Structure], Any]") -> Verdict:
         return Verdict(
             False, "rock salt and caesium chloride of one density get the same numbers."
         )
-    return Verdict(True, f"{len(same)} changes leave it alone, another structure does not.")
+    return Verdict(
+        True, f"{len(same)} changes leave it alone, another structure does not."
+    )
 
 
 def check_free_numbers(answer: Callable[[str], Any]) -> Verdict:
@@ -147,7 +167,9 @@ def check_free_numbers(answer: Callable[[str], Any]) -> Verdict:
         if isinstance(got, str):
             return Verdict(False, f"for {name} it {got}")
         if int(got) != want:
-            return Verdict(False, f"a {name} lattice has {want} free numbers; got {got}.")
+            return Verdict(
+                False, f"a {name} lattice has {want} free numbers; got {got}."
+            )
     return Verdict(True, f"{len(FAMILIES)} families.")
 
 
@@ -163,7 +185,8 @@ def check_interval(answer: Callable[[int, int], Any]) -> Verdict:
         low, high = float(got[0]), float(got[1])
         if not 0 <= low <= hits / of <= high <= 1:
             return Verdict(
-                False, f"for {hits} of {of}: ({low:.3f}, {high:.3f}) must hold {hits / of}."
+                False,
+                f"for {hits} of {of}: ({low:.3f}, {high:.3f}) must hold {hits / of}.",
             )
         z = 1.96
         middle = (hits + z * z / 2) / (of + z * z)

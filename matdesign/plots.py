@@ -64,7 +64,7 @@ class Plot:
     def _uri(self) -> str:
         import matplotlib as mpl
 
-        rc = {"svg.fonttype": "none", "svg.hashsalt": "matdesign"}
+        rc: Any = {"svg.fonttype": "none", "svg.hashsalt": "matdesign"}
         with mpl.rc_context(rc):
             svg = self._bytes("svg", metadata={"Date": None})
         kind, data = "svg+xml", svg
@@ -137,7 +137,9 @@ def plot_histogram(
     for n, (name, values) in enumerate(finite.items()):
         share = np.histogram(values, edges)[0] / len(values)
         missing = np.asarray(samples[name]).size - len(values)
-        text = f"{name} ({len(values):,}" + (f", {missing} unknown)" if missing else ")")
+        text = f"{name} ({len(values):,}" + (
+            f", {missing} unknown)" if missing else ")"
+        )
         axes.stairs(
             share, edges, fill=n == 0, color=COLORS[n], alpha=0.3 if n == 0 else 1
         )
@@ -201,7 +203,9 @@ def plot_hull_distance(
         near: what counts as near the hull, eV/atom.
     """
     finite = {name: _finite(name, values) for name, values in samples.items()}
-    top = max(4 * near, min(1.5, float(np.percentile(np.concatenate([*finite.values()]), 97))))
+    top = max(
+        4 * near, min(1.5, float(np.percentile(np.concatenate([*finite.values()]), 97)))
+    )
     low = min(-0.05, *(float(v.min()) for v in finite.values()))
     made = plot_histogram(
         samples,
@@ -282,7 +286,7 @@ def plot_element_map(crystals: Crystals, *, title: str = "") -> Plot:
 
     present = torch.zeros(len(crystals), elements.MAX_Z + 1, dtype=torch.long)
     present.scatter_(1, crystals.species.cpu(), 1)
-    counts = present.sum(0).tolist()
+    counts = [0, *present.sum(0).tolist()[1:]]  # entry 0 is padding
     if not any(counts[1:]):
         raise DataError("nothing to count: got no crystals. Give at least one.")
     figure, axes = canvas(8.4, 4.6, title=title)
@@ -296,7 +300,9 @@ def plot_element_map(crystals: Crystals, *, title: str = "") -> Plot:
         if not counts[z]:
             ink = "#767676"
         axes.add_patch(
-            Rectangle((column, -row), 0.94, 0.94, facecolor=color, edgecolor="#999999", lw=0.5)
+            Rectangle(
+                (column, -row), 0.94, 0.94, facecolor=color, edgecolor="#999999", lw=0.5
+            )
         )
         axes.text(
             column + 0.47, -row + 0.6, elements.symbols()[z],
@@ -309,12 +315,13 @@ def plot_element_map(crystals: Crystals, *, title: str = "") -> Plot:
             )  # fmt: skip
     axes.set(xlim=(0.9, 19.1), ylim=(-9.6, 0.1), aspect="equal")
     axes.axis("off")
-    often = sorted(range(1, len(counts)), key=lambda z: -counts[z])[:5]
+    occur = [z for z, count in enumerate(counts) if count]
+    often = sorted(occur, key=lambda z: -counts[z])[:5]
     found = ", ".join(f"{elements.symbols()[z]} {counts[z]:,}" for z in often)
     return Plot(
         figure,
         f"Periodic table of {len(crystals):,} crystals: "
-        f"{sum(c > 0 for c in counts)} elements occur, most often {found}.",
+        f"{len(occur)} elements occur, most often {found}.",
     )
 
 
@@ -335,7 +342,11 @@ def plot_losses(
     found = []
     for n, (name, values) in enumerate(curves.items()):
         line = _smoothed(_finite(name, values), smooth)
-        at = np.arange(1, len(line) + 1) if steps is None else np.asarray(steps)[: len(line)]
+        at = (
+            np.arange(1, len(line) + 1)
+            if steps is None
+            else np.asarray(steps)[: len(line)]
+        )
         axes.plot(
             at, line, color=COLORS[n % 6], linestyle=LINES[n % 6], lw=1.8,
             marker=MARKERS[n % 6], markevery=max(1, len(line) // 8), ms=5, label=name,
@@ -354,10 +365,12 @@ def plot_losses(
 def _finite(name: str, values: Any) -> NDArray[np.float64]:
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
-    flat = np.asarray(values, dtype=np.float64).ravel()
+    flat: NDArray[np.float64] = np.asarray(values, dtype=np.float64).ravel()
     flat = flat[np.isfinite(flat)]
     if not len(flat):
-        raise DataError(f"{name} has no finite value to draw; drop it or compute it first.")
+        raise DataError(
+            f"{name} has no finite value to draw; drop it or compute it first."
+        )
     return flat
 
 

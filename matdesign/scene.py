@@ -200,7 +200,13 @@ def shapes(frame: dict[str, Any], species: list[dict[str, Any]]) -> list[Any]:
     at = [frame["xyz"][n : n + 3] for n in range(0, len(frame["xyz"]), 3)]
     kinds = [species[k] for k in frame["kind"]]
     made: list[Any] = [
-        ("sphere", p, _rgb(kind["color"]), kind["radius"], f"{kind['symbol']}, site {site}")
+        (
+            "sphere",
+            p,
+            _rgb(kind["color"]),
+            kind["radius"],
+            f"{kind['symbol']}, site {site}",
+        )
         for p, kind, site in zip(at, kinds, frame["site"], strict=True)
     ]
     for i, j in zip(frame["bonds"][::2], frame["bonds"][1::2], strict=True):
@@ -220,6 +226,24 @@ def shapes(frame: dict[str, Any], species: list[dict[str, Any]]) -> list[Any]:
                 ends = corner[p], corner[p | bit]
                 made.append(("cylinder", *ends, [0.35, 0.35, 0.4], 0.035))
     return made
+
+
+def label(one: "Structure", n: int, total: int) -> str:
+    """Return a short line that names crystal n of several."""
+    symbol, _ = space_group(one)
+    name = str(one.properties.get("id", ""))
+    text = f"{one.composition.reduced_formula}, {symbol}" + (
+        f" ({name})" if name else ""
+    )
+    return text if total == 1 else f"{n + 1}/{total}  {text}"
+
+
+def alt_text(described: dict[int, str], frames: list[dict[str, Any]]) -> str:
+    """Return the words for a whole viewer, from those of its first and last frame."""
+    if len(frames) == 1:
+        return described[0]
+    last = described[len(frames) - 1]
+    return f"{len(frames)} crystals to step through. First: {described[0]} Last: {last}"
 
 
 # ---- what is drawn --------------------------------------------------------------------
@@ -276,7 +300,7 @@ def _drawn(
     for i, touches in enumerate(low):
         for cell in itertools.product(*((0, 1) if x else (0,) for x in touches)):
             if any(cell):
-                drawn.append((i, *cell))
+                drawn.append((i, cell[0], cell[1], cell[2]))
     if images == "bonded" and pairs is not None:
         moved = np.round(home - structure.frac_coords).astype(int)
         shift = pairs.image - moved[pairs.second] + moved[pairs.first]
@@ -285,7 +309,7 @@ def _drawn(
             key = (j, *cell)
             if key not in known:
                 known.add(key)
-                drawn.append(key)
+                drawn.append((key[0], key[1], key[2], key[3]))
     return drawn
 
 

@@ -29,6 +29,16 @@ def rotation(turn: float = TURN, tilt: float = TILT) -> NDArray[np.float64]:
     return np.asarray(about_x(v) @ about_y @ about_x(w))
 
 
+def camera() -> list[float]:
+    """Return the pictures' turn as a quaternion (x, y, z, w) for NGL's camera."""
+    from scipy.spatial.transform import Rotation
+
+    # NGL looks along +z, the drawings look along -z: half a turn about the upright axis.
+    seen = Rotation.from_euler("y", 180, degrees=True)
+    turned = (seen * Rotation.from_matrix(rotation())).as_quat()
+    return [round(float(x), 5) for x in turned]
+
+
 def picture(
     drawn: dict[str, Any],
     species: list[dict[str, Any]],

@@ -86,16 +86,16 @@ class CrystalView:
             label = self.labels[n] if self.labels else ""
             if not label or n in (0, len(structures) - 1):
                 described[n] = scene.describe(one)
-            frames[n]["label"] = label or _label(one, n, len(structures))
+            frames[n]["label"] = label or scene.label(one, n, len(structures))
             words = described.get(n) or (
                 f"{one.composition.reduced_formula}, {scene.cell_text(one)}."
             )
             frames[n]["alt"] = f"{label}: {words}" if label else words
-        self.alt = _alt(described, frames)
+        self.alt = scene.alt_text(described, frames)
         self.data: dict[str, Any] = {
             "species": scene.species_table(symbols),
             "frames": frames,
-            "options": {"orientation": _orientation(), **options},
+            "options": {"orientation": still.camera(), **options},
         }
 
     def __repr__(self) -> str:
@@ -226,7 +226,9 @@ def film(
     if last is not None:
         kept.append((float(last.t), last.preview[which]))
     if not kept:
-        raise DataError("nothing to show: the trajectory gave no states. Ask for steps.")
+        raise DataError(
+            "nothing to show: the trajectory gave no states. Ask for steps."
+        )
     labels = [f"t = {t:.2f}  {one.composition.reduced_formula}" for t, one in kept]
     settings = {"slider": "generative time", "interval": 120, **options}
     return CrystalView([one for _, one in kept], labels, images=images, **settings)
@@ -259,7 +261,9 @@ class LiveViewer:
 
         self.data = data
         self.started = False
-        self.widget = nglview.NGLWidget(height=f"{data['options'].get('height', 340)}px")
+        self.widget = nglview.NGLWidget(
+            height=f"{data['options'].get('height', 340)}px"
+        )
         self.widget.camera = "orthographic"
         self.draw(data["frames"][int(data["options"].get("start", 0))])
 
@@ -268,12 +272,17 @@ class LiveViewer:
         call = self.widget._remote_call
         shapes = scene.shapes(frame, self.data["species"])
         # A redraw is sent once; only the first picture is kept for a page that reloads.
-        call("addShape", target="Widget", args=["crystal", shapes], fire_once=self.started)
+        call(
+            "addShape",
+            target="Widget",
+            args=["crystal", shapes],
+            fire_once=self.started,
+        )
         if self.started:
             call("removeComponent", target="Stage", args=[0], fire_once=True)
             return
         call("autoView", target="Stage", args=[0])
-        call("rotate", target="viewerControls", args=[_orientation()])
+        call("rotate", target="viewerControls", args=[still.camera()])
         self.started = True
 
     def box(self) -> Any:
@@ -379,28 +388,3 @@ def _repeats(supercell: int | tuple[int, int, int]) -> tuple[int, int, int]:
             "Write (2, 2, 2), or 2 for all three."
         )
     return given[0], given[1], given[2]
-
-
-def _label(one: "Structure", n: int, total: int) -> str:
-    symbol, _ = scene.space_group(one)
-    name = str(one.properties.get("id", ""))
-    text = f"{one.composition.reduced_formula}, {symbol}" + (f" ({name})" if name else "")
-    return text if total == 1 else f"{n + 1}/{total}  {text}"
-
-
-def _alt(described: dict[int, str], frames: list[dict[str, Any]]) -> str:
-    if len(frames) == 1:
-        return described[0]
-    last = described[len(frames) - 1]
-    return f"{len(frames)} crystals to step through. First: {described[0]} Last: {last}"
-
-
-
-def _orientation() -> list[float]:
-    """The pictures' turn as a quaternion (x, y, z, w), for NGL's camera."""
-    from scipy.spatial.transform import Rotation
-
-    # NGL looks along +z, the drawings look along -z: half a turn about the upright axis.
-    seen = Rotation.from_euler("y", 180, degrees=True)
-    turned = (seen * Rotation.from_matrix(still.rotation())).as_quat()
-    return [round(float(x), 5) for x in turned]

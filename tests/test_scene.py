@@ -54,7 +54,9 @@ def skewed() -> Structure:
             {"Cs": {8}, "Cl": {8}},
         ),
         (
-            Structure.from_spacegroup("Fm-3m", Lattice.cubic(3.61), ["Cu"], [[0, 0, 0]]),
+            Structure.from_spacegroup(
+                "Fm-3m", Lattice.cubic(3.61), ["Cu"], [[0, 0, 0]]
+            ),
             {"Cu": {12}},
         ),
     ],
@@ -66,13 +68,17 @@ def test_known_coordination_numbers(structure, expected):
 
 
 @pytest.mark.parametrize(
-    "structure", [rock_salt(), perovskite(), diamond(), skewed()], ids=["rock salt", "perovskite", "diamond", "skewed"]
+    "structure",
+    [rock_salt(), perovskite(), diamond(), skewed()],
+    ids=["rock salt", "perovskite", "diamond", "skewed"],
 )
 def test_bonds_agree_with_ases_neighbour_list(structure):
     found = scene.bonds(structure)
     radius = {z: scene.REACH * covalent_radii[z] for z in structure.atomic_numbers}
     cutoffs = [radius[z] for z in structure.atomic_numbers]
-    first, second, image, distance = neighbor_list("ijSd", structure.to_ase_atoms(), cutoffs)
+    first, second, image, distance = neighbor_list(
+        "ijSd", structure.to_ase_atoms(), cutoffs
+    )
     metals = {11, 22, 29, 30, 38, 55}
     both = [
         structure.atomic_numbers[i] in metals and structure.atomic_numbers[j] in metals
@@ -96,7 +102,9 @@ def test_two_metals_are_not_bonded_beside_a_nonmetal_but_are_without():
     titanate = perovskite()
     symbols = [site.specie.symbol for site in titanate]
     pairs = scene.bonds(titanate)
-    kinds = {frozenset((symbols[i], symbols[j])) for i, j in zip(*pairs[:2], strict=True)}
+    kinds = {
+        frozenset((symbols[i], symbols[j])) for i, j in zip(*pairs[:2], strict=True)
+    }
     assert kinds == {frozenset(("Sr", "O")), frozenset(("Ti", "O"))}
     alloy = Structure(Lattice.cubic(2.98), ["Ti", "Ni"], [[0, 0, 0], [0.5] * 3])
     assert len(scene.bonds(alloy).first)
@@ -189,7 +197,7 @@ def test_rotation_is_proper_and_puts_c_upright():
 def test_numbers_that_cannot_be_drawn_are_refused():
     broken = perovskite()
     broken.translate_sites([0], [np.nan, 0, 0], to_unit_cell=False)
-    with pytest.raises(DataError, match="SrTiO3.*not a number; drop it"):
+    with pytest.raises(DataError, match=r"SrTiO3.*not a number; drop it"):
         scene.frame(broken, KINDS)
-    with pytest.raises(DataError, match="at most 20000. Use a smaller supercell"):
+    with pytest.raises(DataError, match=r"at most 20000\. Use a smaller supercell"):
         scene.frame(diamond() * 15, {"C": 0}, with_bonds=False)

@@ -111,7 +111,9 @@ def test_a_saved_file_is_whole_and_loads_nothing(tmp_path, batch):
     markup = re.sub(r"<script.*?</script>|<style.*?</style>", "", text, flags=re.S)
     assert not re.findall(r'(?:src|href)="(?!data:)', markup)
     ours = (pages.ASSETS / "crystal-view.js").read_text(encoding="utf-8")
-    assert "http" not in ours and "http" not in markup.replace("http://www.w3.org/2000/svg", "")
+    assert "http" not in ours and "http" not in markup.replace(
+        "http://www.w3.org/2000/svg", ""
+    )
     assert path.stat().st_size < 700_000
 
 

@@ -34,7 +34,8 @@ def open_page(browser, tmp_path, body: str) -> None:
     for figure in browser.page.locator(".crystal-view").all():
         figure.scroll_into_view_if_needed()
         browser.page.wait_for_function(
-            "f => f.dataset.ready === '1' || f.dataset.error", arg=figure.element_handle()
+            "f => f.dataset.ready === '1' || f.dataset.error",
+            arg=figure.element_handle(),
         )
         assert figure.get_attribute("data-error") is None
     browser.page.wait_for_timeout(300)
