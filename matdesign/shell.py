@@ -166,6 +166,9 @@ def write_results(results: "Results", path: Path) -> None:
 def read_results(path: Path) -> "Results":
     """Return what `write_results` wrote.
 
+    Args:
+        path: file of the relaxed crystals; the record lies beside it.
+
     Raises:
         DataError: there is no record beside the file, or it does not fit.
     """

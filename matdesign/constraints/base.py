@@ -49,6 +49,9 @@ class Constraint(ABC):
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether each finished crystal meets the constraint, strictly.
 
+        Args:
+            crystals: finished crystals.
+
         Returns:
             Booleans of shape (crystals,).
         """
@@ -200,6 +203,9 @@ def check(crystals: Crystals, wanted: Constraint) -> Check:
 
     Returns:
         A table that prints: counts per constraint, then one line per crystal.
+
+    Raises:
+        DataError: the second argument is not a constraint.
 
     Example:
         >>> import matdesign as design  # doctest: +SKIP
