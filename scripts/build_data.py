@@ -1,7 +1,7 @@
 """Build the shipped data sets; every step can be stopped and started again.
 
 Usage:
-    python scripts/build_data.py references
+    python scripts/build_data.py references [--weights r2scan]
     python scripts/build_data.py perovskites --workers 2
     python scripts/build_data.py prototypes --workers 2 --target 6600
     python scripts/build_data.py assemble
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "step", choices=["references", "perovskites", "prototypes", "assemble", "all"]
     )
+    parser.add_argument("--weights", default="0.3.0", help="of the references")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--target", type=int, help="stop at this many usable crystals")
     parser.add_argument("--limit", type=int, help="only the first candidates")
@@ -58,8 +59,9 @@ def make_references(options: argparse.Namespace) -> None:
     from matdesign.loop.potential import Potential
 
     torch.set_num_threads(1)
-    references = all_references(Potential())
-    path = options.data / "references" / "elements.json"
+    references = all_references(Potential(options.weights))
+    suffix = "" if options.weights == "0.3.0" else f"_{options.weights}"
+    path = options.data / "references" / f"elements{suffix}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(references, indent=1) + "\n")

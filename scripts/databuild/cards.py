@@ -256,7 +256,8 @@ def _reference_card(
         "name": "references",
         "title": "Reference energies of the elements and phases of the hull",
         "what": "elements.json: lowest known form of each element near its known volume, "
-        "with every form tried. phases.parquet: the lowest crystal of each formula of "
+        "with every form tried; elements_r2scan.json: the same by the r2scan weights, "
+        "the second opinion. phases.parquet: the lowest crystal of each formula of "
         "our own sets up to 0.1 eV/atom above the hull.",
         "oracle": "CHGNet 0.3.0 (chgnet 0.4.2)",
         "how": "elements: the forms of ase.collections.dcdft, ase.build.bulk and the "
@@ -282,6 +283,7 @@ def _reference_card(
         "not": "The hull knows the phases of our sets only. Formation energies are "
         "energies at rest; experiment is an enthalpy at 298 K.",
         "command": "python scripts/build_data.py references && "
+        "python scripts/build_data.py references --weights r2scan && "
         "python scripts/build_data.py assemble",
         "licence": LICENCE,
         "versions": _versions(),
