@@ -172,20 +172,23 @@ def design(
     notebook: Annotated[
         Path | None, typer.Argument(help="The workbook's quickstart when left out.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Executed copy.")] = Path(
-        "build/quickstart.ipynb"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Executed copy; in build/ when left out."),
+    ] = None,
 ) -> None:
     """Run the quickstart without a display: propose, check, relax, rank, report."""
     from matdesign import workbook
 
     which = notebook or workbook.notebooks() / "quickstart.ipynb"
+    build = which.resolve().parent.parent / "build"
+    saved = out or build / which.name
     typer.echo(f"running {which.name}")
-    seconds = workbook.run(which, out, say=typer.echo)
-    typer.echo(f"done in {seconds:.0f} s; the notebook with its outputs: {out}")
-    page = which.parent.parent / "build" / "report.html"
+    seconds = workbook.run(which, saved, say=typer.echo)
+    typer.echo(f"done in {seconds:.0f} s; the notebook with its outputs: {saved}")
+    page = build / "report.html"
     if page.exists():
-        typer.echo(f"open in a browser: {page.resolve()}")
+        typer.echo(f"open in a browser: {page}")
 
 
 @app.command()

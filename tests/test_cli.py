@@ -241,3 +241,13 @@ def test_a_failing_cell_stops_design_with_its_error(tmp_path: Path) -> None:
     done = json.loads((tmp_path / "d.ipynb").read_text())
     assert done["cells"][1]["outputs"][0]["ename"] == "ZeroDivisionError"
     assert done["cells"][2]["outputs"] == []
+
+
+def test_design_needs_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matdesign import workbook
+
+    monkeypatch.setattr(workbook, "__file__", str(tmp_path / "lib" / "workbook.py"))
+    outcome = CliRunner().invoke(app, ["design"])
+    assert outcome.exit_code == 2 and "in a checkout" in outcome.stderr
