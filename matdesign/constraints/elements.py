@@ -31,19 +31,19 @@ class OnlyElements(Constraint):
 
     def __init__(self, *symbols: str) -> None:
         self.symbols = frozenset(_known(symbols, "OnlyElements"))
-        self.excluded: frozenset[str] = frozenset()
+        self.excluded = frozenset(elements.symbols()[1:]) - self.symbols
 
     @classmethod
     def without(cls, *symbols: str) -> "OnlyElements":
         """Return the constraint that allows every element except the named ones."""
         excluded = frozenset(_known(symbols, "OnlyElements.without"))
-        made = cls(*(s for s in elements.symbols()[1:] if s not in excluded))
-        made.excluded = excluded
-        return made
+        return cls(*(s for s in elements.symbols()[1:] if s not in excluded))
 
     def sentence(self) -> str:
-        """Return for example "only Ca, O and Ti"."""
-        if self.excluded:
+        """Return for example "only Ca, O and Ti"; names the shorter of the two lists."""
+        if not self.excluded:
+            return "any element"
+        if len(self.excluded) < len(self.symbols):
             return f"without {listing(sorted(self.excluded))}"
         return f"only {listing(sorted(self.symbols))}"
 

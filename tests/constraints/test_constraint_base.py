@@ -170,7 +170,9 @@ def test_check_counts_prints_and_explains(random_crystals: Crystals) -> None:
     assert "only Cl, Na and O" in text and "angstrom" in text and "and 10 more" in text
     for i, reason in enumerate(report.reasons()):
         assert (reason == "") == bool(held[i])
-        assert ("misses: only" in reason) == (not bool(wanted.parts[0].satisfied(few)[i]))
+        assert ("misses: only" in reason) == (
+            not bool(wanted.parts[0].satisfied(few)[i])
+        )
     table = report.to_pandas()
     assert len(table) == 30 and table["id"][3] == "c3"
     assert table["met"].tolist() == held.tolist()

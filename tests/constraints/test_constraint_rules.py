@@ -65,6 +65,7 @@ def test_without_is_the_complement(random_crystals: Crystals) -> None:
         not s & {"Fe", "Cu"} for s in sets
     ]
     assert str(bad) == "without Cu and Fe"
+    assert str(OnlyElements(*bad.symbols)) == str(bad), "the same set, the same words"
 
 
 def test_expected_missing_elements_by_enumeration() -> None:
