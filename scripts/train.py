@@ -72,6 +72,7 @@ def main() -> None:
     print(model, flush=True)
     checkpoint = ROOT / "build" / "train" / f"{name}.safetensors"
     log = checkpoint.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
 
     run = design.Run()
     window = 100

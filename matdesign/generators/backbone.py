@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from matdesign.crystals.batch import generator
 from matdesign.generators.features import PairFeatures, SpeciesEmbedding, SpeciesHead
 
 
@@ -63,7 +64,7 @@ class Layer(nn.Module):
         self.norm_2 = nn.LayerNorm(width, elementwise_affine=False)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.pair_value = nn.Parameter(
-            torch.randn(heads, pair_width, width // heads) / math.sqrt(pair_width)
+            torch.empty(heads, pair_width, width // heads)
         )
         self.merge = nn.Linear(width, width)
         self.widen = nn.Linear(width, 4 * width)
@@ -152,9 +153,34 @@ class PairTransformer(nn.Module):
         self.near = nn.Linear(width, pair_width)
         self.far = nn.Linear(width, pair_width, bias=False)
         self.direction = nn.Linear(pair_width, 3 * frequencies)
-        for zero in (self.modulation, self.lattice_head, self.site_head, self.direction):
+        self.reset(0)
+
+    @torch.no_grad()
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed; output and gate layers start at zero."""
+        rng = generator(seed)
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                bound = part.in_features**-0.5
+                part.weight.uniform_(-bound, bound, generator=rng)
+                if part.bias is not None:
+                    part.bias.zero_()
+            elif isinstance(part, Layer):
+                part.pair_value.normal_(generator=rng)
+                part.pair_value.div_(math.sqrt(part.pair_value.shape[1]))
+        self.species.learned.weight.normal_(generator=rng).mul_(0.3)
+        self.offset.zero_()
+        self.whole.zero_()
+        heads = (self.species_head.learned, self.species_head.chemistry)
+        for zero in (
+            self.modulation,
+            self.lattice_head,
+            self.site_head,
+            self.direction,
+            *heads,
+        ):
             for parameter in zero.parameters():
-                nn.init.zeros_(parameter)
+                parameter.zero_()
 
     def forward(
         self, species: Tensor, frac: Tensor, lattice: Tensor, code: Tensor, t: Tensor

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import abc
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -100,7 +102,9 @@ class Generator(nn.Module, abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def for_data(cls, train: Crystals, **options: Any) -> Self:
+    def for_data(
+        cls, train: Crystals, *, seed: int | torch.Generator | None = 0, **options: Any
+    ) -> Self:
         """Return an untrained model whose sizes and scales fit a training set."""
 
     @abc.abstractmethod
@@ -125,7 +129,8 @@ class Generator(nn.Module, abc.ABC):
     @property
     def device(self) -> torch.device:
         """Device that holds the weights."""
-        return next(self.parameters()).device
+        held = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if held is None else held.device
 
     def sizes(
         self, n: int, n_atoms: int | Sequence[int] | Tensor | None, rng: torch.Generator
@@ -207,14 +212,11 @@ class Generator(nn.Module, abc.ABC):
         sizes = self.sizes(n, n_atoms, rng)
         order = torch.argsort(sizes, stable=True)
         parts = []
-        for chunk in order.split(batch_size):
-            state = None
-            for state in self.trajectory(
+        for chunk in order.split(batch_size) if n else ():
+            states = self.trajectory(
                 len(chunk), seed=rng, steps=steps, n_atoms=sizes[chunk]
-            ):
-                pass
-            if state is not None:
-                parts.append(state.preview)
+            )
+            parts.append(deque(states, maxlen=1)[0].preview)
         made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
         return made.replace(info=self._provenance(first, steps, start, before))
 

@@ -95,11 +95,14 @@ class Diffusion(Generator):
             self.register_buffer(name, torch.tensor(config[name]), persistent=False)
 
     @classmethod
-    def for_data(cls, train: Crystals, **options: Any) -> Self:
+    def for_data(
+        cls, train: Crystals, *, seed: int | torch.Generator | None = 0, **options: Any
+    ) -> Self:
         """Return an untrained model for a training set of primitive, reduced cells.
 
         Args:
             train: its elements, cell sizes and lattices set the model's scales.
+            seed: of the initial weights.
             **options: keywords of the constructor, such as `width`.
 
         Raises:
@@ -116,12 +119,14 @@ class Diffusion(Generator):
             "code_low": standard.quantile(0.001, dim=0) - 0.1,
             "code_high": standard.quantile(0.999, dim=0) + 0.1,
         }
-        return cls(
+        model = cls(
             elements=train.species.unique()[int((train.species == 0).any()) :].tolist(),
             size_histogram=train.n_atoms.bincount().tolist(),
             **{k: [round(x, 6) for x in v.tolist()] for k, v in scales.items()},
             **options,
         )
+        model.network.reset(seed)
+        return model
 
     def encode(self, crystals: Crystals) -> Tensor:
         """Return the standardised lattice code, shape (crystals, 6)."""

@@ -76,7 +76,6 @@ class SpeciesEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.learned = nn.Embedding(MASK + 1, width)
-        nn.init.normal_(self.learned.weight, std=0.3)
         self.register_buffer("code", chemistry_code(), persistent=False)
         self.chemistry = nn.Linear(self.code.shape[1], width, bias=False)
 
@@ -89,8 +88,6 @@ class SpeciesEmbedding(nn.Module):
 class SpeciesHead(nn.Module):
     """Scores of all elements, from learned weights plus the chemistry code.
 
-    Both parts start at zero, so an untrained network calls all elements equally likely.
-
     Args:
         width: size of the site vectors.
     """
@@ -102,8 +99,6 @@ class SpeciesHead(nn.Module):
         self.register_buffer("code", chemistry_code()[:MASK], persistent=False)
         self.learned = nn.Linear(width, MASK)
         self.chemistry = nn.Linear(width, self.code.shape[1], bias=False)
-        for weight in (*self.learned.parameters(), *self.chemistry.parameters()):
-            nn.init.zeros_(weight)
 
     def forward(self, sites: Tensor) -> Tensor:
         """Return logits (crystals, sites, 104); entry 0 is never meant to be used."""

@@ -102,3 +102,38 @@ def read(folder: str | Path, stem: str = "") -> tuple[dict[str, Tensor], dict[st
         raise DataError(
             f"{weights} is not a safetensors file ({wrong}). Save the model again."
         ) from wrong
+
+
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors with facts in the file's own JSON header, in one atomic file."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    text = json.dumps({"format": FORMAT, **facts})
+    write_atomic(path, save(plain, metadata={"facts": text}))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what `write_checkpoint` wrote.
+
+    Raises:
+        DataError: the file cannot be read; the message names it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as wrong:
+        raise DataError(
+            f"{path} is not a checkpoint that can be read ({wrong}); it was cut short or "
+            "altered. Delete it and train again."
+        ) from wrong
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise DataError(
+            f"{path} was not written as a checkpoint by this version. "
+            "Give another file, or delete it and train again."
+        )
+    return tensors, facts

@@ -1,0 +1,341 @@
+"""`fit` trains any generator: CPU, one GPU or several, resumable to the bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.errors import DataError
+from matdesign.generators import storage
+from matdesign.generators.batching import by_size, fingerprint, pick, trim
+from matdesign.generators.contract import Generator
+from matdesign.generators.run import Run, Step
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+__all__ = ["Run", "Step", "fit", "training"]
+
+
+def fit(
+    model: Generator,
+    train: Crystals,
+    *,
+    val: Crystals | None = None,
+    steps: int = 2_000,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool | None = None,
+    log_every: int = 50,
+    **options: Any,
+) -> Run:
+    """Train a generator in place and return the record of it.
+
+    Args:
+        model: made by `for_data(train)`; holds the averaged weights afterwards.
+        train: training set.
+        val: validation set, looked at every `val_every` steps.
+        steps: optimiser steps.
+        batch_size: crystals in each step, over all devices.
+        seed: of batches and noise; the initial weights have their own in `for_data`.
+        progress: show a bar; None shows it in a terminal only.
+        log_every: steps that are averaged into one entry of the history.
+        **options: as in `training`: `lr`, `warmup`, `decay`, `ema`, `clip`, `checkpoint`,
+            `checkpoint_every`, `val_every`, `accelerator`, `devices`, `precision`.
+
+    Raises:
+        DataError: as in `training`.
+
+    Example:
+        run = design.fit(model, train, val=val, steps=2_000, seed=0); print(run)
+    """
+    from tqdm import tqdm
+
+    run = Run()
+    bar: Any = None
+    window: list[Step] = []
+    try:
+        for step in training(
+            model,
+            train,
+            val=val,
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            run=run,
+            **options,
+        ):
+            if bar is None:
+                hidden = None if progress is None else not progress
+                bar = tqdm(
+                    total=steps, initial=step.step - 1, disable=hidden, unit="step"
+                )
+            window.append(step)
+            if step.step % log_every == 0 or step.step == steps:
+                run.history.append(_mean(window))
+                bar.set_postfix(loss=f"{run.history[-1].loss:.3f}")
+                window.clear()
+            bar.update()
+    finally:
+        if bar is not None:
+            bar.close()
+    return run
+
+
+def training(
+    model: Generator,
+    train: Crystals,
+    *,
+    val: Crystals | None = None,
+    steps: int = 2_000,
+    batch_size: int = 128,
+    seed: int = 0,
+    lr: float = 1e-3,
+    warmup: int = 100,
+    decay: float = 0.3,
+    ema: float = 0.999,
+    clip: float = 1.0,
+    val_every: int = 500,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 500,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    precision: str = "32-true",
+    run: Run | None = None,
+) -> Iterator[Step]:
+    """Train a generator, one step per turn of the loop.
+
+    The learning rate rises over `warmup` steps, stays, and falls to zero along a cosine
+    over the last `decay` of all steps. A running average of the weights is what the model
+    holds when the loop ends, also when you leave it early.
+
+    Args:
+        model: trained in place.
+        train: training set.
+        val: validation set.
+        steps: optimiser steps.
+        batch_size: crystals in each step, over all devices.
+        seed: of batches and noise.
+        lr: highest learning rate, of AdamW.
+        warmup: steps of linear rise.
+        decay: share of the steps with falling rate.
+        ema: share of the running average that stays at each step.
+        clip: largest norm of the gradient.
+        val_every: steps between looks at the validation set.
+        checkpoint: file to save to and, where it exists, to continue from.
+        checkpoint_every: steps between savings; the last step is always saved.
+        accelerator: "auto", "cpu", "cuda", ... (Lightning Fabric).
+        devices: number of devices; more than one trains data-parallel.
+        precision: "32-true", "bf16-mixed", "16-mixed" (Lightning Fabric).
+        run: filled with the facts of the training where given.
+
+    Yields:
+        A `Step` after each optimiser step.
+
+    Raises:
+        DataError: no crystals, or a checkpoint of another training.
+    """
+    from lightning.fabric import Fabric
+
+    from matdesign import __version__
+
+    if not len(train) or steps < 0 or batch_size < 1:
+        raise DataError(
+            f"nothing to train on: got {len(train)} crystals, {steps} steps of "
+            f"{batch_size}. Give crystals, steps and a batch size."
+        )
+    setup: Any = {"accelerator": accelerator, "devices": devices, "precision": precision}
+    fabric: Fabric = Fabric(**setup)
+    fabric.launch()
+    record = Run() if run is None else run
+    record.batch_size, record.seed, record.precision = batch_size, seed, precision
+    record.crystals, record.data = len(train), fingerprint(train)
+    record.parameters = sum(p.numel() for p in model.parameters())
+    record.version, record.device = __version__, _device_name(fabric)
+
+    model.to(fabric.device)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=lr,
+        betas=(0.9, 0.99),
+        weight_decay=0.01,
+    )
+    average = [p.detach().clone() for p in model.parameters()]
+    if checkpoint is not None and Path(checkpoint).exists():
+        _restore(Path(checkpoint), model, optimizer, average, record)
+    wrapped, tied = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("loss")
+    world, rank = fabric.world_size, fabric.global_rank
+    share = max(1, batch_size // world)
+    n_atoms = train.n_atoms.cpu()
+    before, start = record.seconds, time.perf_counter()
+    try:
+        while record.steps < steps:
+            model.train()
+            rate = lr * _rate(record.steps, steps, warmup, decay)
+            for group in tied.param_groups:
+                group["lr"] = rate
+            index = pick(len(train), share * world, record.steps, seed)[rank::world]
+            rng = generator(_seed(seed, record.steps, rank), fabric.device)
+            groups = by_size(n_atoms, index)
+            total, terms = 0.0, dict[str, float]()
+            for i, some in enumerate(groups):
+                batch = trim(train, some.to(train.device)).to(fabric.device)
+                weight = len(some) / len(index)
+                with fabric.no_backward_sync(wrapped, enabled=i + 1 < len(groups)):
+                    loss = wrapped.loss(batch, seed=rng)
+                    fabric.backward(loss.total * weight)
+                total += weight * float(loss.total.detach())
+                for name, value in loss.terms.items():
+                    terms[name] = terms.get(name, 0.0) + weight * float(value)
+            fabric.clip_gradients(wrapped, tied, max_norm=clip, error_if_nonfinite=False)
+            tied.step()
+            tied.zero_grad()
+            record.steps += 1
+            _average(average, model, min(ema, (1 + record.steps) / (10 + record.steps)))
+            looked = None
+            last = record.steps == steps
+            if val is not None and (last or record.steps % val_every == 0):
+                looked = _validate(model, val, average, seed)
+            record.seconds = before + time.perf_counter() - start
+            if not math.isfinite(total):
+                raise DataError(
+                    f"the loss is {total} at step {record.steps}. Lower lr (now {lr}), or "
+                    "look for crystals with absurd cells in the training set."
+                )
+            yield Step(record.steps, total, terms, rate, record.seconds, looked)
+            due = last or record.steps % checkpoint_every == 0
+            if checkpoint is not None and due and rank == 0:
+                _save(Path(checkpoint), model, optimizer, average, record)
+    finally:
+        _swap(average, model)
+        model.eval()
+
+
+def _rate(step: int, steps: int, warmup: int, decay: float) -> float:
+    """Return the share of the highest learning rate: rise, plateau, cosine fall."""
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    fall = (step - (1 - decay) * steps) / max(1.0, decay * steps)
+    return rise * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, fall))))
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    """Return a seed of its own for every step and device."""
+    return (seed * 1_000_003 + step * 1_009 + rank + 1) % 2**62
+
+
+@torch.no_grad()
+def _average(average: list[Tensor], model: Generator, keep: float) -> None:
+    torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - keep)
+
+
+@torch.no_grad()
+def _swap(average: list[Tensor], model: Generator) -> None:
+    """Exchange the model's weights and their running average."""
+    for mean, weight in zip(average, model.parameters(), strict=True):
+        held = weight.detach().clone()
+        weight.copy_(mean)
+        mean.copy_(held)
+
+
+@torch.no_grad()
+def _validate(
+    model: Generator, val: Crystals, average: list[Tensor], seed: int
+) -> float:
+    """Return the loss of the averaged weights on a validation set, same noise each time."""
+    _swap(average, model)
+    model.eval()
+    total, n_atoms = 0.0, val.n_atoms.cpu()
+    rng = generator(_seed(seed, -1, 0), model.device)
+    for chunk in torch.argsort(n_atoms, stable=True).split(128):
+        batch = trim(val, chunk.to(val.device)).to(model.device)
+        total += float(model.loss(batch, seed=rng).total) * len(chunk)
+    _swap(average, model)
+    return total / max(1, len(val))
+
+
+def _mean(window: list[Step]) -> Step:
+    """Return the average of several steps, dated at the last."""
+    last, count = window[-1], len(window)
+    looks = [s.val for s in window if s.val is not None]
+    return Step(
+        step=last.step,
+        loss=sum(s.loss for s in window) / count,
+        terms={k: sum(s.terms[k] for s in window) / count for k in last.terms},
+        lr=last.lr,
+        seconds=last.seconds,
+        val=looks[-1] if looks else None,
+    )
+
+
+def _device_name(fabric: Fabric) -> str:
+    device = fabric.device
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} threads"
+    )
+    many = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
+    return f"{device.type} ({name}{many})"
+
+
+def _save(
+    path: Path,
+    model: Generator,
+    optimizer: torch.optim.Optimizer,
+    average: list[Tensor],
+    record: Run,
+) -> None:
+    """Write everything that the next step depends on, in one atomic file."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average.{i}": v for i, v in enumerate(average)}
+    for i, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in slots.items()}
+    history = [asdict(step) for step in record.history]
+    storage.write_checkpoint(path, tensors, {**record.facts(), "history": history})
+
+
+def _restore(
+    path: Path,
+    model: Generator,
+    optimizer: torch.optim.Optimizer,
+    average: list[Tensor],
+    record: Run,
+) -> None:
+    """Set model, optimiser, average and record to where a checkpoint left them."""
+    tensors, facts = storage.read_checkpoint(path)
+    for name in ("seed", "batch_size", "data", "parameters"):
+        mine, theirs = getattr(record, name), facts.get(name)
+        if mine != theirs:
+            raise DataError(
+                f"{path} belongs to another training: its {name} is {theirs!r}, this one's "
+                f"{mine!r}. Give another checkpoint file, or delete this one."
+            )
+    slots: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            weights[rest] = tensor
+        elif kind == "average":
+            average[int(rest)].copy_(tensor)
+        else:
+            i, _, slot = rest.partition(".")
+            slots.setdefault(int(i), {})[slot] = tensor
+    model.load_state_dict(weights)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    record.steps, record.seconds = facts["steps"], facts["seconds"]
+    record.resumed = facts["resumed"] + 1
+    record.history = [Step(**step) for step in facts["history"]]
