@@ -42,10 +42,10 @@ def boxes(species: torch.Tensor, seed: int) -> Crystals:
 
 
 def compounds(n: int) -> Crystals:
-    """Return 8-atom crystals A B O6 of random metals A and B."""
+    """Return 10-atom crystals A B C D O6 of random metals; formulas hardly repeat."""
     metals = elements.table("metal").nonzero().squeeze(1)
     metals = metals[metals < 84]
-    pick = metals[torch.randint(len(metals), (n, 2), generator=generator(1))]
+    pick = metals[torch.randint(len(metals), (n, 4), generator=generator(1))]
     return boxes(torch.cat([pick, torch.full((n, 6), 8)], dim=1), 2)
 
 
@@ -55,9 +55,9 @@ def one_formula(n: int) -> Crystals:
 
 
 def many_elements(n: int) -> Crystals:
-    """Return 20-atom crystals of 14 elements, each with its own formula."""
+    """Return 30-atom crystals of 14 elements, each with its own formula."""
     kinds = torch.tensor([elements.atomic_number(s) for s in STATES])
-    extra = kinds[torch.randint(14, (n, 6), generator=generator(4))]
+    extra = kinds[torch.randint(14, (n, 16), generator=generator(4))]
     return boxes(torch.cat([kinds.repeat(n, 1), extra], dim=1), 5)
 
 
