@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from matdesign.loop.potential import Topology
+    from matdesign.loop.topology import Topology
 
 WIDTH = 64  # features of atoms, bonds and angles in every shipped weight set
 
@@ -37,7 +37,7 @@ class GatedLayer:
         core = [m for m in module.mlp_core.layers if hasattr(m, "weight")]
         gate = [m for m in module.mlp_gate.layers if hasattr(m, "weight")]
         first = torch.cat([core[0].weight, gate[0].weight])
-        self.blocks = [b.contiguous() for b in first.split(WIDTH, dim=1)]
+        self.blocks = [b.contiguous() for b in torch.split(first, WIDTH, dim=1)]
         self.bias = torch.cat([core[0].bias, gate[0].bias])
         self.second = (core[1], gate[1]) if len(core) > 1 else None
         self.norms = (module.bn1, module.bn2)
@@ -54,10 +54,11 @@ class GatedLayer:
             total = part if total is None else total + part
         assert total is not None
         if self.second is None:
-            core, gate = total.split(WIDTH, dim=1)
+            core, gate = total[:, :WIDTH], total[:, WIDTH:]
         else:
-            core, gate = functional.silu(total).split(WIDTH, dim=1)
-            core, gate = self.second[0](core), self.second[1](gate)
+            hidden = functional.silu(total)
+            core = self.second[0](hidden[:, :WIDTH])
+            gate = self.second[1](hidden[:, WIDTH:])
         opened: Tensor = functional.silu(self.norms[0](core)) * torch.sigmoid(
             self.norms[1](gate)
         )
@@ -136,7 +137,5 @@ class Forward:
             if k == last - 1:
                 moments = model.site_wise(atoms).abs().reshape(-1)
         energy = model.mlp(model.readout_norm(atoms)).reshape(-1)
-        summed = energy.new_zeros(len(graph.n_atoms)).index_add(
-            0, graph.owner, energy
-        )
+        summed = energy.new_zeros(len(graph.n_atoms)).index_add(0, graph.owner, energy)
         return summed / graph.n_atoms, moments

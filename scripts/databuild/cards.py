@@ -33,7 +33,7 @@ ABOUT = {
     "prototypes": (
         "Inorganic crystals: known structure types x substitution, with polymorphs",
         "AFLOW structure types of at most 20 atoms (bundled with pymatgen) x elements. "
-        "About three quarters are charge-balanced, with every cation less "
+        "About four fifths are charge-balanced, with every cation less "
         "electronegative than every anion, mixed anions included; the rest are "
         "crystals of metals and elements. Much is organised by chemical system or "
         "composition, so several polymorphs compete. A small part starts from rattled "
@@ -42,8 +42,10 @@ ABOUT = {
     ),
     "perovskites": (
         "Perovskites ABX3: the cubic aristotype and its tilted and polar children",
-        "Every composition within the rules (charges sum to zero, tolerance factor "
-        "0.78 to 1.10, octahedral factor at least 0.35; oxides, halides, sulfides, "
+        "Every composition within the rules and element lists of "
+        "scripts/databuild/perovskite.py (charges sum to zero, tolerance factor "
+        "0.78 to 1.10, octahedral factor at least 0.35, 0.30 for nitrides; oxides, "
+        "halides, sulfides, "
         "selenides, nitrides, hydrides) as the 5-atom cubic cell; one composition in "
         "twelve and some famous ones also as children: polar P4mm and R3m, tilted "
         "I4/mcm, R-3c, Pnma, Imma and P4/mbm, 5 to 20 atoms.",

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from matdesign.errors import DataError
-from matdesign.loop.potential import Potential, arrays, chunks, topology
+from matdesign.loop.potential import Potential, arrays, chunks
+from matdesign.loop.topology import topology
 
 structure_module = pytest.importorskip("pymatgen.core.structure")
 Structure = structure_module.Structure
