@@ -1,0 +1,204 @@
+"""The data sets that `load` knows: what they are, where they are, who made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+_CDVAE = (
+    "https://raw.githubusercontent.com/txie-93/cdvae/"
+    "f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea/data"
+)
+_DIFFCSP = (
+    "https://raw.githubusercontent.com/jiaor17/DiffCSP/"
+    "7121d159826efa2ba9500bf299250d96da37f146/data"
+)
+_MATTERGEN = (
+    "https://media.githubusercontent.com/media/microsoft/mattergen/"
+    "92423660a8bd70e83679086e88f88596d484dc16/data-release/alex-mp"
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a public data set.
+
+    Args:
+        url: official address, at a pinned commit.
+        split: the part that it holds; empty where an archive holds several.
+        sha256: its checksum. None where no independent record of it was at hand when
+            this was written: then the checksum of the first download is stored beside
+            the file, and every later one must agree with it.
+    """
+
+    url: str
+    split: str = ""
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """File name in the cache or a local mirror."""
+        return self.url.rsplit("/", 1)[1]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A named data set.
+
+    Args:
+        name: what `load` takes.
+        what: one line.
+        rows: number of crystals; 0 where it follows from the shipped file.
+        licence: terms, and whom to cite.
+        shipped: path below the shipped data folder, or empty.
+        files: official files of a public set, or none (then only a local mirror has
+            it).
+        units: unit of each property.
+        renames: column of the official file -> name here.
+    """
+
+    name: str
+    what: str
+    rows: int
+    licence: str
+    shipped: str = ""
+    files: tuple[File, ...] = ()
+    units: dict[str, str] = field(default_factory=dict)
+    renames: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """`shipped`, `download` or `mirror`."""
+        return "shipped" if self.shipped else "download" if self.files else "mirror"
+
+
+def _three(base: str, name: str) -> tuple[File, ...]:
+    return tuple(
+        File(f"{base}/{name}/{part}.csv", split=part)
+        for part in ("train", "val", "test")
+    )
+
+
+_MP_UNITS = {
+    "formation_energy_per_atom": "eV/atom",
+    "band_gap": "eV",
+    "e_above_hull": "eV/atom",
+}
+_GROUP = {"spacegroup.number": "spacegroup", "pretty_formula": "formula"}
+_OURS = "CC BY 4.0, the matdesign authors"
+
+CATALOGUE: dict[str, DataSet] = {
+    one.name: one
+    for one in (
+        DataSet(
+            "prototypes",
+            "known prototypes with substituted elements, relaxed and labelled by CHGNet",
+            0,
+            _OURS,
+            shipped="prototypes/prototypes.parquet",
+        ),
+        DataSet(
+            "perovskites",
+            "ABX3 perovskites, cubic and distorted, relaxed and labelled by CHGNet",
+            0,
+            _OURS,
+            shipped="perovskites/perovskites.parquet",
+        ),
+        DataSet(
+            "references",
+            "the phases of the convex hull behind energy_above_hull",
+            0,
+            _OURS,
+            shipped="references/phases.parquet",
+        ),
+        DataSet(
+            "mp_20",
+            "MP-20: Materials Project crystals of at most 20 atoms",
+            45_229,
+            "CC BY 4.0, Materials Project; split of CDVAE (MIT), arXiv:2110.06197",
+            files=_three(_CDVAE, "mp_20"),
+            units=_MP_UNITS,
+            renames=_GROUP,
+        ),
+        DataSet(
+            "mp_20_dev",
+            "reduced MP-20: its validation split and part of its training split",
+            13_393,
+            "CC BY 4.0, Materials Project; split of CDVAE (MIT), arXiv:2110.06197",
+            units=_MP_UNITS,
+        ),
+        DataSet(
+            "perov_5",
+            "Perov-5: ABX3 perovskites of 5 atoms",
+            18_928,
+            "Castelli et al. 2012, doi:10.1039/C2EE22341D; CDVAE (MIT)",
+            files=_three(_CDVAE, "perov_5"),
+            units={
+                "heat_all": "eV/atom",
+                "heat_ref": "eV/atom",
+                "dir_gap": "eV",
+                "ind_gap": "eV",
+            },
+            renames=_GROUP,
+        ),
+        DataSet(
+            "carbon_24",
+            "Carbon-24: carbon allotropes of 6 to 24 atoms (only about 40 % unique)",
+            10_153,
+            "CC BY 4.0, Pickard 2020, doi:10.24435/materialscloud:2020.0026; CDVAE (MIT)",
+            files=_three(_CDVAE, "carbon_24"),
+            units={"energy_per_atom": "eV/atom"},
+            renames=_GROUP,
+        ),
+        DataSet(
+            "mpts_52",
+            "MPTS-52: Materials Project crystals of at most 52 atoms, split by date",
+            40_476,
+            "CC BY 4.0, Materials Project; split of DiffCSP (MIT), arXiv:2309.04475",
+            files=_three(_DIFFCSP, "mpts_52"),
+            units={**_MP_UNITS, "energy_above_hull": "eV/atom"},
+            renames=_GROUP,
+        ),
+        DataSet(
+            "alex_mp_20",
+            "Alex-MP-20: Alexandria and Materials Project crystals of at most 20 atoms",
+            675_204,
+            "CC BY 4.0, Alexandria and Materials Project; MatterGen (MIT), "
+            "doi:10.1038/s41586-025-08628-5",
+            files=(
+                # the checksum is that of the file's Git LFS pointer
+                File(
+                    f"{_MATTERGEN}/alex_mp_20.zip",
+                    sha256="6688e652e45fac4ac8b016dbc4a3280a"
+                    "fde9ba687bdacfd8c676775ed19b6228",
+                ),
+            ),
+            units={
+                "energy_above_hull": "eV/atom",
+                "dft_band_gap": "eV",
+                "dft_bulk_modulus": "GPa",
+                "ml_bulk_modulus": "GPa",
+                "dft_mag_density": "Bohr magneton/angstrom^3",
+            },
+            renames={"space_group": "spacegroup_symbol"},
+        ),
+        DataSet(
+            "mp20_reference_samples",
+            "crystals generated by published models, to check metrics against",
+            21_996,
+            "Apache-2.0, WyckoffTransformer authors, arXiv:2503.02407",
+        ),
+    )
+}
+"""All data sets by name."""
+
+ALIASES = {
+    "reduced_mp_20": "mp_20_dev",
+    "mp20": "mp_20",
+    "mp20_dev": "mp_20_dev",
+    "perov5": "perov_5",
+    "carbon24": "carbon_24",
+    "mpts52": "mpts_52",
+    "alex_mp20": "alex_mp_20",
+    "phases": "references",
+}
+"""Other spellings, lower case with underscores."""
