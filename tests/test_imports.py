@@ -24,6 +24,7 @@ RANK = {
     "loop": 6,
     "metrics": 7,
     "evaluate": 7,
+    "exercises": 7,
     "scene": 7,
     "sliders": 7,
     "still": 7,

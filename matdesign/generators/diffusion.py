@@ -119,10 +119,13 @@ class Diffusion(Generator):
             "code_low": standard.quantile(0.001, dim=0) - 0.1,
             "code_high": standard.quantile(0.999, dim=0) + 0.1,
         }
+        rounded: dict[str, Any] = {
+            name: [round(x, 6) for x in value.tolist()] for name, value in scales.items()
+        }
         model = cls(
             elements=train.species.unique()[int((train.species == 0).any()) :].tolist(),
             size_histogram=train.n_atoms.bincount().tolist(),
-            **{k: [round(x, 6) for x in v.tolist()] for k, v in scales.items()},
+            **rounded,
             **options,
         )
         model.network.reset(seed)

@@ -162,11 +162,14 @@ def training(
     record.version, record.device = __version__, _device_name(fabric)
 
     model.to(fabric.device)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    weighted: list[dict[str, Any]] = [
+        {"params": matrices},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in model.parameters() if p.ndim > 1]},
-            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
-        ],
+        weighted,
         lr=lr,
         betas=(0.9, 0.99),
         weight_decay=0.01,
