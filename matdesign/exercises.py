@@ -12,7 +12,12 @@ from torch import Tensor
 from matdesign.crystals.geometry import displacement
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pymatgen.core import Structure
+
+    from matdesign.crystals.batch import Crystals
+
+    Samples = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,73 @@ def check_interval(answer: Callable[[int, int], Any]) -> Verdict:
                 f"{middle + half:.3f}); got ({low:.3f}, {high:.3f}).",
             )
     return Verdict(True, "five shares, also none and all.")
+
+
+def check_neutral(answer: Callable[[list[int], list[list[int]]], Any]) -> Verdict:
+    """Check a function (counts, states) -> whether some choice of charges is neutral.
+
+    `counts[i]` atoms of element i all take one of `states[i]`. The last input has 14
+    elements with five states each: trying every choice would take an hour.
+    """
+    inputs = [
+        ([1, 1], [[1], [-1]], True),
+        ([2, 3], [[2, 3], [-2]], True),
+        ([3, 4], [[2, 3], [-2]], False),
+        ([1, 2], [[1], [-1]], False),
+        ([1, 1, 3], [[2], [2, 3, 4], [-2]], True),
+        ([1, 6], [[0, 2], [0, -1]], True),
+        ([1] * 14, [[-2, -1, 1, 2, 3]] * 14, True),
+        ([1] * 14, [[1, 2, 3, 4, 5]] * 14, False),
+    ]
+    for counts, states, want in inputs:
+        got = _call(answer, list(counts), [list(some) for some in states])
+        name = f"counts {counts} with states {states}"
+        if isinstance(got, str):
+            return Verdict(False, f"for {name} it {got}")
+        if bool(got) != want:
+            word = "can" if want else "cannot"
+            return Verdict(False, f"{name} {word} be neutral; got {got!r}.")
+    return Verdict(True, f"{len(inputs)} formulas, two of them with 14 elements.")
+
+
+def check_wasserstein(answer: "Callable[[Samples, Samples], Any]") -> Verdict:
+    """Check a function (values, reference) -> Wasserstein-1 distance of two samples."""
+    from matdesign.metrics.distances import wasserstein
+
+    rng = np.random.default_rng(0)
+    inputs = {
+        "one value against another": (np.array([1.0]), np.array([4.0])),
+        "equal samples": (np.array([1.0, 2.0, 5.0]), np.array([5.0, 1.0, 2.0])),
+        "a sample of two against one of one": (np.array([0.0, 2.0]), np.array([0.0])),
+        "unsorted samples": (rng.normal(size=40), rng.normal(size=40)),
+        "samples of 30 and 70": (rng.normal(size=30), rng.normal(1, 2, size=70)),
+    }
+    for name, (values, reference) in inputs.items():
+        want = wasserstein(values, reference)
+        got = _call(answer, values.copy(), reference.copy())
+        if isinstance(got, str):
+            return Verdict(False, f"for {name} it {got}")
+        if not abs(float(got) - want) < 1e-6:
+            return Verdict(False, f"for {name} expect {want:.4f}; got {got}.")
+    return Verdict(True, f"{len(inputs)} pairs of samples.")
+
+
+def check_fooling(batch: "Crystals", reference: "Crystals") -> Verdict:
+    """Check that a batch fools the usual metrics: 95 % valid, unique and novel.
+
+    It must hold 100 crystals at least; the reference is what counts as known.
+    """
+    from matdesign.evaluate import evaluate
+
+    if len(batch) < 100:
+        return Verdict(False, f"100 crystals are needed; got {len(batch)}.")
+    judged = evaluate(batch, reference)
+    for metric in judged.metrics.values():
+        if metric.count is None:
+            continue
+        if metric.value < 0.95:
+            return Verdict(False, f"{metric}; 0.95 is needed.")
+    return Verdict(True, f"{judged['valid, unique and novel']}.")
 
 
 def _call(answer: Callable[..., Any], *given: Any) -> Any:
