@@ -76,7 +76,7 @@ class Plot:
 
     def _bytes(self, form: str, **options: Any) -> bytes:
         stream = io.BytesIO()
-        self.figure.savefig(stream, format=form, bbox_inches="tight", **options)
+        self.figure.savefig(stream, format=form, **options)
         return stream.getvalue()
 
     def _repr_mimebundle_(

@@ -281,6 +281,8 @@ class LiveViewer:
         if self.started:
             call("removeComponent", target="Stage", args=[0], fire_once=True)
             return
+        look = {"clipDist": 0, "fogNear": 100, "fogFar": 100}
+        call("setParameters", target="Stage", args=[look])
         call("autoView", target="Stage", args=[0])
         call("rotate", target="viewerControls", args=[still.camera()])
         self.started = True

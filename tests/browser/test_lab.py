@@ -1,0 +1,134 @@
+"""JupyterLab itself: open a notebook, run it, see the crystal, move its slider."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.enable_socket,
+]
+
+TOKEN = "only-for-this-test"
+CELL = """\
+from pymatgen.core import Lattice, Structure
+import matdesign as design
+salt = Structure.from_spacegroup(
+    "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+)
+longer = Structure(Lattice.tetragonal(5.64, 9.0), salt.species, salt.frac_coords)
+design.view([salt, longer], ["short", "long"])
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A running JupyterLab on this machine only, with one notebook; gives its address."""
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = {
+        "cells": [
+            {
+                "cell_type": "code",
+                "id": "one",
+                "execution_count": None,
+                "metadata": {},
+                "outputs": [],
+                "source": CELL,
+            }
+        ],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    (folder / "crystal.ipynb").write_text(json.dumps(notebook))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if k != "MATDESIGN_STATIC"}
+    environment |= {
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_CONFIG_DIR": str(folder / "config"),
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "HOME": str(folder),
+    }
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "IdentityProvider.token": TOKEN,
+        "ServerApp.root_dir": folder,
+        "LabApp.news_url": "",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    log = (folder / "lab.log").open("w")
+    server = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=log, stderr=log
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(address, server, folder / "lab.log")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(240):
+        if server.poll() is not None:
+            pytest.fail(f"JupyterLab ended at its start:\n{log.read_text()[-3000:]}")
+        try:
+            with urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"JupyterLab did not answer:\n{log.read_text()[-3000:]}")
+
+
+def test_it_asks_for_the_token(lab):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{lab}/api/contents", timeout=10)
+    assert refused.value.code == 403
+
+
+def test_a_crystal_is_live_and_its_slider_moves_it(lab, browser):
+    page = browser.page
+    page.set_viewport_size({"width": 1300, "height": 1000})
+    page.set_default_timeout(180_000)
+    page.goto(f"{lab}/lab/tree/crystal.ipynb?token={TOKEN}", wait_until="commit")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
+    page.keyboard.press("Shift+Enter")
+    canvas = page.locator(".jp-OutputArea-output canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(4000)
+    where = ".jp-OutputArea-output canvas"
+    first = browser.pixels(where)
+    green = (first[..., 1] > first[..., 0] + 40) & (first[..., 1] > first[..., 2] + 40)
+    assert green.mean() > 0.005, "no chlorine in the live viewer"
+    assert page.get_by_text("short", exact=True).count() == 1
+
+    box = page.locator(
+        ".jp-OutputArea-output .noUi-target:visible"
+    ).first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 1, box["y"] + box["height"] / 2)
+    page.get_by_text("long", exact=True).wait_for()
+    page.wait_for_timeout(4000)
+    after = browser.pixels(where)
+    changed = (np.abs(after - first).sum(-1) > 60).mean()
+    assert changed > 0.01, "the label moved, the atoms did not"
+    assert browser.errors == []
