@@ -98,10 +98,15 @@ def run(
 
 
 def _environment() -> dict[str, str]:
-    """Return the kernel's environment: static viewers, no display."""
+    """Return the kernel's environment: static viewers, no display, patient threads.
+
+    Threads of torch that wait by spinning are many times slower where other programs
+    use the cores too; waiting passively costs nothing on a quiet machine.
+    """
     from matdesign.view import STATIC
 
-    return {**os.environ, STATIC: "1", "MPLBACKEND": "agg"}
+    quiet = {"OMP_WAIT_POLICY": "passive", "MPLBACKEND": "agg"}
+    return {**quiet, **os.environ, STATIC: "1"}
 
 
 def _titles(book: "nbformat.NotebookNode") -> list[str]:
