@@ -60,8 +60,8 @@ def check_structure(one: Structure, name: str, max_atoms: int = MAX_ATOMS) -> No
     check_cell(np.asarray(one.lattice.matrix), name)
     check_coordinates(np.asarray(one.frac_coords), name)
     for site in one:
-        number = getattr(site.specie, "Z", None)
-        if not number or number > elements.MAX_Z:
+        number = getattr(site.specie, "Z", 0)  # of a dummy species: any integer
+        if not 0 < number <= elements.MAX_Z:
             raise DataError(unknown_element(name, str(site.specie)))
 
 
