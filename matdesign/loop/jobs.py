@@ -140,6 +140,7 @@ class ASEJob(Job):
         optimizer: "BFGS" or "FIRE", of `ase.optimize`.
         relax_cell: whether the cell is free (the calculator must give stresses).
         guards: bounds on the result.
+        token: names the factory, which is another object each time it arrives.
     """
 
     factory: Callable[[], Any]
@@ -148,13 +149,14 @@ class ASEJob(Job):
     optimizer: str
     relax_cell: bool
     guards: Guards
+    token: str
 
     def prepare(self) -> None:
         """Make the calculator and import what a task will need."""
         import ase.filters
         import ase.optimize  # noqa: F401
 
-        _calculator(self.factory)
+        _calculator(self.token, self.factory)
         self.guards.check(_structure(_SALT))
 
     def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
@@ -173,7 +175,7 @@ class ASEJob(Job):
             cell=crystal.lattice,
             pbc=True,
         )
-        atoms.calc = _calculator(self.factory)
+        atoms.calc = _calculator(self.token, self.factory)
         volume = atoms.get_volume()
         filters: Any = ase.filters
         what = filters.FrechetCellFilter(atoms) if self.relax_cell else atoms
@@ -213,18 +215,15 @@ def _potential(weights: str, device: str) -> Any:
     return Potential(weights, device=device)
 
 
-_CALCULATORS: dict[bytes, Any] = {}
+_CALCULATORS: dict[str, Any] = {}
 
 
-def _calculator(factory: Callable[[], Any]) -> Any:
-    """Return this process's calculator of a factory (which comes anew each time)."""
-    import cloudpickle
-
-    key = cloudpickle.dumps(factory)
-    if key not in _CALCULATORS:
+def _calculator(token: str, factory: Callable[[], Any]) -> Any:
+    """Return this process's calculator, made once."""
+    if token not in _CALCULATORS:
         _CALCULATORS.clear()
-        _CALCULATORS[key] = factory()
-    return _CALCULATORS[key]
+        _CALCULATORS[token] = factory()
+    return _CALCULATORS[token]
 
 
 def _structure(one: Plain) -> Structure:

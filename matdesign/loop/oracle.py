@@ -7,6 +7,7 @@ reason; `evaluate` raises only where the oracle itself cannot work (no weights, 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -194,6 +195,7 @@ class ASEOracle(WorkerOracle):
         self.steps = steps
         self.optimizer = optimizer
         self.relax_cell = relax_cell
+        self._token = uuid.uuid4().hex
 
     @property
     def name(self) -> str:
@@ -213,4 +215,5 @@ class ASEOracle(WorkerOracle):
             self.optimizer,
             self.relax_cell,
             self.guards,
+            self._token,
         )

@@ -64,8 +64,8 @@ def fingerprint(numbers, frac, lattice):
 class CountingJob(ASEJob):
     """Writes one line to a side file for every crystal it begins with."""
 
-    side: str = ""
-    pause: float = 0.0
+    side: str
+    pause: float
 
     def __call__(self, crystals):
         for one in crystals:
@@ -94,6 +94,7 @@ class CountingOracle(ASEOracle):
             self.optimizer,
             self.relax_cell,
             self.guards,
-            side=self.side,
-            pause=self.pause,
+            self._token,
+            self.side,
+            self.pause,
         )

@@ -300,3 +300,21 @@ def test_constraints_travel_as_words():
 
     assert rebuild.describe_constraint(Mine(1.0) & MinDistance(1.0)) is None
     assert rebuild.make_constraint([]) is None
+
+
+def test_resume_needs_only_the_store_for_what_is_ours(tmp_path):
+    from matdesign.generators.diffusion import Diffusion
+    from matdesign.loop.oracle import PotentialOracle
+
+    model = Diffusion.for_data(
+        Alloys(bad=0).sample(4, seed=0), width=16, layers=1, heads=2
+    )
+    wanted = MinDistance(1.4) & OnlyElements("Cu", "Ni")
+    oracle = PotentialOracle(workers=1, fmax=0.2)
+    loop = campaign(tmp_path, oracle, model=model, wanted=wanted, budget=0)
+    loop.close()
+    again = Campaign.resume(tmp_path / "c.db")
+    assert again.oracle.name == oracle.name and repr(again.constraints) == repr(wanted)
+    first, second = (m.sample(2, seed=7, steps=3) for m in (model, again.generator))
+    assert torch.equal(first.frac, second.frac) and not again.generator.training
+    again.close()

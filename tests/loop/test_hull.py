@@ -153,3 +153,20 @@ def test_read_files(tmp_path):
     (tmp_path / "elements.json").write_text('{"Na": 3}')
     with pytest.raises(DataError, match=r"elements.json is not a table"):
         Hull.read(tmp_path)
+
+
+def test_shipped_labels_are_those_of_the_shipped_hull():
+    import matdesign as design
+    from matdesign.paths import data_dir
+
+    if not (data_dir() / "references" / "phases.parquet").is_file():
+        pytest.skip("the shipped reference phases are not built yet")
+    hull = Hull.shipped()
+    crystals = design.load("perovskites")
+    some = crystals[torch.arange(0, len(crystals), 1 + len(crystals) // 150)]
+    energies = some.properties["energy_per_atom"]
+    above = hull.energy_above_hull(some, energies)
+    assert above == pytest.approx(some.properties["energy_above_hull"], abs=1e-4)
+    formed = hull.formation_energy(some, energies)
+    want = some.properties["formation_energy_per_atom"]
+    assert formed == pytest.approx(want, abs=1e-4)

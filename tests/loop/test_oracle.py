@@ -1,5 +1,6 @@
 """Oracles: right numbers for good crystals, a reason for every bad one."""
 
+import contextlib
 import os
 import time
 
@@ -13,8 +14,9 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, MatdesignError
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
-from matdesign.loop.oracle import ASEOracle, Oracle, unfit
+from matdesign.loop.oracle import ASEOracle, Oracle
 from matdesign.loop.results import Results
+from matdesign.loop.worker_oracle import unfit
 
 CUBIC = torch.tensor([[0.0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
 
@@ -139,43 +141,52 @@ def test_empty_batch(oracle):
     assert "0 of 0" in repr(oracle.evaluate(empty))
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_evil_calculator(batch):
+@contextlib.contextmanager
+def changed(oracle, **settings):
+    """Use the same worker processes with other settings for a while."""
+    before = {name: getattr(oracle, name) for name in settings}
+    for name, value in settings.items():
+        setattr(oracle, name, value)
+    try:
+        yield oracle
+    finally:
+        for name, value in before.items():
+            setattr(oracle, name, value)
+
+
+def test_evil_calculator(oracle):
     numbers = [29, 79, 28, 47, 78, 46, 13]
     crystals = Crystals.cat([cell([z], [[0, 0, 0]], 2.6) for z in numbers])
-    with ASEOracle(Evil, workers=2, batch=batch, time_limit=3) as oracle:
-        results = oracle.evaluate(crystals)
+    with ASEOracle(Evil, workers=1, batch=4, time_limit=3) as evil:
+        results = evil.evaluate(crystals)
     assert results.ok.tolist() == [True, False, True, False, False, False, True]
     assert results.reason[1] == "time limit 3 s"
     assert results.reason[3] == "worker died: exit code 1"
     assert results.reason[4] == "RuntimeError: what is platinum?"
     assert results.reason[5]
-    with ASEOracle(EMT, workers=1) as plain:
-        want = plain.evaluate(crystals[[0, 2, 6]])
+    want = oracle.evaluate(crystals[[0, 2, 6]])
     assert torch.equal(want.energy_per_atom, results.energy_per_atom[[0, 2, 6]])
 
 
-def test_guards_refuse_but_keep_the_number():
-    tight = Guards(volume_factor=1.01)
-    with ASEOracle(EMT, workers=1, guards=tight) as oracle:
+def test_guards_refuse_but_keep_the_number(oracle):
+    with changed(oracle, guards=Guards(volume_factor=1.01)):
         results = oracle.evaluate(alloy([29, 29, 29, 29], 3.5))
     assert results.failed == {"volume change": 1}
     assert torch.isfinite(results.energy_per_atom).all()
-    lofty = Hull({"Cu": -9.0})
-    with ASEOracle(EMT, workers=1, hull=lofty) as oracle:
+    with changed(oracle, _hull=Hull({"Cu": -9.0})):
         results = oracle.evaluate(alloy([29, 29, 29, 29]))
     assert results.failed == {"formation energy": 1}
 
 
-def test_not_converged_is_said():
-    with ASEOracle(EMT, workers=1, steps=1, fmax=1e-6, optimizer="FIRE") as oracle:
+def test_not_converged_is_said(oracle):
+    with changed(oracle, steps=1, fmax=1e-6, optimizer="FIRE"):
         results = oracle.evaluate(alloy([29, 29, 29, 13]))
     assert results.reason == ("not converged in 1 steps",)
 
 
-def test_single_point_and_fixed_cell():
+def test_single_point_and_fixed_cell(oracle):
     crystal = alloy([29, 29, 29, 29], 3.5)
-    with ASEOracle(EMT, workers=1, fmax=1e9, relax_cell=False) as oracle:
+    with changed(oracle, fmax=1e9, relax_cell=False):
         results = oracle.evaluate(crystal)
     atoms = bulk("Cu", a=3.5)
     atoms.calc = EMT()
@@ -217,3 +228,20 @@ def test_results_table(oracle):
     assert part.structures.ids == ("a",) and part.reason == ("",)
     text = repr(results)
     assert "failed: 1 atoms angstrom apart" in text and "only elements compete" in text
+
+
+def test_a_factory_is_called_once_per_process(tmp_path):
+    side = str(tmp_path / "made")
+
+    def factory():  # as a cell of a notebook would have it
+        from ase.calculators.emt import EMT
+
+        with open(side, "a") as file:
+            file.write("made\n")
+        return EMT()
+
+    with ASEOracle(factory, workers=1) as oracle:
+        for _ in range(2):
+            crystals = Crystals.cat([alloy([29] * 4), alloy([28] * 4)])
+            assert oracle.evaluate(crystals).ok.all()
+    assert (tmp_path / "made").read_text() == "made\n"
