@@ -32,7 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", help="a data set of design.datasets(), or a parquet file")
+    parser.add_argument(
+        "data", help="a data set of design.datasets(), or a parquet file"
+    )
     parser.add_argument("--name", help="of the model; diffusion-DATA when left out")
     parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -40,6 +42,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--sampling-steps", type=int, default=100)
+    parser.add_argument("--corrector", type=float, default=0.2)
+    parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--above-hull", type=float, help="keep crystals below, eV/atom")
     parser.add_argument("--threads", type=int, default=1)
@@ -68,6 +72,8 @@ def main() -> None:
         width=args.width,
         layers=args.layers,
         steps=args.sampling_steps,
+        corrector=args.corrector,
+        temperature=args.temperature,
     )
     print(model, flush=True)
     checkpoint = ROOT / "build" / "train" / f"{name}.safetensors"

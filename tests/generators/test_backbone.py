@@ -26,7 +26,9 @@ def inputs() -> dict[str, torch.Tensor]:
         3, 3, 3, generator=rng, dtype=torch.float64
     )
     return {
-        "species": torch.tensor([[8, 22, MASK, 38, 8], [11, 17, 0, 0, 0], [6, 0, 0, 0, 0]]),
+        "species": torch.tensor(
+            [[8, 22, MASK, 38, 8], [11, 17, 0, 0, 0], [6, 0, 0, 0, 0]]
+        ),
         "frac": frac,
         "lattice": cell,
         "code": torch.randn(3, 6, generator=rng, dtype=torch.float64),
@@ -109,21 +111,29 @@ def test_coordinates_have_no_drift(network, inputs):
 
 def test_an_untrained_network_says_nothing(inputs):
     out = PairTransformer(width=32, layers=2, heads=4).double()(**inputs)
-    assert (out.frac == 0).all() and (out.lattice == 0).all() and (out.species == 0).all()
+    assert (
+        (out.frac == 0).all() and (out.lattice == 0).all() and (out.species == 0).all()
+    )
 
 
 def test_weights_come_from_the_seed():
     a, b, c = (PairTransformer(width=32, layers=1, heads=4) for _ in range(3))
     a.reset(5), b.reset(5), c.reset(6)
-    same = [torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True)]
-    other = [torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters(), strict=True)]
+    same = [
+        torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True)
+    ]
+    other = [
+        torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters(), strict=True)
+    ]
     assert all(same) and not all(other)
 
 
 def test_gradients_reach_all_weights_once_heads_are_open(network, inputs):
     network.zero_grad()
     out = network(**inputs)
-    (out.frac.square().sum() + out.lattice.sum() + out.species.square().sum()).backward()
+    (
+        out.frac.square().sum() + out.lattice.sum() + out.species.square().sum()
+    ).backward()
     silent = [n for n, p in network.named_parameters() if not p.grad.abs().sum() > 0]
     assert not silent
 
@@ -152,7 +162,8 @@ def test_pair_distances_agree_with_pymatgen():
     radial = values[0, ..., 12:]
     exact = torch.tensor(cell.get_all_distances(frac[0].numpy(), frac[0].numpy()))
     expected = torch.exp(
-        -0.5 * ((exact.clamp(min=1e-4)[..., None] - features.centres) / features.width) ** 2
+        -0.5
+        * ((exact.clamp(min=1e-4)[..., None] - features.centres) / features.width) ** 2
     )
     assert torch.allclose(radial, expected, atol=1e-6)
 

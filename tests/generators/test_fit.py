@@ -114,7 +114,9 @@ def test_every_crystal_is_seen_once_in_each_pass():
     size, batch = 10, 4
     seen = torch.cat([pick(size, batch, step, seed=3) for step in range(10)])
     for turn in range(4):
-        assert sorted(seen[turn * size : (turn + 1) * size].tolist()) == list(range(size))
+        assert sorted(seen[turn * size : (turn + 1) * size].tolist()) == list(
+            range(size)
+        )
     assert len(pick(3, 8, 0, seed=0)) == 8  # a batch larger than the set spans passes
 
 
@@ -137,7 +139,9 @@ def test_trim_keeps_the_crystals(crystals):
 
 
 def test_a_run_prints_its_facts(crystals):
-    run = fit(Diffusion.for_data(crystals, **SMALL), crystals, steps=2, batch_size=4, seed=8)
+    run = fit(
+        Diffusion.for_data(crystals, **SMALL), crystals, steps=2, batch_size=4, seed=8
+    )
     text = repr(run)
     for part in ("2 steps of 4", "seed      8", "cpu", "species", "8 crystals"):
         assert part in text
