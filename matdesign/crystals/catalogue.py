@@ -85,6 +85,14 @@ _MP_UNITS = {
 }
 _GROUP = {"spacegroup.number": "spacegroup", "pretty_formula": "formula"}
 _OURS = "CC BY 4.0, the matdesign authors"
+_OUR_UNITS = {
+    "energy_per_atom": "eV/atom",
+    "formation_energy_per_atom": "eV/atom",
+    "energy_above_hull": "eV/atom",
+    "volume_per_atom": "angstrom^3",
+    "density": "g/cm^3",
+    "magmom_per_atom": "Bohr magneton",
+}
 
 CATALOGUE: dict[str, DataSet] = {
     one.name: one
@@ -95,6 +103,7 @@ CATALOGUE: dict[str, DataSet] = {
             0,
             _OURS,
             shipped="prototypes/prototypes.parquet",
+            units=_OUR_UNITS,
         ),
         DataSet(
             "perovskites",
@@ -102,6 +111,7 @@ CATALOGUE: dict[str, DataSet] = {
             0,
             _OURS,
             shipped="perovskites/perovskites.parquet",
+            units=_OUR_UNITS,
         ),
         DataSet(
             "references",
@@ -109,6 +119,7 @@ CATALOGUE: dict[str, DataSet] = {
             0,
             _OURS,
             shipped="references/phases.parquet",
+            units=_OUR_UNITS,
         ),
         DataSet(
             "mp_20",

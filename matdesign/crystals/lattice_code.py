@@ -8,6 +8,7 @@ projected.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -293,9 +294,12 @@ def standardize(structure: Structure, symprec: float = 0.01) -> Structure:
 
     numbers = [site.specie.Z for site in structure]
     cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
-    found = spglib.standardize_cell(
-        cell, to_primitive=True, no_idealize=True, symprec=symprec
-    )
+    with warnings.catch_warnings():
+        # spglib announces a change of how it reports errors; None is handled below
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = spglib.standardize_cell(
+            cell, to_primitive=True, no_idealize=True, symprec=symprec
+        )
     if found is None:
         raise DataError(
             f"no primitive cell of {structure.composition.formula} was found within "

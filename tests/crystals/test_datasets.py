@@ -73,7 +73,7 @@ def test_shipped_sets_load_with_units_and_split(name: str) -> None:
     whole = shipped(name)
     assert len(whole.ids) == len(whole) > 0
     assert ((whole.frac >= 0) & (whole.frac < 1)).all()
-    assert whole.units["energy_per_atom"] == "eV/atom"
+    assert whole.units["energy_above_hull"] == "eV/atom"
     assert whole.info["dataset"] == name
     if "split" in whole.labels:
         parts = [shipped(name, part) for part in ("train", "val", "test")]

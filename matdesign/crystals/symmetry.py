@@ -1,0 +1,165 @@
+"""Space groups, and crystals moved onto their symmetric places.
+
+`to_symmetric` and `from_symmetric` are in symmetric_form.py, orbits in sites.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matdesign.crystals import sites
+from matdesign.crystals.geometry import torus_difference, wrap
+from matdesign.crystals.lattice_code import from_code, project_code, to_code
+from matdesign.crystals.sites import Array, Site, operations
+from matdesign.crystals.symmetric_form import (
+    SymmetricForm,
+    from_symmetric,
+    quiet_moyo,
+    to_symmetric,
+)
+from matdesign.errors import ShapeError
+
+if TYPE_CHECKING:
+    from matdesign.crystals.batch import Crystals
+
+__all__ = [
+    "Site",
+    "SymmetricForm",
+    "from_symmetric",
+    "operations",
+    "project_frac",
+    "project_lattice",
+    "spacegroup",
+    "to_symmetric",
+]
+
+
+def spacegroup(crystals: Crystals, symprec: float = 0.1) -> Tensor:
+    """Return the space group number of every crystal.
+
+    Args:
+        crystals: the batch.
+        symprec: how far an atom may be from its symmetric position, angstrom. Relaxed
+            crystals need about 0.1, exact ones 0.01.
+
+    Returns:
+        Numbers from 1 to 230, long, shape (crystals,); 0 where no symmetry was found,
+        which happens when atoms sit on top of each other.
+
+    Source:
+        moyopy (Shinohara); where it fails, spglib (Togo, Shinohara, Tanaka 2024,
+        arXiv:1808.01590).
+
+    Example:
+        >>> from matdesign.crystals.batch import Crystals
+        >>> frac = torch.tensor([[[0.0, 0, 0], [0.5, 0.5, 0.5]]])
+        >>> cell = 4.1 * torch.eye(3)[None]
+        >>> spacegroup(Crystals(torch.tensor([[55, 17]]), frac, cell)).tolist()
+        [221]
+    """
+    numbers = []
+    cells = crystals.lattice.detach().double().cpu().numpy()
+    frac = crystals.frac.detach().double().cpu().numpy()
+    species = crystals.species.cpu().numpy()
+    for cell, points, kinds in zip(cells, frac, species, strict=True):
+        real = kinds > 0
+        numbers.append(_number(cell, points[real], kinds[real].tolist(), symprec))
+    return torch.tensor(numbers, dtype=torch.long, device=crystals.device)
+
+
+def project_frac(frac: Tensor, form: SymmetricForm) -> Tensor:
+    """Return coordinates moved onto the Wyckoff positions of a form.
+
+    Every atom of an orbit is taken back to the anchor, the anchor estimates are
+    averaged on the torus and put onto the position, and the orbit is written out again.
+    Points that already are symmetric stay.
+
+    Args:
+        frac: coordinates of the conventional cell in the order of `form.frac`, shape
+            (..., atoms, 3).
+        form: space group and positions; its anchors say which atom is which image.
+
+    Returns:
+        Symmetric coordinates in [0, 1), shape of `frac`.
+
+    Raises:
+        ShapeError: not the atoms of this form.
+
+    Source:
+        Jiao et al. 2024, arXiv:2402.03992 (anchors). We average estimates on the torus
+        and project by the stabiliser instead of a table of positions.
+    """
+    if frac.shape[-2:] != (len(form.species), 3):
+        raise ShapeError(
+            f"this form has {len(form.species)} atoms in its conventional cell; got "
+            f"coordinates of shape {tuple(frac.shape)}. Order them as form.frac does."
+        )
+    rotations, translations = operations(form.spacegroup)
+    parts, at = [], 0
+    for site in form.sites:
+        members = list(site.members)
+        back = torch.from_numpy(np.linalg.inv(rotations[members]).round()).to(frac)
+        shift = torch.from_numpy(translations[members]).to(frac)
+        points = frac[..., at : at + len(members), :]
+        anchors = torch.einsum("mij,...mj->...mi", back, points - shift)
+        first = anchors[..., :1, :]
+        mean = (first + torus_difference(first, anchors)).mean(-2)
+        onto = sites.nearest_on(site, mean.detach().double().cpu().numpy())
+        orbit = sites.unit(
+            np.einsum("mij,...j->...mi", rotations[members], onto)
+            + translations[members]
+        )
+        parts.append(torch.from_numpy(orbit).to(frac))
+        at += len(members)
+    return wrap(torch.cat(parts, dim=-2))
+
+
+def project_lattice(lattice: Tensor, spacegroup: Tensor | int) -> Tensor:
+    """Return conventional cells moved onto the lattice family of their space group.
+
+    The nearest in the log-symmetric metric; the volume is kept. The result is the
+    symmetric matrix P of `from_code`: rotation removed, fractional coordinates
+    unchanged.
+
+    Args:
+        lattice: conventional cells in the standard setting, shape (crystals, 3, 3).
+        spacegroup: number of each crystal, shape (crystals,), or one for all.
+
+    Example:
+        >>> cell = torch.diag(torch.tensor([4.0, 4.2, 4.1]))[None]
+        >>> project_lattice(cell, 225)[0].diagonal().unique().numel()
+        1
+    """
+    return from_code(project_code(to_code(lattice), spacegroup))
+
+
+def _number(cell: Array, frac: Array, species: list[int], symprec: float) -> int:
+    """Return one space group number, or 0."""
+    try:
+        import moyopy
+
+        basis, points = cell.tolist(), frac.tolist()
+        with quiet_moyo():
+            crystal = moyopy.Cell(basis, points, species)
+            return int(moyopy.MoyoDataset(crystal, symprec=symprec).number)
+    except Exception:
+        return _number_by_spglib((cell, frac, species), symprec)
+
+
+def _number_by_spglib(crystal: Any, symprec: float) -> int:
+    """Return one space group number by the second opinion, or 0."""
+    import spglib
+
+    try:
+        with warnings.catch_warnings():
+            # spglib announces a change of how it reports errors; both ways end here
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = spglib.get_symmetry_dataset(crystal, symprec=symprec)
+    except Exception:
+        return 0
+    return int(found.number) if found is not None else 0
