@@ -4,6 +4,7 @@ Reads what `python scripts/build_book.py` left in `_build/html`; skips where no 
 built, unless MATDESIGN_REQUIRE_BOOK=1 is set.
 """
 
+import itertools
 import os
 import re
 from html.parser import HTMLParser
@@ -111,7 +112,7 @@ def test_every_picture_and_viewer_is_described(pages, name):
 def test_headings_go_down_one_level_at_a_time(pages, name):
     levels = pages[name].headings
     assert levels.count(1) == 1 and levels[0] == 1
-    for before, after in zip(levels, levels[1:]):
+    for before, after in itertools.pairwise(levels):
         assert after <= before + 1
     assert pages[name].language == "en"
 
