@@ -313,8 +313,9 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{escape(line)}</li>" for line in self._protocol())
+        wide = f'<div style="overflow-x:auto">{html_table(*self._cells())}</div>'
         return (
-            f"<div>{html_table(*self._cells())}<details><summary>Protocol</summary>"
+            f"<div>{wide}<details><summary>Protocol</summary>"
             f"<ul>{items}</ul></details></div>"
         )
 
