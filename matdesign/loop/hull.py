@@ -167,7 +167,7 @@ class Hull:
         """
         return np.array(
             [
-                sum(self._count[s] for s in self._inside(frozenset(row)))
+                sum(self._count.get(s, 0) for s in self._inside(frozenset(row)))
                 for row in _rows(crystals)
             ],
             dtype=np.int64,

@@ -113,7 +113,7 @@ class PotentialJob(Job):
                 element_volumes=self.volumes,
             )
             if reason == "not converged":
-                reason = f"not converged in {self.steps} steps"
+                reason = f"not converged: {self.steps} steps"
             if reason == "time limit" and self.time_limit is not None:
                 reason = f"time limit {self.time_limit:g} s"
             outcomes.append(
@@ -187,7 +187,7 @@ class ASEJob(Job):
         if not np.isfinite(energy) or not np.isfinite(end.lattice).all():
             reason = "energy is not a number"
         elif not converged:
-            reason = f"not converged in {self.steps} steps"
+            reason = f"not converged: {self.steps} steps"
         else:
             ratio = float(atoms.get_volume() / volume)
             reason = self.guards.check(_structure(end), volume_ratio=ratio)

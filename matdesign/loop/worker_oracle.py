@@ -219,7 +219,7 @@ def unfit(crystals: Crystals) -> list[str]:
     apart = min_distance(crystals[sound], include_self=True).tolist() if sound else []
     for i, distance in zip(sound, apart, strict=True):
         if not distance >= SHORTEST:
-            reasons[i] = f"atoms {distance:.2f} angstrom apart"
+            reasons[i] = f"atoms too close: {distance:.2f} angstrom"
     return reasons
 
 

@@ -195,7 +195,7 @@ def test_bad_candidates_do_not_stop_it(tmp_path):
     assert turn.failed == {"no reference energy for He": 1}
     reasons = [p.reason for p in loop.store.proposals(0)]
     for k, words in enumerate(
-        ["angstrom apart", "collapsed", "empty", "not numbers", "not numbers"]
+        ["too close", "collapsed", "empty", "not numbers", "not numbers"]
     ):
         assert words in reasons[k]
     assert len(list(loop)) == PATIENCE

@@ -124,6 +124,11 @@ def test_elemental_phase_below_the_reference_counts():
     assert hull.formation_energy(["Ti"], [-7.8]) == pytest.approx([0.0])
 
 
+def test_elemental_phases_are_not_counted_as_compounds():
+    hull = Hull({"Ti": -7.8, "O": -4.9}, [("Ti", -7.9), ("TiO2", -9.0)])
+    assert hull.competing(["Ti", "TiO2", "O"]).tolist() == [0, 1, 0]
+
+
 def test_lengths_must_fit():
     with pytest.raises(ShapeError, match="2 energies for 1"):
         Hull({"Na": -1.0}).energy_above_hull(["Na"], [1.0, 2.0])

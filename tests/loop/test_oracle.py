@@ -32,7 +32,7 @@ def alloy(numbers, edge=3.9):
 
 
 BAD = {
-    "on top": (cell([29, 29], [[0, 0, 0], [0.001, 0, 0]], 4.0), "angstrom apart"),
+    "on top": (cell([29, 29], [[0, 0, 0], [0.001, 0, 0]], 4.0), "atoms too close"),
     "zero volume": (
         Crystals(torch.tensor([[29]]), torch.zeros(1, 1, 3), torch.ones(1, 3, 3)),
         "collapsed cell",
@@ -51,7 +51,7 @@ BAD = {
             torch.zeros(1, 1, 3),
             torch.diag(torch.tensor([200.0, 0.3, 0.3]))[None],
         ),
-        "angstrom apart",
+        "atoms too close",
     ),
     "no atoms": (cell([0], [[0, 0, 0]], 4.0), "no atoms"),
     "unknown to EMT": (alloy([26, 26, 26, 26]), "Error"),
@@ -181,7 +181,7 @@ def test_guards_refuse_but_keep_the_number(oracle):
 def test_not_converged_is_said(oracle):
     with changed(oracle, steps=1, fmax=1e-6, optimizer="FIRE"):
         results = oracle.evaluate(alloy([29, 29, 29, 13]))
-    assert results.reason == ("not converged in 1 steps",)
+    assert results.reason == ("not converged: 1 steps",)
 
 
 def test_single_point_and_fixed_cell(oracle):
@@ -227,7 +227,7 @@ def test_results_table(oracle):
     assert isinstance(part, Results) and len(part) == 1
     assert part.structures.ids == ("a",) and part.reason == ("",)
     text = repr(results)
-    assert "failed: 1 atoms angstrom apart" in text and "only elements compete" in text
+    assert "failed: 1 atoms too close" in text and "only elements compete" in text
 
 
 def test_a_factory_is_called_once_per_process(tmp_path):
