@@ -188,3 +188,11 @@ def test_errors_say_what_to_do(salt, call, error, message):
 def test_nan_is_refused_before_it_reaches_a_page():
     with pytest.raises(ValueError, match="JSON compliant"):
         pages.to_json({"x": float(torch.tensor(float("nan")))})
+
+
+def test_a_missing_library_is_named_with_its_remedy(monkeypatch):
+    pages.ngl_script.cache_clear()
+    monkeypatch.setattr(pages.metadata, "files", lambda name: [])
+    with pytest.raises(DataError, match=r"install nglview==4\.0"):
+        pages.ngl_script()
+    pages.ngl_script.cache_clear()
