@@ -292,11 +292,13 @@ class Crystals:
 
         return read(path)
 
-    def write(self, path: str | Path) -> list[Path]:
-        """Write CIF, POSCAR or parquet by the name's ending; see `files.write`."""
+    def write(
+        self, path: str | Path, format: str | None = None, *, symmetrize: bool = False
+    ) -> list[Path]:
+        """Write CIF, POSCAR, XYZ or parquet; return the files. See `files.write`."""
         from matdesign.crystals.files import write
 
-        return write(self, path)
+        return write(self, path, format, symmetrize=symmetrize)
 
     # ---- whole-batch operations ------------------------------------------------------
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["from_ase", "read", "read_parquet", "to_ase", "write", "write_parquet"]
 
-MAX_BYTES = 50_000_000
+MAX_BYTES = 20_000_000
 """Largest text file that `read` opens; 1,000 atoms in P1 take about 100 kB."""
 
 FORMATS = {

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
@@ -226,6 +228,12 @@ def cif(
 
 
 GOOD = cif(["Fe1 Fe 0 0 0"])
+SYMMETRIC = GOOD.replace(
+    "loop_\n _atom",
+    "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'\n'-x, -y, -z'\n'x+1/2, y+1/2, "
+    "z+1/2'\n"
+    "loop_\n _atom",
+)
 PARTIAL = GOOD.replace("_fract_z\n", "_fract_z\n _atom_site_occupancy\n").replace(
     "Fe 0 0 0", "Fe 0 0 0 0.5"
 )
@@ -321,6 +329,36 @@ def test_good_versions_of_the_bad_files_pass(tmp_path: Path) -> None:
     for name, text in (("a.cif", GOOD), ("b.vasp", POSCAR), ("c.xyz", XYZ)):
         (tmp_path / name).write_text(text)
         assert set(read(tmp_path / name).formulas) == {"Fe"}
+
+
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    kind=st.sampled_from(["cif", "symmetric.cif", "vasp", "xyz"]),
+    at=st.floats(0, 1),
+    length=st.integers(0, 80),
+    text=st.text(alphabet="0123456789.-+eE'\";_#\n abcdFexyz()?nan", max_size=12),
+)
+def test_damaged_text_never_gives_another_error(
+    tmp_path: Path, kind: str, at: float, length: int, text: str
+) -> None:
+    """Cut out and overwrite anything: a batch or a DataError, nothing else."""
+    whole = {
+        "cif": GOOD,
+        "symmetric.cif": SYMMETRIC,
+        "vasp": POSCAR,
+        "xyz": XYZ,
+    }[kind]
+    start = int(at * len(whole))
+    path = tmp_path / f"damaged.{kind}"
+    path.write_text(whole[:start] + text + whole[start + length :])
+    try:
+        assert len(read(path)) >= 1
+    except DataError as error:
+        assert "damaged" in str(error)
 
 
 def test_limits_can_be_raised(tmp_path: Path) -> None:
