@@ -11,6 +11,7 @@ CPU core.
 
 import argparse
 import json
+import os
 import platform
 import shlex
 import sys
@@ -44,6 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sampling-steps", type=int, default=100)
     parser.add_argument("--corrector", type=float, default=0.2)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--sharpness", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--above-hull", type=float, help="keep crystals below, eV/atom")
     parser.add_argument("--threads", type=int, default=1)
@@ -57,6 +59,14 @@ def select(crystals: Crystals, above_hull: float | None) -> Crystals:
     if above_hull is None:
         return crystals
     return crystals[crystals.properties["energy_above_hull"] <= above_hull]
+
+
+def processor() -> str:
+    """Return the name of the processor and how many cores the machine has."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    names = [x.split(":")[1].strip() for x in text.splitlines() if "model name" in x]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def main() -> None:
@@ -74,6 +84,7 @@ def main() -> None:
         steps=args.sampling_steps,
         corrector=args.corrector,
         temperature=args.temperature,
+        sharpness=args.sharpness,
     )
     print(model, flush=True)
     checkpoint = ROOT / "build" / "train" / f"{name}.safetensors"
@@ -118,7 +129,7 @@ def main() -> None:
         **{k: v for k, v in run.facts().items() if k != "data"},
         "data_sha256": run.data,
         "started": started,
-        "hardware": f"{platform.machine()}, {platform.processor() or 'CPU'}",
+        "hardware": processor(),
         "torch": torch.__version__,
         "command": shlex.join(["python", "scripts/train.py", *sys.argv[1:]]),
     }

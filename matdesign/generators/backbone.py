@@ -63,14 +63,14 @@ class Layer(nn.Module):
         self.norm_1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm_2 = nn.LayerNorm(width, elementwise_affine=False)
         self.query_key_value = nn.Linear(width, 3 * width)
-        self.pair_value = nn.Parameter(
-            torch.empty(heads, pair_width, width // heads)
-        )
+        self.pair_value = nn.Parameter(torch.empty(heads, pair_width, width // heads))
         self.merge = nn.Linear(width, width)
         self.widen = nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, pair: Tensor, bias: Tensor, modulation: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, pair: Tensor, bias: Tensor, modulation: Tensor
+    ) -> Tensor:
         """Return updated tokens.
 
         Args:
@@ -81,9 +81,13 @@ class Layer(nn.Module):
             modulation: shift, scale, gate, twice, shape (crystals, 6, width).
         """
         b, n, width = x.shape
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation[:, :, None].unbind(1)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation[
+            :, :, None
+        ].unbind(1)
         y = torch.addcmul(shift_1, self.norm_1(x), 1 + scale_1)
-        qkv = self.query_key_value(y).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        qkv = (
+            self.query_key_value(y).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        )
         q, k, v = qkv.unbind(0)  # (b, heads, n, size)
         logits = torch.matmul(q / math.sqrt(q.shape[-1]), k.transpose(2, 3)) + bias
         weight = logits.softmax(-1)  # (b, heads, n, n)
@@ -217,7 +221,9 @@ class PairTransformer(nn.Module):
         both = self.near(sites)[:, :, None] + self.far(sites)[:, None] + pair
         push = self.direction(nn.functional.silu(both)) * sine  # (b, i, j, 3 k)
         push = (push * mask[:, None, :, None]).sum(2).unflatten(-1, (3, -1)).sum(-1)
-        moved = push / n_atoms.clamp(min=1).sqrt()[:, None, None] + self.site_head(sites)
+        moved = push / n_atoms.clamp(min=1).sqrt()[:, None, None] + self.site_head(
+            sites
+        )
         moved = moved * mask.unsqueeze(-1)
         drift = moved.sum(1, keepdim=True) / n_atoms.clamp(min=1)[:, None, None]
         moved = (moved - drift) * mask.unsqueeze(-1)

@@ -294,8 +294,12 @@ class Generator(nn.Module, abc.ABC):
                 f"  data      {sum(counts):,} crystals of {present[0]}-{present[-1]} atoms"
             )
         lines += [f"  {name:<9} {text}" for name, text in self.describe().items()]
-        lines.append(f"  holds     {', '.join(sorted(self.symmetries)) or 'no symmetry'}")
-        shown = {k: v for k, v in self.record.items() if isinstance(v, str | int | float)}
+        lines.append(
+            f"  holds     {', '.join(sorted(self.symmetries)) or 'no symmetry'}"
+        )
+        shown = {
+            k: v for k, v in self.record.items() if isinstance(v, str | int | float)
+        }
         trained = ", ".join(f"{k} {v}" for k, v in list(shown.items())[:6])
         lines.append(f"  training  {trained or 'not trained yet'}")
         return "\n".join(lines)

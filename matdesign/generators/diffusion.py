@@ -46,7 +46,10 @@ class Diffusion(Generator):
         settled: time below which all elements are decided.
         steps: default number of sampling steps.
         corrector: size of the Langevin step after each predictor step; 0 for none.
-        temperature: below 1, elements are drawn nearer to the most probable one.
+        temperature: below 1, elements are drawn nearer to the most probable one; 1 draws
+            from the model's own distribution.
+        sharpness: above 1, coordinates follow the score farther in each step and end
+            nearer to the modes; 1 draws from the model's own distribution.
 
     Source:
         DiffCSP, Jiao et al., arXiv 2309.04475, and MatterGen, Zeni et al., arXiv
@@ -79,11 +82,13 @@ class Diffusion(Generator):
         steps: int = 100,
         corrector: float = 0.2,
         temperature: float = 1.0,
+        sharpness: float = 1.0,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(config, size_histogram)
         self.default_steps = steps
         self.corrector, self.temperature = corrector, temperature
+        self.sharpness = sharpness
         self.frac_noise = WrappedNoise()
         self.lattice_noise = GaussianNoise()
         self.species_noise = AbsorbingNoise(settled)
@@ -120,7 +125,8 @@ class Diffusion(Generator):
             "code_high": standard.quantile(0.999, dim=0) + 0.1,
         }
         rounded: dict[str, Any] = {
-            name: [round(x, 6) for x in value.tolist()] for name, value in scales.items()
+            name: [round(x, 6) for x in value.tolist()]
+            for name, value in scales.items()
         }
         model = cls(
             elements=train.species.unique()[int((train.species == 0).any()) :].tolist(),
@@ -140,7 +146,9 @@ class Diffusion(Generator):
         """Return the lattice, rows in angstrom, of a standardised code."""
         return from_code(code * self.code_std + self.code_mean, n_atoms)
 
-    def predict(self, species: Tensor, frac: Tensor, code: Tensor, t: Tensor) -> Prediction:
+    def predict(
+        self, species: Tensor, frac: Tensor, code: Tensor, t: Tensor
+    ) -> Prediction:
         """Return the network's outputs for a noisy batch at times t."""
         self.evaluations += len(species)
         lattice = self.decode(code, (species > 0).sum(1))
@@ -171,7 +179,9 @@ class Diffusion(Generator):
         hidden = species == MASK
         log_p = output.species.log_softmax(-1)
         surprise = -log_p.gather(-1, crystals.species.unsqueeze(-1)).squeeze(-1)
-        surprise = surprise.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
+        surprise = surprise.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(
+            min=1
+        )
         terms = {
             "frac": wrong.sum() / (free > 0).sum().clamp(min=1),
             "lattice": (output.lattice - v).square().mean(),
@@ -222,7 +232,7 @@ class Diffusion(Generator):
                     mask,
                 ),
             )
-            frac = self.frac_noise.back(frac, output.frac, t, s, rng)
+            frac = self.frac_noise.back(frac, output.frac, t, s, rng, self.sharpness)
             code = self.lattice_noise.back(code, clean, t, s, rng)
             species = self.species_noise.back(species, soft, t, s, rng)
             if self.corrector and step + 1 < steps:
@@ -232,7 +242,9 @@ class Diffusion(Generator):
         frac = self.frac_noise.preview(frac, output.frac, times[-1].expand(n))
         soft = self._belief(species, output.species)
         lattice = self.decode(self._clamp(code), size)
-        yield State(0.0, steps, SoftCrystals(soft, frac * mask[..., None], lattice, mask))
+        yield State(
+            0.0, steps, SoftCrystals(soft, frac * mask[..., None], lattice, mask)
+        )
 
     def _clamp(self, code: Tensor) -> Tensor:
         """Keep a lattice code within the quantiles of the training set."""
@@ -257,4 +269,3 @@ class Diffusion(Generator):
             "sampling": f"{self.default_steps} steps, predictor"
             + (" and corrector" if self.corrector else ""),
         }
-

@@ -81,7 +81,7 @@ class SpeciesEmbedding(nn.Module):
 
     def forward(self, species: Tensor) -> Tensor:
         """Return vectors (crystals, sites, width) of species indices (crystals, sites)."""
-        table = self.learned.weight + self.chemistry(self.code)
+        table: Tensor = self.learned.weight + self.chemistry(self.code)
         return table[species]
 
 
@@ -137,7 +137,9 @@ class PairFeatures(nn.Module):
             "centres", torch.linspace(0.0, cutoff, radial), persistent=False
         )
         self.register_buffer(
-            "harmonics", 2 * math.pi * torch.arange(1, frequencies + 1), persistent=False
+            "harmonics",
+            2 * math.pi * torch.arange(1, frequencies + 1),
+            persistent=False,
         )
         self.width = cutoff / (radial - 1)
         self.size = 6 * frequencies + radial

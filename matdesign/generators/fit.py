@@ -152,7 +152,11 @@ def training(
             f"nothing to train on: got {len(train)} crystals, {steps} steps of "
             f"{batch_size}. Give crystals, steps and a batch size."
         )
-    setup: Any = {"accelerator": accelerator, "devices": devices, "precision": precision}
+    setup: Any = {
+        "accelerator": accelerator,
+        "devices": devices,
+        "precision": precision,
+    }
     fabric: Fabric = Fabric(**setup)
     fabric.launch()
     record = Run() if run is None else run
@@ -202,7 +206,9 @@ def training(
                 total += weight * float(loss.total.detach())
                 for name, value in loss.terms.items():
                     terms[name] = terms.get(name, 0.0) + weight * float(value)
-            fabric.clip_gradients(wrapped, tied, max_norm=clip, error_if_nonfinite=False)
+            fabric.clip_gradients(
+                wrapped, tied, max_norm=clip, error_if_nonfinite=False
+            )
             tied.step()
             tied.zero_grad()
             record.steps += 1

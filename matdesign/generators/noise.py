@@ -88,17 +88,31 @@ class WrappedNoise:
         return wrap(frac + column(step, frac) * output)
 
     def back(
-        self, frac: Tensor, output: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+        self,
+        frac: Tensor,
+        output: Tensor,
+        t: Tensor,
+        s: Tensor,
+        rng: torch.Generator,
+        sharpness: float = 1.0,
     ) -> Tensor:
         """Return coordinates at an earlier time s < t (ancestral predictor).
 
         Equation:
-            f_s = f_t + (st^2 - ss^2) score + sqrt(ss^2 (st^2 - ss^2)) / st  z
+            f_s = f_t + c (st^2 - ss^2) score + sqrt(ss^2 (st^2 - ss^2)) / st  z
+
+        Args:
+            frac: coordinates at time t, shape (crystals, sites, 3).
+            output: the network's answer, score / sqrt(lambda).
+            t: time now, shape (crystals,).
+            s: earlier time, shape (crystals,).
+            rng: source of randomness.
+            sharpness: c; 1 is exact, more draws nearer to the modes.
         """
         now, then = self.sigma(t), self.sigma(s)
         gain = now.square() - then.square()
         noise = then * gain.sqrt() / now
-        drift = column(gain * self.scale(t), frac) * output
+        drift = column(sharpness * gain * self.scale(t), frac) * output
         return wrap(frac + drift + column(noise, frac) * normal(frac, rng))
 
     def correct(
@@ -194,7 +208,12 @@ class AbsorbingNoise:
         return species.masked_fill(hide, MASK)
 
     def back(
-        self, species: Tensor, belief: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+        self,
+        species: Tensor,
+        belief: Tensor,
+        t: Tensor,
+        s: Tensor,
+        rng: torch.Generator,
     ) -> Tensor:
         """Return species at an earlier time s < t.
 

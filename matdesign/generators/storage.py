@@ -31,7 +31,10 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def write(
-    folder: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any], stem: str = ""
+    folder: str | Path,
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+    stem: str = "",
 ) -> Path:
     """Write tensors and facts into a folder, each file atomically.
 
@@ -59,7 +62,9 @@ def write(
     return where
 
 
-def read(folder: str | Path, stem: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(
+    folder: str | Path, stem: str = ""
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and facts that `write` left in a folder.
 
     Raises:
@@ -104,7 +109,9 @@ def read(folder: str | Path, stem: str = "") -> tuple[dict[str, Tensor], dict[st
         ) from wrong
 
 
-def write_checkpoint(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def write_checkpoint(
+    path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]
+) -> None:
     """Write tensors with facts in the file's own JSON header, in one atomic file."""
     from safetensors.torch import save
 
