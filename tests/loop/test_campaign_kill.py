@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from alloys import fingerprint
@@ -92,6 +94,7 @@ def recorded(folder):
     return found
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
