@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 COLUMNS = (
     "above hull (eV/atom)",
     "formation energy (eV/atom)",
-    "energy (eV/atom)",
     "competing phases",
     "constraints met",
     "met after relaxing",
     "shortest distance (Å)",
     "unique",
     "novel",
-    "seconds",
 )
 """Columns after number, formula and space group, in order; empty ones are left out."""
+
+ON_CARDS = {"energy (eV/atom)": "{:.3f} eV/atom", "seconds": "relaxed in {:.1f} s"}
+"""What only the card of a crystal says, and how."""
 
 
 def document(
@@ -253,6 +254,9 @@ def _card(row: "Row", drawn: bool) -> str:
     if isinstance(above, float):
         side = "below" if above < -5e-4 else "above"
         lines.append(f"{abs(above):.3f} eV/atom {side} the hull")
+    for column, words in ON_CARDS.items():
+        if row.values.get(column) is not None:
+            lines.append(words.format(row.values[column]))
     text = " · ".join(lines)
     why = f'<p class="md-why">{escape(row.reason)}</p>' if row.reason else ""
     shown = ""
