@@ -94,7 +94,6 @@ def main() -> None:
     run = design.Run()
     window = 100
     sums: dict[str, float] = {}
-    started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     for step in design.training(
         model,
         train,
@@ -128,7 +127,7 @@ def main() -> None:
         "data": args.data,
         **{k: v for k, v in run.facts().items() if k != "data"},
         "data_sha256": run.data,
-        "started": started,
+        "saved": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": processor(),
         "torch": torch.__version__,
         "command": shlex.join(["python", "scripts/train.py", *sys.argv[1:]]),

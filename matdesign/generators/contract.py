@@ -6,6 +6,7 @@ import abc
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
@@ -212,11 +213,12 @@ class Generator(nn.Module, abc.ABC):
         sizes = self.sizes(n, n_atoms, rng)
         order = torch.argsort(sizes, stable=True)
         parts = []
-        for chunk in order.split(batch_size) if n else ():
-            states = self.trajectory(
-                len(chunk), seed=rng, steps=steps, n_atoms=sizes[chunk]
-            )
-            parts.append(deque(states, maxlen=1)[0].preview)
+        with _one_thread(n <= 64 and self.device.type == "cpu"):
+            for chunk in order.split(batch_size) if n else ():
+                states = self.trajectory(
+                    len(chunk), seed=rng, steps=steps, n_atoms=sizes[chunk]
+                )
+                parts.append(deque(states, maxlen=1)[0].preview)
         made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
         return made.replace(info=self._provenance(first, steps, start, before))
 
@@ -307,6 +309,24 @@ class Generator(nn.Module, abc.ABC):
     def describe(self) -> dict[str, str]:
         """Return further lines for `repr`: a short label and what to say."""
         return {}
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Let torch use one thread for a while.
+
+    For a few crystals handing out the work costs more than it saves, and on a machine
+    that is busy with other things threads that wait for each other cost very much more.
+    """
+    before = torch.get_num_threads()
+    if not wanted or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _nothing() -> Crystals:

@@ -285,6 +285,19 @@ def test_lattices_stay_within_the_training_range(learned, eight):
     ).all()
 
 
+def test_sampling_leaves_the_number_of_threads_alone(learned):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        two = learned[0].sample(2, seed=0, steps=2)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        one = learned[0].sample(2, seed=0, steps=2)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one.frac, two.frac)
+
+
 def test_a_guide_takes_over(learned):
     model, _ = learned
 
