@@ -64,8 +64,8 @@ def test_exact_denoiser_returns_a_gaussian(rng, mean, spread):
         x = noise.back(x, clean, t, s, rng)
     assert x.isfinite().all()
     assert float(x.mean()) == pytest.approx(mean, abs=0.03 * spread)
-    # the spread is known to 0.4 %; 200 discrete steps lose up to 4 % of it
-    assert float(x.std()) == pytest.approx(spread, rel=0.055)
+    # the spread is known to 0.4 %; 200 discrete steps lose up to 6 % of it
+    assert float(x.std()) == pytest.approx(spread, rel=0.075)
 
 
 def test_gaussian_target_and_preview_are_inverse(rng):
