@@ -170,6 +170,11 @@ def write_card(card: dict[str, Any], folder: Path) -> None:
                 f"{100 * one['high']:.1f} % | |"
             )
     for name, one in card["evaluation"]["metrics"].items():
+        if name in ("novelty", "valid, unique and novel"):
+            lines.append(
+                f"| {name} | {100 * one['value']:.1f} % | {100 * one['low']:.1f} to "
+                f"{100 * one['high']:.1f} % | |"
+            )
         if "count" not in one or one["count"] is None:
             lines.append(
                 f"| {name} | {one['value']:.3g} {one.get('unit', '')} | "
@@ -187,10 +192,13 @@ def write_card(card: dict[str, Any], folder: Path) -> None:
         f"`{training.get('data', '')}` (checksum {training.get('data_sha256', '')[:16]}), "
         f"{training.get('steps', 0):,} steps of {training.get('batch_size', 0)} in "
         f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '')}, "
-        f"seed {training.get('seed')}: `{training.get('command', '')}`",
+        f"seed {training.get('seed')}: `{training.get('command', '')}`. Loss at the end "
+        f"{training.get('loss')} in training, {training.get('val_loss')} in validation: "
+        "where the second is much higher, the model has begun to learn its training set "
+        "by heart; novelty above says how far that goes.",
         "",
         f"**Sampling.** {drawn['steps']} steps, {drawn['seconds']:.0f} s for "
-        f"{card['samples']:,} crystals with {drawn['threads']} threads on a machine shared "
+        f"{card['samples']:,} crystals on {drawn['threads']} thread(s) of a machine shared "
         f"with other work: {card['hardware']}.",
         "",
         f"**Relaxation.** {card['oracle']}.",

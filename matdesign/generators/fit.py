@@ -290,11 +290,10 @@ def _mean(window: list[Step]) -> Step:
 
 def _device_name(fabric: Fabric) -> str:
     device = fabric.device
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    name = f"{threads} thread{'s' if threads > 1 else ''}"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     many = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
     return f"{device.type} ({name}{many})"
 
