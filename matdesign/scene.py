@@ -195,37 +195,47 @@ def cell_text(structure: "Structure") -> str:
     return f"{lengths}, angles " + ", ".join(f"{x:.1f}°" for x in angles)
 
 
-def shapes(frame: dict[str, Any], species: list[dict[str, Any]]) -> list[Any]:
-    """Return a frame as spheres and cylinders, in the lists that nglview takes."""
-    at = [frame["xyz"][n : n + 3] for n in range(0, len(frame["xyz"]), 3)]
+def shapes(
+    frame: dict[str, Any], species: list[dict[str, Any]], *, extent: float = 0.0
+) -> list[Any]:
+    """Return a frame as spheres and cylinders, in the lists that nglview takes.
+
+    Args:
+        frame: what `frame` gave.
+        species: what `species_table` gave.
+        extent: half width (angstrom) of what a viewer shall fit; two specks mark it, so
+            that a player fits its widest frame whichever it shows first.
+
+    Returns:
+        Shapes around the middle of the cell.
+    """
+    cell = np.array(frame["cell"]).reshape(3, 3)
+    middle = cell.sum(0) / 2
+    at = (np.array(frame["xyz"]).reshape(-1, 3) - middle).round(3).tolist()
     kinds = [species[k] for k in frame["kind"]]
-    made: list[Any] = [
-        (
-            "sphere",
-            p,
-            _rgb(kind["color"]),
-            kind["radius"],
-            f"{kind['symbol']}, site {site}",
-        )
-        for p, kind, site in zip(at, kinds, frame["site"], strict=True)
-    ]
+    made: list[Any] = []
+    for p, kind, site in zip(at, kinds, frame["site"], strict=True):
+        name = f"{kind['symbol']}, site {site}"
+        made.append(("sphere", p, _rgb(kind["color"]), kind["radius"], name))
     for i, j in zip(frame["bonds"][::2], frame["bonds"][1::2], strict=True):
         half = [(x + y) / 2 for x, y in zip(at[i], at[j], strict=True)]
         for end in (i, j):
             made.append(("cylinder", at[end], half, _rgb(kinds[end]["color"]), 0.09))
-    a, b, c = (frame["cell"][n : n + 3] for n in (0, 3, 6))
-    corner = [
-        [x * a[i] + y * b[i] + z * c[i] for i in range(3)]
-        for z in (0, 1)
-        for y in (0, 1)
-        for x in (0, 1)
-    ]
-    for p in range(8):
-        for bit in (1, 2, 4):
-            if not p & bit:
-                ends = corner[p], corner[p | bit]
-                made.append(("cylinder", *ends, [0.35, 0.35, 0.4], 0.035))
+    corner = np.array(list(itertools.product((0, 1), repeat=3))) @ cell - middle
+    corner = corner.round(3).tolist()
+    for p, q in itertools.combinations(range(8), 2):
+        if (p ^ q).bit_count() == 1:
+            made.append(("cylinder", corner[p], corner[q], [0.35, 0.35, 0.4], 0.035))
+    for side in (-extent, extent) if extent else ():
+        made.append(("sphere", [side / 3**0.5] * 3, [1, 1, 1], 1e-4, ""))
     return made
+
+
+def reach(frame: dict[str, Any]) -> float:
+    """Return the distance (angstrom) of the farthest atom from the cell's middle."""
+    middle = np.array(frame["cell"]).reshape(3, 3).sum(0) / 2
+    away = np.array(frame["xyz"]).reshape(-1, 3) - middle
+    return float(np.linalg.norm(away, axis=1).max())
 
 
 def label(one: "Structure", n: int, total: int) -> str:

@@ -79,7 +79,7 @@ def picture(
     at, edge = place(xyz), place(corners)
     parts: list[tuple[float, str]] = []
     for p, q in itertools.combinations(range(8), 2):
-        if bin(p ^ q).count("1") == 1:
+        if (p ^ q).bit_count() == 1:
             depth = (edge[p, 2] + edge[q, 2]) / 2 - 1e3 * scale
             parts.append((depth, _line(edge[p], edge[q], "#595966", 1.4)))
     kinds, flat = drawn["kind"], drawn["bonds"]

@@ -261,6 +261,7 @@ class LiveViewer:
 
         self.data = data
         self.started = False
+        self.extent = max(scene.reach(frame) for frame in data["frames"])
         self.widget = nglview.NGLWidget(
             height=f"{data['options'].get('height', 340)}px"
         )
@@ -270,7 +271,7 @@ class LiveViewer:
     def draw(self, frame: dict[str, Any]) -> None:
         """Show a frame: add the new shape first, then drop the old, so nothing flickers."""
         call = self.widget._remote_call
-        shapes = scene.shapes(frame, self.data["species"])
+        shapes = scene.shapes(frame, self.data["species"], extent=self.extent)
         # A redraw is sent once; only the first picture is kept for a page that reloads.
         call(
             "addShape",

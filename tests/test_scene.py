@@ -201,3 +201,13 @@ def test_numbers_that_cannot_be_drawn_are_refused():
         scene.frame(broken, KINDS)
     with pytest.raises(DataError, match=r"at most 20000\. Use a smaller supercell"):
         scene.frame(diamond() * 15, {"C": 0}, with_bonds=False)
+
+
+def test_specks_mark_what_a_player_must_fit():
+    wide = scene.frame(perovskite(6.0), KINDS)
+    small = scene.frame(perovskite(3.9), KINDS)
+    assert scene.reach(wide) == pytest.approx(6.0 * 3**0.5 / 2)
+    species = scene.species_table(list(KINDS))
+    specks = scene.shapes(small, species, extent=scene.reach(wide))[-2:]
+    assert [one[1] for one in specks] == [pytest.approx([x] * 3) for x in (-3.0, 3.0)]
+    assert len(scene.shapes(small, species)) == 21 + 2 * 36 + 12

@@ -47,7 +47,13 @@
 
   /* ---- one frame as NGL shapes -------------------------------------------------------- */
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16) / 255);
-  const point = (frame, i) => frame.xyz.slice(3 * i, 3 * i + 3);
+  /* Every frame is drawn around the middle of its own cell, so that cells grow in place. */
+  const centre = (c) => [0, 1, 2].map((x) => (c[x] + c[3 + x] + c[6 + x]) / 2);
+  const point = (frame, i) => {
+    const mid = centre(frame.cell);
+    return [0, 1, 2].map((x) => frame.xyz[3 * i + x] - mid[x]);
+  };
+  const reach = (frame) => Math.max(...frame.kind.map((_, i) => Math.hypot(...point(frame, i))));
   const middle = (p, q) => p.map((x, i) => (x + q[i]) / 2);
 
   function drawFrame(NGL, scene, frame, lettered) {
@@ -66,8 +72,8 @@
         shape.addCylinder(point(frame, end), half, colors[frame.kind[end]], 0.09, `${kind.symbol} bond`);
       }
     }
-    const c = frame.cell;
-    const corner = (n) => [0, 1, 2].map((x) => (n & 1) * c[x] + ((n >> 1) & 1) * c[3 + x] + (n >> 2) * c[6 + x]);
+    const c = frame.cell, mid = centre(c);
+    const corner = (n) => [0, 1, 2].map((x) => (n & 1) * c[x] + ((n >> 1) & 1) * c[3 + x] + (n >> 2) * c[6 + x] - mid[x]);
     for (let p = 0; p < 8; p++) {
       for (const bit of [1, 2, 4]) {
         if (!(p & bit)) shape.addCylinder(corner(p), corner(p | bit), [0.35, 0.35, 0.4], 0.035, "cell edge");
@@ -155,9 +161,9 @@
       if (this.stage) this.draw();
     }
 
-    draw() {
+    draw(n = this.frame) {
       const old = this.component;
-      const shape = drawFrame(this.NGL, this.scene, this.scene.frames[this.frame], this.lettered);
+      const shape = drawFrame(this.NGL, this.scene, this.scene.frames[n], this.lettered);
       this.component = this.stage.addComponentFromObject(shape);
       this.component.addRepresentation("buffer");
       if (old) this.stage.removeComponent(old);
@@ -171,13 +177,22 @@
       this.stage.viewerControls.rotate(q);
     }
 
-    /* The first view: fitted, seen from the same side as the still picture. */
+    /* Fit the widest frame, so that none leaves the picture. */
+    fit() {
+      const frames = this.scene.frames;
+      const reaches = frames.map(reach);
+      this.draw(reaches.indexOf(Math.max(...reaches)));
+      this.component.autoView();
+      this.plain = this.stage.viewerControls.getOrientation().clone();
+      if (frames.length > 1) this.draw();
+      this.reset();
+    }
+
+    /* The first view: seen from the same side as the still picture. */
     reset() {
       const controls = this.stage.viewerControls;
-      this.plain ||= controls.getOrientation().clone();
       controls.orient(this.plain);
       controls.rotate(new this.NGL.Quaternion(...this.options.orientation));
-      this.component.autoView();
     }
 
     async mount() {
@@ -198,10 +213,7 @@
       stage.mouseControls.add("scroll-ctrl", NGL.MouseActions.zoomScroll);
       this.watcher = new ResizeObserver(() => stage.handleResize());
       this.watcher.observe(host);
-      this.draw();
-      this.component.autoView();
-      this.plain = undefined;
-      this.reset();
+      this.fit();
       this.addTools(host);
       this.figure.dataset.ready = "1";
       delete this.figure.dataset.error;
@@ -215,6 +227,7 @@
         const found = hit && (hit.sphere || hit.cylinder);
         tip.textContent = (found && found.name) || "";
       });
+      host.addEventListener("mouseleave", () => { tip.textContent = ""; });
       const letters = button("Aa", "element symbols on the atoms", () => {
         this.lettered = !this.lettered;
         letters.setAttribute("aria-pressed", this.lettered);

@@ -26,7 +26,20 @@ class Browser:
     errors: list[str] = field(default_factory=list)
 
     def pixels(self, selector: str, nth: int = 0) -> Any:
-        """Return what is seen at a selector as an array (height, width, 3)."""
+        """Return what is seen at a selector once it stands still, (height, width, 3).
+
+        A viewer first draws coarsely and smooths its edges when nothing moves.
+        """
+        before = self._shot(selector, nth)
+        for _ in range(20):
+            self.page.wait_for_timeout(150)
+            after = self._shot(selector, nth)
+            if before.shape == after.shape and abs(before - after).max() < 10:
+                return after
+            before = after
+        return before
+
+    def _shot(self, selector: str, nth: int) -> Any:
         import io
 
         import numpy as np
@@ -67,7 +80,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(chromium: Any) -> Iterator[Browser]:
-    page = chromium.new_page(viewport={"width": 900, "height": 1000})
+    page = chromium.new_page(viewport={"width": 560, "height": 800})
     seen = Browser(page)
 
     def gate(route: Any) -> None:

@@ -1,0 +1,90 @@
+"""The built book in a browser, from disk: viewers draw, sliders move, nothing from outside."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not (HTML / "index.html").exists()
+        and not os.environ.get("MATDESIGN_REQUIRE_BOOK"),
+        reason="the book is not built here; run python scripts/build_book.py",
+    ),
+]
+
+READY = "f => f.dataset.ready === '1' || f.dataset.error"
+
+
+def contents() -> list[str]:
+    table = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    chapters = [one["file"] for part in table["parts"] for one in part["chapters"]]
+    return [table["root"], *chapters]
+
+
+def seen(browser, figure) -> np.ndarray:
+    """What a viewer shows, as pixels."""
+    import io
+
+    from PIL import Image
+
+    shot = figure.locator("canvas").screenshot()
+    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("name", contents())
+def test_a_page_is_alive_and_loads_nothing_from_outside(browser, name):
+    page = browser.page
+    page.set_default_timeout(240_000)
+    page.goto((HTML / f"{name}.html").as_uri(), wait_until="domcontentloaded")
+    for figure in page.locator(".crystal-view").all():
+        figure.scroll_into_view_if_needed()
+        page.wait_for_function(READY, arg=figure.element_handle())
+        assert figure.get_attribute("data-error") is None
+        page.wait_for_timeout(400)
+        first = seen(browser, figure)
+        assert 0.02 < (first.min(-1) < 250).mean() < 0.95, "blank viewer"
+        slider = figure.locator('input[type="range"]').first
+        if slider.count():
+            end = slider.get_attribute("max")
+            slider.evaluate(
+                "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", end
+            )
+            page.wait_for_timeout(400)
+            changed = (np.abs(seen(browser, figure) - first).sum(-1) > 60).mean()
+            assert changed > 0.002, "the slider moved, the atoms did not"
+    for box in page.locator(".md-explore").all():
+        shown = box.locator(".md-shown img")
+        first = shown.get_attribute("src")
+        slider = box.locator('input[type="range"]').first
+        slider.evaluate(
+            "s => { s.value = s.value === s.min ? s.max : s.min;"
+            " s.dispatchEvent(new Event('input')); }"
+        )
+        assert shown.count() == 1
+        assert shown.get_attribute("src") != first
+    browser.clean()
+
+
+@pytest.mark.parametrize("name", contents())
+def test_a_page_fits_a_phone(browser, name):
+    browser.page.set_viewport_size({"width": 390, "height": 800})
+    address = (HTML / f"{name}.html").as_uri()
+    browser.page.goto(address, wait_until="domcontentloaded")
+    width = browser.page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390
+
+
+def test_formulas_are_set(browser):
+    address = (HTML / "book/crystals-as-data.html").as_uri()
+    browser.page.goto(address, wait_until="domcontentloaded")
+    browser.page.wait_for_selector("mjx-container", timeout=120_000)
+    browser.clean()
