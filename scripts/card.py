@@ -247,6 +247,7 @@ def main() -> None:
         "hardware": hardware(),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "command": shlex.join(["python", "scripts/card.py", *sys.argv[1:]]),
+        "licence": "MIT",
         "units": {"energy_above_hull": "eV/atom", "seconds": "s"},
     }
     write_card(card, folder)
