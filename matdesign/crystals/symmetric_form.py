@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements, sites
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.checks import MIN_VOLUME
+from matdesign.crystals.geometry import min_distance, shortest_vector
 from matdesign.crystals.lattice_code import family, free_entries
 from matdesign.crystals.sites import Array, Site, operations
 from matdesign.errors import DataError, ShapeError
@@ -203,8 +206,53 @@ def from_symmetric(form: SymmetricForm, *, primitive: bool = False) -> Structure
     return standardize(made, symprec=1e-3)
 
 
+def find_symmetry(
+    cell: Array, frac: Array, species: list[int], symprec: float
+) -> Any | None:
+    """Return moyopy's dataset of a crystal in the standard setting, or None.
+
+    None where it finds nothing, for whatever reason: a generated crystal may be
+    anything, and one that cannot be analysed is an answer, not an error.
+    """
+    import moyopy
+
+    if not is_cell(cell, frac, symprec):
+        return None
+    with _quiet_moyo():
+        try:
+            return moyopy.MoyoDataset(
+                moyopy.Cell(cell.tolist(), frac.tolist(), species),
+                symprec=symprec,
+                setting=moyopy.Setting.standard(),
+            )
+        except Exception:
+            return None
+        except BaseException as error:
+            # a panic inside moyo is no Exception; anything else is not ours to stop
+            if type(error).__name__ != "PanicException":
+                raise
+            return None
+
+
+def is_cell(cell: Array, frac: Array, symprec: float) -> bool:
+    """Return whether symmetry can be looked for: a finite crystal well above symprec.
+
+    In a cell as small as the tolerance, or with atoms on top of each other, every atom
+    could be every other one, and the search would not end.
+    """
+    rows = torch.from_numpy(np.array(cell, dtype=float))[None]
+    if not (np.isfinite(frac).all() and bool(rows.isfinite().all())):
+        return False
+    volume = abs(float(torch.linalg.det(rows)))
+    if volume < MIN_VOLUME or float(shortest_vector(rows)) < 5 * symprec:
+        return False
+    points = torch.from_numpy(np.array(frac, dtype=float))[None]
+    all_there = torch.ones(1, len(frac), dtype=torch.long)
+    return float(min_distance(Crystals(all_there, points, rows))) > 2 * symprec
+
+
 @contextmanager
-def quiet_moyo() -> Iterator[None]:
+def _quiet_moyo() -> Iterator[None]:
     """Hold back moyo's notes on operations of the input cell, unused here."""
     log = logging.getLogger("moyo")
     before = log.level
@@ -219,16 +267,8 @@ def _form(
     cell: Array, frac: Array, species: Array, symprec: float
 ) -> SymmetricForm | None:
     """Return the form found with one tolerance; None where it cannot be rebuilt."""
-    import moyopy
-
-    try:
-        with quiet_moyo():
-            found = moyopy.MoyoDataset(
-                moyopy.Cell(cell.tolist(), frac.tolist(), species.tolist()),
-                symprec=symprec,
-                setting=moyopy.Setting.standard(),
-            )
-    except ValueError:
+    found = find_symmetry(cell, frac, species.tolist(), symprec)
+    if found is None:
         return None
     basis = np.array(found.std_cell.basis)
     points = sites.unit(np.array(found.std_cell.positions))

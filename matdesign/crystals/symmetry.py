@@ -18,8 +18,9 @@ from matdesign.crystals.lattice_code import from_code, project_code, to_code
 from matdesign.crystals.sites import Array, Site, operations
 from matdesign.crystals.symmetric_form import (
     SymmetricForm,
+    find_symmetry,
     from_symmetric,
-    quiet_moyo,
+    is_cell,
     to_symmetric,
 )
 from matdesign.errors import ShapeError
@@ -140,15 +141,12 @@ def project_lattice(lattice: Tensor, spacegroup: Tensor | int) -> Tensor:
 
 def _number(cell: Array, frac: Array, species: list[int], symprec: float) -> int:
     """Return one space group number, or 0."""
-    try:
-        import moyopy
-
-        basis, points = cell.tolist(), frac.tolist()
-        with quiet_moyo():
-            crystal = moyopy.Cell(basis, points, species)
-            return int(moyopy.MoyoDataset(crystal, symprec=symprec).number)
-    except Exception:
-        return _number_by_spglib((cell, frac, species), symprec)
+    if not is_cell(cell, frac, symprec):
+        return 0
+    found = find_symmetry(cell, frac, species, symprec)
+    if found is not None:
+        return int(found.number)
+    return _number_by_spglib((cell, frac, species), symprec)
 
 
 def _number_by_spglib(crystal: Any, symprec: float) -> int:
