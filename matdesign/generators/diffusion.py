@@ -144,7 +144,8 @@ class Diffusion(Generator):
 
     def decode(self, code: Tensor, n_atoms: Tensor) -> Tensor:
         """Return the lattice, rows in angstrom, of a standardised code."""
-        return from_code(code * self.code_std + self.code_mean, n_atoms)
+        with torch.autocast(code.device.type, enabled=False):
+            return from_code(code * self.code_std + self.code_mean, n_atoms)
 
     def predict(
         self, species: Tensor, frac: Tensor, code: Tensor, t: Tensor
@@ -153,9 +154,9 @@ class Diffusion(Generator):
         self.evaluations += len(species)
         lattice = self.decode(code, (species > 0).sum(1))
         output: Prediction = self.network(species, frac, lattice, code, t)
-        return output._replace(
-            species=output.species.masked_fill(~self.allowed, -torch.inf)
-        )
+        # the network may run in half precision; noise and loss never do
+        moved, shape, logits = (one.to(frac.dtype) for one in output)
+        return Prediction(moved, shape, logits.masked_fill(~self.allowed, -torch.inf))
 
     def loss(
         self, crystals: Crystals, *, seed: int | torch.Generator | None = None

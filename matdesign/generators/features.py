@@ -155,6 +155,11 @@ class PairFeatures(nn.Module):
             Features (crystals, sites, sites, size), and the sines alone
             (crystals, sites, sites, 3 frequencies), which change sign when i and j swap.
         """
+        # geometry keeps its digits where the rest runs in half precision
+        with torch.autocast(frac.device.type, enabled=False):
+            return self._geometry(frac, lattice)
+
+    def _geometry(self, frac: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor]:
         delta = frac[:, None] - frac[:, :, None]  # (b, i, j, 3): f_j - f_i
         delta = delta - torch.round(delta)
         angle = (delta.unsqueeze(-1) * self.harmonics).flatten(-2)  # (b, i, j, 3 k)

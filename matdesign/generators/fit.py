@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,8 +181,7 @@ def training(
     average = [p.detach().clone() for p in model.parameters()]
     if checkpoint is not None and Path(checkpoint).exists():
         _restore(Path(checkpoint), model, optimizer, average, record)
-    wrapped, tied = fabric.setup(model, optimizer)
-    wrapped.mark_forward_method("loss")
+    wrapped, tied = fabric.setup(_Objective(model), optimizer)
     world, rank = fabric.world_size, fabric.global_rank
     share = max(1, batch_size // world)
     n_atoms = train.n_atoms.cpu()
@@ -201,10 +200,10 @@ def training(
                 batch = trim(train, some.to(train.device)).to(fabric.device)
                 weight = len(some) / len(index)
                 with fabric.no_backward_sync(wrapped, enabled=i + 1 < len(groups)):
-                    loss = wrapped.loss(batch, seed=rng)
-                    fabric.backward(loss.total * weight)
-                total += weight * float(loss.total.detach())
-                for name, value in loss.terms.items():
+                    loss, parts = wrapped(lambda batch=batch: batch, rng)
+                    fabric.backward(loss * weight)
+                total += weight * float(loss.detach())
+                for name, value in parts.items():
                     terms[name] = terms.get(name, 0.0) + weight * float(value)
             fabric.clip_gradients(
                 wrapped, tied, max_norm=clip, error_if_nonfinite=False
@@ -230,6 +229,25 @@ def training(
     finally:
         _swap(average, model)
         model.eval()
+
+
+class _Objective(torch.nn.Module):
+    """A generator's loss as a plain forward, which is what Fabric wraps.
+
+    The batch comes as a function that returns it: Fabric turns every tensor it is given
+    into half precision in mixed mode, and coordinates would lose their digits.
+    """
+
+    def __init__(self, model: Generator) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, batch: Callable[[], Crystals], rng: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total loss and its named terms."""
+        loss = self.model.loss(batch(), seed=rng)
+        return loss.total, loss.terms
 
 
 def _rate(step: int, steps: int, warmup: int, decay: float) -> float:

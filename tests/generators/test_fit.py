@@ -1,6 +1,8 @@
 """Training: resumes to the bit, averages weights, refuses what does not fit, learns."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -94,6 +96,45 @@ def test_leaving_the_loop_early_keeps_a_usable_model(crystals):
     assert not model.training
     assert step.terms.keys() == {"frac", "lattice", "species"}
     assert step.loss == pytest.approx(sum(step.terms.values()), rel=1e-5)
+
+
+def test_mixed_precision_trains_like_full_precision(crystals):
+    ends = {}
+    for precision in ("32-true", "bf16-mixed"):
+        model = Diffusion.for_data(crystals, **SMALL)
+        options = {"steps": 5, "batch_size": 8, "precision": precision, "log_every": 5}
+        run = fit(model, crystals, **options)
+        ends[precision] = run.history[-1].loss
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    # bf16 keeps three digits; five steps at a small rate stay close
+    assert ends["bf16-mixed"] == pytest.approx(ends["32-true"], rel=0.02)
+
+
+def test_two_processes_share_the_work(crystals, tmp_path):
+    """Data-parallel training on two CPU processes ends with one set of weights."""
+    script = tmp_path / "two.py"
+    crystals.write(tmp_path / "eight.parquet")
+    script.write_text(
+        "import sys, torch\n"
+        "import matdesign as design\n"
+        "torch.set_num_threads(1)\n"
+        "train = design.read(sys.argv[1])\n"
+        "model = design.Diffusion.for_data(train, width=32, layers=1, heads=4)\n"
+        "run = design.fit(model, train, steps=3, batch_size=8, devices=2,\n"
+        "    accelerator='cpu', progress=False, log_every=1)\n"
+        "total = sum(float(p.double().sum()) for p in model.parameters())\n"
+        "print('weights', repr(total), run.device, flush=True)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "eight.parquet")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert shown.returncode == 0, shown.stderr
+    lines = [x for x in shown.stdout.splitlines() if x.startswith("weights")]
+    assert len(lines) == 2 and lines[0] == lines[1]
+    assert "2 processes" in lines[0]
 
 
 def test_nothing_to_train_on_is_said(crystals):
