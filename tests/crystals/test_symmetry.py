@@ -1,7 +1,6 @@
 """Symmetric form: known crystals, all 230 groups, projections, the shipped sets."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -13,12 +12,10 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.groups import SpaceGroup
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.datasets import load
 from matdesign.crystals.geometry import torus_difference
 from matdesign.crystals.lattice_code import (
     family,
     from_parameters,
-    standardize,
     to_parameters,
 )
 from matdesign.crystals.sites import images, operations
@@ -34,11 +31,6 @@ from matdesign.errors import DataError, ShapeError
 
 MATCHER = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)
 """Far tighter than the usual 0.2, 0.3, 5: atoms within about 0.05 angstrom."""
-PRIMITIVE = StructureMatcher(
-    ltol=0.02, stol=0.02, angle_tol=0.5, scale=False, primitive_cell=False
-)
-"""For cells that are primitive: the matcher's own reduction forgives 0.25 angstrom, and
-takes one of two equal, slightly tilted perovskites for the cubic one."""
 
 
 def cubic(a: float) -> Lattice:
@@ -358,59 +350,3 @@ def test_no_crystal_stops_the_search(seed: int, scale: float) -> None:
 def test_unknown_group_is_refused() -> None:
     with pytest.raises(DataError, match="between 1 and 230; got 231"):
         operations(231)
-
-
-# ---- agreement and the shipped sets --------------------------------------------------
-
-
-def shipped(name: str) -> Crystals:
-    try:
-        return load(name)
-    except DataError as error:
-        pytest.skip(f"not built yet: {error}")
-
-
-def fails(crystals: Crystals) -> list[str]:
-    """Return the ids of crystals that their symmetric form does not give back."""
-    bad = []
-    for name, one in zip(crystals.ids, crystals, strict=True):
-        form = to_symmetric(one)
-        back = SymmetricForm.from_dict(json.loads(json.dumps(form.to_dict())))
-        small = from_symmetric(back, primitive=True)
-        # two ways to the primitive cell: an atom at the edge of one's tolerance
-        if not (
-            PRIMITIVE.fit(standardize(one), small)
-            or MATCHER.fit(one, from_symmetric(back))
-        ):
-            bad.append(f"{name} ({form.spacegroup})")
-    return bad
-
-
-def test_space_groups_agree_with_spglib() -> None:
-    import spglib
-
-    crystals = shipped("prototypes")
-    crystals = crystals[torch.linspace(0, len(crystals) - 1, 60).long()]
-    ours = spacegroup(crystals, symprec=0.01).tolist()
-    theirs = []
-    for one in crystals:
-        cell = (one.lattice.matrix, one.frac_coords, [s.specie.Z for s in one])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # spglib's own
-            theirs.append(spglib.get_symmetry_dataset(cell, symprec=0.01).number)
-    agree = sum(a == b for a, b in zip(ours, theirs, strict=True))
-    assert agree >= 57  # relaxed crystals at the edge of the tolerance may differ
-
-
-@pytest.mark.parametrize("name", ["prototypes", "perovskites", "references"])
-def test_a_sample_of_the_shipped_crystals_comes_back(name: str) -> None:
-    crystals = shipped(name)
-    assert not fails(crystals[torch.linspace(0, len(crystals) - 1, 20).long()])
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("part", range(8))
-@pytest.mark.parametrize("name", ["prototypes", "perovskites", "references"])
-def test_every_shipped_crystal_comes_back(name: str, part: int) -> None:
-    assert not fails(shipped(name)[part::8])
