@@ -146,7 +146,8 @@ def plot_histogram(
         axes.stairs(share, edges, color=COLORS[n], linestyle=LINES[n], lw=2, label=text)
     for name, value in (marks or {}).items():
         axes.axvline(value, color="#333333", linestyle="--", linewidth=1)
-        axes.text(value, axes.get_ylim()[1], f" {name}", va="top", fontsize=9)
+        over = axes.get_xaxis_transform()  # above the frame, clear of the legend
+        axes.text(value, 1.01, name, transform=over, ha="center", fontsize=9)
     full = f"{label} ({unit})" if unit else label
     axes.set(xlabel=full, ylabel="share of crystals", xlim=(low, high))
     axes.legend(frameon=False, fontsize=10)
