@@ -257,6 +257,7 @@
       this.watcher.disconnect();
       this.figure.dataset.ready = "";
       try {
+        stage.viewer.renderer.render = () => {};  // a frame asked for before must not draw now
         stage.viewer.renderer.forceContextLoss();
         stage.dispose();
       } catch (problem) {
