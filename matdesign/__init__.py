@@ -13,17 +13,28 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Crystals": "crystals.batch",
     "SoftCrystals": "crystals.batch",
+    "Encoded": "crystals.encoded",
+    "Layout": "crystals.layout",
+    "encode": "crystals.encoded",
     "read": "crystals.files",
     "write": "crystals.files",
     "load": "crystals.datasets",
     "datasets": "crystals.datasets",
     "Generator": "generators.contract",
+    "VAE": "generators.vae",
+    "CouplingFlow": "generators.coupling_flow",
+    "FlowMatching": "generators.flow_matching",
+    "Autoregressive": "generators.autoregressive",
     "Diffusion": "generators.diffusion",
+    "PropertyNetwork": "generators.property_network",
     "fit": "generators.fit",
+    "fit_property": "generators.property_fit",
     "training": "generators.fit",
     "Run": "generators.fit",
     "load_model": "generators.shipped",
     "models": "generators.shipped",
+    "load_predictor": "generators.shipped",
+    "predictors": "generators.shipped",
     "Constraint": "constraints.base",
     "check": "constraints.base",
     "OnlyElements": "constraints.elements",
@@ -42,6 +53,8 @@ _PUBLIC = {
     "Evaluation": "evaluate",
     "Protocol": "evaluate",
     "compare": "evaluate",
+    "Predictions": "metrics.prediction",
+    "evaluate_prediction": "metrics.prediction",
     "view": "view",
     "film": "view",
     "explore": "view",
@@ -93,15 +106,29 @@ if TYPE_CHECKING:
     from matdesign.constraints.guide import Guide
     from matdesign.crystals.batch import Crystals, SoftCrystals
     from matdesign.crystals.datasets import datasets, load
+    from matdesign.crystals.encoded import Encoded, encode
     from matdesign.crystals.files import read, write
+    from matdesign.crystals.layout import Layout
     from matdesign.evaluate import Evaluation, Protocol, compare, evaluate
+    from matdesign.generators.autoregressive import Autoregressive
     from matdesign.generators.contract import Generator
+    from matdesign.generators.coupling_flow import CouplingFlow
     from matdesign.generators.diffusion import Diffusion
     from matdesign.generators.fit import Run, fit, training
-    from matdesign.generators.shipped import load_model, models
+    from matdesign.generators.flow_matching import FlowMatching
+    from matdesign.generators.property_fit import fit_property
+    from matdesign.generators.property_network import PropertyNetwork
+    from matdesign.generators.shipped import (
+        load_model,
+        load_predictor,
+        models,
+        predictors,
+    )
+    from matdesign.generators.vae import VAE
     from matdesign.loop.campaign import Campaign
     from matdesign.loop.hull import Hull
     from matdesign.loop.oracle import ASEOracle, PotentialOracle
     from matdesign.loop.potential import Potential
+    from matdesign.metrics.prediction import Predictions, evaluate_prediction
     from matdesign.report import report
     from matdesign.view import explore, film, view

@@ -2,130 +2,33 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics import composition, figures, matching, structure
+from matdesign.metrics import (
+    composition,
+    figures,
+    matching,
+    stability,
+    structure,
+)
+from matdesign.metrics import (
+    coverage as covering,
+)
+from matdesign.metrics import (
+    energy as energies,
+)
+from matdesign.metrics.energy import Predict
+from matdesign.metrics.evaluation import Comparison, Evaluation
 from matdesign.metrics.figures import Table
-from matdesign.metrics.summary import Metric, Protocol, html_table, text_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from matdesign.metrics.summary import Metric, Protocol
 
 __all__ = ["Comparison", "Evaluation", "Metric", "Protocol", "compare", "evaluate"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The judgement of a batch: per crystal, in figures, and how it was taken.
-
-    Args:
-        table: column -> one entry per crystal, in the order of the batch: `id`,
-            `formula`, `n_atoms`, `n_elements`, `volume` (angstrom^3), `density`
-            (g/cm^3), `min_distance` (angstrom), the flags `structure_valid`,
-            `composition_valid`, `valid`, `unique` and `novel`, the indices
-            `duplicate_of` (in the batch) and `known_as` (in the reference), -1 for
-            none, and `reason`, empty only where nothing speaks against the crystal.
-        metrics: figure by name, with intervals.
-        failures: reason -> crystals, most common first; a crystal can have several.
-        protocol: the settings.
-        n_reference: crystals in the reference, 0 where there was none.
-        notes: what the figures leave open, in sentences.
-
-    Example:
-        >>> import torch
-        >>> from matdesign.crystals.batch import Crystals
-        >>> apart = torch.tensor([[[0.0, 0, 0], [0.5, 0.5, 0.5]]])
-        >>> salt = Crystals(torch.tensor([[55, 17]]), apart, 4.1 * torch.eye(3)[None])
-        >>> evaluate(salt)["structural validity"].figure()
-        '1/1'
-    """
-
-    table: Table
-    metrics: dict[str, Metric]
-    failures: dict[str, int]
-    protocol: Protocol
-    n_reference: int = 0
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.table["formula"])
-
-    def __getitem__(self, name: str) -> Metric:
-        """Return one figure, for example `evaluation["uniqueness"].value`.
-
-        Raises:
-            DataError: there is no figure of that name.
-        """
-        try:
-            return self.metrics[name]
-        except KeyError:
-            hint = "" if self.n_reference else " More of them need a reference."
-            raise DataError(
-                f"no figure {name!r}; this evaluation has "
-                f"{', '.join(self.metrics)}.{hint}"
-            ) from None
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """Return the table, one row per crystal."""
-        import pandas as pd
-
-        return pd.DataFrame(self.table)
-
-    def record(self) -> dict[str, Any]:
-        """Return figures, failures and protocol as plain values for a JSON file."""
-        figures = {
-            name: {
-                k: v
-                for k, v in vars(one).items()
-                if k != "name" and v is not None and v != "" and v == v
-            }
-            for name, one in self.metrics.items()
-        }
-        return {
-            "crystals": len(self),
-            "reference": self.n_reference,
-            "metrics": figures,
-            "failures": self.failures,
-            "protocol": self.protocol.record(),
-        }
-
-    def __repr__(self) -> str:
-        lines = [self._title(), *(f"  {m}" for m in self.metrics.values())]
-        if self.failures:
-            lines.append("most common failures")
-            lines += [f"  {n:5d}  {why}" for why, n in list(self.failures.items())[:6]]
-        lines += ["protocol", *(f"  {line}" for line in self._protocol())]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        rows = [
-            [m.name, m.figure(), m.span(), "" if m.floor is None else f"{m.floor:.2g}"]
-            for m in self.metrics.values()
-        ]
-        head = ["metric", "figure", "interval"]
-        floors = any(row[3] for row in rows)
-        if floors:
-            head.append("reference against itself")
-        parts = [html_table(head, [r[: 3 + floors] for r in rows], self._title())]
-        if self.failures:
-            worst = [[why, str(n)] for why, n in list(self.failures.items())[:6]]
-            parts.append(html_table(["failure", "crystals"], worst))
-        items = "".join(f"<li>{escape(line)}</li>" for line in self._protocol())
-        parts.append(f"<details><summary>Protocol</summary><ul>{items}</ul></details>")
-        return "<div>" + "".join(parts) + "</div>"
-
-    def _title(self) -> str:
-        against = f" against {self.n_reference:,} known" if self.n_reference else ""
-        return f"{len(self):,} crystals{against}"
-
-    def _protocol(self) -> list[str]:
-        return [*self.protocol.lines(), *self.notes]
 
 
 def evaluate(
@@ -134,6 +37,13 @@ def evaluate(
     *,
     seed: int = 0,
     protocol: Protocol | None = None,
+    held_out: Crystals | None = None,
+    coverage: bool = False,
+    energy: Predict | None = None,
+    hull_distance: ArrayLike | str | None = None,
+    workers: int = 1,
+    cache: str | Path | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """Return a judgement of every crystal, and of the batch as a whole.
 
@@ -146,13 +56,25 @@ def evaluate(
             the distances of density and number of elements.
         seed: of the bootstrap.
         protocol: other thresholds and settings than the published ones.
+        held_out: crystals that the batch should resemble, usually a test set: distances
+            and coverage are taken to them. None: to the reference.
+        coverage: whether to add COV-R and COV-P. Slow: 0.1 s a crystal, of the batch
+            and of the held-out ones, unless `cache` has them.
+        energy: any function from crystals to formation energies (eV/atom, shape
+            (crystals,)); adds the energy distance.
+        hull_distance: energy above the hull in eV/atom, shape (crystals,), NaN where a
+            relaxation failed, or the name of a property; adds stability and S.U.N.
+            Give the relaxed crystals with it, as an oracle's results hold them.
+        workers: processes that compute fingerprints.
+        cache: file that keeps fingerprints, for coverage.
+        progress: show a bar while fingerprints are computed.
 
     Returns:
         The table, the figures with intervals, and the protocol.
 
     Raises:
-        DataError: there is no crystal to judge, the reference is empty, or a setting
-            has no such name.
+        DataError: there is no crystal to judge, the reference is empty or missing, or a
+            setting has no such name.
 
     Source:
         The metrics of CDVAE (arXiv:2110.06197) and MatterGen (arXiv:2312.03687).
@@ -160,18 +82,49 @@ def evaluate(
         an invalid crystal is neither unique nor novel.
     """
     settings = protocol or Protocol()
-    for name, batch in (("crystals", crystals), ("reference", reference)):
+    target = reference if held_out is None else held_out
+    given = {"crystals": crystals, "reference": reference, "held_out": held_out}
+    for name, batch in given.items():
         if batch is not None and not len(batch):
             raise DataError(
                 f"{name} is empty: got 0 crystals. Give at least one"
-                + (", or no reference." if name == "reference" else ".")
+                + ("." if name == "crystals" else f", or no {name}.")
             )
+    if target is None and (coverage or energy is not None):
+        raise DataError(
+            "coverage and the energy distance need crystals to compare with; got "
+            "neither a reference nor held-out ones. Pass held_out=..."
+        )
     table, formulas, reasons = _describe(crystals, settings)
     notes = _match(table, crystals, formulas, reference, reasons, settings)
     metrics = figures.rates(table, settings)
-    if reference is not None:
-        metrics += figures.distances(table, reference, settings, seed)
-    metrics.append(figures.median(table["min_distance"], settings, seed))
+    found = None
+    if target is not None and coverage:
+        found = covering.coverage(
+            crystals,
+            target,
+            structure_cutoff=settings.structure_cutoff,
+            composition_cutoff=settings.composition_cutoff,
+            workers=workers,
+            cache=None if cache is None else Path(cache),
+            progress=progress,
+        )
+        more, said = covering.judge(table, reasons, found, settings)
+        metrics, notes = metrics + more, notes + said
+    if target is not None:
+        metrics += figures.distances(table, target, settings, seed)
+    if target is not None and energy is not None:
+        more, said = energies.judge(table, crystals, target, energy, settings, seed)
+        metrics, notes = metrics + more, notes + said
+    if hull_distance is not None:
+        above = stability.distances_of(crystals, hull_distance)
+        metrics += stability.judge(table, reasons, above, settings, seed)
+        notes.append(
+            f"stable: at most {settings.stable:g} eV/atom above the hull; the distances "
+            "were given, and hold for their oracle and hull only"
+        )
+    apart = "median of smallest distances"
+    metrics.append(figures.median(apart, table["min_distance"], "Å", settings, seed))
     table["reason"] = np.array(["; ".join(r) for r in reasons], dtype=object)
     failures = Counter(why for row in reasons for why in row)
     return Evaluation(
@@ -181,6 +134,7 @@ def evaluate(
         settings,
         0 if reference is None else len(reference),
         tuple(notes),
+        found,
     )
 
 
@@ -261,71 +215,19 @@ def _match(
     return notes
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Several batches under one protocol, side by side.
-
-    Args:
-        evaluations: name -> judgement.
-    """
-
-    evaluations: dict[str, Evaluation]
-
-    def __getitem__(self, name: str) -> Evaluation:
-        return self.evaluations[name]
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """Return one row per batch and figure: value, low, high, n, unit."""
-        import pandas as pd
-
-        rows = [
-            {"batch": name, **vars(metric)}
-            for name, one in self.evaluations.items()
-            for metric in one.metrics.values()
-        ]
-        return pd.DataFrame(rows).rename(columns={"name": "metric"})
-
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
-        head = ["metric", *self.evaluations]
-        names = next(iter(self.evaluations.values())).metrics
-        rows = [
-            [name]
-            + [
-                f"{e[name].figure()} ({e[name].span()})"
-                for e in self.evaluations.values()
-            ]
-            for name in names
-        ]
-        return head, rows
-
-    def _protocol(self) -> list[str]:
-        first = next(iter(self.evaluations.values()))
-        notes = (
-            f"{name}: {note}"
-            for name, e in self.evaluations.items()
-            for note in e.notes
-        )
-        return [*first.protocol.lines(), *notes]
-
-    def __repr__(self) -> str:
-        lines = ["protocol", *(f"  {line}" for line in self._protocol())]
-        return text_table(*self._cells()) + "\n" + "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        items = "".join(f"<li>{escape(line)}</li>" for line in self._protocol())
-        wide = f'<div style="overflow-x:auto">{html_table(*self._cells())}</div>'
-        return (
-            f"<div>{wide}<details><summary>Protocol</summary>"
-            f"<ul>{items}</ul></details></div>"
-        )
-
-
 def compare(
     batches: Mapping[str, Crystals],
     reference: Crystals | None = None,
     *,
     seed: int = 0,
     protocol: Protocol | None = None,
+    held_out: Crystals | None = None,
+    coverage: bool = False,
+    energy: Predict | None = None,
+    hull_distance: Mapping[str, ArrayLike] | str | None = None,
+    workers: int = 1,
+    cache: str | Path | None = None,
+    progress: bool = False,
 ) -> Comparison:
     """Return several batches judged by one protocol, side by side.
 
@@ -334,6 +236,14 @@ def compare(
         reference: known crystals, the same for all.
         seed: of the bootstrap.
         protocol: settings, the same for all.
+        held_out: see `evaluate`; the same for all, as are the rest.
+        coverage: see `evaluate`.
+        energy: see `evaluate`.
+        hull_distance: name -> distances of that batch, or the name of a property that
+            all batches have. A batch without distances gets no stability.
+        workers: see `evaluate`.
+        cache: see `evaluate`; worth giving, as the reference is the same for all.
+        progress: see `evaluate`.
 
     Returns:
         A table that prints.
@@ -343,9 +253,27 @@ def compare(
     """
     if not batches:
         raise DataError("nothing to compare: got no batches. Give at least one.")
+
+    def above(name: str) -> ArrayLike | str | None:
+        if isinstance(hull_distance, Mapping):
+            return hull_distance.get(name)
+        return hull_distance
+
     return Comparison(
         {
-            name: evaluate(one, reference, seed=seed, protocol=protocol)
+            name: evaluate(
+                one,
+                reference,
+                seed=seed,
+                protocol=protocol,
+                held_out=held_out,
+                coverage=coverage,
+                energy=energy,
+                hull_distance=above(name),
+                workers=workers,
+                cache=cache,
+                progress=progress,
+            )
             for name, one in batches.items()
         }
     )

@@ -38,7 +38,7 @@ def main() -> int:
         **os.environ,
         "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not the user's
         "MATDESIGN_STATIC": "1",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(ROOT)]

@@ -1,142 +1,240 @@
-"""Train a shipped generator on a shipped data set, resumably.
+"""Train a generator of any family on any data set, resumably.
 
-    python scripts/train.py prototypes --steps 8000
-    python scripts/train.py perovskites --steps 1500 --width 96 --layers 4
+    python scripts/train.py diffusion prototypes --steps 8000
+    python scripts/train.py flow-matching mp20=mp_20_dev.parquet --minutes 60 --bf16
+    python scripts/train.py vae perovskites --representation symmetric --set width=96
 
-Writes data/models/diffusion-NAME/{model.safetensors, config.json}. Kill it at any moment
-and start the same command again: it continues from build/train/NAME.safetensors and ends
-with the same weights. On a GPU add `--accelerator cuda`; the defaults are sized for one
-CPU core.
+Data is a name of design.datasets(), a parquet file, or `mp20=PATH`, the table of reduced
+MP-20, which scripts/mp20.py splits. Writes data/models/FAMILY-DATA/{model.safetensors,
+config.json, training.json}. Kill it at any moment and start the same command again: it
+continues from build/train/NAME.safetensors and ends with the same weights.
+
+`--minutes` measures some steps and takes as many as fit; their number is kept beside the
+checkpoint, so that a resumed training follows the same schedule. Other `--minutes` or
+`--steps` for a training that has begun end it sooner or later than planned; the record
+tells. Options of the family go by `--set`, those of design.training by `--fit`.
 """
 
 import argparse
+import copy
 import json
-import os
-import platform
 import shlex
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
+from machine import fast_products, hardware
 
 import matdesign as design
-from matdesign.crystals.batch import Crystals
-from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.run import Step
-from matdesign.generators.storage import write_atomic
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.errors import DataError
+from matdesign.generators import storage
+from matdesign.generators.contract import Generator
+from matdesign.generators.run import Run, Step
+from matdesign.generators.training_state import mean_step
 from matdesign.paths import data_dir
 
 ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = {
+    "autoregressive": "Autoregressive",
+    "coupling-flow": "CouplingFlow",
+    "diffusion": "Diffusion",
+    "flow-matching": "FlowMatching",
+    "vae": "VAE",
+}
+WINDOW = 50
+"""Steps that are averaged into one line of the log."""
 
 
-def arguments() -> argparse.Namespace:
+def family(name: str) -> type[Generator]:
+    """Return the class of a family, given its name on the command line."""
+    module = import_module(f"matdesign.generators.{name.replace('-', '_')}")
+    found: type[Generator] = getattr(module, FAMILIES[name])
+    return found
+
+
+def pairs(given: list[str]) -> dict[str, Any]:
+    """Return {"width": 96} of ["width=96"]; what is not JSON is taken as text."""
+    out: dict[str, Any] = {}
+    for pair in given:
+        name, sign, text = pair.partition("=")
+        if not sign or not name:
+            raise DataError(f"an option reads NAME=VALUE; got {pair!r}.")
+        try:
+            out[name.replace("-", "_")] = json.loads(text)
+        except ValueError:
+            out[name.replace("-", "_")] = text
+    return out
+
+
+def parts(data: str) -> tuple[str, dict[str, Crystals]]:
+    """Return the short name of a data set, and its parts "train", "val" and "test"."""
+    name, sign, path = data.partition("=")
+    if sign:
+        if name != "mp20":
+            raise DataError(f"data is a name, a file or mp20=PATH; got {data!r}.")
+        from mp20 import load_reduced
+
+        return name, load_reduced(path)
+    splits = ("train", "val", "test")
+    if not data.endswith(".parquet"):
+        return data, {k: design.load(data, split=k) for k in splits}
+    whole = design.read(data)
+    if "split" not in whole.labels:
+        raise DataError(f"{data} has no column `split` that says train, val or test.")
+    at = {k: [i for i, x in enumerate(whole.labels["split"]) if x == k] for k in splits}
+    return Path(data).stem, {k: whole[i] for k, i in at.items()}
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("data", help="a data set, a parquet file, or mp20=PATH")
+    parser.add_argument("--name", help="of the model; FAMILY-DATA when left out")
     parser.add_argument(
-        "data", help="a data set of design.datasets(), or a parquet file"
+        "--representation",
+        choices=("cell", "symmetric"),
+        help="the family's own choice when left out",
     )
-    parser.add_argument("--name", help="of the model; diffusion-DATA when left out")
-    parser.add_argument("--steps", type=int, default=8_000)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, help="8000 when left out")
+    length.add_argument("--minutes", type=float, help="take as many steps as fit")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--sampling-steps", type=int, default=100)
-    parser.add_argument("--corrector", type=float, default=0.2)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--sharpness", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--fit", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--mixture", type=int, help="VAE: prior of so many crystals")
     parser.add_argument("--above-hull", type=float, help="keep crystals below, eV/atom")
+    parser.add_argument("--bf16", action="store_true", help="mixed precision")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--accelerator", default="cpu")
-    parser.add_argument("--precision", default="32-true")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
-def select(crystals: Crystals, above_hull: float | None) -> Crystals:
-    """Return the crystals within a distance of the hull, all where none is given."""
-    if above_hull is None:
-        return crystals
-    return crystals[crystals.properties["energy_above_hull"] <= above_hull]
+def budget(
+    args: argparse.Namespace,
+    model: Generator,
+    train: Crystals,
+    checkpoint: Path,
+    options: dict[str, Any],
+) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many steps to take in all, and every plan made for this training.
+
+    A plan is kept in a file beside the checkpoint and holds as long as the same budget
+    is asked for. A new one takes the steps that fit in what is left of the minutes.
+    """
+    path = checkpoint.with_suffix(".plan.json")
+    begun = checkpoint.exists()
+    plans = json.loads(path.read_text()) if begun and path.exists() else []
+    wish = {"steps": args.steps or 8_000}
+    if args.minutes is not None:
+        wish = {"minutes": args.minutes}
+    if plans and plans[-1]["wish"] == wish:
+        return int(plans[-1]["steps"]), plans
+    facts = storage.read_checkpoint(checkpoint)[1] if begun else {}
+    done, spent = int(facts.get("steps", 0)), float(facts.get("seconds", 0.0))
+    steps, each = args.steps or 8_000, None
+    if args.minutes is not None:
+        # the first steps are slow: tables are made, memory is asked for
+        start, trial = 0.0, copy.deepcopy(model)
+        some = torch.randperm(len(train), generator=generator(0))[:2_000]
+        for step in design.training(trial, train[some], steps=35, **options):
+            start = step.seconds if step.step == 5 else start
+        each = (step.seconds - start) / 30
+        # 5 % for validation, checkpoints and the average
+        steps = done + max(1, int(0.95 * (60 * args.minutes - spent) / each))
+        print(f"{each:.3f} s a step: {steps:,} steps in all", flush=True)
+    plans.append({"wish": wish, "from": done, "steps": steps, "seconds_each": each})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_atomic(path, json.dumps(plans).encode())
+    return steps, plans
 
 
-def processor() -> str:
-    """Return the name of the processor and how many cores the machine has."""
-    path = Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
-    names = [x.split(":")[1].strip() for x in text.splitlines() if "model name" in x]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+def command(words: list[str]) -> str:
+    """Return the command without the folders of this machine."""
+    short = []
+    for word in words:
+        head, sign, path = word.rpartition("=")
+        file = path.endswith(".parquet")
+        short.append(f"{head}{sign}{Path(path).name}" if file else word)
+    return shlex.join(["python", "scripts/train.py", *short])
 
 
-def main() -> None:
-    """Train, save, and write the record."""
-    args = arguments()
+def main(given: list[str] | None = None) -> Path:
+    """Train, save, write the record, and return the folder of the model."""
+    args = arguments(given)
     torch.set_num_threads(args.threads)
-    name = args.name or f"diffusion-{Path(args.data).stem}"
-    train = select(design.load(args.data, split="train"), args.above_hull)
-    val = select(design.load(args.data, split="val"), args.above_hull)
-    model = Diffusion.for_data(
-        train,
-        seed=args.seed,
-        width=args.width,
-        layers=args.layers,
-        steps=args.sampling_steps,
-        corrector=args.corrector,
-        temperature=args.temperature,
-        sharpness=args.sharpness,
-    )
+    quick = args.accelerator == "cpu" and fast_products()
+    data, sets = parts(args.data)
+    if args.above_hull is not None:
+        sets = {
+            k: v[v.properties["energy_above_hull"] <= args.above_hull]
+            for k, v in sets.items()
+        }
+    name = args.name or f"{args.family}-{data}"
+    made = pairs(args.set)
+    if args.representation is not None:
+        made["representation"] = args.representation
+    model = family(args.family).for_data(sets["train"], seed=args.seed, **made)
     print(model, flush=True)
     checkpoint = ROOT / "build" / "train" / f"{name}.safetensors"
     log = checkpoint.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-
-    run = design.Run()
-    window = 100
-    sums: dict[str, float] = {}
+    options = {
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+        "lr": args.lr,
+        "accelerator": args.accelerator,
+        "precision": "bf16-mixed" if args.bf16 else "32-true",
+        **pairs(args.fit),
+    }
+    steps, plans = budget(args, model, sets["train"], checkpoint, options)
+    run, window = Run(), list[Step]()
     for step in design.training(
         model,
-        train,
-        val=val,
-        steps=args.steps,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        lr=args.lr,
-        checkpoint=checkpoint,
-        checkpoint_every=200,
-        val_every=500,
-        accelerator=args.accelerator,
-        precision=args.precision,
+        sets["train"],
+        val=sets["val"],
+        steps=steps,
         run=run,
+        **{"checkpoint": checkpoint, "checkpoint_every": 2 * WINDOW, **options},
     ):
-        for key, value in {**step.terms, "": step.loss}.items():
-            sums[key] = sums.get(key, 0.0) + value / window
-        if step.step % window == 0:
-            total = sums.pop("")
-            run.history.append(
-                Step(step.step, total, dict(sums), step.lr, step.seconds, step.val)
-            )
-            line = json.dumps(vars(run.history[-1]) | {"loss": round(total, 4)})
+        window.append(step)
+        if step.step % WINDOW == 0 or step.step == steps:
+            run.history.append(mean_step(window))
+            window.clear()
+            line = json.dumps(vars(run.history[-1]))
             with log.open("a") as file:
                 file.write(line + "\n")
             print(line, flush=True)
-            sums = {}
     print(run)
+    if args.mixture:
+        some = torch.randperm(len(sets["train"]), generator=generator(args.seed))
+        model = model.with_mixture(sets["train"][some[: args.mixture]])
     model.record = {
         "name": name,
-        "data": args.data,
+        "data": data,
+        "representation": model.representation,
         **{k: v for k, v in run.facts().items() if k != "data"},
         "data_sha256": run.data,
+        "plans": plans,
+        "onednn_products": quick,
         "saved": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "hardware": processor(),
+        "hardware": hardware(),
         "torch": torch.__version__,
-        "command": shlex.join(["python", "scripts/train.py", *sys.argv[1:]]),
+        "command": command(sys.argv[1:] if given is None else given),
     }
-    folder = data_dir() / "models" / name
-    model.save(folder)
+    folder = model.save(data_dir() / "models" / name)
     history = [vars(step) for step in run.history]
-    write_atomic(folder / "training.json", (json.dumps(history) + "\n").encode())
+    storage.write_atomic(
+        folder / "training.json", (json.dumps(history) + "\n").encode()
+    )
     print(f"wrote {folder}")
+    return folder
 
 
 if __name__ == "__main__":

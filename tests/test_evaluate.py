@@ -286,3 +286,139 @@ def test_noise_breaks_validity_in_step_with_its_size(sound):
     ]
     assert rates[0] == 1.0
     assert np.all(np.diff(rates) <= 0) and rates[-1] < 0.95
+
+
+# ---- held-out crystals, energies, coverage -----------------------------------------
+
+
+def with_energy(crystals, shift=0.0):
+    """Crystals whose "predicted" energies are known: 0, -0.1, -0.2, ... plus a shift."""
+    values = shift - 0.1 * torch.arange(len(crystals)).float()
+    return crystals.replace(properties={"energy": values})
+
+
+def test_equal_sets_have_energy_distance_zero(sound):
+    given = with_energy(sound)
+    found = evaluate(given, held_out=given, energy=lambda c: c.properties["energy"])
+    for kind in ("valid", "all"):
+        one = found[f"energy distance, {kind}"]
+        assert one.value == pytest.approx(0, abs=1e-7) and one.unit == "eV/atom"
+        assert one.n == len(sound) and one.floor > 0
+    assert np.allclose(found.table["predicted_energy"], given.properties["energy"])
+
+
+def test_a_known_shift_of_energies_is_the_distance(sound):
+    found = evaluate(
+        with_energy(sound, shift=0.3),
+        held_out=with_energy(sound),
+        energy=lambda c: c.properties["energy"],
+    )
+    assert found["energy distance, valid"].value == pytest.approx(0.3, abs=1e-6)
+
+
+def test_invalid_crystals_are_not_asked_for_an_energy(sound):
+    frac = sound.frac.clone()
+    frac[0] = 0.0
+    seen = []
+
+    def energy(crystals):
+        seen.append(len(crystals))
+        return np.zeros(len(crystals))
+
+    found = evaluate(sound.replace(frac=frac), held_out=sound, energy=energy)
+    assert seen == [7, 8]
+    assert np.isnan(found.table["predicted_energy"][0])
+    assert found["energy distance, all"].n == 7
+
+
+def test_missing_energies_are_left_out_and_said(sound):
+    def energy(crystals):
+        values = torch.zeros(len(crystals))
+        values[0] = math.nan
+        return values
+
+    found = evaluate(sound, held_out=sound, energy=energy)
+    assert found["energy distance, valid"].n == 7
+    assert any("no predicted energy" in note for note in found.notes)
+
+
+def test_one_energy_per_crystal_is_needed(sound):
+    with pytest.raises(DataError, match="one number per crystal"):
+        evaluate(sound, held_out=sound, energy=lambda c: torch.zeros(len(c), 2))
+
+
+def test_distances_are_taken_to_held_out_crystals_and_novelty_to_the_known(sound):
+    squeezed = sound.replace(lattice=sound.lattice * 0.8 ** (1 / 3))
+    found = evaluate(sound, sound[:2], held_out=squeezed)
+    assert found["novelty"].count == 6
+    mean = float(sound.density.mean())
+    assert found["density distance, valid"].value == pytest.approx(
+        0.25 * mean, rel=1e-4
+    )
+
+
+def test_what_to_compare_with_must_be_given(sound):
+    for wanted in ({"coverage": True}, {"energy": lambda c: torch.zeros(len(c))}):
+        with pytest.raises(DataError, match="neither a reference nor held-out"):
+            evaluate(sound, **wanted)
+    with pytest.raises(DataError, match="held_out is empty"):
+        evaluate(sound, held_out=sound[:0])
+
+
+@pytest.fixture
+def quick_prints(monkeypatch):
+    """Fingerprints of the structure that cost nothing: the density, and zeros."""
+    from matdesign.metrics import fingerprints
+
+    def quick(one, time_limit=0.0):
+        if not np.isfinite(one.frac).all():
+            return "no fingerprint (not a number)"
+        made = np.zeros(fingerprints.LENGTH)
+        made[0] = abs(np.linalg.det(one.lattice)) / len(one.species)
+        return made
+
+    monkeypatch.setattr(fingerprints, "fingerprint", quick)
+
+
+def test_coverage_is_off_by_default_and_says_how_it_was_taken(sound, quick_prints):
+    assert "COV-R" not in evaluate(sound, sound).metrics
+    found = evaluate(sound, sound, coverage=True)
+    assert found["COV-R"].figure() == found["COV-P"].figure() == "8/8"
+    assert found.coverage.reference.near.all()
+    assert "matminer" in repr(found) and "within 0.4" in repr(found)
+    assert found.record()["protocol"]["structure_cutoff"] == 0.4
+    assert (found.table["nearest_structure"] == 0).all()
+
+
+def test_coverage_catches_what_breaks_a_set(sound, quick_prints):
+    strict = Protocol(structure_cutoff=0.4, composition_cutoff=1.0)
+
+    def rates(crystals, target):
+        found = evaluate(crystals, held_out=target, coverage=True, protocol=strict)
+        return found["COV-R"].count, found["COV-P"].count
+
+    assert rates(sound, sound) == (8, 8)
+    assert rates(sound[[3] * 8], sound) == (1, 8)  # one mode, many times
+    assert rates(sound, sound[:3]) == (3, 3)  # a reference cut short
+    swollen = sound.replace(lattice=sound.lattice * 1.2)
+    assert rates(swollen, sound)[1] < 4
+    species = sound.species.clone()
+    species[:4] = 92 * (species[:4] > 0)
+    assert rates(sound.replace(species=species), sound) == (4, 4)
+    frac = sound.frac.clone()
+    frac[:2] = math.nan
+    found = evaluate(sound.replace(frac=frac), held_out=sound, coverage=True)
+    assert found["COV-P"].figure() == "6/8"  # failures stay in the denominator
+    assert found.failures["no fingerprint (not a number)"] == 2
+
+
+def test_batches_side_by_side_with_coverage(sound, quick_prints, tmp_path):
+    found = compare(
+        {"all": sound, "mode": sound[[0] * 8]},
+        held_out=sound,
+        coverage=True,
+        protocol=Protocol(composition_cutoff=1.0),
+        cache=tmp_path / "prints.sqlite",
+    )
+    assert found["all"]["COV-R"].count == 8 and found["mode"]["COV-R"].count == 1
+    assert repr(found).count("coverage: matminer") == 1  # what holds for all, once

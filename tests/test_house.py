@@ -20,7 +20,10 @@ import matdesign
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+# the others are what scripts share
+SCRIPTS = sorted(
+    p for p in (ROOT / "scripts").glob("*.py") if "__main__" in p.read_text()
+)
 LARGEST = 500_000
 LARGEST_DATA = 12_000_000
 

@@ -183,8 +183,8 @@
       const reaches = frames.map(reach);
       this.draw(reaches.indexOf(Math.max(...reaches)));
       this.component.autoView();
-      this.plain = this.stage.viewerControls.getOrientation().clone();
       if (frames.length > 1) this.draw();
+      this.plain = this.stage.viewerControls.getOrientation().clone();
       this.reset();
     }
 

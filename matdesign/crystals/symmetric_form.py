@@ -207,16 +207,17 @@ def from_symmetric(form: SymmetricForm, *, primitive: bool = False) -> Structure
 
 
 def find_symmetry(
-    cell: Array, frac: Array, species: list[int], symprec: float
+    cell: Array, frac: Array, species: list[int], symprec: float, checked: bool = False
 ) -> Any | None:
     """Return moyopy's dataset of a crystal in the standard setting, or None.
 
     None where it finds nothing, for whatever reason: a generated crystal may be
-    anything, and one that cannot be analysed is an answer, not an error.
+    anything, and one that cannot be analysed is an answer, not an error. `checked` says
+    that `is_cell` holds, which a batch can know for all its crystals at once.
     """
     import moyopy
 
-    if not is_cell(cell, frac, symprec):
+    if not (checked or is_cell(cell, frac, symprec)):
         return None
     with _quiet_moyo():
         try:

@@ -188,7 +188,15 @@ class PairTransformer(nn.Module):
                 parameter.zero_()
 
     def forward(
-        self, species: Tensor, frac: Tensor, lattice: Tensor, code: Tensor, t: Tensor
+        self,
+        species: Tensor,
+        frac: Tensor,
+        lattice: Tensor,
+        code: Tensor,
+        t: Tensor,
+        *,
+        whole: Tensor | None = None,
+        each: Tensor | None = None,
     ) -> Prediction:
         """Return what the network says about noisy crystals.
 
@@ -198,6 +206,9 @@ class PairTransformer(nn.Module):
             lattice: rows in angstrom, for distances, shape (crystals, 3, 3).
             code: standardised lattice code, shape (crystals, 6).
             t: time in [0, 1], shape (crystals,).
+            whole: further features of each crystal, such as what it is asked to be,
+                shape (crystals, width).
+            each: further features of each site, shape (crystals, sites, width).
         """
         mask = species > 0  # (b, n)
         n_atoms = mask.sum(1)
@@ -211,12 +222,17 @@ class PairTransformer(nn.Module):
 
         size = sinusoid(n_atoms.to(frac.dtype) / 20, 32, 100.0)
         about = self.condition(torch.cat([sinusoid(t, 64), size, code], dim=1))
+        about = about if whole is None else about + whole
         shared = self.modulation(nn.functional.silu(about)).unflatten(1, (6, -1))
-        x = torch.cat([(about + self.whole)[:, None], self.species(species)], dim=1)
+        atoms = self.species(species)
+        atoms = atoms if each is None else atoms + each
+        x = torch.cat([(about + self.whole)[:, None], atoms], dim=1)
+        # taken apart at once: indexing would fill a whole zero tensor for each gradient
+        each_bias = bias.unbind(0)
         for i, layer in enumerate(self.layers):
-            x = layer(x, wide, bias[i], shared + self.offset[i])
+            x = layer(x, wide, each_bias[i], shared + self.offset[i])
         x = self.norm(x)
-        whole, sites = x[:, 0], x[:, 1:]
+        crystal, sites = x[:, 0], x[:, 1:]
 
         # a sum over neighbours along the sines of the displacement to each
         both = self.near(sites)[:, :, None] + self.far(sites)[:, None] + pair
@@ -228,4 +244,4 @@ class PairTransformer(nn.Module):
         moved = moved * mask.unsqueeze(-1)
         drift = moved.sum(1, keepdim=True) / n_atoms.clamp(min=1)[:, None, None]
         moved = (moved - drift) * mask.unsqueeze(-1)
-        return Prediction(moved, self.lattice_head(whole), self.species_head(sites))
+        return Prediction(moved, self.lattice_head(crystal), self.species_head(sites))

@@ -58,16 +58,6 @@ def by_size(
     return groups
 
 
-def trim(crystals: Crystals, index: Tensor) -> Crystals:
-    """Return some crystals of a set, padded no wider than the largest of them."""
-    width = int(crystals.n_atoms[index].max())
-    return Crystals(
-        crystals.species[index, :width],
-        crystals.frac[index, :width],
-        crystals.lattice[index],
-    )
-
-
 def fingerprint(crystals: Crystals) -> str:
     """Return a checksum of the sites and cells of a set, to tell sets apart."""
     seal = hashlib.sha256()

@@ -7,97 +7,91 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals import elements as periodic_table
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.errors import DataError, ShapeError
 from matdesign.generators import storage
+from matdesign.generators.frames import (
+    CONDITIONABLE,
+    Conditions,
+    Guide,
+    Loss,
+    State,
+    properties_of,
+)
+from matdesign.generators.planning import Plan, draw_sizes, plan_cells
+from matdesign.generators.request import Request, resolve
 
-KNOWN = {"Diffusion": "matdesign.generators.diffusion"}
+if TYPE_CHECKING:
+    from matdesign.generators.templates import Templates
+
+KNOWN = {
+    "Autoregressive": "matdesign.generators.autoregressive",
+    "CouplingFlow": "matdesign.generators.coupling_flow",
+    "Diffusion": "matdesign.generators.diffusion",
+    "FlowMatching": "matdesign.generators.flow_matching",
+    "PropertyNetwork": "matdesign.generators.property_network",
+    "VAE": "matdesign.generators.vae",
+}
 """Where the package's own generators live, so that `Generator.load` finds them."""
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What training minimises, and its parts.
-
-    Args:
-        total: scalar that is differentiated.
-        terms: name -> detached scalar, each with the scale its generator documents.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class State:
-    """One frame of a trajectory.
-
-    Args:
-        t: time, from 1 (noise) to 0 (data).
-        step: steps taken so far.
-        soft: the network's belief about the finished crystals, species undecided.
-    """
-
-    t: float
-    step: int
-    soft: SoftCrystals
-
-    @property
-    def preview(self) -> Crystals:
-        """The belief with the most probable element on every site."""
-        return self.soft.harden()
-
-
-class Guide(Protocol):
-    """Anything that steers sampling: it calls the model as it sees fit."""
-
-    def sample(
-        self,
-        model: Generator,
-        n: int,
-        *,
-        seed: int | torch.Generator | None,
-        steps: int | None,
-        n_atoms: int | Sequence[int] | Tensor | None,
-        batch_size: int,
-    ) -> Crystals:
-        """Return n crystals."""
+__all__ = [
+    "CONDITIONABLE",
+    "KNOWN",
+    "Conditions",
+    "Generator",
+    "Guide",
+    "Loss",
+    "State",
+    "properties_of",
+]
 
 
 class Generator(nn.Module, abc.ABC):
     """Base of all generative models of crystals.
 
-    A subclass gives `for_data`, `loss` and `trajectory`, sets `symmetries` and
-    `default_steps`, and stores its constructor's keywords in `config`; sampling in
-    batches, provenance, saving and loading are done here.
+    A subclass gives `for_data`, `loss` and `_states`, sets `symmetries` and
+    `default_steps`, and stores its constructor's keywords in `config`; planning what is
+    fixed beforehand, sampling in batches, provenance, saving and loading are done here.
 
     Attributes:
         config: keywords that rebuild the model, `type(model)(**model.config)`.
         record: plain JSON facts about the training of these weights, empty before.
         symmetries: which changes of its input leave the generator's density alone, of
             "permutation", "translation", "integer_shift", "rotation", "supercell".
+        likelihood: what `log_prob` gives: "exact", "a bound", ... or "none".
+        representation: "cell" or "symmetric".
+        properties: name -> [mean, standard deviation] of what it can be asked for.
+        templates: space groups, positions and species of the training set, from which a
+            "symmetric" model may take its layouts; None where it makes its own.
         default_steps: sampling steps where none are asked for.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
     """
 
     symmetries: ClassVar[frozenset[str]] = frozenset()
+    likelihood: ClassVar[str] = "none"
     default_steps: int = 100
     evaluations: int = 0
+    templates: Templates | None
 
     def __init__(self, config: dict[str, Any], size_histogram: Sequence[int]) -> None:
         super().__init__()
         self.config = config
         self.record: dict[str, Any] = {}
+        self.templates = None
         self.size_histogram = tuple(size_histogram)
+        self.representation: Representation = config.get("representation", "cell")
+        self.properties: dict[str, list[float]] = config.get("properties") or {}
 
     # ---- what a subclass gives ----------------------------------------------------------
 
@@ -110,20 +104,18 @@ class Generator(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, crystals: Crystals, *, seed: int | torch.Generator | None = None
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        seed: int | torch.Generator | None = None,
     ) -> Loss:
         """Return the training loss of a batch, a mean over its crystals."""
 
     @abc.abstractmethod
-    def trajectory(
-        self,
-        n: int,
-        *,
-        seed: int | torch.Generator | None = None,
-        steps: int | None = None,
-        n_atoms: int | Sequence[int] | Tensor | None = None,
+    def _states(
+        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
     ) -> Iterator[State]:
-        """Yield states from noise to data; the last one's preview is the result."""
+        """Yield states from noise to data for crystals of which the plan fixes a part."""
 
     # ---- shared -------------------------------------------------------------------------
 
@@ -133,45 +125,79 @@ class Generator(nn.Module, abc.ABC):
         held = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if held is None else held.device
 
-    def sizes(
-        self, n: int, n_atoms: int | Sequence[int] | Tensor | None, rng: torch.Generator
-    ) -> Tensor:
-        """Return how many atoms each of n crystals shall have.
+    @property
+    def known_elements(self) -> Tensor:
+        """Elements that the model can make, bool, shape (104,), on the CPU."""
+        known = torch.zeros(periodic_table.MAX_Z + 1, dtype=torch.bool)
+        known[list(self.config["elements"])] = True
+        return known
+
+    def prepare(self, crystals: Crystals | Encoded) -> Encoded:
+        """Return crystals in this model's representation, as `loss` reads them."""
+        if isinstance(crystals, Encoded):
+            return crystals
+        return encode(crystals, self.representation)
+
+    def request(
+        self,
+        n: int,
+        n_atoms: int | Sequence[int] | Tensor | None = None,
+        conditions: Conditions | None = None,
+    ) -> Request:
+        """Return checked wishes for n crystals.
+
+        Raises:
+            ShapeError: numbers that no sampling can have.
+            DataError: a condition that this model does not know or that cannot be met.
+        """
+        return resolve(
+            conditions,
+            n_atoms,
+            n,
+            allowed=self.known_elements,
+            histogram=self.size_histogram,
+            properties=self.properties,
+        )
+
+    def plan(self, request: Request, rng: torch.Generator) -> Plan:
+        """Return what is fixed before sampling: sizes, layouts, asked species."""
+        at_home = generator(
+            int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
+        )
+        if self.templates is not None:
+            return self.templates.choose(request, at_home)
+        n = len(request.n_atoms)
+        sizes = draw_sizes(request, n, self.size_histogram, at_home)
+        return plan_cells(request, sizes, len(self.properties), at_home)
+
+    def trajectory(
+        self,
+        n: int,
+        *,
+        seed: int | torch.Generator | None = None,
+        steps: int | None = None,
+        n_atoms: int | Sequence[int] | Tensor | None = None,
+        conditions: Conditions | None = None,
+        scale: float = 1.0,
+    ) -> Iterator[State]:
+        """Yield states from noise to data; the last one's preview is the result.
 
         Args:
             n: number of crystals.
-            n_atoms: one number for all, one for each, or None to draw from the sizes of
-                the training set.
-            rng: source of randomness.
-
-        Returns:
-            Atoms per crystal, shape (n,), int64, on the CPU.
+            seed: of all randomness.
+            steps: sampling steps; None takes the model's own number.
+            n_atoms: atoms per cell, one number or one for each.
+            conditions: what the crystals are asked to be; see `sample`.
+            scale: of classifier-free guidance; see `sample`.
 
         Raises:
-            ShapeError: a number of crystals or atoms that no crystal has.
+            ShapeError: numbers that no sampling can have.
+            DataError: a condition that this model does not know.
         """
-        if n < 0:
-            raise ShapeError(f"cannot make {n} crystals; ask for none or more.")
-        if n_atoms is None:
-            weights = torch.tensor(self.size_histogram, dtype=torch.float64)
-            cut = torch.rand(
-                n, generator=rng, device=rng.device, dtype=torch.float64
-            ).cpu()
-            total = weights.cumsum(0)
-            return torch.searchsorted(total, cut * total[-1], right=True)
-        asked = torch.as_tensor(n_atoms, dtype=torch.long).cpu()
-        largest = len(self.size_histogram) - 1
-        if asked.ndim > 1 or (asked.ndim == 1 and len(asked) != n):
-            raise ShapeError(
-                f"n_atoms must be one number or one for each of {n} crystals; got shape "
-                f"{tuple(asked.shape)}."
-            )
-        if n and (int(asked.min()) < 1 or int(asked.max()) > 4 * largest):
-            raise ShapeError(
-                f"n_atoms must lie between 1 and {4 * largest}, four times the largest "
-                f"crystal of the training set; got {asked.tolist()}."
-            )
-        return asked.expand(n).clone()
+        steps = self._steps(steps)
+        rng = generator(seed, self.device)
+        plan = self.plan(self.request(n, n_atoms, conditions), rng).to(self.device)
+        yield from self._states(plan, steps=steps, scale=scale, rng=rng)
 
     def sample(
         self,
@@ -181,6 +207,8 @@ class Generator(nn.Module, abc.ABC):
         steps: int | None = None,
         guide: Guide | None = None,
         n_atoms: int | Sequence[int] | Tensor | None = None,
+        conditions: Conditions | None = None,
+        scale: float = 1.0,
         batch_size: int = 256,
     ) -> Crystals:
         """Return n new crystals.
@@ -196,34 +224,59 @@ class Generator(nn.Module, abc.ABC):
             guide: steers the sampling towards constraints.
             n_atoms: atoms per cell, one number or one for each; None draws them from the
                 sizes of the training set.
+            conditions: what the crystals are asked to be, any subset of: a property's
+                value or range (low, high) with None for an open end; "composition", a
+                formula (structure prediction) or a pattern such as "ABX3"; "spacegroup";
+                "crystal_system"; "n_atoms". Composition and size hold exactly; in
+                "symmetric" models so do space group and crystal system; the rest holds
+                as well as the model learned it.
+            scale: of classifier-free guidance: 0 ignores the learned conditions, 1 is the
+                conditional model, more pushes further.
             batch_size: crystals made at once.
 
         Raises:
             ShapeError: numbers that no sampling can have.
+            DataError: a condition that this model does not know.
+            InfeasibleTarget: no crystal can be so.
         """
         if guide is not None:
             return guide.sample(
-                self, n, seed=seed, steps=steps, n_atoms=n_atoms, batch_size=batch_size
+                self,
+                n,
+                seed=seed,
+                steps=steps,
+                n_atoms=n_atoms,
+                conditions=conditions,
+                scale=scale,
+                batch_size=batch_size,
             )
         if batch_size < 1:
             raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
+        steps = self._steps(steps)
         start, before = time.perf_counter(), self.evaluations
         rng = generator(seed, self.device)
         first = rng.initial_seed()
-        sizes = self.sizes(n, n_atoms, rng)
-        order = torch.argsort(sizes, stable=True)
+        plan = self.plan(self.request(n, n_atoms, conditions), rng)
+        order = torch.argsort(plan.n_atoms, stable=True)
         parts = []
         with _one_thread(n <= 64 and self.device.type == "cpu"):
             for chunk in order.split(batch_size) if n else ():
-                states = self.trajectory(
-                    len(chunk), seed=rng, steps=steps, n_atoms=sizes[chunk]
+                states = self._states(
+                    plan[chunk].to(self.device), steps=steps, scale=scale, rng=rng
                 )
                 parts.append(deque(states, maxlen=1)[0].preview)
         made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
         return made.replace(info=self._provenance(first, steps, start, before))
 
+    def _steps(self, steps: int | None) -> int:
+        """Return the number of sampling steps, checked."""
+        steps = self.default_steps if steps is None else steps
+        if steps < 1:
+            raise ShapeError(f"steps must be at least 1; got {steps}.")
+        return steps
+
     def _provenance(
-        self, seed: int, steps: int | None, start: float, before: int
+        self, seed: int, steps: int, start: float, before: int
     ) -> dict[str, Any]:
         """Return the record that travels with a batch of samples."""
         from matdesign import __version__
@@ -232,7 +285,7 @@ class Generator(nn.Module, abc.ABC):
             "generator": type(self).__name__,
             "model": self.record.get("name", ""),
             "seed": seed,
-            "steps": self.default_steps if steps is None else steps,
+            "steps": steps,
             "seconds": round(time.perf_counter() - start, 3),
             "network_evaluations": self.evaluations - before,
             "device": str(self.device),

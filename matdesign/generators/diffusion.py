@@ -10,23 +10,29 @@ from torch import Tensor
 
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, SoftCrystals, generator
-from matdesign.crystals.lattice_code import from_code, to_code
-from matdesign.errors import DataError, ShapeError
-from matdesign.generators.backbone import PairTransformer, Prediction
-from matdesign.generators.contract import Generator, Loss, State
+from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.layout import Layout
+from matdesign.generators.backbone import Prediction
+from matdesign.generators.conditions import Condition
+from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.denoiser import Denoiser
 from matdesign.generators.features import MASK
 from matdesign.generators.noise import (
     AbsorbingNoise,
     GaussianNoise,
     WrappedNoise,
+    centred,
     uniform,
 )
+from matdesign.generators.planning import Plan, allowed_elements, settle_roles
+from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.templates import Templates
 
 
 class Diffusion(Generator):
-    """Denoising diffusion of whole crystals in the primitive cell (P1).
+    """Denoising diffusion of whole crystals, in either representation.
 
-    Three noise processes run side by side: coordinates spread around the torus, the
+    Three noise processes run side by side: free coordinates spread around the torus, the
     lattice code fades into a normal distribution, species disappear one by one. One
     network undoes all three. Build it with `Diffusion.for_data(train)`.
 
@@ -40,10 +46,16 @@ class Diffusion(Generator):
         code_std: its standard deviation.
         code_low: lower bound of the code, in standard deviations from the mean.
         code_high: upper bound.
+        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
+            positions drawn from those of the training set, the rest generated.
+        templates: rows and orbits of the table of templates, in "symmetric".
+        properties: name -> [mean, standard deviation] of the properties that can be
+            asked for; None for a model without conditions.
         width: size of the network's tokens.
         layers: attention layers.
         heads: attention heads.
         settled: time below which all elements are decided.
+        reveal: share of the training crystals of which all elements are shown.
         steps: default number of sampling steps.
         corrector: size of the Langevin step after each predictor step; 0 for none.
         temperature: below 1, elements are drawn nearer to the most probable one; 1 draws
@@ -53,18 +65,15 @@ class Diffusion(Generator):
 
     Source:
         DiffCSP, Jiao et al., arXiv 2309.04475, and MatterGen, Zeni et al., arXiv
-        2312.03687. Changed: log-symmetric lattice code with a prior at mean density,
-        absorbing species normalised over seen elements, and the network.
+        2312.03687; symmetry by anchors: DiffCSP++, arXiv 2402.03992. Changed:
+        log-symmetric lattice code with a prior at mean density, absorbing species
+        normalised over seen elements, free coordinates of the positions instead of
+        projected ones, and the network.
     """
 
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
-    code_mean: Tensor
-    code_std: Tensor
-    code_low: Tensor
-    code_high: Tensor
-    allowed: Tensor
 
     def __init__(
         self,
@@ -75,10 +84,14 @@ class Diffusion(Generator):
         code_std: Sequence[float],
         code_low: Sequence[float],
         code_high: Sequence[float],
+        representation: Representation = "cell",
+        templates: Sequence[int] | None = None,
+        properties: dict[str, list[float]] | None = None,
         width: int = 128,
         layers: int = 6,
         heads: int = 8,
         settled: float = 0.3,
+        reveal: float = 0.0,
         steps: int = 100,
         corrector: float = 0.2,
         temperature: float = 1.0,
@@ -86,80 +99,63 @@ class Diffusion(Generator):
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(config, size_histogram)
-        self.default_steps = steps
+        self.default_steps, self.reveal = steps, reveal
         self.corrector, self.temperature = corrector, temperature
         self.sharpness = sharpness
         self.frac_noise = WrappedNoise()
         self.lattice_noise = GaussianNoise()
         self.species_noise = AbsorbingNoise(settled)
-        self.network = PairTransformer(width=width, layers=layers, heads=heads)
-        allowed = torch.zeros(MASK, dtype=torch.bool)
-        allowed[list(elements)] = True
-        self.register_buffer("allowed", allowed, persistent=False)
-        for name in ("code_mean", "code_std", "code_low", "code_high"):
-            self.register_buffer(name, torch.tensor(config[name]), persistent=False)
+        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
+        self.templates = None if templates is None else Templates(*templates)
+        self.network = Denoiser(
+            properties=properties,
+            positions=representation == "symmetric",
+            width=width,
+            layers=layers,
+            heads=heads,
+        )
 
     @classmethod
     def for_data(
-        cls, train: Crystals, *, seed: int | torch.Generator | None = 0, **options: Any
+        cls,
+        train: Crystals | Encoded,
+        *,
+        representation: Representation = "cell",
+        seed: int | torch.Generator | None = 0,
+        **options: Any,
     ) -> Self:
         """Return an untrained model for a training set of primitive, reduced cells.
 
         Args:
-            train: its elements, cell sizes and lattices set the model's scales.
+            train: its elements, cell sizes, lattices, templates and properties set what
+                the model knows.
+            representation: "cell" or "symmetric"; of no effect where `train` is encoded.
             seed: of the initial weights.
             **options: keywords of the constructor, such as `width`.
 
         Raises:
             DataError: the training set is empty.
         """
-        if not len(train):
-            raise DataError("the training set is empty; give at least one crystal.")
-        code = to_code(train.lattice.double(), train.n_atoms)
-        mean, std = code.mean(0), code.std(0, unbiased=False).clamp(min=0.02)
-        standard = (code - mean) / std
-        scales = {
-            "code_mean": mean,
-            "code_std": std,
-            "code_low": standard.quantile(0.001, dim=0) - 0.1,
-            "code_high": standard.quantile(0.999, dim=0) + 0.1,
-        }
-        rounded: dict[str, Any] = {
-            name: [round(x, 6) for x in value.tolist()]
-            for name, value in scales.items()
-        }
+        data = train if isinstance(train, Encoded) else encode(train, representation)
+        facts = scales_of(data)
+        asked = options.get("properties", properties_of(data))
+        table = None
+        if data.representation == "symmetric":
+            table = Templates.of(data, asked)
         model = cls(
-            elements=train.species.unique()[int((train.species == 0).any()) :].tolist(),
-            size_histogram=train.n_atoms.bincount().tolist(),
-            **rounded,
-            **options,
+            representation=data.representation,
+            templates=None if table is None else table.shape,
+            **{"reveal": 0.3, "properties": asked, **facts, **options},
         )
+        model.templates = table
         model.network.reset(seed)
         return model
 
-    def encode(self, crystals: Crystals) -> Tensor:
-        """Return the standardised lattice code, shape (crystals, 6)."""
-        code = to_code(crystals.lattice, crystals.n_atoms)
-        return (code - self.code_mean) / self.code_std
-
-    def decode(self, code: Tensor, n_atoms: Tensor) -> Tensor:
-        """Return the lattice, rows in angstrom, of a standardised code."""
-        with torch.autocast(code.device.type, enabled=False):
-            return from_code(code * self.code_std + self.code_mean, n_atoms)
-
-    def predict(
-        self, species: Tensor, frac: Tensor, code: Tensor, t: Tensor
-    ) -> Prediction:
-        """Return the network's outputs for a noisy batch at times t."""
-        self.evaluations += len(species)
-        lattice = self.decode(code, (species > 0).sum(1))
-        output: Prediction = self.network(species, frac, lattice, code, t)
-        # the network may run in half precision; noise and loss never do
-        moved, shape, logits = (one.to(frac.dtype) for one in output)
-        return Prediction(moved, shape, logits.masked_fill(~self.allowed, -torch.inf))
-
     def loss(
-        self, crystals: Crystals, *, seed: int | torch.Generator | None = None
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        seed: int | torch.Generator | None = None,
     ) -> Loss:
         """Return the loss of a batch: three terms of equal weight.
 
@@ -168,25 +164,26 @@ class Diffusion(Generator):
         `species`, cross entropy in nats per hidden site.
         """
         rng = generator(seed, self.device)
-        mask, b = crystals.mask, len(crystals)
-        t = (uniform((b,), crystals.frac, rng) + torch.arange(b).to(crystals.frac)) / b
-        frac, score = self.frac_noise.add(crystals.frac, mask, t, rng)
-        code, v = self.lattice_noise.add(self.encode(crystals), t, rng)
-        species = self.species_noise.add(crystals.species, t, rng)
-        output = self.predict(species, frac, code, t)
+        data = self.prepare(crystals)
+        lay, b = data.layout, len(data)
+        t = (uniform((b,), data.u, rng) + torch.arange(b).to(data.u)) / b
+        u, score = self.frac_noise.add(data.u, lay, t, rng)
+        code = self.scales.standardize(data.code, lay)
+        x, v = self.lattice_noise.add(code, t, rng)
+        species = self.species_noise.add(data.species, t, rng, self.reveal)
+        asked = None
+        if self.network.asked is not None:
+            asked = self.network.asked.training_condition(data, rng)
+        said = self._ask(lay, species, u, x * lay.code_free, t, asked, 1.0)
 
-        free = 3 * (crystals.n_atoms - 1)  # one atom's place is a choice of origin
-        wrong = (output.frac - score).square().sum((1, 2)) / free.clamp(min=1)
+        free = lay.free.sum((1, 2)) - 3 * (lay.spacegroup == 1)  # P1: any origin
+        wrong = (said.frac - score).square().sum((1, 2)) / free.clamp(min=1)
+        off = ((said.lattice - v) * lay.code_free).square().sum(1)
         hidden = species == MASK
-        log_p = output.species.log_softmax(-1)
-        surprise = -log_p.gather(-1, crystals.species.unsqueeze(-1)).squeeze(-1)
-        surprise = surprise.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(
-            min=1
-        )
         terms = {
-            "frac": wrong.sum() / (free > 0).sum().clamp(min=1),
-            "lattice": (output.lattice - v).square().mean(),
-            "species": surprise.sum() / hidden.any(1).sum().clamp(min=1),
+            "frac": (wrong * (free > 0)).sum() / (free > 0).sum().clamp(min=1),
+            "lattice": (off / lay.code_free.sum(1)).mean(),
+            "species": self.species_noise.surprise(data.species, hidden, said.species),
         }
         return Loss(
             torch.stack(list(terms.values())).sum(),
@@ -194,76 +191,103 @@ class Diffusion(Generator):
         )
 
     @torch.no_grad()
-    def trajectory(
-        self,
-        n: int,
-        *,
-        seed: int | torch.Generator | None = None,
-        steps: int | None = None,
-        n_atoms: int | Sequence[int] | Tensor | None = None,
+    def _states(
+        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
     ) -> Iterator[State]:
         """Yield states from noise to data; the last one's preview is the result.
 
         Each step: ask the network, move all three processes back in time by one step
         (predictor), then let the coordinates relax at the new time (corrector).
         """
-        steps = self.default_steps if steps is None else steps
-        if steps < 1:
-            raise ShapeError(f"steps must be at least 1; got {steps}.")
-        rng = generator(seed, self.device)
-        size = self.sizes(n, n_atoms, rng).to(self.device)
-        sites = torch.arange(int(size.max()) if n else 0, device=self.device)
-        mask = sites < size[:, None]  # (n, sites)
-        species = mask * MASK
-        frac = uniform((*mask.shape, 3), self.code_mean, rng)
-        code = torch.randn((n, 6), generator=rng, device=self.device)
+        lay, asked, n = plan.layout, plan.condition, len(plan)
+        species = plan.start
+        u = uniform(tuple(lay.free.shape), self.scales.mean, rng) * lay.free
+        x = torch.randn((n, 6), generator=rng, device=self.device) * lay.code_free
         times = torch.linspace(1, 0, steps + 1, device=self.device)
         for step in range(steps):
             t, s = times[step].expand(n), times[step + 1].expand(n)
-            output = self.predict(species, frac, code, t)
-            clean = self._clamp(self.lattice_noise.preview(code, output.lattice, t))
-            soft = self._belief(species, output.species)
-            yield State(
-                float(times[step]),
-                step,
-                SoftCrystals(
-                    soft,
-                    self.frac_noise.preview(frac, output.frac, t),
-                    self.decode(clean, size),
-                    mask,
-                ),
+            said = self._ask(lay, species, u, x, t, asked, scale)
+            clean = self.scales.clamp(self.lattice_noise.preview(x, said.lattice, t))
+            clean = clean * lay.code_free
+            belief = self._belief(plan, species, said.species)
+            preview = self.frac_noise.preview(u, said.frac, t)
+            yield self._state(float(times[step]), step, lay, belief, preview, clean)
+            u = self.frac_noise.back(u, said.frac, t, s, rng, self.sharpness) * lay.free
+            x = self.lattice_noise.back(x, clean, t, s, rng) * lay.code_free
+            drawn = self.species_noise.back(species, belief, t, s, rng)
+            species = settle_roles(
+                plan, species, drawn, belief, self.scales.allowed, rng
             )
-            frac = self.frac_noise.back(frac, output.frac, t, s, rng, self.sharpness)
-            code = self.lattice_noise.back(code, clean, t, s, rng)
-            species = self.species_noise.back(species, soft, t, s, rng)
             if self.corrector and step + 1 < steps:
-                again = self.predict(species, frac, code, s)
-                frac = self.frac_noise.correct(frac, again.frac, s, self.corrector, rng)
-        output = self.predict(species, frac, code, times[-1].expand(n))
-        frac = self.frac_noise.preview(frac, output.frac, times[-1].expand(n))
-        soft = self._belief(species, output.species)
-        lattice = self.decode(self._clamp(code), size)
-        yield State(
-            0.0, steps, SoftCrystals(soft, frac * mask[..., None], lattice, mask)
+                again = self._ask(lay, species, u, x, s, asked, scale).frac
+                u = self.frac_noise.correct(u, again, s, self.corrector, rng) * lay.free
+        now = times[-1].expand(n)
+        said = self._ask(lay, species, u, x, now, asked, scale)
+        u = self.frac_noise.preview(u, said.frac, now) * lay.free
+        belief = self._belief(plan, species, said.species)
+        yield self._state(0.0, steps, lay, belief, u, self.scales.clamp(x))
+
+    @torch.no_grad()
+    def score(self, crystals: Crystals | Encoded, t: float) -> Tensor:
+        """Return the learned score of the coordinates at a noise level.
+
+        Equation:
+            s = d log p_t(f) / d f, all species shown, lattice as it is.
+
+        Args:
+            crystals: where to ask.
+            t: time in (0, 1].
+
+        Returns:
+            Per unit of fractional coordinate, shape (crystals, orbits, 3).
+        """
+        data = self.prepare(crystals).to(self.device)
+        now = torch.full((len(data),), float(t), device=self.device)
+        x = self.scales.standardize(data.code, data.layout)
+        said = self._ask(data.layout, data.species, data.u, x, now, None, 0.0)
+        return said.frac * self.frac_noise.scale(now)[:, None, None]
+
+    def _ask(
+        self,
+        layout: Layout,
+        species: Tensor,
+        u: Tensor,
+        x: Tensor,
+        t: Tensor,
+        condition: Condition | None,
+        scale: float,
+    ) -> Prediction:
+        """Return the network's answer; in P1 the score has no mean."""
+        self.evaluations += len(species) * self.network.passes(condition, scale)
+        said = self.network.guided(
+            layout, self.scales, species, u, x, t, condition, scale
         )
+        return said._replace(frac=centred(said.frac, layout))
 
-    def _clamp(self, code: Tensor) -> Tensor:
-        """Keep a lattice code within the quantiles of the training set."""
-        return torch.minimum(torch.maximum(code, self.code_low), self.code_high)
+    def _belief(self, plan: Plan, species: Tensor, logits: Tensor) -> Tensor:
+        """Return probabilities of elements, with temperature and the plan's roles."""
+        may_be = allowed_elements(plan, species, self.scales.allowed)
+        return self.species_noise.belief(species, logits / self.temperature, may_be)
 
-    def _belief(self, species: Tensor, logits: Tensor) -> Tensor:
-        """Return probabilities of elements; certain where decided, zero on padding."""
-        open_sites = (logits / self.temperature).softmax(-1)
-        decided = torch.nn.functional.one_hot(species, MASK + 1)[..., :MASK].to(logits)
-        belief = torch.where((species == MASK)[..., None], open_sites, decided)
-        return belief * (species > 0)[..., None]
+    def _state(
+        self, t: float, step: int, layout: Layout, belief: Tensor, u: Tensor, x: Tensor
+    ) -> State:
+        """Return a frame: the orbits written out as atoms."""
+        index = layout.orbit[..., None].expand(-1, -1, belief.shape[-1])
+        soft = SoftCrystals(
+            belief.gather(1, index) * layout.mask[..., None],
+            layout.expand(u),
+            self.scales.lattice(x, layout),
+            layout.mask,
+        )
+        return State(t, step, soft)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
         names = periodic_table.symbols()
         seen = [names[z] for z in self.config["elements"]]
         shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
-        kept = ("width", "layers", "heads")
+        kept = ("representation", "width", "layers", "heads")
         return {
             "elements": f"{len(seen)}: {shown}",
             "network": ", ".join(f"{k} {self.config[k]}" for k in kept),

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.encoded import Encoded
 from matdesign.errors import DataError
 from matdesign.generators import storage
-from matdesign.generators.batching import by_size, fingerprint, pick, trim
+from matdesign.generators.batching import by_size, fingerprint, pick
 from matdesign.generators.contract import Generator
 from matdesign.generators.run import Run, Step
 
@@ -184,7 +185,9 @@ def training(
     wrapped, tied = fabric.setup(_Objective(model), optimizer)
     world, rank = fabric.world_size, fabric.global_rank
     share = max(1, batch_size // world)
-    n_atoms = train.n_atoms.cpu()
+    data = model.prepare(train)
+    looked_at = None if val is None else model.prepare(val)
+    n_atoms = data.n_atoms.cpu()
     before, start = record.seconds, time.perf_counter()
     try:
         while record.steps < steps:
@@ -197,7 +200,7 @@ def training(
             groups = by_size(n_atoms, index)
             total, terms = 0.0, dict[str, float]()
             for i, some in enumerate(groups):
-                batch = trim(train, some.to(train.device)).to(fabric.device)
+                batch = data[some].to(fabric.device)
                 weight = len(some) / len(index)
                 with fabric.no_backward_sync(wrapped, enabled=i + 1 < len(groups)):
                     loss, parts = wrapped(lambda batch=batch: batch, rng)
@@ -214,8 +217,8 @@ def training(
             _average(average, model, min(ema, (1 + record.steps) / (10 + record.steps)))
             looked = None
             last = record.steps == steps
-            if val is not None and (last or record.steps % val_every == 0):
-                looked = _validate(model, val, average, seed)
+            if looked_at is not None and (last or record.steps % val_every == 0):
+                looked = _validate(model, looked_at, average, seed)
             record.seconds = before + time.perf_counter() - start
             if not math.isfinite(total):
                 raise DataError(
@@ -243,7 +246,7 @@ class _Objective(torch.nn.Module):
         self.model = model
 
     def forward(
-        self, batch: Callable[[], Crystals], rng: torch.Generator
+        self, batch: Callable[[], Encoded], rng: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total loss and its named terms."""
         loss = self.model.loss(batch(), seed=rng)
@@ -278,7 +281,7 @@ def _swap(average: list[Tensor], model: Generator) -> None:
 
 @torch.no_grad()
 def _validate(
-    model: Generator, val: Crystals, average: list[Tensor], seed: int
+    model: Generator, val: Encoded, average: list[Tensor], seed: int
 ) -> float:
     """Return the loss of the averaged weights on a validation set, same noise each time."""
     _swap(average, model)
@@ -286,7 +289,7 @@ def _validate(
     total, n_atoms = 0.0, val.n_atoms.cpu()
     rng = generator(_seed(seed, -1, 0), model.device)
     for chunk in torch.argsort(n_atoms, stable=True).split(128):
-        batch = trim(val, chunk.to(val.device)).to(model.device)
+        batch = val[chunk].to(model.device)
         total += float(model.loss(batch, seed=rng).total) * len(chunk)
     _swap(average, model)
     return total / max(1, len(val))

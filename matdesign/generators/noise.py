@@ -11,6 +11,7 @@ from torch import Tensor
 
 from matdesign.crystals import wrapped_normal
 from matdesign.crystals.geometry import wrap
+from matdesign.crystals.layout import Layout
 from matdesign.generators.features import MASK
 
 
@@ -27,6 +28,24 @@ def normal(like: Tensor, rng: torch.Generator) -> Tensor:
 def uniform(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tensor:
     """Return uniform noise in [0, 1) with the type and device of a tensor."""
     return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
+def centred(vector: Tensor, layout: Layout) -> Tensor:
+    """Return displacements of orbits without their mean, in crystals without symmetry.
+
+    Moving all atoms together changes nothing, so that the mean of a random displacement
+    cannot be learned. Where symmetry elements hold the origin, nothing is taken off.
+
+    Args:
+        vector: shape (crystals, orbits, 3).
+        layout: which coordinates are free.
+    """
+    vector = vector * layout.free
+    n_atoms = column(layout.n_atoms.clamp(min=1), vector)
+    mean = (
+        vector.sum(1, keepdim=True) / n_atoms * column(layout.spacegroup == 1, vector)
+    )
+    return (vector - mean) * layout.free
 
 
 class WrappedNoise:
@@ -72,15 +91,20 @@ class WrappedNoise:
         return torch.lerp(table[left], table[left + 1], place - left).exp()
 
     def add(
-        self, frac: Tensor, mask: Tensor, t: Tensor, rng: torch.Generator
+        self, frac: Tensor, layout: Layout, t: Tensor, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Return noisy coordinates and the network's target, both (crystals, sites, 3)."""
+        """Return noisy coordinates and the network's target, both (crystals, orbits, 3).
+
+        Args:
+            frac: free coordinates, shape (crystals, orbits, 3).
+            layout: says which of them are free.
+            t: time, shape (crystals,).
+            rng: source of randomness.
+        """
         sigma = column(self.sigma(t), frac)
         moved = sigma * normal(frac, rng)
         target = wrapped_normal.score(moved, sigma) / column(self.scale(t), frac)
-        target = target * mask.unsqueeze(-1)
-        mean = target.sum(1, keepdim=True) / column(mask.sum(1).clamp(min=1), frac)
-        return wrap(frac + moved), (target - mean) * mask.unsqueeze(-1)
+        return wrap(frac + moved * layout.free), centred(target, layout)
 
     def preview(self, frac: Tensor, output: Tensor, t: Tensor) -> Tensor:
         """Return the denoised coordinates by Tweedie's formula, f + sigma^2 score."""
@@ -201,11 +225,51 @@ class AbsorbingNoise:
         """Return m(t), the probability that a site is undecided."""
         return ((t - self.settled) / (1 - self.settled)).clamp(0.0, 1.0)
 
-    def add(self, species: Tensor, t: Tensor, rng: torch.Generator) -> Tensor:
-        """Return species with sites hidden, shape (crystals, sites)."""
+    def add(
+        self, species: Tensor, t: Tensor, rng: torch.Generator, reveal: float = 0.0
+    ) -> Tensor:
+        """Return species with sites hidden, shape (crystals, sites).
+
+        Args:
+            species: elements, 0 on padding, shape (crystals, sites).
+            t: time, shape (crystals,).
+            rng: source of randomness.
+            reveal: share of the crystals in which nothing is hidden, so that the network
+                also learns to find the structure of a given composition.
+        """
         chance = uniform(tuple(species.shape), t, rng)
         hide = (chance < self.undecided(t)[:, None]) & (species > 0)
+        if reveal:
+            hide &= uniform((len(species), 1), t, rng) >= reveal
         return species.masked_fill(hide, MASK)
+
+    @staticmethod
+    def surprise(species: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
+        """Return the cross entropy in nats per hidden site, a mean over crystals.
+
+        Args:
+            species: true elements, shape (crystals, sites).
+            hidden: which of them the network did not see, bool, of the same shape.
+            logits: what it said, shape (crystals, sites, 104).
+        """
+        log_p = logits.log_softmax(-1)
+        each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
+        each = each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
+        return each.sum() / hidden.any(1).sum().clamp(min=1)
+
+    @staticmethod
+    def belief(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
+        """Return probabilities of elements; certain where decided, zero on padding.
+
+        Args:
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, sites).
+            logits: what the network said, shape (crystals, sites, 104).
+            may_be: elements that each site may be, bool, of the same shape as logits.
+        """
+        undecided = (species == MASK)[..., None]
+        open_sites = logits.masked_fill(~(may_be | ~undecided), -torch.inf).softmax(-1)
+        decided = torch.nn.functional.one_hot(species, MASK + 1)[..., :MASK].to(logits)
+        return torch.where(undecided, open_sites, decided) * (species > 0)[..., None]
 
     def back(
         self,

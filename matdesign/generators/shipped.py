@@ -1,4 +1,4 @@
-"""Trained generators that come with the package: `models` lists, `load_model` loads."""
+"""Trained weights that come with the package: generators, and predictors of properties."""
 
 from __future__ import annotations
 
@@ -7,22 +7,46 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from matdesign.errors import DataError
 from matdesign.generators import storage
 from matdesign.generators.contract import Generator
 from matdesign.paths import data_dir
 
-KNOWN = {
-    "diffusion-prototypes": "inorganic crystals of 75 elements, 1-20 atoms",
-    "diffusion-perovskites": "ABX3 perovskites and their distorted children",
+if TYPE_CHECKING:
+    from matdesign.generators.property_network import PropertyNetwork
+
+DATA = {
+    "prototypes": "inorganic crystals of 75 elements, 1-20 atoms",
+    "perovskites": "ABX3 perovskites and their distorted children",
+    "mp20": "inorganic crystals of reduced MP-20, 1-20 atoms",
 }
+"""What the shipped weights were trained on."""
+
+NETWORK = "PropertyNetwork"
+FAMILIES = ("autoregressive", "coupling-flow", "diffusion", "flow-matching", "vae")
+
+KNOWN = {
+    f"{family}-{data}": DATA[data]
+    for data in DATA
+    for family in FAMILIES
+    if data != "mp20" or family in ("autoregressive", "flow-matching")
+} | {"diffusion-prototypes-cell": DATA["prototypes"]}
 """Models that a complete checkout holds, and what they make."""
+
+PREDICTORS = {
+    "formation-energy-mp20": "formation energy, eV/atom",
+    "band-gap-mp20": "band gap, eV",
+    "energy-prototypes": "formation energy and distance to the hull, eV/atom",
+    "energy-perovskites": "formation energy and distance to the hull, eV/atom",
+}
+"""Property networks that a complete checkout holds, and what they predict."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """The trained generators at hand; print it.
+    """The trained weights at hand; print it.
 
     Args:
         names: what `load_model` accepts.
@@ -56,9 +80,26 @@ def models() -> Models:
         >>> "diffusion-prototypes" in design.models()
         True
     """
-    root = data_dir() / "models"
-    names = sorted(p.parent.name for p in root.glob(f"*/{storage.FACTS}"))
-    return Models(tuple(names), {name: _describe(root / name) for name in names})
+    return _listed(predicting=False)
+
+
+def predictors() -> Models:
+    """Return the trained property networks that `load_predictor` can load by name."""
+    return _listed(predicting=True)
+
+
+def load_predictor(name: str | Path) -> PropertyNetwork:
+    """Return a trained property network, on the CPU.
+
+    Args:
+        name: one of `predictors()`, or a folder that `PropertyNetwork.save` wrote.
+
+    Raises:
+        DataError: no such network; weights missing, cut short or altered.
+    """
+    from matdesign.generators.property_network import PropertyNetwork
+
+    return PropertyNetwork.load(_folder(name, predicting=True))
 
 
 def load_model(name: str | Path) -> Generator:
@@ -76,32 +117,46 @@ def load_model(name: str | Path) -> Generator:
         >>> design.load_model("diffusion-prototypes").sample(2, seed=0, steps=5).n_atoms.shape
         torch.Size([2])
     """
+    folder = _folder(name, predicting=False)
+    model = Generator.load(folder)
+    model.record.setdefault("name", folder.name)
+    return model
+
+
+def _folder(name: str | Path, *, predicting: bool) -> Path:
+    """Return the folder of some weights, or say what is missing."""
     folder = Path(name).expanduser()
     if folder.is_dir() and (folder / storage.FACTS).is_file():
-        return Generator.load(folder)
+        return folder
     shipped = data_dir() / "models" / str(name)
     plain = "/" not in str(name) and str(name) not in ("", ".", "..")
     if plain and (shipped / storage.FACTS).is_file():
-        return _named(Generator.load(shipped), str(name))
-    if str(name) in KNOWN:
-        data = str(name).partition("-")[2]
+        return shipped
+    known = PREDICTORS if predicting else KNOWN
+    if str(name) in known:
+        script = "train_property.py" if predicting else "train.py"
         raise DataError(
             f"the weights of {name} are missing: {shipped / storage.WEIGHTS}. Restore the "
             f"folder from the repository (`git checkout -- data/models/{name}`), or train "
-            f"them with `python scripts/train.py {data}`."
+            f"them with `python scripts/{script}`."
         )
-    names = sorted({*models().names, *KNOWN})
+    names = sorted({*_listed(predicting=predicting).names, *known})
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise DataError(
         f"no model {str(name)!r}. {hint}Known: {', '.join(names)}; or give a folder that "
-        "model.save wrote."
+        "was saved."
     )
 
 
-def _named(model: Generator, name: str) -> Generator:
-    model.record.setdefault("name", name)
-    return model
+def _listed(*, predicting: bool) -> Models:
+    """Return the folders that hold generators, or those that hold predictors."""
+    root = data_dir() / "models"
+    about = {
+        p.parent.name: _describe(p.parent) for p in root.glob(f"*/{storage.FACTS}")
+    }
+    names = [n for n in sorted(about) if about[n].startswith(NETWORK) == predicting]
+    return Models(tuple(names), {name: about[name] for name in names})
 
 
 def _describe(folder: Path) -> str:
@@ -109,6 +164,9 @@ def _describe(folder: Path) -> str:
     try:
         facts = json.loads((folder / storage.FACTS).read_bytes())
         record = facts.get("record", {})
+        if facts["class"] == NETWORK:
+            what = ", ".join(facts["config"]["properties"])
+            return f"{NETWORK} of {what}"
         counts = facts["config"]["size_histogram"]
         about = KNOWN.get(folder.name, f"{sum(counts):,} crystals")
         trained = f"{record['steps']:,} steps" if "steps" in record else "untrained"

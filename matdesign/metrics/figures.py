@@ -68,24 +68,40 @@ def distances(
         for column, (target, unit) in targets.items():
             name = f"{column.replace('n_elements', 'element count')} distance{suffix}"
             values = table[column][rows & has_density].astype(float)
-            if not len(values) or not len(target):
-                found.append(Metric(name, np.nan, np.nan, np.nan, unit))
-                continue
-            way = Transport(values, target)
-            low, high = way.interval(
-                seed=seed, resamples=settings.resamples, level=settings.level
-            )
-            far, floor = way.distance(), way.floor(seed=seed)
-            found.append(Metric(name, far, low, high, unit, len(values), floor=floor))
+            found.append(distance(name, values, target, unit, settings, seed))
     return found
 
 
-def median(apart: NDArray[np.float64], settings: Protocol, seed: int) -> Metric:
-    """Return the median of the smallest distances of all crystals that have one."""
-    values = np.sort(apart[np.isfinite(apart)])
-    name = "median of smallest distances"
+def distance(
+    name: str,
+    values: NDArray[np.float64],
+    target: NDArray[np.float64],
+    unit: str,
+    settings: Protocol,
+    seed: int,
+) -> Metric:
+    """Return the Wasserstein-1 distance of two samples with its interval and floor."""
+    if not len(values) or not len(target):
+        return Metric(name, np.nan, np.nan, np.nan, unit)
+    way = Transport(values, target)
+    low, high = way.interval(
+        seed=seed, resamples=settings.resamples, level=settings.level
+    )
+    far, floor = way.distance(), way.floor(seed=seed)
+    return Metric(name, far, low, high, unit, len(values), floor=floor)
+
+
+def median(
+    name: str,
+    values: NDArray[np.float64],
+    unit: str,
+    settings: Protocol,
+    seed: int,
+) -> Metric:
+    """Return the median of the finite values with its bootstrap interval."""
+    values = np.sort(values[np.isfinite(values)])
     if not len(values):
-        return Metric(name, np.nan, np.nan, np.nan, "Å")
+        return Metric(name, np.nan, np.nan, np.nan, unit)
 
     def middle(draws: NDArray[np.int64]) -> float:
         return weighted_median(values, draws)
@@ -98,4 +114,28 @@ def median(apart: NDArray[np.float64], settings: Protocol, seed: int) -> Metric:
         level=settings.level,
     )
     once = middle(np.ones(len(values), dtype=np.int64))
-    return Metric(name, once, low, high, "Å", len(values))
+    return Metric(name, once, low, high, unit, len(values))
+
+
+def mean(
+    name: str,
+    values: NDArray[np.float64],
+    unit: str,
+    settings: Protocol,
+    seed: int,
+) -> Metric:
+    """Return the mean of the values with its bootstrap interval."""
+    if not len(values):
+        return Metric(name, np.nan, np.nan, np.nan, unit)
+
+    def average(draws: NDArray[np.int64]) -> float:
+        return float(draws @ values / draws.sum())
+
+    low, high = bootstrap(
+        average,
+        len(values),
+        seed=seed,
+        resamples=settings.resamples,
+        level=settings.level,
+    )
+    return Metric(name, float(values.mean()), low, high, unit, len(values))

@@ -9,7 +9,7 @@ import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.generators.batching import by_size, pick, trim
+from matdesign.generators.batching import by_size, pick
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.fit import Run, _rate, fit, training
 
@@ -170,13 +170,6 @@ def test_groups_are_the_batch_and_nearly_equal_in_size():
     assert all(len(group) >= 16 for group in groups)
     padded = sum(len(g) * int(n_atoms[g].max()) for g in groups)
     assert padded < 1.25 * int(n_atoms[index].sum())
-
-
-def test_trim_keeps_the_crystals(crystals):
-    index = torch.argsort(crystals.n_atoms)[:3]
-    small = trim(crystals, index)
-    assert small.species.shape[1] == int(small.n_atoms.max())
-    assert small.formulas == crystals[index].formulas
 
 
 def test_a_run_prints_its_facts(crystals):

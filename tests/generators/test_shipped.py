@@ -38,14 +38,14 @@ def test_a_folder_can_be_named(place):
 def test_an_unknown_name_gets_the_nearest(place):
     with pytest.raises(DataError, match=r"no model 'difusion-tiny'.*'diffusion-tiny'"):
         shipped.load_model("difusion-tiny")
-    with pytest.raises(DataError, match="Known: diffusion-perovskites"):
+    with pytest.raises(
+        DataError, match="Known: autoregressive-mp20, autoregressive-perovskites"
+    ):
         shipped.load_model("zzz")
 
 
 def test_missing_weights_say_how_to_get_them(place):
-    with pytest.raises(
-        DataError, match=r"safetensors.*git checkout.*train\.py prototypes"
-    ):
+    with pytest.raises(DataError, match=r"safetensors.*git checkout.*train\.py"):
         shipped.load_model("diffusion-prototypes")
 
 

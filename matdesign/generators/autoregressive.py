@@ -1,0 +1,399 @@
+"""`Autoregressive`: a crystal as a sequence of sites, each drawn given those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.layout import Layout
+from matdesign.crystals.orbits import symmetric_layouts
+from matdesign.errors import DataError
+from matdesign.generators.completion import (
+    NextSite,
+    Partial,
+    complete,
+    first_sites,
+    next_site,
+)
+from matdesign.generators.conditions import Condition
+from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.features import MASK
+from matdesign.generators.filling import fill_table
+from matdesign.generators.frames import at_rest
+from matdesign.generators.placement import Draws, Placement
+from matdesign.generators.planning import Plan, plan_cells
+from matdesign.generators.request import Request
+from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.sequence import sequences
+from matdesign.generators.site_network import SiteNetwork
+from matdesign.generators.site_terms import log_terms
+from matdesign.generators.skeleton import SkeletonSampler
+from matdesign.generators.wyckoff_table import NONE, WyckoffTable, wyckoff_table
+
+IMPOSSIBLE = 1_000.0
+"""Nats that `loss` counts for a part of a crystal that the model cannot make."""
+
+
+class Autoregressive(Generator):
+    """Letters, elements, lattice and coordinates of a crystal, one after the other.
+
+    Every crystal is one sequence of sites in a canonical order, and a network says how
+    likely each next field is. The masks are exact: letters of the space
+    group only, in order, and never a choice after which the cell cannot be filled; so
+    there is no stop token, for the sequence ends when all atoms are placed. In the
+    representation "cell" the space group is P1 and nothing else changes; there a
+    translation of all atoms changes nothing either. In "symmetric" it may: most space
+    groups have several origins that are as good.
+
+    Equation:
+        p(C) = p(n) p(g | n) prod_i p(W_i | ..) p(A_i | W_i, ..) p(k | W, A)
+               prod_i p(x_i | W, A, k, ..) p(y_i | x_i, ..) p(z_i | x_i, y_i, ..)
+
+    Args:
+        elements: atomic numbers that may appear.
+        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
+        code_mean: mean of the lattice code over the training set, 6 numbers.
+        code_std: its standard deviation.
+        code_low: lower bound of the code, in standard deviations from the mean.
+        code_high: upper bound.
+        representation: "symmetric" or "cell".
+        properties: name -> [mean, standard deviation] of what can be asked for.
+        width: size of the network's tokens.
+        layers: attention layers.
+        heads: attention heads.
+        dropout: share of each update that is dropped in training.
+        circle: components of the mixture for each coordinate.
+        lattices: components of the mixture for the lattice.
+        rare: weight of a space group or size that training never showed, in crystals.
+        tries: draws of lattice or coordinates while atoms overlap; 1 takes the first.
+        temperature: of letters and elements; below 1 the likelier ones more often.
+        coordinate_temperature: of coordinates.
+        lattice_temperature: of lattices.
+
+    Source:
+        CrystalFormer, Cao et al., arXiv 2403.15734. Changed: the lattice comes before the
+        coordinates and is one joint mixture; two tokens for a site instead of five; a
+        memory of keys and values; masks that know the number of atoms; wrapped normals.
+    """
+
+    likelihood = "exact"
+    symmetries: ClassVar[frozenset[str]] = frozenset(
+        {"permutation", "integer_shift", "rotation"}
+    )
+    seen: Tensor
+    fill: Tensor
+
+    def __init__(
+        self,
+        *,
+        elements: Sequence[int],
+        size_histogram: Sequence[int],
+        code_mean: Sequence[float],
+        code_std: Sequence[float],
+        code_low: Sequence[float],
+        code_high: Sequence[float],
+        representation: Representation = "symmetric",
+        properties: dict[str, list[float]] | None = None,
+        width: int = 192,
+        layers: int = 4,
+        heads: int = 8,
+        dropout: float = 0.1,
+        circle: int = 48,
+        lattices: int = 8,
+        rare: float = 0.01,
+        tries: int = 8,
+        temperature: float = 1.0,
+        coordinate_temperature: float = 1.0,
+        lattice_temperature: float = 1.0,
+    ) -> None:
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__(config, size_histogram)
+        largest = len(size_histogram) - 1
+        self.default_steps = largest  # at most: one step for each site
+        self.rare, self.tries = rare, tries
+        self.temperature = temperature
+        self.coordinate_temperature = coordinate_temperature
+        self.lattice_temperature = lattice_temperature
+        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
+        self.network = SiteNetwork(
+            largest=largest,
+            properties=self.properties,
+            width=width,
+            layers=layers,
+            heads=heads,
+            dropout=dropout,
+            circle=circle,
+            lattices=lattices,
+        )
+        table = wyckoff_table()
+        fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], largest)
+        self.register_buffer("fill", fill, persistent=False)
+        self.register_buffer("seen", torch.zeros(231, largest + 1))
+        self._scale = 1.0
+        self.crowded = 0
+
+    @classmethod
+    def for_data(
+        cls,
+        train: Crystals,
+        *,
+        representation: Representation = "symmetric",
+        seed: int | torch.Generator | None = 0,
+        **options: Any,
+    ) -> Self:
+        """Return an untrained model for a training set of primitive, reduced cells.
+
+        Args:
+            train: its elements, sizes, space groups and lattices set the model's scales.
+            representation: "symmetric" or "cell".
+            seed: of the initial weights.
+            **options: keywords of the constructor, such as `width`.
+
+        Raises:
+            DataError: the training set is empty.
+        """
+        data = encode(train, representation)
+        model = cls(
+            **scales_of(data),
+            representation=representation,
+            properties=properties_of(data),
+            **options,
+        )
+        pair = data.layout.spacegroup, data.n_atoms
+        model.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
+        model.network.reset(seed)
+        return model
+
+    # ---- likelihood ---------------------------------------------------------------------
+
+    def loss(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        seed: int | torch.Generator | None = None,
+    ) -> Loss:
+        """Return minus the log probability of a batch, in nats per crystal.
+
+        Terms: `size`, `spacegroup`, `letter`, `species`, `lattice` (over standardised
+        free entries of the code), `coordinates` (over free coordinates in [0, 1)). In
+        training a random part of what is true of each crystal is given as a condition.
+        """
+        batch = self.prepare(crystals)
+        if self.training:
+            rng = generator(seed, self.device)
+            asked = self.network.asked.training_condition(batch, rng)
+        else:
+            asked = self.nothing(len(batch))
+        terms = self.log_terms(batch, asked)
+        terms = {k: v.clamp(min=-IMPOSSIBLE) for k, v in terms.items()}
+        total = -torch.stack(list(terms.values())).sum(0).mean()
+        return Loss(total, {k: -v.detach().mean() for k, v in terms.items()})
+
+    @torch.no_grad()
+    def log_prob(self, crystals: Crystals | Encoded) -> Tensor:
+        """Return the exact log probability of crystals, in nats, shape (crystals,).
+
+        Measure: counting on size, space group, letters and elements; length on every
+        free coordinate in [0, 1) and on every free entry of the standardised lattice
+        code. Minus infinity for elements that training never showed. It is that of the
+        canonical sequence: over all sequences it sums to one, so that over crystals it
+        falls short by what the model gives to sites out of order.
+        """
+        batch = self.prepare(crystals)
+        with at_rest(self):
+            terms = self.log_terms(batch, self.nothing(len(batch)))
+        total = torch.stack(list(terms.values())).sum(0)
+        return total.masked_fill(total < -1e8, -torch.inf)
+
+    def log_terms(self, batch: Encoded, asked: Condition) -> dict[str, Tensor]:
+        """Return the log probability of each part of each crystal, shapes (crystals,).
+
+        Args:
+            batch: in this model's representation.
+            asked: what is told to the network.
+
+        Raises:
+            DataError: a crystal with more atoms than this model can place.
+        """
+        largest = len(self.size_histogram) - 1
+        if len(batch) and int(batch.n_atoms.max()) > largest:
+            raise DataError(
+                f"this model places at most {largest} atoms; got a crystal of "
+                f"{int(batch.n_atoms.max())}. Leave it out, or train on larger ones."
+            )
+        self.evaluations += len(batch)
+        return log_terms(
+            self.network,
+            sequences(batch, self.scales, self._table),
+            asked,
+            self.log_prior,
+            self.fill,
+            self.scales.allowed,
+        )
+
+    @property
+    def log_prior(self) -> Tensor:
+        """Log share of each space group and size in training, shape (231, sizes).
+
+        What training never showed keeps a little weight, `rare` crystals, except that in
+        the representation "cell" there is only P1.
+        """
+        only = self.representation == "cell"
+        group, size = self.seen.sum(1), self.seen.sum(0)
+        exists = torch.arange(231, device=group.device) >= 1
+        p_group = group + self.rare * exists * (not only)
+        p_size = size + self.rare
+        joint = self.seen + self.rare * p_group[:, None] * p_size / p_size.sum()
+        joint = joint * self.fill[:, 0] * (p_group > 0)[:, None]
+        joint[:, 0] = 0.0
+        return (joint / joint.sum()).log()
+
+    # ---- sampling -----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def plan(
+        self, request: Request, rng: torch.Generator, scale: float | None = None
+    ) -> Plan:
+        """Return size, space group, letters and elements of new crystals.
+
+        This is the first pass of the network: what is left for `_states` is the lattice
+        and the coordinates.
+
+        Args:
+            request: what is asked for.
+            rng: source of randomness, on the model's device.
+            scale: of classifier-free guidance.
+        """
+        if not len(request):
+            return plan_cells(request, request.n_atoms, len(self.properties), rng)
+        parts = []
+        with at_rest(self):
+            for rows in torch.arange(len(request)).split(512):
+                some = request[rows]
+                sampler = self.skeletons(rng, self._scale if scale is None else scale)
+                symmetric = self.representation == "symmetric"
+                n_atoms, group = sampler.sizes_and_groups(some, symmetric)
+                letter, species = sampler.sites(some, n_atoms, group)
+                self.evaluations += sampler.evaluations
+                parts.append(self.plan_of(group, letter, species, some.condition))
+        return Plan.cat(parts)
+
+    def skeletons(self, rng: torch.Generator, scale: float) -> SkeletonSampler:
+        """Return what draws sizes, space groups, letters and elements."""
+        return SkeletonSampler(
+            self.network,
+            self.log_prior,
+            self.fill,
+            self.scales.allowed,
+            self.temperature,
+            scale,
+            rng,
+        )
+
+    def plan_of(
+        self, group: Tensor, letter: Tensor, species: Tensor, condition: Condition
+    ) -> Plan:
+        """Return a plan, on the CPU, for drawn space groups, letters and elements."""
+        letter, species = letter.cpu(), species.cpu()
+        if self.representation == "cell":
+            layout = Layout.whole_cell((species > 0).sum(1))
+        else:
+            rows = [[x for x in row if x != NONE] for row in letter.tolist()]
+            layout = symmetric_layouts(group.tolist(), rows)
+        species = species[:, : layout.count.shape[1]]
+        return Plan(layout, species, torch.full_like(species, -1), condition)
+
+    @torch.no_grad()
+    def _states(
+        self,
+        plan: Plan,
+        *,
+        steps: int,
+        scale: float,
+        rng: torch.Generator,
+        known: Tensor | None = None,
+    ) -> Iterator[State]:
+        """Yield the growing crystals, one more site in each; `steps` has no effect.
+
+        Args:
+            plan: letters and elements of all sites, in canonical order.
+            steps: not used: a crystal takes one step for each site.
+            scale: of classifier-free guidance.
+            rng: source of randomness.
+            known: coordinates of the first sites, shape (crystals, known, 3).
+        """
+        draws = Draws(
+            self.coordinate_temperature, self.lattice_temperature, self.tries, scale
+        )
+        layout, sites = plan.layout, plan.species.shape[1]
+        with at_rest(self):
+            placing = Placement(self.network, self.scales, plan, draws, rng)
+            for i in range(sites):
+                told = known is not None and i < known.shape[1]
+                placing.step(i, known[:, i] if known is not None and told else None)
+                mask = layout.mask & (layout.orbit <= i)
+                kinds = layout.expand_species(plan.species) * mask
+                belief = torch.nn.functional.one_hot(kinds, MASK).to(placing.cell)
+                frac = layout.expand(placing.u) * mask[..., None]
+                soft = SoftCrystals(belief * mask[..., None], frac, placing.cell, mask)
+                yield State(1 - (i + 1) / sites, i + 1, soft)
+        self.evaluations += placing.evaluations
+        self.crowded += int(placing.crowded.sum())
+
+    def trajectory(
+        self, n: int, *, scale: float = 1.0, **options: Any
+    ) -> Iterator[State]:
+        """Yield growing crystals, one more site in each; see `Generator.trajectory`."""
+        self._scale = scale
+        try:
+            yield from super().trajectory(n, scale=scale, **options)
+        finally:
+            self._scale = 1.0
+
+    def sample(self, n: int, *, scale: float = 1.0, **options: Any) -> Crystals:
+        """Return n new crystals; see `Generator.sample`.
+
+        `info["crowded"]` counts those in which no draw kept all atoms apart (`overlap`).
+        """
+        self._scale, self.crowded = scale, 0
+        try:
+            made = super().sample(n, scale=scale, **options)
+        finally:
+            self._scale = 1.0
+        return made.replace(info={**made.info, "crowded": self.crowded})
+
+    def first_sites(self, crystal: Crystals | Encoded, keep: int) -> Partial:
+        """Return the first sites of one crystal; see `completion.first_sites`."""
+        return first_sites(self, crystal, keep)
+
+    def next_site(self, partial: Partial) -> NextSite:
+        """Return what is likely to come after some sites; see `completion.next_site`."""
+        return next_site(self, partial)
+
+    def complete(self, partial: Partial, n: int, **options: Any) -> Crystals:
+        """Return n crystals that begin with some sites; see `completion.complete`."""
+        return complete(self, partial, n, **options)
+
+    @property
+    def _table(self) -> WyckoffTable:
+        """Table of the Wyckoff positions on the model's device."""
+        return wyckoff_table(str(self.device))
+
+    def nothing(self, n: int) -> Condition:
+        """Return the condition that asks nothing of n crystals."""
+        return Condition.nothing(n, len(self.properties), self.device)
+
+    def describe(self) -> dict[str, str]:
+        """Return lines for `repr`."""
+        groups = int((self.seen.sum(1) > 0).sum())
+        kept = ("width", "layers", "heads")
+        return {
+            "form": f"{self.representation}, {groups} space groups",
+            "network": ", ".join(f"{k} {self.config[k]}" for k in kept),
+            "sampling": f"two steps for each site, up to {self.tries} draws of a place",
+        }

@@ -1,0 +1,382 @@
+"""`Condition` and `ConditionEncoder`: what was asked for, as numbers a network can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals import elements
+from matdesign.crystals.batch import generator
+from matdesign.crystals.encoded import Encoded
+from matdesign.generators.features import chemistry_code
+
+SYSTEMS = (
+    "triclinic",
+    "monoclinic",
+    "orthorhombic",
+    "tetragonal",
+    "trigonal",
+    "hexagonal",
+    "cubic",
+)
+"""The seven crystal systems; system i of a `Condition` is `SYSTEMS[i - 1]`."""
+
+SPACEGROUP_LABELS = ("spacegroup", "spacegroup_0.1", "spacegroup_0.01")
+"""Names under which data sets keep the space group; the first one there is is read."""
+
+_FIRST_GROUP = (1, 3, 16, 75, 143, 168, 195)
+
+
+def system_of(spacegroup: Tensor) -> Tensor:
+    """Return the crystal system, 1 to 7, of space group numbers; 0 stays 0.
+
+    Example:
+        >>> system_of(torch.tensor([0, 2, 166, 194, 225])).tolist()
+        [0, 1, 5, 6, 7]
+    """
+    first = torch.tensor(_FIRST_GROUP, device=spacegroup.device)
+    return (spacegroup.unsqueeze(-1) >= first).sum(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What each crystal of a batch shall be, with everything that was left open marked.
+
+    Args:
+        low: lower end of each property, standardised, -inf = open, shape
+            (crystals, properties).
+        high: upper end, +inf = open.
+        given: whether anything is asked of the property, bool, same shape.
+        spacegroup: number, 0 = not given, long, shape (crystals,).
+        system: crystal system, 1 to 7, 0 = not given, long, shape (crystals,).
+        composition: fraction of the atoms that are of each element, all zero = not given,
+            shape (crystals, 104).
+    """
+
+    low: Tensor
+    high: Tensor
+    given: Tensor
+    spacegroup: Tensor
+    system: Tensor
+    composition: Tensor
+
+    @classmethod
+    def nothing(
+        cls, crystals: int, properties: int, device: torch.device | str = "cpu"
+    ) -> Condition:
+        """Return the condition that leaves everything open.
+
+        Args:
+            crystals: number of crystals.
+            properties: number of properties that the model knows.
+            device: where the tensors lie.
+        """
+        none = torch.zeros(crystals, dtype=torch.long, device=device)
+        ends = torch.full((crystals, properties), torch.inf, device=device)
+        return cls(
+            -ends,
+            ends,
+            torch.zeros_like(ends, dtype=torch.bool),
+            none,
+            none,
+            torch.zeros(crystals, elements.MAX_Z + 1, device=device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.spacegroup)
+
+    @property
+    def anything(self) -> Tensor:
+        """Whether anything at all is asked of each crystal, shape (crystals,)."""
+        named = (self.spacegroup > 0) | (self.system > 0)
+        return named | self.given.any(1) | (self.composition > 0).any(1)
+
+    def __getitem__(self, index: Tensor) -> Condition:
+        """Return the conditions of some crystals."""
+        return Condition(
+            **{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
+        )
+
+    def to(self, device: torch.device | str) -> Condition:
+        """Return the condition on a device."""
+        return Condition(
+            **{
+                f.name: getattr(self, f.name).to(device)
+                for f in dataclasses.fields(self)
+            }
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Condition]) -> Condition:
+        """Return one condition of all crystals."""
+        return Condition(
+            **{
+                f.name: torch.cat([getattr(part, f.name) for part in parts])
+                for f in dataclasses.fields(Condition)
+            }
+        )
+
+    def doubled(self) -> Condition:
+        """Return "nothing" for every crystal, then the condition: 2 x crystals.
+
+        Guidance asks the network twice, and one pass over twice the batch is faster than
+        two passes. Double the other inputs with `doubled`, and take the halves apart with
+        `chunk`.
+
+        Example:
+            >>> wanted = Condition.nothing(3, 1)
+            >>> len(wanted.doubled())
+            6
+        """
+        return Condition.cat(
+            [Condition.nothing(len(self), self.low.shape[1], self.low.device), self]
+        )
+
+
+def doubled(value: Any) -> Any:
+    """Return a batch followed by itself: a tensor, or anything that has `cat`.
+
+    Example:
+        >>> doubled(torch.tensor([1, 2])).tolist()
+        [1, 2, 1, 2]
+    """
+    if isinstance(value, Tensor):
+        return torch.cat([value, value])
+    return type(value).cat([value, value])
+
+
+def combine(null: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
+    """Return the guided prediction from one without and one with the condition.
+
+    Vectors and logits combine alike; a logit that is -inf on either side stays -inf. On
+    the torus the vectors are tangent vectors, so the sum is one too; take out the mean
+    drift afterwards where a mean of zero is promised.
+
+    Equation:
+        guided = (1 - scale) null + scale conditional
+
+    Args:
+        null: prediction with nothing given, shape (crystals, ...).
+        conditional: prediction with the condition, same shape.
+        scale: 0 unconditional, 1 conditional, above 1 guided; one for all, or one for
+            each crystal, shape (crystals,).
+
+    Source:
+        Ho and Salimans, arXiv 2207.12598, with gamma = 1 + w.
+
+    Example:
+        >>> combine(torch.tensor([1.0]), torch.tensor([2.0]), 3.0).tolist()
+        [4.0]
+    """
+    if isinstance(scale, Tensor) and scale.ndim:
+        scale = scale.view(-1, *(1,) * (null.ndim - 1)).to(null)
+    impossible = torch.isneginf(null) | torch.isneginf(conditional)
+    mixed = torch.lerp(
+        null.masked_fill(impossible, 0.0),
+        conditional.masked_fill(impossible, 0.0),
+        scale if isinstance(scale, Tensor) else float(scale),
+    )
+    return mixed.masked_fill(impossible, -torch.inf)
+
+
+def property_scales(
+    labels: Mapping[str, Tensor], names: Sequence[str] | None = None
+) -> dict[str, list[float]]:
+    """Return mean and standard deviation of the labels a model may be conditioned on.
+
+    Args:
+        labels: name -> value per crystal, NaN where unknown.
+        names: which to take; None takes every label with at least two different values,
+            save space groups and flags (names with `spacegroup` or `holdout`).
+
+    Returns:
+        name -> [mean, standard deviation], in the order of the labels.
+    """
+    kept = {}
+    for name, values in labels.items():
+        wanted = name in names if names is not None else not _is_flag(name)
+        known = values[values.isfinite()].double()
+        if wanted and len(known) > 1 and float(known.std()) > 1e-9:
+            kept[name] = [round(float(known.mean()), 6), round(float(known.std()), 6)]
+    return kept
+
+
+def _is_flag(name: str) -> bool:
+    return "spacegroup" in name or "holdout" in name
+
+
+class ConditionEncoder(nn.Module):
+    """Turns a condition into a vector that is added to the network's own.
+
+    A crystal of which nothing is asked gets exactly zero, so the same weights are the
+    unconditional model too; and the last layer starts at zero, so an untrained encoder
+    changes nothing.
+
+    Args:
+        width: size of the vector.
+        properties: name -> [mean, standard deviation] of each property; their order is
+            that of the columns of `Condition.low`.
+    """
+
+    code: Tensor
+    span = 4.0
+    """Ends of a range are kept within this many standard deviations of the mean."""
+
+    def __init__(self, width: int, properties: Mapping[str, Sequence[float]]) -> None:
+        super().__init__()
+        self.properties = {name: list(pair) for name, pair in properties.items()}
+        self.register_buffer(
+            "code", chemistry_code()[: elements.MAX_Z + 1], persistent=False
+        )
+        self.ranges = nn.Parameter(torch.empty(6 * len(self.properties), width))
+        self.spacegroup = nn.Embedding(231, width)
+        self.system = nn.Embedding(len(SYSTEMS) + 1, width)
+        self.element = nn.Embedding(elements.MAX_Z + 1, width)
+        self.chemistry = nn.Linear(2 * self.code.shape[1], width, bias=False)
+        self.hidden = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.reset(0)
+
+    @torch.no_grad()
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed; the last layer starts at zero."""
+        rng = generator(seed)
+        self.ranges.uniform_(-0.5, 0.5, generator=rng)
+        for part in (self.chemistry, self.hidden):
+            bound = part.in_features**-0.5
+            part.weight.uniform_(-bound, bound, generator=rng)
+        for table in (self.spacegroup, self.system, self.element):
+            table.weight.normal_(generator=rng).mul_(0.3)
+        for zero in (self.hidden.bias, self.output.bias, self.output.weight):
+            zero.zero_()
+
+    def forward(self, condition: Condition) -> Tensor:
+        """Return one vector for each crystal, shape (crystals, width)."""
+        x = self._range_features(condition) @ self.ranges
+        system = torch.where(
+            condition.system > 0, condition.system, system_of(condition.spacegroup)
+        )
+        x = x + self.spacegroup(condition.spacegroup) + self.system(system)
+        share = condition.composition.to(x)  # (b, 104)
+        spread = (share @ self.code.square() - (share @ self.code).square()).clamp(
+            min=0
+        )
+        chemistry = torch.cat([share @ self.code, spread], dim=1)
+        x = x + share @ self.element.weight + self.chemistry(chemistry)
+        made: Tensor = self.output(nn.functional.silu(self.hidden(x)))
+        return made * condition.anything[:, None]
+
+    def _range_features(self, condition: Condition) -> Tensor:
+        """Return six numbers for each property, zero where it is not given."""
+        low, high = (
+            end.clamp(-self.span, self.span) for end in (condition.low, condition.high)
+        )
+        low_open, high_open = condition.low.isneginf(), condition.high.isposinf()
+        width = high - low
+        features = torch.stack(
+            [
+                torch.ones_like(low),
+                low_open.to(low),
+                high_open.to(low),
+                low.masked_fill(low_open, 0.0),
+                high.masked_fill(high_open, 0.0),
+                (-width / 0.3).exp(),  # 1 for a value, 0 for a wide range
+            ],
+            dim=-1,
+        )
+        return (features * condition.given[..., None]).flatten(1)
+
+    def standardize(self, name: str, value: Tensor) -> Tensor:
+        """Return values of a property in standard deviations from its mean."""
+        mean, std = self.properties[name]
+        return (value - mean) / std
+
+    def training_condition(
+        self,
+        batch: Encoded,
+        rng: torch.Generator,
+        *,
+        drop: float = 0.5,
+        drop_all: float = 0.1,
+        symmetric: bool | None = None,
+    ) -> Condition:
+        """Return true things about each crystal, many of them left out at random.
+
+        Each field is left out on its own with probability `drop`, so that every subset
+        is seen, and all of them together with probability `drop_all`. A property that
+        is kept becomes its value, a two-sided range that holds it, or a range with one
+        open end, each for a third of the crystals.
+
+        Args:
+            batch: crystals with their labels; NaN labels count as left out.
+            rng: source of randomness, on the batch's device.
+            drop: chance that one field is left out.
+            drop_all: chance that everything is.
+            symmetric: take the space group from the layout; False takes the label
+                `spacegroup` if there is one; None looks whether any layout has symmetry.
+        """
+        b, at = len(batch), batch.code.device
+
+        def chance(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=rng, device=rng.device).to(at)
+
+        p = len(self.properties)
+        whole = chance(b) >= drop_all
+        kept = (chance(b, p + 3) >= drop) & whole[:, None]
+        low, high, given = self._training_ranges(batch, chance)
+        given = given & kept[:, :p]
+        group = _true_groups(batch, symmetric)
+        counts = batch.layout.count.float()  # (b, orbits)
+        share = torch.zeros(b, elements.MAX_Z + 1, device=at)
+        share.scatter_add_(1, batch.species, counts)
+        share = share / counts.sum(1, keepdim=True).clamp(min=1)
+        return Condition(
+            low.masked_fill(~given, -torch.inf),
+            high.masked_fill(~given, torch.inf),
+            given,
+            group * kept[:, p],
+            system_of(group) * kept[:, p + 1],
+            share * kept[:, p + 2, None],
+        )
+
+    def _training_ranges(
+        self, batch: Encoded, chance: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ends around the true values, and which values are known."""
+        b, p, at = len(batch), len(self.properties), batch.code.device
+        true = torch.full((b, p), torch.nan, device=at)
+        for i, name in enumerate(self.properties):
+            if name in batch.labels:
+                label = batch.labels[name].to(at, torch.float32)
+                true[:, i] = self.standardize(name, label)
+        # widths from 0.05 to 3 standard deviations, each size as likely as the next
+        low_gap, high_gap = (
+            torch.exp(math.log(0.05) + math.log(60.0) * chance(b, p)) for _ in range(2)
+        )
+        kind, side = chance(b, p), chance(b, p) < 0.5
+        exact, one_sided = kind < 1 / 3, kind >= 2 / 3
+        low = true - low_gap.masked_fill(exact, 0.0)
+        high = true + high_gap.masked_fill(exact, 0.0)
+        low = low.masked_fill(one_sided & side, -torch.inf)
+        high = high.masked_fill(one_sided & ~side, torch.inf)
+        return low, high, true.isfinite()
+
+
+def _true_groups(batch: Encoded, symmetric: bool | None) -> Tensor:
+    """Return the space group of each crystal, 0 where it is not known."""
+    group = batch.layout.spacegroup
+    if symmetric is None:
+        symmetric = bool((group > 1).any())
+    if symmetric:
+        return group
+    for name in SPACEGROUP_LABELS:
+        if name in batch.labels:
+            known = batch.labels[name].nan_to_num(0.0).round().long()
+            return torch.where((known >= 1) & (known <= 230), known, 0).to(group.device)
+    return torch.zeros_like(group)

@@ -1,0 +1,388 @@
+"""`CouplingFlow`: crystals as an invertible map of noise, with their exact density."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals import elements as periodic_table
+from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.geometry import wrap
+from matdesign.crystals.layout import Layout
+from matdesign.generators.conditions import Condition, ConditionEncoder
+from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
+from matdesign.generators.features import MASK
+from matdesign.generators.noise import normal, uniform
+from matdesign.generators.planning import Plan
+from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.species_sequence import (
+    SpeciesSequence,
+    canonical_order,
+    log_arrangements,
+)
+from matdesign.generators.templates import Templates
+from matdesign.generators.torus_flow import (
+    Coupling,
+    TorusFlow,
+    hold,
+    log_mean,
+    rarest,
+)
+
+
+class CouplingFlow(Generator):
+    """A normalizing flow: every step has an inverse, so every crystal has a density.
+
+    Given its layout a crystal is made in three exact steps: elements one orbit after the
+    other, the lattice code entry by entry through splines of a normal number, and the
+    free coordinates through coupling layers that bend uniform noise on the torus.
+
+    Equation:
+        ln p = ln p(A) + ln p(k | A) + sum over layers of ln |det d u_(l+1) / d u_l|
+
+    Where the group leaves the origin free (everywhere in "cell", along z in many polar
+    groups) one orbit of the rarest kind is held there; all such orbits are equally likely
+    to be the one, and `log_prob` takes their mean. Order of atoms and choice of origin
+    then leave the density alone.
+
+    Args:
+        elements: atomic numbers that may appear.
+        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
+        code_mean: mean of the lattice code over the training set, 6 numbers.
+        code_std: its standard deviation.
+        code_low: lower bound of the code in training; the flow itself has no bounds.
+        code_high: upper bound.
+        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
+            positions drawn from those of the training set, the rest generated.
+        templates: rows and orbits of the table of templates, in "symmetric".
+        properties: name -> [mean, standard deviation] of the properties that can be
+            asked for; None for a model without conditions.
+        width: size of all tokens.
+        heads: attention heads.
+        couplings: coupling layers; five kinds of split take turns.
+        depth: attention layers in each of them.
+        bins: of each spline.
+        frequencies: harmonics of the coordinates that a layer reads.
+        blur: spread of the noise on training coordinates, in fractions of a cell edge;
+            2.5 times that on the standardised lattice code. Without it the density of
+            crystals on exact places has no bound.
+        temperature: below 1, elements are drawn nearer to the most probable one.
+
+    Source:
+        Wirnsberger et al., arXiv 2111.08696 (axis splits, circular splines, atomic
+        solids). Changed: variable composition and cell, either representation, splits by
+        kind of orbit beside those by axis, and a mean over choices of the fixed atom.
+    """
+
+    likelihood = "exact"
+    symmetries: ClassVar[frozenset[str]] = frozenset(
+        {"permutation", "translation", "integer_shift", "rotation"}
+    )
+
+    def __init__(
+        self,
+        *,
+        elements: Sequence[int],
+        size_histogram: Sequence[int],
+        code_mean: Sequence[float],
+        code_std: Sequence[float],
+        code_low: Sequence[float],
+        code_high: Sequence[float],
+        representation: Representation = "cell",
+        templates: Sequence[int] | None = None,
+        properties: dict[str, list[float]] | None = None,
+        width: int = 96,
+        heads: int = 4,
+        couplings: int = 10,
+        depth: int = 1,
+        bins: int = 8,
+        frequencies: int = 6,
+        blur: float = 0.004,
+        temperature: float = 1.0,
+    ) -> None:
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__(config, size_histogram)
+        self.default_steps = couplings
+        self.blur, self.temperature = blur, temperature
+        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
+        self.templates = None if templates is None else Templates(*templates)
+        self.asked = None if properties is None else ConditionEncoder(width, properties)
+        self.sequence = SpeciesSequence(width, heads, 3)
+        self.encoder = OrbitEncoder(width, heads, 2)
+        self.lattice_flow = LatticeFlow(width, bins)
+        self.torus_flow = TorusFlow(couplings, width, heads, depth, bins, frequencies)
+        self.reset(0)
+
+    @classmethod
+    def for_data(
+        cls,
+        train: Crystals | Encoded,
+        *,
+        representation: Representation = "cell",
+        seed: int | torch.Generator | None = 0,
+        **options: Any,
+    ) -> Self:
+        """Return an untrained model for a training set of primitive, reduced cells.
+
+        Args:
+            train: its elements, cell sizes, lattices, templates and properties set what
+                the model knows.
+            representation: "cell" or "symmetric".
+            seed: of the initial weights.
+            **options: keywords of the constructor, such as `width`.
+
+        Raises:
+            DataError: the training set is empty.
+        """
+        data = train if isinstance(train, Encoded) else encode(train, representation)
+        facts = scales_of(data)
+        table = Templates.of(data) if representation == "symmetric" else None
+        model = cls(
+            representation=representation,
+            templates=None if table is None else table.shape,
+            **{"properties": properties_of(data), **facts, **options},
+        )
+        model.templates = table
+        model.reset(seed)
+        return model
+
+    @torch.no_grad()
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed; every coupling starts as the identity."""
+        rng = generator(seed)
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                bound = part.in_features**-0.5 if part.in_features else 0.0
+                part.weight.uniform_(-bound, bound, generator=rng)
+                if part.bias is not None:
+                    part.bias.zero_()
+            elif isinstance(part, nn.Embedding):
+                part.weight.normal_(generator=rng).mul_(0.3)
+        last: list[nn.Module] = list(self.lattice_flow.numbers)
+        for layer in self.torus_flow.modules():
+            if isinstance(layer, Coupling):
+                layer.pair.normal_(generator=rng).mul_(0.1)
+                last.append(layer.numbers)
+        self.sequence.any_order.zero_()
+        last += [self.sequence.head.learned, self.sequence.head.chemistry]
+        for zero in last:
+            for parameter in zero.parameters():
+                parameter.zero_()
+        if self.asked is not None:
+            self.asked.reset(rng)
+
+    def loss(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        seed: int | torch.Generator | None = None,
+    ) -> Loss:
+        """Return minus the log density of a batch, each part per free number.
+
+        Terms: `species`, nats per orbit, a quarter of the crystals in random order;
+        `lattice`, nats per free entry of the standardised code; `coordinates`, nats per
+        free coordinate, 0 for an untrained model. They are added with equal weights.
+        """
+        rng = generator(seed, self.device)
+        data = self.prepare(crystals)
+        lay, species = data.layout, data.species
+        known = None if self.asked is None else self.asked.training_condition(data, rng)
+        wish = self._wish(len(data), known)
+
+        allowed = self.scales.allowed
+        order, free_order = self.sequence.training_order(lay, species, rng)
+        log_species = self.sequence.log_prob(
+            lay, species, wish, allowed, order, free_order
+        )
+        x = self.scales.standardize(data.code, lay)
+        x = (x + 2.5 * self.blur * normal(x, rng)) * lay.code_free
+        u = wrap(data.u + self.blur * normal(data.u, rng)) * lay.free
+        chance = uniform(tuple(species.shape), u, rng)
+        held = torch.where(rarest(lay, species), chance, -1.0).argmax(1)
+        free, u = hold(lay, u, held)
+        each, whole = self.encoder(lay, species, wish)
+        _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
+        change = self.torus_flow.straighten(lay, free, species, u, each, x)[1].sum(0)
+        terms = {
+            "species": -log_species.sum() / lay.orbits.sum(),
+            "lattice": -log_lattice.sum() / lay.code_free.sum(),
+            "coordinates": -change.sum() / free.sum().clamp(min=1),
+        }
+        return Loss(
+            torch.stack(list(terms.values())).sum(),
+            {k: v.detach() for k, v in terms.items()},
+        )
+
+    @torch.no_grad()
+    def log_prob(
+        self, crystals: Crystals | Encoded, *, condition: Condition | None = None
+    ) -> Tensor:
+        """Return the exact log density of crystals given their layout, (crystals,).
+
+        The sum of `log_prob_parts`, in nats; minus infinity where an element was never
+        seen in training.
+
+        Args:
+            crystals: where to evaluate.
+            condition: what the crystals are known to be; None leaves all open.
+        """
+        parts = self.log_prob_parts(crystals, condition=condition).values()
+        return torch.stack(list(parts)).sum(0)
+
+    @torch.no_grad()
+    def log_prob_parts(
+        self, crystals: Crystals | Encoded, *, condition: Condition | None = None
+    ) -> dict[str, Tensor]:
+        """Return the parts of the log density, in nats, each of shape (crystals,).
+
+        The layout is given: how often it occurs (number of atoms in "cell", template in
+        "symmetric") is no part. Orbits count as numbered. The measure is a count for
+        elements, the free entries of the standardised lattice code, and free coordinates
+        in [0, 1); a free origin is uniform, which takes nothing away.
+
+        Args:
+            crystals: where to evaluate.
+            condition: what the crystals are known to be; None leaves all open.
+        """
+        data = self.prepare(crystals).to(self.device)
+        lay, species, b = data.layout, data.species, len(data)
+        wish = self._wish(b, condition)
+        order, allowed = canonical_order(lay, species), self.scales.allowed
+        canonical = torch.zeros(b, dtype=torch.bool, device=self.device)
+        log_species = self.sequence.log_prob(
+            lay, species, wish, allowed, order, canonical
+        )
+        log_species = log_species - log_arrangements(lay, species).to(log_species)
+        x = self.scales.standardize(data.code, lay)
+        each, whole = self.encoder(lay, species, wish)
+        _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
+        row, atom = rarest(lay, species).nonzero().unbind(1)  # all choices
+        free, u = hold(lay[row], data.u[row], atom)
+        _, changes = self.torus_flow.straighten(
+            lay[row], free, species[row], u, each[row], x[row]
+        )
+        return {
+            "species": log_species,
+            "lattice": log_lattice,
+            "coordinates": log_mean(changes.sum(0), row, b),
+        }
+
+    @torch.no_grad()
+    def inverse(
+        self, crystals: Crystals | Encoded, *, condition: Condition | None = None
+    ) -> Latents:
+        """Return the noise from which this model would make the same crystals.
+
+        Args:
+            crystals: any crystals; in P1 the first atom of the rarest element is held at
+                the origin.
+            condition: what the crystals are known to be; None leaves all open.
+        """
+        return self._to_noise(crystals, condition)[0]
+
+    @torch.no_grad()
+    def forward(
+        self, latents: Latents, *, condition: Condition | None = None
+    ) -> Encoded:
+        """Return the crystals of latents, the inverse of `inverse`.
+
+        Args:
+            latents: from `inverse`, or noise of the same shapes.
+            condition: what the crystals shall be; None leaves all open.
+        """
+        lay, species = latents.layout, latents.species
+        wish = self._wish(len(species), condition)
+        each, whole = self.encoder(lay, species, wish)
+        x = self.lattice_flow.generate(latents.z, whole, lay.code_free)
+        free, _ = self._hold_first(lay, species, latents.u)
+        u = latents.u * free
+        *_, u = u, *self.torus_flow.bend(lay, free, species, u, each, x)
+        return Encoded(lay, species, u, lay.project(self.scales.restore(x)))
+
+    @torch.no_grad()
+    def volume_changes(self, crystals: Crystals | Encoded) -> Tensor:
+        """Return ln |det| of each coupling layer on the way to noise, (layers, crystals).
+
+        The layer next to the data comes first. The sum over layers is the log density of
+        the coordinates for the atom that `inverse` holds at the origin.
+        """
+        return self._to_noise(crystals, None)[1]
+
+    def _to_noise(
+        self, crystals: Crystals | Encoded, condition: Condition | None
+    ) -> tuple[Latents, Tensor]:
+        """Return latents, and ln |det| of each layer, (layers, crystals)."""
+        data = self.prepare(crystals).to(self.device)
+        lay, species = data.layout, data.species
+        each, whole = self.encoder(lay, species, self._wish(len(data), condition))
+        x = self.scales.standardize(data.code, lay)
+        z, _ = self.lattice_flow(x, whole, lay.code_free)
+        free, u = self._hold_first(lay, species, data.u)
+        u, changes = self.torus_flow.straighten(lay, free, species, u, each, x)
+        return Latents(lay, species, u, z), changes
+
+    @torch.no_grad()
+    def _states(
+        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
+    ) -> Iterator[State]:
+        """Yield the noise and what each coupling layer makes of it.
+
+        One pass: `steps` is not used. Guidance combines the logits of the elements; an
+        invertible map has no logits to combine, so that lattice and coordinates follow
+        the condition with scale 1, or none with scale 0.
+        """
+        lay, allowed = plan.layout, self.scales.allowed
+        self.evaluations += len(plan)
+        wish = self._wish(len(plan), plan.condition if scale else None)
+        sharp = {"scale": scale or 1.0, "temperature": self.temperature}
+        species = self.sequence.draw(plan, wish, allowed, rng, **sharp)
+        each, whole = self.encoder(lay, species, wish)
+        z = normal(torch.zeros_like(lay.code_fixed).to(each), rng)
+        x = self.lattice_flow.generate(z * lay.code_free, whole, lay.code_free)
+        free, _ = self._hold_first(lay, species, torch.zeros_like(lay.free).to(x))
+        u = uniform(tuple(free.shape), x, rng) * free
+        yield self._state(0, lay, species, u, x)
+        states = self.torus_flow.bend(lay, free, species, u, each, x)
+        for step, u in enumerate(states, start=1):
+            yield self._state(step, lay, species, u, x)
+
+    def _state(
+        self, step: int, layout: Layout, species: Tensor, u: Tensor, x: Tensor
+    ) -> State:
+        """Return a frame: the orbits written out as atoms."""
+        sites = layout.expand_species(species)
+        belief = nn.functional.one_hot(sites, MASK).to(u) * layout.mask[..., None]
+        soft = SoftCrystals(
+            belief, layout.expand(u), self.scales.lattice(x, layout), layout.mask
+        )
+        return State(1 - step / self.default_steps, step, soft)
+
+    def _wish(self, n: int, condition: Condition | None) -> Tensor:
+        """Return the vector of a condition, (crystals, width); zero for none."""
+        if self.asked is None or condition is None:
+            return self.scales.mean.new_zeros(n, int(self.config["width"]))
+        made: Tensor = self.asked(condition)
+        return made
+
+    def _hold_first(
+        self, layout: Layout, species: Tensor, u: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is free, and u, with the first orbit held that may be."""
+        return hold(layout, u, rarest(layout, species).long().argmax(1))
+
+    def describe(self) -> dict[str, str]:
+        """Return lines for `repr`."""
+        names = periodic_table.symbols()
+        seen = [names[z] for z in self.config["elements"]]
+        shown = " ".join([*seen[:12], "..."][: len(seen)])
+        kept = [f"{k} {self.config[k]}" for k in ("representation", "width", "bins")]
+        return {
+            "elements": f"{len(seen)}: {shown}",
+            "network": ", ".join([*kept, f"couplings {self.default_steps}"]),
+            "sampling": "one pass, exact density",
+        }

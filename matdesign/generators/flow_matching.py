@@ -1,0 +1,339 @@
+"""`FlowMatching`: a velocity field that carries noise to crystals in few steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals import elements as periodic_table
+from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.geometry import torus_difference, wrap
+from matdesign.crystals.layout import Layout
+from matdesign.generators.backbone import Prediction
+from matdesign.generators.conditions import Condition
+from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.denoiser import Denoiser
+from matdesign.generators.features import MASK
+from matdesign.generators.likelihood import follow
+from matdesign.generators.noise import AbsorbingNoise, centred, column, uniform
+from matdesign.generators.planning import Plan, allowed_elements, settle_roles
+from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.templates import Templates
+
+TORUS = math.sqrt(12)
+"""One over the spread of a uniform displacement in [-1/2, 1/2): the scale of velocities."""
+
+
+class FlowMatching(Generator):
+    """Straight paths from data to noise, and one network that learns their velocity.
+
+    Every training crystal is joined to a random point of noise by the shortest path:
+    straight for the lattice code, along the torus for the free coordinates. The network
+    learns the mean velocity of all paths through a point; following it backwards makes
+    crystals. Species are hidden and found one by one, as in `Diffusion`.
+
+    Equation:
+        f_t = wrap(f_0 + t log(f_0, f_1)), u = log(f_0, f_1);  x_t = (1 - t) x_0 + t x_1;
+        loss = 12 |v_f - u|^2 + |v_x - (x_1 - x_0)|^2 / 2 + cross entropy of hidden sites
+
+    Args:
+        elements: atomic numbers that may appear.
+        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
+        code_mean: mean of the lattice code over the training set, 6 numbers.
+        code_std: its standard deviation.
+        code_low: lower bound of the code, in standard deviations from the mean.
+        code_high: upper bound.
+        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
+            positions drawn from those of the training set, the rest generated.
+        templates: rows and orbits of the table of templates, in "symmetric".
+        properties: name -> [mean, standard deviation] of the properties that can be
+            asked for; None for a model without conditions.
+        width: size of the network's tokens.
+        layers: attention layers.
+        heads: attention heads.
+        settled: time below which all elements are decided.
+        reveal: share of the training crystals of which all elements are shown.
+        steps: default number of sampling steps.
+        slope: the velocity of the coordinates is multiplied by 1 + slope (1 - t) while
+            sampling, so that they fall into the modes; 0 follows the learned flow.
+        temperature: below 1, elements are drawn nearer to the most probable one.
+
+    Source:
+        Flow matching, Lipman et al., arXiv 2210.02747; on crystals: FlowMM, Miller et
+        al., arXiv 2406.04713; the slope: CrystalFlow, arXiv 2412.11693. Changed: time
+        runs from data to noise, lattice code, masked species, either representation.
+    """
+
+    likelihood = "of coordinates and cell, by integration"
+    symmetries: ClassVar[frozenset[str]] = frozenset(
+        {"permutation", "translation", "integer_shift", "rotation"}
+    )
+
+    def __init__(
+        self,
+        *,
+        elements: Sequence[int],
+        size_histogram: Sequence[int],
+        code_mean: Sequence[float],
+        code_std: Sequence[float],
+        code_low: Sequence[float],
+        code_high: Sequence[float],
+        representation: Representation = "cell",
+        templates: Sequence[int] | None = None,
+        properties: dict[str, list[float]] | None = None,
+        width: int = 128,
+        layers: int = 6,
+        heads: int = 8,
+        settled: float = 0.3,
+        reveal: float = 0.3,
+        steps: int = 50,
+        slope: float = 5.0,
+        temperature: float = 1.0,
+    ) -> None:
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__(config, size_histogram)
+        self.default_steps, self.reveal = steps, reveal
+        self.slope, self.temperature = slope, temperature
+        self.species_noise = AbsorbingNoise(settled)
+        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
+        self.templates = None if templates is None else Templates(*templates)
+        self.network = Denoiser(
+            properties=properties,
+            positions=representation == "symmetric",
+            width=width,
+            layers=layers,
+            heads=heads,
+        )
+
+    @classmethod
+    def for_data(
+        cls,
+        train: Crystals | Encoded,
+        *,
+        representation: Representation = "cell",
+        seed: int | torch.Generator | None = 0,
+        **options: Any,
+    ) -> Self:
+        """Return an untrained model for a training set of primitive, reduced cells.
+
+        Args:
+            train: its elements, cell sizes, lattices, templates and properties set what
+                the model knows.
+            representation: "cell" or "symmetric"; of no effect where `train` is encoded.
+            seed: of the initial weights.
+            **options: keywords of the constructor, such as `width`.
+
+        Raises:
+            DataError: the training set is empty.
+        """
+        data = train if isinstance(train, Encoded) else encode(train, representation)
+        facts = scales_of(data)
+        asked = options.get("properties", properties_of(data))
+        table = None
+        if data.representation == "symmetric":
+            table = Templates.of(data, asked)
+        model = cls(
+            representation=data.representation,
+            templates=None if table is None else table.shape,
+            **{"properties": asked, **facts, **options},
+        )
+        model.templates = table
+        model.network.reset(seed)
+        return model
+
+    def loss(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        seed: int | torch.Generator | None = None,
+    ) -> Loss:
+        """Return the loss of a batch: three terms of equal weight.
+
+        Terms: `frac` and `lattice`, mean square errors of the velocities over their
+        variance (1 for an untrained network); `species`, cross entropy in nats per hidden
+        site.
+        """
+        rng = generator(seed, self.device)
+        data = self.prepare(crystals)
+        lay, b = data.layout, len(data)
+        t = (uniform((b,), data.u, rng) + torch.arange(b).to(data.u)) / b
+        noise = uniform(tuple(data.u.shape), data.u, rng)
+        path = torus_difference(data.u, noise) * lay.free  # u, (b, orbits, 3)
+        frac = wrap(data.u + column(t, path) * path)
+        clean = self.scales.standardize(data.code, lay)
+        end = torch.randn(clean.shape, generator=rng, device=clean.device)
+        x = torch.lerp(clean, end * lay.code_free, column(t, clean))
+        species = self.species_noise.add(data.species, t, rng, self.reveal)
+        asked = None
+        if self.network.asked is not None:
+            asked = self.network.asked.training_condition(data, rng)
+        said = self._ask(lay, species, frac, x, t, asked, 1.0)
+
+        free = lay.free.sum((1, 2)) - 3 * (lay.spacegroup == 1)  # P1: any origin
+        wrong = (said.frac - TORUS * centred(path, lay)).square().sum((1, 2))
+        off = ((said.lattice - (end - clean)) * lay.code_free).square().sum(1)
+        hidden = species == MASK
+        terms = {
+            "frac": (wrong / free.clamp(min=1) * (free > 0)).sum()
+            / (free > 0).sum().clamp(min=1),
+            "lattice": (off / lay.code_free.sum(1)).mean() / 2,
+            "species": self.species_noise.surprise(data.species, hidden, said.species),
+        }
+        return Loss(
+            torch.stack(list(terms.values())).sum(),
+            {k: x.detach() for k, x in terms.items()},
+        )
+
+    @torch.no_grad()
+    def _states(
+        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
+    ) -> Iterator[State]:
+        """Yield states from noise to data; the last one's preview is the result."""
+        lay, asked, n = plan.layout, plan.condition, len(plan)
+        species = plan.start
+        u = uniform(tuple(lay.free.shape), self.scales.mean, rng) * lay.free
+        x = torch.randn((n, 6), generator=rng, device=self.device) * lay.code_free
+        times = torch.linspace(1, 0, steps + 1, device=self.device)
+        for step in range(steps):
+            t, s = times[step].expand(n), times[step + 1].expand(n)
+            h = float(times[step] - times[step + 1])
+            said = self._ask(lay, species, u, x, t, asked, scale)
+            v = said.frac / TORUS
+            belief = self._belief(plan, species, said.species)
+            clean = x - column(t, x) * said.lattice
+            there = wrap(u - column(t, v) * v) * lay.free
+            yield self._state(float(times[step]), step, lay, belief, there, clean)
+            gain = 1 + self.slope * (1 - float(times[step]))
+            # never past the preview: that is where the path ends
+            u = wrap(u - min(h * gain, float(times[step])) * v) * lay.free
+            x = self.scales.clamp(x - h * said.lattice) * lay.code_free
+            drawn = self.species_noise.back(species, belief, t, s, rng)
+            species = settle_roles(
+                plan, species, drawn, belief, self.scales.allowed, rng
+            )
+        end = self.species_noise.belief(species, said.species, said.species.isfinite())
+        yield self._state(0.0, steps, lay, end, u, x)
+
+    def velocity(
+        self, data: Encoded, condition: Condition | None = None
+    ) -> tuple[Any, Tensor, Tensor]:
+        """Return the velocity of all free numbers of some crystals as one field.
+
+        Args:
+            data: layouts and species, which stay; coordinates and cells, which move.
+            condition: what the crystals are asked to be.
+
+        Returns:
+            The field for `likelihood.follow`, the points of the crystals, shape
+            (crystals, 3 orbits + 6), and which dimensions are free, bool.
+        """
+        lay = data.layout
+        b, width = lay.count.shape
+        point = torch.cat(
+            [data.u.flatten(1), self.scales.standardize(data.code, lay)], dim=1
+        )
+        free = torch.cat([lay.free.flatten(1), lay.code_free], dim=1)
+
+        def field(where: Tensor, t: Tensor) -> Tensor:
+            u, x = where[:, : 3 * width].view(b, width, 3), where[:, 3 * width :]
+            scale = 0.0 if condition is None else 1.0
+            said = self._ask(lay, data.species, u, x, t, condition, scale)
+            return torch.cat([said.frac.flatten(1) / TORUS, said.lattice], dim=1) * free
+
+        return field, point, free
+
+    def log_prob(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        steps: int = 50,
+        trace: str = "sampled",
+        seed: int | torch.Generator | None = 0,
+    ) -> Tensor:
+        """Return the log-density of coordinates and cells, given layout and species.
+
+        The learned flow (slope 0) is followed from each crystal to noise. How species
+        are found is left out: hidden species give only a bound.
+
+        Args:
+            crystals: where to evaluate.
+            steps: midpoint steps of the integration.
+            trace: "sampled" or "exact"; see `likelihood.follow`.
+            seed: of the trace estimate.
+
+        Returns:
+            Nats, shape (crystals,); density with respect to free coordinates in [0, 1)
+            and the free entries of the standardised lattice code.
+
+        Accuracy:
+            Of `likelihood.follow`, with the network in place of an exact velocity.
+        """
+        if trace not in ("exact", "sampled"):
+            from matdesign.errors import DataError
+
+            raise DataError(f"unknown trace {trace!r}; choose 'exact' or 'sampled'.")
+        data = self.prepare(crystals).to(self.device)
+        field, point, free = self.velocity(data)
+        end, divergence = follow(
+            field,
+            point,
+            steps=steps,
+            trace="exact" if trace == "exact" else "sampled",
+            seed=seed,
+            free=free,
+        )
+        x, there = end[:, -6:], data.layout.code_free
+        base = -0.5 * (x.square() + math.log(2 * math.pi)) * there
+        return base.sum(1) + divergence
+
+    def _ask(
+        self,
+        layout: Layout,
+        species: Tensor,
+        u: Tensor,
+        x: Tensor,
+        t: Tensor,
+        condition: Condition | None,
+        scale: float,
+    ) -> Prediction:
+        """Return the network's answer; in P1 the velocity has no mean."""
+        self.evaluations += len(species) * self.network.passes(condition, scale)
+        said = self.network.guided(
+            layout, self.scales, species, u, x, t, condition, scale
+        )
+        return said._replace(frac=centred(said.frac, layout))
+
+    def _belief(self, plan: Plan, species: Tensor, logits: Tensor) -> Tensor:
+        """Return probabilities of elements, with temperature and the plan's roles."""
+        may_be = allowed_elements(plan, species, self.scales.allowed)
+        return self.species_noise.belief(species, logits / self.temperature, may_be)
+
+    def _state(
+        self, t: float, step: int, layout: Layout, belief: Tensor, u: Tensor, x: Tensor
+    ) -> State:
+        """Return a frame: the orbits written out as atoms."""
+        index = layout.orbit[..., None].expand(-1, -1, belief.shape[-1])
+        soft = SoftCrystals(
+            belief.gather(1, index) * layout.mask[..., None],
+            layout.expand(u),
+            self.scales.lattice(x, layout),
+            layout.mask,
+        )
+        return State(t, step, soft)
+
+    def describe(self) -> dict[str, str]:
+        """Return lines for `repr`."""
+        names = periodic_table.symbols()
+        seen = [names[z] for z in self.config["elements"]]
+        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
+        kept = ("representation", "width", "layers", "heads")
+        return {
+            "elements": f"{len(seen)}: {shown}",
+            "network": ", ".join(f"{k} {self.config[k]}" for k in kept),
+            "sampling": f"{self.default_steps} steps, slope {self.slope:g}",
+        }

@@ -1,0 +1,82 @@
+"""Formulas such as "SrTiO3" and patterns such as "ABX3", read into whole numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import lru_cache
+
+from matdesign.crystals import elements
+from matdesign.errors import DataError
+
+PLACEHOLDERS = "ABCDEGJLMQRTXZ"
+"""Letters that a pattern may use; the other capitals are taken for a named element."""
+
+
+def is_pattern(text: str) -> bool:
+    """Return whether a composition is a pattern: single capitals, one no element.
+
+    Example:
+        >>> is_pattern("ABX3"), is_pattern("BN"), is_pattern("SrTiO3")
+        (True, False, False)
+    """
+    tokens = re.findall(r"([A-Z])([0-9]*)", text)
+    if not tokens or "".join(a + b for a, b in tokens) != text:
+        return False
+    return any(letter not in elements.symbols() for letter, _ in tokens)
+
+
+@lru_cache(maxsize=4096)
+def parse_formula(text: str) -> dict[int, int]:
+    """Return atomic number -> atoms in the reduced formula unit.
+
+    Raises:
+        DataError: not a formula of known elements in whole amounts.
+
+    Example:
+        >>> parse_formula("Sr2Ti2O6") == {38: 1, 22: 1, 8: 3}
+        True
+    """
+    from pymatgen.core import Composition
+
+    try:
+        parsed = {
+            elements.atomic_number(e.symbol): float(k)
+            for e, k in Composition(text, strict=True).items()
+        }
+    except (ValueError, AttributeError) as error:
+        raise DataError(
+            f"not a formula of known elements: got {text!r} ({error}). Write one such "
+            'as "SrTiO3", or a pattern with letters that are no elements, such as "ABX3".'
+        ) from None
+    if not parsed or any(k < 1 or k != int(k) for k in parsed.values()):
+        raise DataError(
+            f"a formula needs whole numbers of atoms; got {text!r}. Multiply it up, "
+            "for example Sr2TiO4 instead of SrTi0.5O2."
+        )
+    unit = math.gcd(*(int(k) for k in parsed.values()))
+    return {z: int(k) // unit for z, k in parsed.items()}
+
+
+def parse_pattern(text: str) -> tuple[int, ...]:
+    """Return the atoms of each role in the smallest unit of a pattern, largest first.
+
+    Raises:
+        DataError: a letter that reads as an element, or an amount of zero.
+
+    Example:
+        >>> parse_pattern("A2B2X6")
+        (3, 1, 1)
+    """
+    amounts: dict[str, int] = {}
+    for letter, amount in re.findall(r"([A-Z])([0-9]*)", text):
+        if letter not in PLACEHOLDERS:
+            raise DataError(
+                f"{letter} in the pattern {text!r} reads as an element, but the letters "
+                f"of a pattern stand for any element. Use letters from {PLACEHOLDERS}."
+            )
+        amounts[letter] = amounts.get(letter, 0) + int(amount or 1)
+    if 0 in amounts.values():
+        raise DataError(f"an amount is zero in the pattern {text!r}; leave it out.")
+    unit = math.gcd(*amounts.values())
+    return tuple(sorted((k // unit for k in amounts.values()), reverse=True))

@@ -1,0 +1,197 @@
+"""The second pass of `Autoregressive`: a lattice for known sites, then place after place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matdesign.generators.conditions import Condition, combine
+from matdesign.generators.overlap import clearance
+from matdesign.generators.planning import Plan
+from matdesign.generators.scales import Scales
+from matdesign.generators.site_network import SiteNetwork
+from matdesign.generators.wyckoff_table import NONE, wyckoff_table
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How lattices and coordinates are drawn.
+
+    Args:
+        coordinates: temperature of coordinates.
+        lattice: temperature of lattices.
+        tries: draws while atoms overlap; 1 takes the first.
+        scale: of classifier-free guidance.
+    """
+
+    coordinates: float = 1.0
+    lattice: float = 1.0
+    tries: int = 8
+    scale: float = 1.0
+
+
+class Placement:
+    """Crystals whose letters and elements are known, on their way to coordinates.
+
+    Guidance combines the weights of the mixtures; means and widths are those that the
+    condition gives.
+
+    Args:
+        network: what comes next.
+        scales: of the lattice code.
+        plan: letters and elements of all sites, in canonical order.
+        draws: temperatures, tries and scale.
+        rng: source of randomness.
+
+    Attributes:
+        u: coordinates placed so far, shape (crystals, sites, 3).
+        cell: primitive cells, rows in angstrom, shape (crystals, 3, 3).
+        crowded: crystals in which all tries left atoms nearer than they may be, bool,
+            shape (crystals,).
+        evaluations: crystals read by the network so far, one for each step.
+    """
+
+    def __init__(
+        self,
+        network: SiteNetwork,
+        scales: Scales,
+        plan: Plan,
+        draws: Draws,
+        rng: torch.Generator,
+    ) -> None:
+        self.network, self.scales, self.plan = network, scales, plan
+        self.draws, self.rng = draws, rng
+        net, layout, at = network, plan.layout, plan.species.device
+        asked = plan.condition
+        if draws.scale == 0:
+            asked = Condition.nothing(len(plan), asked.low.shape[1], at)
+        guided = draws.scale not in (0.0, 1.0) and bool(asked.anything.any())
+        self.again = 2 if guided else 1
+        b, m = plan.species.shape
+        self.letter = torch.where(layout.orbits, layout.letter, NONE)
+        self.length = layout.orbits.sum(1)
+        self.group = self._again(layout.spacegroup)
+        ask = net.ask(asked.doubled() if guided else asked)
+        self.about = net.about(ask, self.group, self._again(layout.n_atoms))
+        self.keys = net.keys(self.group)
+        # letter and element of the site before, one column late
+        self.last = torch.nn.functional.pad(self.letter, (1, 0), value=NONE)
+        self.before = torch.nn.functional.pad(plan.species, (1, 0))
+        self.u = torch.zeros(b, m, 3, device=at)
+        self.crowded = torch.zeros(b, dtype=torch.bool, device=at)
+        self.free = layout.free.clone()
+        self.free[:, 0] &= ~wyckoff_table(str(at)).polar[layout.spacegroup]
+        placed = torch.nn.functional.pad(layout.count.cumsum(1), (1, 0))
+        tokens = net.skeleton_tokens(
+            self.about,
+            self.keys,
+            self._again(self.last),
+            self._again(self.before),
+            self._again(layout.n_atoms[:, None] - placed),
+        )
+        valid = torch.arange(m + 1, device=at) <= self.length[:, None]
+        hidden, self.cache = net.read(tokens, self._again(valid))
+        self.evaluations = len(hidden)
+        end = hidden[torch.arange(len(hidden), device=at), self._again(self.length)]
+        raw = net.lattice_raw(end, self._again(plan.species), self._again(layout.count))
+        self.x = self._lattice(self._guided(raw, net.lattices.components))
+        self.cell = scales.lattice(self.x, layout)
+
+    def step(self, i: int, known: Tensor | None = None) -> None:
+        """Place site i.
+
+        Args:
+            i: number of the site, from 0, each once and in order.
+            known: its coordinates where they are not to be drawn, shape (crystals, 3).
+        """
+        here = slice(i, i + 1)
+        old = self.u[:, i - 1 : i] if i else torch.zeros_like(self.u[:, :1])
+        tokens = self.network.placing_tokens(
+            self.about,
+            self.keys,
+            self.group,
+            self._again(self.letter[:, here]),
+            self._again(self.plan.species[:, here]),
+            (
+                self._again(self.last[:, here]),
+                self._again(self.before[:, here]),
+                self._again(old),
+            ),
+            self._again(self.x),
+            self._again(self.plan.layout.code_free),
+            i,
+        )
+        valid = self._again(i < self.length)[:, None]
+        hidden, self.cache = self.network.read(tokens, valid, self.cache)
+        self.evaluations += len(hidden)
+        if known is None:
+            self._place(hidden[:, 0], i)
+        else:
+            self.u[:, i] = known * self.plan.layout.free[:, i]
+
+    def _lattice(self, raw: Tensor) -> Tensor:
+        """Return standardised codes, drawn again where atoms without freedom overlap."""
+        layout = self.plan.layout
+        held = layout.orbits & ~layout.free.any(-1)
+        x = raw.new_zeros(len(raw), 6)
+        best = x.new_full((len(raw),), -1.0)
+        for _ in range(self.draws.tries):
+            drawn = self.network.lattices.sample(raw, self.rng, self.draws.lattice)
+            drawn = self.scales.clamp(drawn) * layout.code_free
+            cell = self.scales.lattice(drawn, layout)
+            room = clearance(layout, self.plan.species, self.u, cell, held)
+            better = (best < 1) & (room > best)
+            x = torch.where(better[:, None], drawn, x)
+            best = torch.where(better, room, best)
+            if bool((best >= 1).all()):
+                break
+        self.crowded |= best < 1
+        return x
+
+    def _place(self, hidden: Tensor, i: int) -> None:
+        """Draw the coordinates of site i, again where it overlaps with those before."""
+        net, layout, b = self.network, self.plan.layout, len(self.u)
+        rows = self.free[:, i].any(-1).nonzero().squeeze(1)
+        until = torch.arange(layout.count.shape[1], device=rows.device) <= i
+        best = self.cell.new_full((b,), -1.0)
+        chosen = self.u[:, i].clone()
+        for _ in range(self.draws.tries):
+            if not len(rows):
+                break
+            point = torch.zeros(len(rows), 3, device=rows.device)
+            both = torch.cat([rows + k * b for k in range(self.again)])
+            for axis in range(3):
+                raw = net.axis_raw(hidden[both], self._again(point), axis)
+                raw = self._guided(raw, net.circle.components)
+                drawn = net.circle.sample(raw, self.rng, self.draws.coordinates)
+                point[:, axis] = drawn * self.free[rows, i, axis]
+            self.u[rows, i] = point
+            part = layout[rows]
+            m = part.count.shape[1]
+            room = clearance(
+                part,
+                self.plan.species[rows, :m],
+                self.u[rows, :m],
+                self.cell[rows],
+                part.orbits & until[:m],
+            )
+            better = room > best[rows]
+            chosen[rows] = torch.where(better[:, None], point, chosen[rows])
+            best[rows] = torch.maximum(best[rows], room)
+            rows = rows[room < 1]
+        self.crowded[rows] = True
+        self.u[:, i] = chosen
+
+    def _again(self, value: Tensor) -> Tensor:
+        """Return a batch once more behind itself where the network is asked twice."""
+        return value if self.again == 1 else torch.cat([value, value])
+
+    def _guided(self, raw: Tensor, weights: int) -> Tensor:
+        """Return one mixture from those without and with the condition."""
+        if self.again == 1:
+            return raw
+        null, wanted = raw.chunk(2)
+        mixed = combine(null[..., :weights], wanted[..., :weights], self.draws.scale)
+        return torch.cat([mixed, wanted[..., weights:]], dim=-1)

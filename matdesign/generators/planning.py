@@ -1,0 +1,262 @@
+"""`Plan`: what is fixed about each crystal before sampling begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.layout import Layout
+from matdesign.errors import InfeasibleTarget
+from matdesign.generators.conditions import Condition
+from matdesign.generators.features import MASK
+
+if TYPE_CHECKING:
+    from matdesign.generators.request import Request
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Layouts, and what is decided about the species, before sampling begins.
+
+    Args:
+        layout: where atoms may be.
+        species: element of each orbit, 0 = open (and on padding), long, shape
+            (crystals, orbits).
+        role: orbits of one role carry one element and different roles different ones;
+            -1 = no role, long, shape (crystals, orbits).
+        condition: what the network is told.
+    """
+
+    layout: Layout
+    species: Tensor
+    role: Tensor
+    condition: Condition
+
+    def __len__(self) -> int:
+        return len(self.species)
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """Atoms in the primitive cell, shape (crystals,)."""
+        return self.layout.n_atoms
+
+    @property
+    def open(self) -> Tensor:
+        """True for orbits whose element is to be found, shape (crystals, orbits)."""
+        return self.layout.orbits & (self.species == 0)
+
+    @property
+    def start(self) -> Tensor:
+        """Species as the network reads them at t = 1: `MASK` where open."""
+        return torch.where(self.open, MASK, self.species)
+
+    def __getitem__(self, index: Tensor) -> Plan:
+        """Return some crystals, padded no wider than the largest of them."""
+        layout = self.layout[index]
+        orbits = layout.count.shape[1]
+        return Plan(
+            layout,
+            self.species[index, :orbits],
+            self.role[index, :orbits],
+            self.condition[index],
+        )
+
+    def to(self, device: torch.device | str) -> Plan:
+        """Return the plan on a device."""
+        return Plan(
+            self.layout.to(device),
+            self.species.to(device),
+            self.role.to(device),
+            self.condition.to(device),
+        )
+
+    @staticmethod
+    def cat(parts: Sequence[Plan]) -> Plan:
+        """Return one plan of all crystals, padded to the widest."""
+        layout = Layout.cat([part.layout for part in parts])
+        width = layout.count.shape[1]
+        return Plan(
+            layout,
+            torch.cat([_widen(part.species, width, 0) for part in parts]),
+            torch.cat([_widen(part.role, width, -1) for part in parts]),
+            Condition.cat([part.condition for part in parts]),
+        )
+
+
+def draw_sizes(
+    request: Request | None, n: int, histogram: Sequence[int], rng: torch.Generator
+) -> Tensor:
+    """Return how many atoms each of n crystals shall have.
+
+    Sizes that are not given are drawn from the training set's, among the multiples of
+    the formula or pattern where there is one.
+
+    Args:
+        request: what was asked for; None = nothing.
+        n: number of crystals.
+        histogram: number of training crystals with 0, 1, 2, ... atoms.
+        rng: source of randomness.
+
+    Returns:
+        Atoms per crystal, shape (n,), long, on the CPU.
+
+    Raises:
+        InfeasibleTarget: no training crystal has a size that the formula divides.
+    """
+    weight = torch.tensor(histogram, dtype=torch.float64)
+    cut = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64).cpu()
+    total = weight.cumsum(0)
+    drawn = torch.searchsorted(total, cut * total[-1], right=True)
+    if request is None:
+        return drawn
+    for unit in request.unit.unique().tolist():
+        if unit <= 1:
+            continue
+        size = torch.arange(len(weight))
+        part = (weight * (size % unit == 0)).cumsum(0)
+        here = (request.unit == unit) & (request.n_atoms == 0)
+        if here.any() and not part[-1]:
+            raise InfeasibleTarget(
+                f"no training crystal has a multiple of {unit} atoms, which the asked "
+                f"composition needs; the largest has {len(weight) - 1}. Give n_atoms, "
+                "or ask for another composition."
+            )
+        at = torch.searchsorted(part, cut * part[-1], right=True)
+        drawn = torch.where(here, at, drawn)
+    return torch.where(request.n_atoms > 0, request.n_atoms, drawn)
+
+
+def plan_cells(
+    request: Request | None, sizes: Tensor, n_properties: int, rng: torch.Generator
+) -> Plan:
+    """Return plans in the representation "cell": all atoms free, in P1.
+
+    Args:
+        request: what was asked for, for as many crystals as there are sizes; None =
+            nothing.
+        sizes: atoms per crystal, shape (crystals,), as `draw_sizes` gives them.
+        n_properties: number of properties that the model knows.
+        rng: source of randomness; unused, for the atoms of a cell have no order.
+
+    Returns:
+        The plan, on the CPU: species sorted by atomic number where a formula is given,
+        roles where a pattern is.
+    """
+    layout = Layout.whole_cell(sizes.cpu())
+    n, width = layout.count.shape
+    species = torch.zeros(n, width, dtype=torch.long)
+    role = torch.full((n, width), -1)
+    if request is None:
+        return Plan(layout, species, role, Condition.nothing(n, n_properties))
+    times = layout.n_atoms // request.unit.clamp(min=1)  # formula units per cell
+    site = torch.arange(width).expand(n, width).contiguous()
+    for counts, target, blank in (
+        (request.formula, species, 0),
+        (request.pattern, role, -1),
+    ):
+        given = counts.sum(1) > 0
+        if given.any():
+            ends = (counts * times[:, None]).cumsum(1)
+            kind = torch.searchsorted(ends, site, right=True)
+            kind = torch.where(layout.mask & given[:, None], kind, blank)
+            target.copy_(kind)
+    return Plan(layout, species, role, request.condition)
+
+
+def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
+    """Return which elements each orbit may still become.
+
+    Decided orbits allow the element they have. An open orbit with a role allows the
+    element that the role has, or, while it has none, those that no other role has.
+
+    Args:
+        plan: roles and layouts.
+        species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+        allowed: elements that the model knows, bool, shape (104,).
+
+    Returns:
+        Bool, shape (crystals, orbits, 104); all False on padding.
+    """
+    decided = (species > 0) & (species < MASK)
+    element = torch.where(decided, species, 0)
+    undecided = species == MASK
+    if bool((plan.role >= 0).any()):
+        of_role = _of_roles(plan.role, element)  # (b, roles)
+        used = torch.zeros(len(species), MASK, dtype=torch.bool, device=species.device)
+        used.scatter_(1, of_role, True)
+        used[:, 0] = False
+        has = of_role.gather(1, plan.role.clamp(min=0)) * (plan.role >= 0)
+        element = torch.where(undecided, has, element)
+        fresh = allowed & ~(used[:, None] & (plan.role >= 0)[..., None])
+    else:
+        fresh = allowed.expand(*species.shape, MASK)
+    number = torch.arange(MASK, device=species.device)
+    one = (element[..., None] == number) & (number > 0)
+    return torch.where((undecided & (element == 0))[..., None], fresh, one)
+
+
+def settle_roles(
+    plan: Plan,
+    before: Tensor,
+    after: Tensor,
+    belief: Tensor,
+    allowed: Tensor,
+    rng: torch.Generator,
+) -> Tensor:
+    """Return the species after a step, with roles kept: call it after each draw.
+
+    A role of which any orbit was decided in this step is decided as a whole: one element
+    is drawn from the belief of all its orbits taken together, among those that no other
+    role has. Without roles the drawn species come back as they are.
+
+    Equation:
+        p(e) ~ prod over orbits o of the role of belief_o(e)^(1 / orbits), e not used
+
+    Args:
+        plan: roles and layouts.
+        before: species before the step, shape (crystals, orbits).
+        after: species after it, 104 where undecided.
+        belief: probability of each element, shape (crystals, orbits, 104).
+        allowed: elements that the model knows, bool, shape (104,).
+        rng: source of randomness.
+    """
+    roles = int(plan.role.max()) + 1 if plan.role.numel() else 0
+    if not roles:
+        return after
+    element = torch.where((before > 0) & (before < MASK), before, 0)
+    of_role = _of_roles(plan.role, element)  # (b, roles)
+    used = torch.zeros(len(before), MASK, dtype=torch.bool, device=before.device)
+    used.scatter_(1, of_role, True)
+    log_p = belief.clamp(min=1e-30).log()
+    turned = (before == MASK) & (after != MASK)
+    species = after.clone()
+    for r in range(roles):
+        members = plan.role == r  # (b, orbits)
+        rows = ((turned & members).any(1) & (of_role[:, r] == 0)).nonzero().squeeze(1)
+        if not len(rows):
+            continue
+        inside = members[rows].to(log_p)
+        pooled = torch.einsum("bo,boe->be", inside, log_p[rows])
+        pooled = pooled / inside.sum(1, keepdim=True)
+        pooled = pooled.masked_fill(used[rows] | ~allowed, -torch.inf)
+        drawn = torch.multinomial(pooled.softmax(-1), 1, generator=rng)  # (rows, 1)
+        used[rows] = used[rows].scatter(1, drawn, True)
+        species[rows] = torch.where(members[rows], drawn, species[rows])
+    return species
+
+
+def _of_roles(role: Tensor, element: Tensor) -> Tensor:
+    """Return the element that each role has, 0 where none yet, (crystals, roles)."""
+    roles = int(role.max()) + 1
+    found = element.new_zeros(len(role), max(roles, 1))
+    held = torch.where(role >= 0, element, 0)
+    return found.scatter_reduce(1, role.clamp(min=0), held, "amax")
+
+
+def _widen(tensor: Tensor, width: int, blank: int) -> Tensor:
+    extra = tensor.new_full((len(tensor), width - tensor.shape[1]), blank)
+    return torch.cat([tensor, extra], dim=1)

@@ -1,0 +1,367 @@
+"""`Request`: wishes for crystals, checked, and made ready for a generator."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals import elements
+from matdesign.errors import DataError, InfeasibleTarget, ShapeError
+from matdesign.generators.conditions import SYSTEMS, Condition, system_of
+from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
+
+STRUCTURAL = ("composition", "spacegroup", "crystal_system", "n_atoms")
+"""Conditions that every generator knows; all others are properties of its data."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What is asked of each of n crystals, on the CPU.
+
+    Args:
+        n_atoms: atoms in the primitive cell, 0 = open, long, shape (crystals,).
+        groups: space groups that are allowed, bool, shape (231,); None = any.
+        formula: atoms of each element in the formula unit, all zero = open, long, shape
+            (crystals, 104).
+        pattern: atoms of each role in the unit of a pattern, largest first, all zero =
+            none, long, shape (crystals, roles).
+        condition: what the network is told.
+        asked: the wishes as they were written, for messages and records.
+    """
+
+    n_atoms: Tensor
+    groups: Tensor | None
+    formula: Tensor
+    pattern: Tensor
+    condition: Condition
+    asked: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.n_atoms)
+
+    @property
+    def unit(self) -> Tensor:
+        """Atoms in the unit of the formula or pattern, 1 where none is given."""
+        return (self.formula.sum(1) + self.pattern.sum(1)).clamp(min=1)
+
+    def alike(self) -> list[tuple[int, Tensor]]:
+        """Return one crystal of each kind of wish, and all crystals that have it."""
+        told = self.condition
+        names = torch.cat(
+            [
+                self.n_atoms[:, None].double(),
+                self.formula.double(),
+                self.pattern.double(),
+                told.given.double(),
+                told.low.masked_fill(told.low.isinf(), 0.0).double(),
+                told.high.masked_fill(told.high.isinf(), 0.0).double(),
+                told.low.isinf().double(),
+                told.high.isinf().double(),
+            ],
+            dim=1,
+        )
+        kinds, which = names.unique(dim=0, return_inverse=True)
+        parts = [(which == k).nonzero().squeeze(1) for k in range(len(kinds))]
+        return [(int(members[0]), members) for members in parts]
+
+    def words(self, one: int) -> str:
+        """Return what is asked of one crystal, for messages."""
+        parts = []
+        if bool(self.formula[one].any() | self.pattern[one].any()):
+            text = self.asked.get("composition")
+            shown = text if isinstance(text, str) or text is None else text[one]
+            parts.append(f"the composition {shown}")
+        if int(self.n_atoms[one]):
+            parts.append(f"{int(self.n_atoms[one])} atoms")
+        if self.groups is not None:
+            for name in ("spacegroup", "crystal_system"):
+                if self.asked.get(name) is not None:
+                    parts.append(f"{name} {self.asked[name]}")
+        return " and ".join(parts) or "no wish at all"
+
+    def __getitem__(self, index: Tensor) -> Request:
+        """Return the requests for some crystals."""
+        asked, text = dict(self.asked), self.asked.get("composition")
+        if text is not None and not isinstance(text, str):
+            asked["composition"] = [text[i] for i in torch.arange(len(self))[index]]
+        return Request(
+            self.n_atoms[index],
+            self.groups,
+            self.formula[index],
+            self.pattern[index],
+            self.condition[index],
+            asked,
+        )
+
+
+def resolve(
+    conditions: Mapping[str, Any] | None,
+    n_atoms: int | Sequence[int] | Tensor | None,
+    n: int,
+    *,
+    allowed: Tensor,
+    histogram: Sequence[int],
+    properties: Mapping[str, Sequence[float]],
+    units: Mapping[str, str] | None = None,
+) -> Request:
+    """Return checked wishes for n crystals.
+
+    Conditions: the name of a property with a value, or a range (low, high) whose open
+    ends are None, in the units of the data; `spacegroup`, a number or several of which
+    any will do; `crystal_system`, a name or several; `composition`, a formula such as
+    "SrTiO3" or a pattern such as "ABX3" whose letters stand for any different elements,
+    or one of these for each crystal; `n_atoms`.
+
+    Args:
+        conditions: name -> wish; None = nothing.
+        n_atoms: atoms in the primitive cell, one number or one for each crystal.
+        n: number of crystals.
+        allowed: elements that the model knows, bool, shape (104,).
+        histogram: number of training crystals with 0, 1, 2, ... atoms.
+        properties: name -> [mean, standard deviation] of what the model knows.
+        units: unit of each property, for messages.
+
+    Raises:
+        DataError: a wish that cannot be read: an unknown name, formula, space group ...
+        ShapeError: numbers of atoms that are not one, or one for each crystal.
+        InfeasibleTarget: wishes that contradict each other or the model's data.
+
+    Example:
+        >>> wish = resolve({"composition": "SrTiO3"}, None, 2,
+        ...     allowed=torch.ones(104, dtype=torch.bool), histogram=[0] * 10 + [1],
+        ...     properties={})
+        >>> wish.unit.tolist()
+        [5, 5]
+    """
+    wishes = dict(conditions or {})
+    known = (*STRUCTURAL, *properties)
+    for name in wishes:
+        if name not in known:
+            raise DataError(_unknown(name, tuple(properties), units or {}))
+    if wishes.get("n_atoms") is not None and n_atoms is not None:
+        raise DataError(
+            f"n_atoms is given twice: got {n_atoms} and {wishes['n_atoms']} among the "
+            "conditions. Give it once."
+        )
+    size = _sizes(
+        wishes.get("n_atoms") if n_atoms is None else n_atoms, n, len(histogram) - 1
+    )
+    groups = _groups(wishes.get("spacegroup"), wishes.get("crystal_system"))
+    formula, pattern = _compositions(wishes.get("composition"), n, allowed)
+    _fits(size, formula, pattern, histogram, wishes.get("composition"))
+    condition = Condition.nothing(n, len(properties))
+    for i, (name, (mean, std)) in enumerate(properties.items()):
+        if wishes.get(name) is not None:
+            low, high = _range(name, wishes[name], n)
+            condition.low[:, i] = (low - mean) / std
+            condition.high[:, i] = (high - mean) / std
+            condition.given[:, i] = low.isfinite() | high.isfinite()
+    group, system = _named(groups, n)
+    total = formula.sum(1, keepdim=True).clamp(min=1)
+    condition = Condition(
+        condition.low, condition.high, condition.given, group, system, formula / total
+    )
+    return Request(size, groups, formula, pattern, condition, wishes)
+
+
+def _unknown(name: str, properties: tuple[str, ...], units: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(name, (*STRUCTURAL, *properties), n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    shown = [f"{p} [{units[p]}]" if units.get(p) else p for p in properties]
+    return (
+        f"unknown condition {name!r}.{hint} This model knows "
+        f"{', '.join((*STRUCTURAL, *shown))}."
+    )
+
+
+def _sizes(
+    n_atoms: int | Sequence[int] | Tensor | None, n: int, largest: int
+) -> Tensor:
+    """Return atoms per crystal, 0 where open."""
+    if n < 0:
+        raise ShapeError(f"cannot make {n} crystals; ask for none or more.")
+    if n_atoms is None:
+        return torch.zeros(n, dtype=torch.long)
+    asked = torch.as_tensor(n_atoms, dtype=torch.long).cpu()
+    if asked.ndim > 1 or (asked.ndim == 1 and len(asked) != n):
+        raise ShapeError(
+            f"n_atoms must be one number or one for each of {n} crystals; got shape "
+            f"{tuple(asked.shape)}."
+        )
+    if n and (int(asked.min()) < 1 or int(asked.max()) > 4 * largest):
+        raise ShapeError(
+            f"n_atoms must lie between 1 and {4 * largest}, four times the largest "
+            f"crystal of the training set; got {asked.tolist()}."
+        )
+    return asked.expand(n).clone()
+
+
+def _range(name: str, wish: Any, n: int) -> tuple[Tensor, Tensor]:
+    """Return both ends of a property for each crystal, open ones infinite."""
+    if isinstance(wish, Tensor):
+        value = wish.detach().cpu().float()
+        if value.ndim > 1 or (value.ndim and len(value) != n):
+            raise ShapeError(
+                f"{name} as a tensor is one value for each of {n} crystals; got shape "
+                f"{tuple(value.shape)}. Write a range as a pair (low, high)."
+            )
+        ends = (value.expand(n), value.expand(n))
+    else:
+        pair = (wish, wish) if isinstance(wish, numbers.Real) else wish
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise DataError(
+                f"{name} must be a number or a range (low, high) with None for an open "
+                f"end; got {wish!r}."
+            )
+        try:
+            low = -math.inf if pair[0] is None else float(pair[0])
+            high = math.inf if pair[1] is None else float(pair[1])
+        except (TypeError, ValueError):
+            raise DataError(
+                f"the ends of {name} must be numbers or None; got {wish!r}."
+            ) from None
+        ends = (torch.full((n,), low), torch.full((n,), high))
+    if any(bool(end.isnan().any()) for end in ends):
+        raise DataError(f"{name} must not be NaN; got {wish!r}. Leave it out instead.")
+    if bool((ends[0] > ends[1]).any()) or any(
+        bool((end == sign * torch.inf).any()) for end, sign in zip(ends, (1, -1))
+    ):
+        raise InfeasibleTarget(
+            f"the range of {name} is empty: got {wish!r}. Write (low, high) with low "
+            "not above high."
+        )
+    return ends
+
+
+def _groups(spacegroup: Any, system: Any) -> Tensor | None:
+    """Return which space groups are allowed, or None where nothing is asked."""
+    if spacegroup is None and system is None:
+        return None
+    allowed = torch.ones(231, dtype=torch.bool)
+    allowed[0] = False
+    if spacegroup is not None:
+        asked = torch.zeros(231, dtype=torch.bool)
+        for number in _several(spacegroup):
+            if not isinstance(number, numbers.Integral) or not 1 <= int(number) <= 230:
+                raise DataError(
+                    f"a space group is a number from 1 to 230; got {number!r}. Find one "
+                    "with design.crystals.symmetry.spacegroup."
+                )
+            asked[int(number)] = True
+        allowed &= asked
+    if system is not None:
+        of_group = system_of(torch.arange(231))
+        asked = torch.zeros(231, dtype=torch.bool)
+        for name in _several(system):
+            if name not in SYSTEMS:
+                close = difflib.get_close_matches(str(name), SYSTEMS, n=1)
+                hint = f" Did you mean {close[0]!r}?" if close else ""
+                raise DataError(
+                    f"unknown crystal system {name!r}.{hint} Choose from "
+                    f"{', '.join(SYSTEMS)}."
+                )
+            asked |= of_group == 1 + SYSTEMS.index(name)
+        allowed &= asked
+    if not allowed.any():
+        raise InfeasibleTarget(
+            f"no space group is left: spacegroup {spacegroup!r} contradicts "
+            f"crystal_system {system!r}. Leave one of them out."
+        )
+    return allowed
+
+
+def _several(wish: Any) -> Iterable[Any]:
+    if isinstance(wish, Tensor):
+        listed: list[Any] = wish.flatten().tolist()
+    elif isinstance(wish, str) or not isinstance(wish, Iterable):
+        listed = [wish]
+    else:
+        listed = list(wish)
+    if not listed:
+        raise DataError("got an empty list; name at least one, or leave it out.")
+    return listed
+
+
+def _named(groups: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
+    """Return the one space group and the one system that a network is told, or 0."""
+    group = system = 0
+    if groups is not None:
+        listed = groups.nonzero().squeeze(1)
+        group = int(listed[0]) if len(listed) == 1 else 0
+        systems = system_of(listed).unique()
+        system = int(systems[0]) if len(systems) == 1 else 0
+    return torch.full((n,), group), torch.full((n,), system)
+
+
+def _compositions(wish: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return formulas (n, 104) and patterns (n, roles), zero where none is asked."""
+    formula = torch.zeros(n, elements.MAX_Z + 1, dtype=torch.long)
+    if wish is None:
+        return formula, torch.zeros(n, 1, dtype=torch.long)
+    listed = [wish] * n if isinstance(wish, str) else wish
+    if not isinstance(listed, Sequence) or not all(isinstance(w, str) for w in listed):
+        raise DataError(
+            f"composition must be a formula or a pattern, as text; got {wish!r}."
+        )
+    if len(listed) != n:
+        raise ShapeError(
+            f"composition must be one text, or one for each of {n} crystals; got "
+            f"{len(listed)}."
+        )
+    roles: list[tuple[int, ...]] = []
+    known = allowed.cpu()
+    for i, text in enumerate(listed):
+        if is_pattern(text):
+            roles.append(parse_pattern(text))
+            if len(roles[-1]) > int(known.sum()):
+                raise InfeasibleTarget(
+                    f"the pattern {text!r} needs {len(roles[-1])} different elements, "
+                    f"but the model knows {int(known.sum())}. Ask for a smaller one."
+                )
+            continue
+        roles.append(())
+        for z, count in parse_formula(text).items():
+            if not known[z]:
+                names = elements.symbols()
+                seen = " ".join(names[k] for k in known.nonzero().squeeze(1).tolist())
+                raise InfeasibleTarget(
+                    f"{names[z]} in {text!r} is no element that this model was trained "
+                    f"on: it knows {seen}. Ask for another, or train on data with it."
+                )
+            formula[i, z] = count
+    pattern = torch.zeros(n, max(map(len, roles), default=0) or 1, dtype=torch.long)
+    for i, counts in enumerate(roles):
+        pattern[i, : len(counts)] = torch.tensor(counts, dtype=torch.long)
+    return formula, pattern
+
+
+def _fits(
+    size: Tensor, formula: Tensor, pattern: Tensor, histogram: Sequence[int], wish: Any
+) -> None:
+    """Raise where a number of atoms is no multiple of the formula, or none can be."""
+    unit = (formula.sum(1) + pattern.sum(1)).clamp(min=1)
+    wrong = ((size > 0) & (size % unit > 0)).nonzero().squeeze(1)
+    if len(wrong):
+        i = int(wrong[0])
+        text = wish if isinstance(wish, str) else wish[i]
+        raise InfeasibleTarget(
+            f"{int(size[i])} atoms do not make whole formula units of {text!r}, which "
+            f"has {int(unit[i])}. Ask for a multiple of {int(unit[i])}."
+        )
+    for one in unit[size == 0].unique().tolist():
+        if one > 1 and not any(histogram[one::one]):
+            i = int(((size == 0) & (unit == one)).nonzero()[0])
+            text = wish if isinstance(wish, str) else wish[i]
+            sizes = [k for k, count in enumerate(histogram) if count]
+            raise InfeasibleTarget(
+                f"no crystal of the training set has a multiple of the {one} atoms of "
+                f"{text!r}; their sizes are {sizes}. Give n_atoms to ask for it all the "
+                "same, or choose another composition."
+            )

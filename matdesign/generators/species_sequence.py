@@ -1,0 +1,221 @@
+"""`SpeciesSequence`: the exact probability of which element sits on which orbit."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals.layout import Layout
+from matdesign.generators.conditions import combine
+from matdesign.generators.coupling_parts import Attention, PositionFeatures
+from matdesign.generators.features import MASK, SpeciesEmbedding, SpeciesHead
+from matdesign.generators.planning import Plan, allowed_elements
+
+
+class SpeciesSequence(nn.Module):
+    """Elements drawn one orbit after the other by a causal transformer.
+
+    The order is canonical: orbits by Wyckoff letter, those of one letter by atomic number,
+    which can only rise among them. A set of elements on equal orbits then has one sequence
+    and one probability, shared equally among its arrangements. With the flag `any_order`
+    the same weights draw in any order, for compositions of which a part is given.
+
+    Equation:
+        ln p(A | layout) = sum_i ln p(a_i | a_<i, layout) - ln(arrangements)
+
+    Args:
+        width: size of the tokens.
+        heads: attention heads.
+        layers: attention layers.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.position = PositionFeatures(width)
+        self.species = SpeciesEmbedding(width)
+        self.last_position = nn.Linear(width, width, bias=False)
+        self.any_order = nn.Parameter(torch.zeros(width))
+        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = SpeciesHead(width)
+
+    def context(self, layout: Layout, wish: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors of orbits (crystals, orbits, width) and wholes (crystals, width)."""
+        position = self.position(layout, wish)
+        share = (layout.count / layout.n_atoms.clamp(min=1)[:, None]).to(position)
+        return position, wish + (position * share[..., None]).sum(1)
+
+    def forward(
+        self,
+        context: tuple[Tensor, Tensor],
+        species: Tensor,
+        order: Tensor,
+        any_order: Tensor,
+    ) -> Tensor:
+        """Return logits of all elements for each place of the sequence.
+
+        Args:
+            context: from `context`.
+            species: element of each orbit; that of the last place is not looked at,
+                shape (crystals, orbits).
+            order: orbits in the order of drawing, padding last, shape (crystals, places).
+            any_order: the order is not the canonical one, bool, shape (crystals,).
+
+        Returns:
+            Shape (crystals, places, 104); place i depends on places before it alone.
+        """
+        position, whole = context
+        position = position.gather(
+            1, order[..., None].expand(-1, -1, position.shape[-1])
+        )
+        drawn = species.gather(1, order)
+        before = self.species(drawn) + self.last_position(position)
+        before = nn.functional.pad(before[:, :-1], (0, 0, 1, 0))
+        flag = self.any_order * any_order[:, None].to(whole)
+        x = position + before + (whole + flag)[:, None]
+        places = order.shape[1]
+        later = torch.ones(places, places, device=x.device).triu(1).bool()
+        bias = later.to(x.dtype)[None, None] * -1e9
+        for layer in self.layers:
+            x = layer(x, bias)
+        out: Tensor = self.head(self.norm(x))
+        return out
+
+    def log_prob(
+        self,
+        layout: Layout,
+        species: Tensor,
+        wish: Tensor,
+        allowed: Tensor,
+        order: Tensor,
+        any_order: Tensor,
+    ) -> Tensor:
+        """Return the log probability of the sequence in a given order, (crystals,).
+
+        Args:
+            layout: orbits.
+            species: element of each orbit, shape (crystals, orbits).
+            wish: vector of the condition, shape (crystals, width).
+            allowed: elements that the model knows, bool, shape (104,).
+            order: orbits in the order of drawing, shape (crystals, orbits).
+            any_order: the order is not the canonical one, bool, shape (crystals,).
+        """
+        logits = self(self.context(layout, wish), species, order, any_order)
+        drawn = species.gather(1, order)
+        may = allowed.expand_as(logits)
+        letter = layout.letter.gather(1, order)
+        may = may & (rising(drawn, letter) | any_order[:, None, None])
+        log_p = logits.masked_fill(~may, -torch.inf).log_softmax(-1)
+        each = log_p.gather(-1, drawn[..., None]).squeeze(-1)
+        return each.masked_fill(drawn == 0, 0.0).sum(1)
+
+    def training_order(
+        self, layout: Layout, species: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return orders to learn from, and which of them are not the canonical one.
+
+        A quarter of the crystals are read in random order.
+
+        Args:
+            layout: orbits.
+            species: element of each orbit, shape (crystals, orbits).
+            rng: source of randomness.
+        """
+        b, orbits = species.shape
+        chance = torch.rand(b, orbits + 1, generator=rng, device=species.device)
+        any_order = chance[:, 0] < 0.25
+        shuffled = torch.where(layout.orbits, chance[:, 1:], 2.0).argsort(1)
+        canonical = canonical_order(layout, species)
+        return torch.where(any_order[:, None], shuffled, canonical), any_order
+
+    def draw(
+        self,
+        plan: Plan,
+        wish: Tensor,
+        allowed: Tensor,
+        rng: torch.Generator,
+        *,
+        scale: float = 1.0,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Return the element of each orbit, drawn one after the other.
+
+        Crystals of which nothing is given are drawn in the canonical order; for the
+        others the given orbits come first and the order is free.
+
+        Args:
+            plan: layouts, and elements and roles that are given.
+            wish: vector of the condition, shape (crystals, width).
+            allowed: elements that the model knows, bool, shape (104,).
+            rng: source of randomness.
+            scale: of classifier-free guidance, on the logits.
+            temperature: below 1, elements are drawn nearer to the most probable one.
+
+        Returns:
+            Long, shape (crystals, orbits), 0 on padding.
+        """
+        lay, species = plan.layout, plan.start
+        given = ((plan.species > 0) | (plan.role >= 0)).any(1)
+        key = torch.where(lay.orbits, lay.letter + 1, 99)
+        order = torch.where(plan.species > 0, 0, key).argsort(dim=1, stable=True)
+        letter = lay.letter.gather(1, order)
+        told = self.context(lay, wish)
+        untold = self.context(lay, torch.zeros_like(wish))
+        for place in range(order.shape[1]):
+            orbit, upto = order[:, place : place + 1], order[:, : place + 1]
+            drawn = species.gather(1, upto)
+            waits = drawn[:, -1] == MASK
+            if not bool(waits.any()):
+                continue
+            logits = self(told, species, upto, given)[:, -1]
+            if scale != 1:
+                logits = combine(
+                    self(untold, species, upto, given)[:, -1], logits, scale
+                )
+            may = allowed_elements(plan, species, allowed)
+            may = may.gather(1, orbit[..., None].expand(-1, -1, MASK)).squeeze(1)
+            in_order = rising(drawn, letter[:, : place + 1])[:, -1]
+            may = may & (in_order | given[:, None])
+            chance = (logits / temperature).masked_fill(~may, -torch.inf)
+            found = torch.multinomial(chance[waits].softmax(-1), 1, generator=rng)
+            species = species.clone()
+            rows = waits.nonzero().squeeze(1)
+            species[rows, orbit[rows, 0]] = found.squeeze(1)
+        return species
+
+
+def rising(drawn: Tensor, letter: Tensor) -> Tensor:
+    """Return which elements keep the canonical order, (crystals, places, 104).
+
+    Args:
+        drawn: elements in the order of drawing, shape (crystals, places).
+        letter: Wyckoff letters in the same order, shape (crystals, places).
+    """
+    least = torch.zeros_like(drawn)
+    same = letter[:, 1:] == letter[:, :-1]
+    least[:, 1:] = torch.where(same, drawn[:, :-1], 0)
+    # padding follows the last orbit, and must not be left without any element
+    least = least.masked_fill(drawn == 0, 0) if bool((drawn == 0).any()) else least
+    return torch.arange(MASK, device=drawn.device) >= least[..., None]
+
+
+def canonical_order(layout: Layout, species: Tensor) -> Tensor:
+    """Return orbits by letter, then by atomic number, padding last."""
+    key = torch.where(layout.orbits, layout.letter * 128 + species, 10**6)
+    return key.argsort(dim=1, stable=True)
+
+
+def log_arrangements(layout: Layout, species: Tensor) -> Tensor:
+    """Return the log number of ways to put the same elements on equal orbits, (crystals,).
+
+    Equation:
+        sum over letters of ln(g!) - sum over elements on that letter of ln(m!)
+    """
+    key = torch.where(layout.orbits, layout.letter + 1, 0)
+    both = torch.where(layout.orbits, key * 128 + species, 0)
+    total = torch.zeros(len(key), dtype=torch.float64, device=key.device)
+    for sign, label in ((1, key), (-1, both)):
+        # the factorial as a product of ranks within each class of equal labels
+        rank = (label[:, None] == label[:, :, None]).tril().sum(-1).double()
+        total = total + sign * (rank.log() * (label > 0)).sum(1)
+    return total

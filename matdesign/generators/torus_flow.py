@@ -1,0 +1,347 @@
+"""The coupling layers of `CouplingFlow`: free coordinates on the torus, bent in turns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals.geometry import wrap
+from matdesign.crystals.layout import Layout
+from matdesign.generators.coupling_parts import CALM, Attention, hidden
+from matdesign.generators.splines import circular_spline
+
+AXES = (0, 1, 2, None, None)
+"""What the splits bend in turn: x, y, z, one half of the kinds, the other half."""
+
+POLAR_Z = (
+    (25, 46),
+    (75, 80),
+    (99, 110),
+    (143, 146),
+    (156, 161),
+    (168, 173),
+    (183, 186),
+)
+"""First and last group of each class whose origin is free along z."""
+
+
+class Split(NamedTuple):
+    """Which coordinates a coupling layer moves, and which it may look at.
+
+    Args:
+        moved: bool, shape (crystals, orbits, 3).
+        seen: bool, same shape; nothing is both.
+    """
+
+    moved: Tensor
+    seen: Tensor
+
+
+def kinds(letter: Tensor, species: Tensor, present: Tensor) -> Tensor:
+    """Return the number of each orbit's kind: 0, 1, ... by letter, then element.
+
+    Orbits of the same letter and element are of one kind, whatever their order, so a
+    split by kind treats equal orbits alike.
+
+    Args:
+        letter: Wyckoff letters, shape (crystals, orbits).
+        species: elements, shape (crystals, orbits).
+        present: orbit exists, shape (crystals, orbits).
+
+    Returns:
+        Long, shape (crystals, orbits).
+    """
+    key = torch.where(present, letter * 128 + species, 10**6)
+    same = (key[:, None] == key[:, :, None]).sum(-1)
+    lower = key[:, None] < key[:, :, None]  # (b, i, j): j is of a lower kind
+    return (lower / same[:, None]).sum(-1).round().long()
+
+
+def split(turn: int, free: Tensor, kind: Tensor, known: Tensor) -> Split:
+    """Return what the layer number `turn` moves and sees.
+
+    Five splits take turns: x given y and z of all orbits, y, z, then all axes of every
+    other kind of orbit given those of the rest, and the reverse. The first three alone
+    would leave two orbits with one free coordinate each independent of each other.
+
+    Args:
+        turn: number of the layer.
+        free: coordinates that may move, bool, shape (crystals, orbits, 3).
+        kind: from `kinds`, shape (crystals, orbits).
+        known: coordinates that mean something: the free ones, and those of an atom that
+            is held at the origin, bool, shape (crystals, orbits, 3).
+    """
+    axis = AXES[turn % 5]
+    if axis is None:
+        mine = (kind % 2 == turn % 5 - 3)[..., None]
+    else:
+        mine = torch.arange(3, device=free.device) == axis
+    return Split(free & mine, known & ~(free & mine))
+
+
+def polar_axes(spacegroup: Tensor) -> Tensor:
+    """Return the axes along which a group leaves the origin free, bool, (crystals, 3).
+
+    All three in P1; along these all atoms may be shifted together, and the crystal stays
+    what it is.
+
+    Args:
+        spacegroup: numbers, standard settings, shape (crystals,).
+
+    Example:
+        >>> polar_axes(torch.tensor([1, 8, 186, 225])).int().tolist()
+        [[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]]
+    """
+    table = torch.zeros(231, 3, dtype=torch.bool)
+    table[1], table[3:6, 1] = True, True
+    table[6:10, 0], table[6:10, 2] = True, True
+    for first, last in POLAR_Z:
+        table[first : last + 1, 2] = True
+    return table.to(spacegroup.device)[spacegroup]
+
+
+def rarest(layout: Layout, species: Tensor) -> Tensor:
+    """Return the orbits that may be held at the origin, bool, (crystals, orbits).
+
+    Those of the rarest kind, by letter and element, or of the first where several are
+    equally rare: a choice that does not depend on the order of orbits. Where the group
+    fixes the origin, the first of them stands for all.
+
+    Args:
+        layout: orbits.
+        species: element of each, shape (crystals, orbits).
+    """
+    kind = layout.letter * 128 + species
+    alike = (kind[:, None] == kind[:, :, None]) & layout.orbits[:, None]
+    key = torch.where(layout.orbits, alike.sum(-1) * 4096 + kind, 10**7)
+    least = key == key.amin(1, keepdim=True)
+    loose = polar_axes(layout.spacegroup).any(1, keepdim=True)
+    return least & (loose | (least.cumsum(1) == 1))
+
+
+def hold(layout: Layout, u: Tensor, orbit: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is still free, and u, with one orbit at the origin of polar axes.
+
+    Args:
+        layout: orbits.
+        u: coordinates, shape (crystals, orbits, 3).
+        orbit: which one is held, shape (crystals,).
+    """
+    polar = polar_axes(layout.spacegroup)[:, None]
+    origin = u.gather(1, orbit[:, None, None].expand(-1, -1, 3)) * polar
+    number = torch.arange(u.shape[1], device=u.device)
+    held = (number == orbit[:, None])[..., None] & polar
+    free = layout.free & ~held
+    return free, wrap(u - origin) * free
+
+
+def log_mean(value: Tensor, row: Tensor, crystals: int) -> Tensor:
+    """Return the log of the mean of exp(value) over the choices of each crystal.
+
+    Args:
+        value: of every choice, shape (choices,).
+        row: crystal that each choice belongs to, in rising order, shape (choices,).
+        crystals: number of crystals.
+    """
+    many = row.bincount(minlength=crystals)
+    table = value.new_full((crystals, int(many.max())), -torch.inf)
+    place = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row)
+    table[row, place] = value
+    return table.logsumexp(1) - many.to(value).log()
+
+
+class Coupling(nn.Module):
+    """One coupling layer: a transformer reads some coordinates and bends the others.
+
+    What it reads stays as it is, so the spline of what it bends can be found again from
+    the result: the layer has an inverse although the transformer has none.
+
+    Args:
+        axis: the one that it bends, or None for all three.
+        width: size of the tokens.
+        heads: attention heads.
+        layers: attention layers.
+        bins: of the spline.
+        frequencies: harmonics of the coordinates that it reads.
+    """
+
+    harmonics: Tensor
+
+    def __init__(
+        self,
+        axis: int | None,
+        width: int,
+        heads: int,
+        layers: int,
+        bins: int,
+        frequencies: int,
+    ) -> None:
+        super().__init__()
+        self.axes = slice(None) if axis is None else slice(axis, axis + 1)
+        self.each = 3 * bins + 1
+        whole = torch.arange(1, frequencies + 1)
+        self.register_buffer("harmonics", whole, persistent=False)
+        self.read = nn.Linear(6 * frequencies + 3 + 6, width)
+        self.context = nn.Linear(width, width, bias=False)
+        self.pair = nn.Parameter(torch.empty(heads, 6 * frequencies))
+        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.numbers = nn.Linear(width, self.each * (3 if axis is None else 1))
+
+    def spline_numbers(
+        self, u: Tensor, seen: Tensor, orbits: Tensor, each: Tensor, code: Tensor
+    ) -> Tensor:
+        """Return the numbers of all splines, (crystals, orbits, axes, 3 bins + 1).
+
+        Args:
+            u: coordinates, shape (crystals, orbits, 3); read only where seen.
+            seen: bool, same shape.
+            orbits: orbit exists, shape (crystals, orbits).
+            each: vectors from the `OrbitEncoder`, shape (crystals, orbits, width).
+            code: standardised lattice code, shape (crystals, 6).
+        """
+        angle = 2 * math.pi * u.unsqueeze(-1) * self.harmonics  # (b, o, 3, k)
+        circle = torch.cat([angle.sin(), angle.cos()], -1) * seen.unsqueeze(-1)
+        whole = code[:, None].expand(-1, u.shape[1], -1)
+        x = self.read(torch.cat([circle.flatten(2), seen.to(u), whole], dim=-1))
+        x = x + self.context(each)
+        # sines and cosines of the difference, from those of the two coordinates
+        k = self.harmonics.shape[0]
+        sine, cosine = circle[..., :k].flatten(2), circle[..., k:].flatten(2)
+        odd, even = self.pair.split(3 * k, dim=1)  # (heads, 3 k)
+        to = torch.cat([sine, cosine], -1)[:, None]  # (b, 1, o, 6 k)
+        sine, cosine = sine[:, None], cosine[:, None]
+        odd, even = odd[:, None], even[:, None]
+        of = torch.cat([cosine * odd + sine * even, cosine * even - sine * odd], -1)
+        bias = of @ to.transpose(2, 3) + hidden(orbits, x)  # (b, heads, o, o)
+        for layer in self.layers:
+            x = layer(x, bias)
+        out: Tensor = self.numbers(self.norm(x)).unflatten(-1, (-1, self.each))
+        return CALM * out
+
+    def forward(
+        self,
+        u: Tensor,
+        part: Split,
+        orbits: Tensor,
+        each: Tensor,
+        code: Tensor,
+        *,
+        inverse: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Return moved coordinates and the log volume change of each crystal.
+
+        Args:
+            u: coordinates in [0, 1), shape (crystals, orbits, 3).
+            part: which of them move and which are seen.
+            orbits: orbit exists, shape (crystals, orbits).
+            each: vectors from the `OrbitEncoder`, shape (crystals, orbits, width).
+            code: standardised lattice code, shape (crystals, 6).
+            inverse: go from latents towards data.
+        """
+        numbers = self.spline_numbers(u, part.seen, orbits, each, code)
+        old, moved = u[..., self.axes], part.moved[..., self.axes]
+        bent, log_slope = circular_spline(old, numbers, inverse=inverse)
+        new = u.clone()
+        new[..., self.axes] = torch.where(moved, bent, old)
+        return new, (log_slope * moved).sum((1, 2))
+
+
+class TorusFlow(nn.Module):
+    """All coupling layers in a row, from data to uniform noise and back.
+
+    Args:
+        couplings: number of layers; the splits of `split` take turns.
+        width: size of the tokens.
+        heads: attention heads.
+        depth: attention layers in each coupling.
+        bins: of the splines.
+        frequencies: harmonics of the coordinates that a layer reads.
+    """
+
+    def __init__(
+        self,
+        couplings: int,
+        width: int,
+        heads: int,
+        depth: int,
+        bins: int,
+        frequencies: int,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            Coupling(AXES[turn % 5], width, heads, depth, bins, frequencies)
+            for turn in range(couplings)
+        )
+
+    def turns(
+        self, layout: Layout, free: Tensor, species: Tensor
+    ) -> list[tuple[Coupling, Split]]:
+        """Return each layer with what it moves and sees, data side first.
+
+        Args:
+            layout: orbits.
+            free: coordinates that move, bool, shape (crystals, orbits, 3).
+            species: element of each orbit, shape (crystals, orbits).
+        """
+        kind = kinds(layout.letter, species, layout.orbits)
+        return [
+            (layer, split(turn, free, kind, layout.free))
+            for turn, layer in enumerate(self.layers)
+            if isinstance(layer, Coupling)
+        ]
+
+    def straighten(
+        self,
+        layout: Layout,
+        free: Tensor,
+        species: Tensor,
+        u: Tensor,
+        each: Tensor,
+        code: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return latent coordinates and ln |det| of each layer on the way there.
+
+        Args:
+            layout: orbits.
+            free: coordinates that move, bool, shape (crystals, orbits, 3).
+            species: element of each orbit, shape (crystals, orbits).
+            u: coordinates, shape (crystals, orbits, 3).
+            each: vectors from the `OrbitEncoder`, shape (crystals, orbits, width).
+            code: standardised lattice code, shape (crystals, 6).
+
+        Returns:
+            u at the noise, and nats of shape (layers, crystals), data side first.
+        """
+        changes = u.new_zeros(len(self.layers), len(u))
+        rows = free.any(2).any(1).nonzero().squeeze(1)
+        if not len(rows):
+            return u, changes
+        # crystals without a free coordinate have nothing to straighten
+        some = layout[rows]
+        width = some.count.shape[1]
+        v, told = u[rows, :width], each[rows, :width]
+        grown = []
+        for layer, part in self.turns(some, free[rows, :width], species[rows, :width]):
+            v, change = layer(v, part, some.orbits, told, code[rows])
+            grown.append(change)
+        v = nn.functional.pad(v, (0, 0, 0, u.shape[1] - width))
+        return u.index_copy(0, rows, v), changes.index_copy(1, rows, torch.stack(grown))
+
+    def bend(
+        self,
+        layout: Layout,
+        free: Tensor,
+        species: Tensor,
+        u: Tensor,
+        each: Tensor,
+        code: Tensor,
+    ) -> Iterator[Tensor]:
+        """Yield coordinates after each layer, from noise to data; as `straighten`."""
+        for layer, part in reversed(self.turns(layout, free, species)):
+            u, _ = layer(u, part, layout.orbits, each, code, inverse=True)
+            yield u

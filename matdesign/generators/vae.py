@@ -1,0 +1,384 @@
+"""`VAE`: crystals as points of a smooth space, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals import elements as periodic_table
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.layout import Layout
+from matdesign.errors import DataError
+from matdesign.generators import elbo
+from matdesign.generators.conditions import Condition, ConditionEncoder
+from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.planning import Plan
+from matdesign.generators.request import Request
+from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.vae_decoding import (
+    decode,
+    draw,
+    frames,
+    walk,
+    with_mixture,
+)
+from matdesign.generators.vae_geometry import GeometryDecoder
+from matdesign.generators.vae_latent import (
+    Encoder,
+    Latent,
+    LatentPosterior,
+    Prior,
+    redraw,
+)
+from matdesign.generators.vae_plan import WishingPlan, wishing_plan
+from matdesign.generators.vae_skeleton import SkeletonDecoder
+from matdesign.generators.vae_tables import wyckoff_tables
+
+
+class VAE(Generator):
+    """A variational autoencoder of crystals, blind to the order of atoms.
+
+    The encoder turns a crystal into a latent vector, and a small one for each orbit,
+    which tells atoms of one kind apart. The decoder turns latents into space group,
+    Wyckoff letters and species (one orbit after the other), then into free coordinates
+    and cell (one guess, mended by a few passes that see its distances).
+
+    Equation:
+        loss = -E_q[log p(x | z)] + KL(q(z | x), p(z)) >= -log p(x)
+
+    Args:
+        elements: atomic numbers that may appear.
+        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
+        code_mean: mean of the lattice code over the training set, 6 numbers.
+        code_std: its standard deviation.
+        code_low: lower bound of the code, in standard deviations from the mean.
+        code_high: upper bound.
+        representation: "cell" or "symmetric".
+        properties: name -> [mean, standard deviation] of what can be asked for.
+        width: size of the tokens of all networks.
+        layers: attention layers of each network.
+        heads: attention heads.
+        latent: size of the crystal's latent.
+        orbit_latent: size of each orbit's.
+        passes: passes that mend the decoder's first guess.
+        components: normals in the prior's mixture; 0 takes N(0, I).
+        free_nats: divergence of the crystal's latent that costs nothing, so that it is
+            used from the start.
+        beta: weight of the divergence; 1 makes the loss a bound.
+        temperature: of letters and species in sampling; 1 draws from the model.
+        spread: share of the decoder's noise on coordinates and cell in sampling; 1 draws
+            from the model, 0 takes the centre.
+        apart: smallest distance of two atoms in sampling, angstrom; what comes nearer is
+            drawn again, latent and all, up to 20 times; 0 keeps every draw.
+        steps: passes in sampling; more than `passes` repeat the last one, which moves
+            atoms of a poor guess farther apart.
+
+    Source:
+        Kingma and Welling 2013, arXiv:1312.6114; for crystals ADiT, Joshi et al.,
+        arXiv:2503.03965. Changed: no index codes, likelihoods on the torus so that the
+        bound is in nats, a latent of the whole crystal, Wyckoff positions.
+    """
+
+    likelihood = "a lower bound, by importance sampling"
+    symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
+
+    def __init__(
+        self,
+        *,
+        elements: Sequence[int],
+        size_histogram: Sequence[int],
+        code_mean: Sequence[float],
+        code_std: Sequence[float],
+        code_low: Sequence[float],
+        code_high: Sequence[float],
+        representation: Representation = "cell",
+        properties: dict[str, list[float]] | None = None,
+        width: int = 96,
+        layers: int = 3,
+        heads: int = 8,
+        latent: int = 32,
+        orbit_latent: int = 4,
+        passes: int = 2,
+        components: int = 0,
+        free_nats: float = 8.0,
+        beta: float = 1.0,
+        temperature: float = 1.0,
+        spread: float = 0.0,
+        apart: float = 1.0,
+        steps: int = 3,
+    ) -> None:
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__(config, size_histogram)
+        if representation == "symmetric":  # a group's origin may be chosen in many ways
+            self.__dict__["symmetries"] = self.symmetries - {"translation"}
+        self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
+        self.temperature, self.spread, self.apart = temperature, spread, apart
+        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
+        sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
+        self.asked = ConditionEncoder(width, self.properties)
+        self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
+        self.prior = Prior(latent, components, width)
+        self.skeleton = SkeletonDecoder(
+            width=width, latent=latent, largest=len(size_histogram) - 1
+        )
+        self.geometry = GeometryDecoder(
+            **sizes, orbit_latent=orbit_latent, passes=passes
+        )
+        self.reset(0)
+
+    @classmethod
+    def for_data(
+        cls,
+        train: Crystals | Encoded,
+        *,
+        representation: Representation = "cell",
+        seed: int | torch.Generator | None = 0,
+        **options: Any,
+    ) -> Self:
+        """Return an untrained model for a training set of primitive, reduced cells.
+
+        Args:
+            train: its elements, cell sizes, lattices and properties set the scales.
+            representation: "cell", every atom free; "symmetric", space group and Wyckoff
+                positions are generated too and hold exactly.
+            seed: of the initial weights.
+            **options: keywords of the constructor, such as `latent`.
+
+        Raises:
+            DataError: the training set is empty.
+        """
+        data = train if isinstance(train, Encoded) else encode(train, representation)
+        facts = {"properties": properties_of(data), **scales_of(data), **options}
+        model = cls(representation=representation, **facts)
+        model.reset(seed)
+        return model
+
+    @torch.no_grad()
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed."""
+        rng = generator(seed)
+        redraw(self, rng)
+        for part in (self.encoder.whole, self.encoder.each):
+            part.weight.mul_(0.5)
+        if self.prior.components:
+            self.prior.mean.normal_(generator=rng).mul_(0.7)
+            self.prior.weight.weight.zero_()
+        self.geometry.mend.reset(rng)
+        self.asked.reset(rng)
+
+    # ---- the bound ------------------------------------------------------------------------
+
+    def loss(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        seed: int | torch.Generator | None = None,
+    ) -> Loss:
+        """Return the negative evidence lower bound of a batch, nats per crystal.
+
+        Terms, all in nats: `spacegroup`, `letters`, `species`, `coordinates`, `lattice`
+        (minus log likelihoods) and `kl`. The total differs from their sum in that the
+        first `free_nats` of divergence are free, and that every pass of the decoder is
+        trained, on guesses with some noise.
+        """
+        rng = generator(seed, self.device)
+        data = self.prepare(crystals)
+        condition = self.asked.training_condition(data, rng)
+        asked = self._vector(condition)
+        posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
+        z = posterior.draw(rng)
+        terms = self._skeleton_terms(z, asked, data, rng if self.training else None)
+        blur = rng if self.training else None
+        guesses = self.geometry(
+            data.layout, data.species, z, asked, self.scales, blur=blur
+        )
+        origin = self._origin(data.layout)
+        said = [one.log_prob(data, self.scales, origin) for one in guesses]
+        kl_whole = self._divergence(z, posterior, asked).mean()
+        kl_orbits = posterior.orbits.kl().mean()
+        nats = {name: -value.mean() for name, value in terms.items()}
+        nats |= {name: -value.mean() for name, value in said[-1].items()}
+        shaped = [-sum(x.values(), torch.zeros(len(data))).mean() for x in said]
+        paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
+        total = sum(-value.mean() for value in terms.values())
+        total = total + torch.stack(shaped).mean() + self.beta * paid
+        nats["kl"] = kl_whole + kl_orbits
+        return Loss(total, {k: x.detach() for k, x in nats.items()})
+
+    def _divergence(
+        self, z: Latent, posterior: LatentPosterior, asked: Tensor
+    ) -> Tensor:
+        """Return KL(q(z | x), p(z)) of the crystal's latent: exact, or by one draw."""
+        if not self.prior.components:
+            return posterior.whole.kl()
+        return posterior.whole.log_prob(z.whole) - self.prior.log_prob(z.whole, asked)
+
+    def _skeleton_terms(
+        self, z: Latent, asked: Tensor, data: Encoded, rng: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        exact = self.representation == "cell"
+        return self.skeleton.log_prob(
+            z.whole, asked, data, self.scales.allowed, exact=exact, rng=rng
+        )
+
+    def _log_joint(self, z: Latent, asked: Tensor, data: Encoded) -> Tensor:
+        """Return log p(x | z) + log p(z) in nats, shape (crystals,)."""
+        terms = self._skeleton_terms(z, asked, data, None)
+        guesses = self.geometry(data.layout, data.species, z, asked, self.scales)
+        terms |= guesses[-1].log_prob(data, self.scales, self._origin(data.layout))
+        own = elbo.Normal(
+            torch.zeros_like(z.orbits),
+            torch.zeros_like(z.orbits),
+            data.layout.orbits[..., None],
+        ).log_prob(z.orbits)
+        total = sum(terms.values(), own + self.prior.log_prob(z.whole, asked))
+        if self.representation == "cell":
+            counts = torch.tensor(self.size_histogram, device=total.device).to(total)
+            chance = (counts / counts.sum()).log()
+            total = total + chance[data.n_atoms.clamp(max=len(chance) - 1)]
+        return total
+
+    @torch.no_grad()
+    def log_weights(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        samples: int = 16,
+        seed: int | torch.Generator | None = None,
+    ) -> Tensor:
+        """Return log p(x, z) - log q(z | x) of draws, nats, (samples, crystals)."""
+        rng = generator(seed, self.device)
+        data = self.prepare(crystals)
+        asked = self._vector(self._nothing(len(data)))
+        posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
+        return elbo.log_weights(
+            lambda z: self._log_joint(z, asked, data),
+            posterior,
+            samples=samples,
+            rng=rng,
+        )
+
+    def elbo(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        samples: int = 16,
+        seed: int | torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the evidence lower bound of each crystal, nats; see `log_prob`."""
+        return elbo.lower_bound(self.log_weights(crystals, samples=samples, seed=seed))
+
+    def log_prob(
+        self,
+        crystals: Crystals | Encoded,
+        *,
+        samples: int = 16,
+        seed: int | torch.Generator | None = None,
+    ) -> Tensor:
+        """Return a lower bound of the log density of each crystal, in nats.
+
+        The importance-weighted bound, sharper with more samples. It is the probability
+        of the skeleton (space group and the set of letters with their species; in "cell"
+        the number of atoms and the set of species) times a density: free coordinates of
+        orbits that are told apart, each on the unit circle, without a common shift where
+        the origin is a free choice; and the free entries of the lattice code k.
+
+        Args:
+            crystals: primitive, reduced cells.
+            samples: draws from the posterior for each crystal.
+            seed: of the draws.
+
+        Returns:
+            Shape (crystals,).
+        """
+        return elbo.importance_bound(
+            self.log_weights(crystals, samples=samples, seed=seed)
+        )
+
+    def _origin(self, layout: Layout) -> Tensor:
+        table = wyckoff_tables().origin.to(layout.spacegroup.device)
+        return table[layout.spacegroup]
+
+    def _vector(self, condition: Condition) -> Tensor:
+        """Return what is asked as a vector, in the precision of the weights."""
+        to = self.scales.mean.dtype
+        precise = {x: getattr(condition, x).to(to) for x in ("low", "high")}
+        made: Tensor = self.asked(dataclasses.replace(condition, **precise))
+        return made
+
+    def _nothing(self, n: int) -> Condition:
+        return Condition.nothing(n, len(self.properties), self.device)
+
+    # ---- sampling -------------------------------------------------------------------------
+
+    def plan(self, request: Request, rng: torch.Generator) -> WishingPlan:
+        """Return what is fixed before sampling: wishes that the decoder must meet."""
+        at_home = generator(
+            int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
+        )
+        return wishing_plan(
+            request,
+            self.size_histogram,
+            len(self.properties),
+            at_home,
+            cells=self.representation == "cell",
+        )
+
+    @torch.no_grad()
+    def _states(
+        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
+    ) -> Iterator[State]:
+        """Yield the geometry at the prior's mean, the first guess, and each mended one."""
+        if not isinstance(plan, WishingPlan):
+            raise DataError(
+                f"a VAE needs a plan of its own; got {type(plan).__name__}. "
+                "Make it with model.plan(request, rng)."
+            )
+        asked = self._vector(plan.condition) * (scale != 0.0)
+        layout, species, latent = draw(self, plan, asked, steps, scale, rng)
+        yield from frames(self, layout, species, latent, asked, steps, scale, rng)
+
+    # ---- instruments ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def latent(self, crystals: Crystals | Encoded) -> Tensor:
+        """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
+        data = self.prepare(crystals)
+        asked = self._vector(self._nothing(len(data)))
+        origin = self._origin(data.layout)
+        return self.encoder(data, self.scales, origin, asked).whole.mean
+
+    def with_mixture(self, crystals: Crystals | Encoded) -> VAE:
+        """Return a copy with a prior of posteriors; see `vae_decoding.with_mixture`."""
+        return with_mixture(self, crystals)
+
+    def decode(self, z: Tensor, **options: Any) -> Crystals:
+        """Return the crystals of latent vectors; see `vae_decoding.decode`."""
+        return decode(self, z, **options)
+
+    def walk(self, start: Crystals, end: Crystals, **options: Any) -> Crystals:
+        """Return crystals on the way between two; see `vae_decoding.walk`."""
+        return walk(self, start, end, **options)
+
+    def describe(self) -> dict[str, str]:
+        """Return lines for `repr`."""
+        names = periodic_table.symbols()
+        seen = [names[z] for z in self.config["elements"]]
+        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
+        prior = (
+            f"mixture of {self.prior.components} normals"
+            if self.prior.components
+            else "N(0, I)"
+        )
+        return {
+            "elements": f"{len(seen)}: {shown}",
+            "network": ", ".join(f"{k} {self.config[k]}" for k in ("width", "layers")),
+            "latent": f"{self.prior.size} per crystal, "
+            f"{self.geometry.own.in_features} per orbit, prior {prior}",
+            "sampling": f"{self.representation}, {self.default_steps} passes",
+        }

@@ -1,0 +1,330 @@
+"""From latents to crystals: frames of sampling, and the instruments of a latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals import elements as periodic_table
+from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.encoded import Encoded
+from matdesign.crystals.geometry import min_distance, wrap
+from matdesign.crystals.layout import Layout
+from matdesign.errors import InfeasibleTarget, ShapeError
+from matdesign.generators import von_mises
+from matdesign.generators.conditions import combine
+from matdesign.generators.contract import State
+from matdesign.generators.scales import Scales
+from matdesign.generators.vae_geometry import GeometryDecoder, Guess
+from matdesign.generators.vae_latent import Latent, arc
+from matdesign.generators.vae_plan import WishingPlan, draw_skeletons, layout_of
+
+if TYPE_CHECKING:
+    from matdesign.generators.vae import VAE
+
+REDRAWS = 20
+"""How often a crystal whose atoms come too near is drawn again."""
+
+
+def guided(
+    geometry: GeometryDecoder,
+    layout: Layout,
+    species: Tensor,
+    latent: Latent,
+    asked: Tensor,
+    scales: Scales,
+    passes: int,
+    scale: float,
+) -> list[Guess]:
+    """Return the decoder's guesses, the cell with classifier-free guidance.
+
+    Args:
+        geometry: the decoder.
+        layout: orbits and what of them is free.
+        species: element of each orbit, shape (crystals, orbits).
+        latent: of crystals and orbits.
+        asked: what is asked of the crystals, as a vector.
+        scales: of the training set.
+        passes: passes that mend the guess.
+        scale: 1 is the conditional decoder; see `Generator.sample`.
+    """
+    bound = geometry(layout, species, latent, asked, scales, passes=passes)
+    if scale in (0.0, 1.0) or not bool(asked.any()):
+        return list(bound)
+    free = geometry(layout, species, latent, asked * 0.0, scales, passes=passes)
+    return [
+        one._replace(x=combine(null.x, one.x, scale))
+        for null, one in zip(free, bound, strict=True)
+    ]
+
+
+def soft(scales: Scales, layout: Layout, species: Tensor, guess: Guess) -> SoftCrystals:
+    """Return a guess written out as atoms.
+
+    Args:
+        scales: of the training set.
+        layout: orbits.
+        species: probability of each element of each orbit, (crystals, orbits, 104).
+        guess: coordinates and cell.
+    """
+    index = layout.orbit[..., None].expand(-1, -1, species.shape[-1])
+    belief = species.gather(1, index) * layout.mask[..., None]
+    lattice = scales.lattice(scales.clamp(guess.x), layout)
+    return SoftCrystals(belief, layout.expand(guess.u), lattice, layout.mask)
+
+
+def noisy(guess: Guess, layout: Layout, spread: float, rng: torch.Generator) -> Guess:
+    """Return a draw around a guess, its noise scaled by `spread`."""
+    away = von_mises.draw(guess.kappa, rng) * spread
+    noise = torch.randn(guess.x.shape, generator=rng, device=rng.device).to(guess.x)
+    x = guess.x + spread * guess.log_std.exp() * noise * layout.code_free
+    return guess._replace(u=wrap(guess.u + away) * layout.free, x=x)
+
+
+def draw(
+    model: VAE,
+    plan: WishingPlan,
+    asked: Tensor,
+    steps: int,
+    scale: float,
+    rng: torch.Generator,
+) -> tuple[Layout, Tensor, Latent]:
+    """Return layouts, species and latents of new crystals.
+
+    Where the model has a smallest distance, crystals that break it are drawn again, up to
+    `REDRAWS` times.
+
+    Args:
+        model: the autoencoder.
+        plan: what the crystals must be.
+        asked: what is asked of them, as a vector.
+        steps: passes that mend the decoder's guess.
+        scale: of classifier-free guidance.
+        rng: source of randomness.
+    """
+    left = torch.arange(len(plan), device=asked.device)
+    done: list[tuple[Tensor, Layout, Tensor, Latent]] = []
+    for turn in range(REDRAWS + 1):
+        z, drawn = draw_skeletons(
+            model.skeleton,
+            model.prior,
+            asked[left],
+            plan.wishes[left],
+            model.scales.allowed,
+            rng,
+            scale=scale,
+            temperature=model.temperature,
+        )
+        layout, species = layout_of(drawn, cells=model.representation == "cell")
+        shape = (*species.shape, model.geometry.own.in_features)
+        own = torch.randn(shape, generator=rng, device=z.device)
+        latent = Latent(z, own * layout.orbits[..., None])
+        good = torch.ones_like(left, dtype=torch.bool)
+        if model.apart > 0 and turn < REDRAWS:
+            guess = guided(
+                model.geometry,
+                layout,
+                species,
+                latent,
+                asked[left],
+                model.scales,
+                steps,
+                scale,
+            )[-1]
+            model.evaluations += len(left) * (steps + 1)
+            hot = nn.functional.one_hot(species, periodic_table.MAX_Z + 1).to(z)
+            near = min_distance(soft(model.scales, layout, hot, guess))
+            good = near >= model.apart
+        kept = good.nonzero().squeeze(1)
+        if len(kept):
+            part = layout[kept]
+            width = part.count.shape[1]
+            small = Latent(z[kept], latent.orbits[kept, :width])
+            done.append((left[kept], part, species[kept, :width], small))
+        left = left[~good]
+        if not len(left):
+            break
+    order = torch.cat([index for index, *_ in done]).argsort()
+    whole = Layout.cat([part for _, part, _, _ in done])[order]
+    wide = whole.count.shape[1]
+    species = torch.cat([_widened(one, wide) for _, _, one, _ in done])[order]
+    orbits = torch.cat([_widened(one.orbits, wide) for *_, one in done])[order]
+    return (
+        whole,
+        species,
+        Latent(torch.cat([one.whole for *_, one in done])[order], orbits),
+    )
+
+
+def _widened(tensor: Tensor, width: int) -> Tensor:
+    extra = (len(tensor), width - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, tensor.new_zeros(extra)], dim=1)
+
+
+def frames(
+    model: VAE,
+    layout: Layout,
+    species: Tensor,
+    latent: Latent,
+    asked: Tensor,
+    steps: int,
+    scale: float,
+    rng: torch.Generator,
+) -> Iterator[State]:
+    """Yield decoded crystals, from the middle of the latent space to the result.
+
+    Args:
+        model: the autoencoder.
+        layout: orbits and what of them is free.
+        species: element of each orbit, shape (crystals, orbits).
+        latent: of crystals and orbits.
+        asked: what is asked of the crystals, as a vector.
+        steps: passes that mend the decoder's guess.
+        scale: of classifier-free guidance.
+        rng: source of the decoder's own noise.
+    """
+    middle = Latent(latent.whole * 0.0, latent.orbits)
+    blank = model.geometry(layout, species, middle, asked, model.scales, passes=0)
+    guesses = guided(
+        model.geometry, layout, species, latent, asked, model.scales, steps, scale
+    )
+    if scale not in (0.0, 1.0):
+        model.evaluations += len(species) * (steps + 1)
+    model.evaluations += len(species) * (steps + 2)
+    hot = nn.functional.one_hot(species, periodic_table.MAX_Z + 1).to(latent.whole)
+    last = guesses[-1]
+    if model.spread:
+        last = noisy(last, layout, model.spread, rng)
+    shown = [blank[0], *guesses[:-1], last]
+    for i, one in enumerate(shown):
+        t = 1 - i / (len(shown) - 1)
+        yield State(t, i, soft(model.scales, layout, hot, one))
+
+
+@torch.no_grad()
+def decode(
+    model: VAE,
+    z: Tensor,
+    *,
+    n_atoms: int | Sequence[int] | Tensor | None = None,
+    conditions: dict[str, Any] | None = None,
+    seed: int | torch.Generator | None = 0,
+    temperature: float = 0.0,
+) -> Crystals:
+    """Return the crystals of latent vectors.
+
+    Args:
+        model: a trained autoencoder.
+        z: latents, shape (crystals, size).
+        n_atoms: atoms per cell; "cell" models draw it from the training set where it
+            is not given, "symmetric" ones read it from z.
+        conditions: hard and learned wishes, as in `sample`.
+        seed: of the small latents of the orbits; every crystal gets the same ones, so
+            that crystals of nearby z differ by z alone.
+        temperature: of letters and species; 0 takes the most probable.
+
+    Raises:
+        ShapeError: latents of another size.
+        InfeasibleTarget: a latent whose skeleton breaks the wishes.
+    """
+    if z.ndim != 2 or z.shape[1] != model.prior.size:
+        raise ShapeError(
+            f"latents must be (crystals, {model.prior.size}); got {tuple(z.shape)}. "
+            "model.latent(crystals) gives them."
+        )
+    rng = generator(seed, model.device)
+    request = model.request(len(z), n_atoms, conditions)
+    plan = model.plan(request, rng)
+    plan = plan.to(model.device)
+    asked = model._vector(plan.condition)
+    z = z.to(model.device)
+    made = model.skeleton.draw(
+        z,
+        asked,
+        plan.wishes,
+        model.scales.allowed,
+        rng,
+        temperature=temperature,
+    )
+    if not bool(made.met.all()):
+        bad = int((~made.met).nonzero()[0])
+        raise InfeasibleTarget(
+            f"the most probable crystal of latent {bad} cannot meet the wishes. Raise "
+            "temperature, or leave wishes out."
+        )
+    layout, species = layout_of(made, cells=model.representation == "cell")
+    own = torch.randn(
+        (1, model.skeleton.largest * 4, model.geometry.own.in_features),
+        generator=rng,
+        device=model.device,
+    )
+    own = own[:, : species.shape[1]] * layout.orbits[..., None]
+    guesses = model.geometry(
+        layout, species, Latent(z, own), asked, model.scales, passes=None
+    )
+    hot = nn.functional.one_hot(species, periodic_table.MAX_Z + 1).to(z)
+    return soft(model.scales, layout, hot, guesses[-1]).harden()
+
+
+def walk(
+    model: VAE,
+    start: Crystals,
+    end: Crystals,
+    *,
+    steps: int = 9,
+    n_atoms: int | None = None,
+    seed: int | torch.Generator | None = 0,
+) -> Crystals:
+    """Return crystals on the way between two, through the latent space.
+
+    The way is an arc: straight lines would cross the middle, where the prior has
+    next to no mass.
+
+    Args:
+        model: a trained autoencoder.
+        start: one crystal.
+        end: another.
+        steps: crystals on the way, both ends counted.
+        n_atoms: as in `decode`; "cell" models take the size of the first one.
+        seed: as in `decode`.
+    """
+    a, b = model.latent(start[:1]), model.latent(end[:1])
+    if n_atoms is None and model.representation == "cell":
+        n_atoms = int(start.n_atoms[0])
+    way = torch.linspace(0, 1, steps, device=a.device)[:, None]
+    return decode(model, arc(a, b, way), n_atoms=n_atoms, seed=seed)
+
+
+@torch.no_grad()
+def with_mixture(model: VAE, crystals: Crystals | Encoded) -> VAE:
+    """Return a copy whose prior is the mean of the posteriors of some crystals.
+
+    It is a density like the normal one, so that the bound still holds, and it has no
+    mass where the decoder was never trained.
+
+    Equation:
+        p(z) = 1/K sum_k q(z | x_k)
+
+    Args:
+        model: a trained autoencoder.
+        crystals: K of them, as a rule a part of the training set.
+
+    Source:
+        Tomczak and Welling 2018, arXiv:1705.07120. We take training crystals where
+        they learn pseudo-inputs.
+    """
+    data = model.prepare(crystals)
+    asked = model._vector(model._nothing(len(data)))
+    q = model.encoder(data, model.scales, model._origin(data.layout), asked).whole
+    made = type(model)(**{**model.config, "components": len(data)})
+    state = {k: v for k, v in model.state_dict().items() if "prior." not in k}
+    made.load_state_dict(state, strict=False)
+    made.prior.mean.copy_(q.mean)
+    made.prior.log_std.copy_(q.log_std)
+    made.prior.weight.weight.zero_()
+    made.prior.weight.bias.zero_()
+    made.record = {**model.record}
+    return made.to(model.device).eval()

@@ -1,0 +1,183 @@
+"""Coordinates and cell from a latent, once the skeleton of the crystal is known."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals.encoded import Encoded
+from matdesign.crystals.geometry import wrap
+from matdesign.crystals.layout import Layout
+from matdesign.generators import von_mises
+from matdesign.generators.backbone import PairTransformer
+from matdesign.generators.features import SpeciesEmbedding
+from matdesign.generators.scales import Scales
+from matdesign.generators.vae_latent import (
+    Latent,
+    OrbitEmbedding,
+    Transformer,
+    anchored,
+)
+
+SHARPEST = 1000.0
+"""Largest concentration of a coordinate: a spread of 0.005 of the cell."""
+
+BLUR = 0.1
+"""Largest noise on the guess that a pass of the decoder must mend in training."""
+
+
+class Guess(NamedTuple):
+    """What the decoder says about free coordinates and lattice code.
+
+    Args:
+        u: centre of each free coordinate, shape (crystals, orbits, 3).
+        kappa: von Mises concentration, same shape.
+        x: mean of the standardised lattice code, shape (crystals, 6).
+        log_std: of the code, same shape.
+    """
+
+    u: Tensor
+    kappa: Tensor
+    x: Tensor
+    log_std: Tensor
+
+    def log_prob(
+        self, batch: Encoded, scales: Scales, origin: Tensor
+    ) -> dict[str, Tensor]:
+        """Return log densities of coordinates and lattice in nats, each (crystals,).
+
+        The measure is that of free coordinates in [0, 1), without a common shift along
+        axes on which the origin is a free choice, and of the free lattice code k.
+
+        Args:
+            batch: crystals.
+            scales: of the training set.
+            origin: axes on which the origin is a free choice, (crystals, 3).
+        """
+        lay = batch.layout
+        away = batch.u - self.u
+        fixed = anchored(lay, origin)
+        each = von_mises.log_density(away, self.kappa) * fixed
+        loose = lay.free & origin[:, None]
+        shared = von_mises.log_density_any_origin(away, self.kappa, loose)
+        miss = (scales.standardize(batch.code, lay) - self.x) * (-self.log_std).exp()
+        shape = -0.5 * (miss.square() + math.log(2 * math.pi)) - self.log_std
+        shape = (shape - scales.std.log()) * lay.code_free
+        return {
+            "coordinates": each.sum((1, 2)) + shared.sum(1),
+            "lattice": shape.sum(1),
+        }
+
+
+class GeometryDecoder(nn.Module):
+    """p(u, k | z, skeleton): a first guess from the latents, then passes that mend it.
+
+    Every pass of the `PairTransformer` looks at the distances that the guess before has,
+    so that atoms can make room for each other.
+
+    Args:
+        width: size of the tokens.
+        layers: attention layers of the first guess and of each pass.
+        heads: attention heads.
+        latent: size of the crystal's latent.
+        orbit_latent: size of each orbit's.
+        passes: passes that mend the guess.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        latent: int,
+        orbit_latent: int,
+        passes: int,
+    ) -> None:
+        super().__init__()
+        self.passes = passes
+        self.species = SpeciesEmbedding(width)
+        self.orbit = OrbitEmbedding(width)
+        self.own = nn.Linear(orbit_latent, width)
+        self.crystal = nn.Linear(latent, width)
+        self.spacegroup = nn.Embedding(231, width)
+        self.size = nn.Linear(2, width)
+        self.body = Transformer(width=width, layers=layers, heads=heads, geometry=False)
+        self.circle = nn.Linear(width, 6)
+        self.code = nn.Linear(width, 6)
+        self.sharp = nn.Linear(width, 3 * (passes + 1))
+        self.spread = nn.Linear(width, 6 * (passes + 1))
+        self.mend = PairTransformer(width=width, layers=layers, heads=heads)
+
+    def forward(
+        self,
+        layout: Layout,
+        species: Tensor,
+        latent: Latent,
+        asked: Tensor,
+        scales: Scales,
+        *,
+        passes: int | None = None,
+        blur: torch.Generator | None = None,
+    ) -> list[Guess]:
+        """Return the first guess and what each pass makes of it; the last one counts.
+
+        Args:
+            layout: orbits and what of them is free.
+            species: element of each orbit, shape (crystals, orbits).
+            latent: of crystals and orbits.
+            asked: what is asked of the crystals, as a vector, (crystals, width).
+            scales: of the training set.
+            passes: how many; None takes as many as were trained.
+            blur: adds noise to half of the guesses before each pass, in training.
+        """
+        passes = self.passes if passes is None else passes
+        n = layout.n_atoms.to(latent.whole)
+        whole = self.crystal(latent.whole) + self.spacegroup(layout.spacegroup) + asked
+        whole = whole + self.size(torch.stack([n / 20, n.log()], 1))
+        each = self.species(species) + self.orbit(layout) + self.own(latent.orbits)
+        top, tokens = self.body(whole, each, layout.orbits)
+        cosine, sine = self.circle(tokens).chunk(2, -1)
+        u = wrap(torch.atan2(sine, cosine) / (2 * math.pi)) * layout.free
+        x = self.code(top) * layout.code_free
+        concentration = self.sharp(tokens).unflatten(-1, (self.passes + 1, 3))
+        spread = self.spread(top).unflatten(-1, (self.passes + 1, 6))
+
+        def guess(turn: int) -> Guess:
+            at = min(turn, self.passes)
+            kappa = SHARPEST * torch.sigmoid(concentration[:, :, at] - 5.0)
+            return Guess(u, kappa, x, 5 * torch.sigmoid(spread[:, at] - 0.5) - 4)
+
+        guesses = [guess(0)]
+        index = layout.orbit[..., None].expand(-1, -1, tokens.shape[-1])
+        sites = tokens.gather(1, index)
+        for turn in range(1, passes + 1):
+            start, cell = u.detach(), x.detach()
+            if blur is not None:
+                start, cell = _blurred(start, cell, blur)
+            said = self.mend(
+                layout.expand_species(species),
+                layout.expand(start),
+                scales.lattice(scales.clamp(cell), layout),
+                cell,
+                torch.full_like(n, 1 / turn),
+                whole=top,
+                each=sites,
+            )
+            u = wrap(start + 0.1 * layout.pull_back(said.frac)) * layout.free
+            x = (cell + 0.3 * said.lattice) * layout.code_free
+            guesses.append(guess(turn))
+        return guesses
+
+
+def _blurred(u: Tensor, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return half of the guesses with noise of random size, the others as they are."""
+    size = torch.rand((2, len(u)), generator=rng, device=rng.device).to(u)
+    size = size[0] * (size[1] < 0.5)
+    moves = torch.randn(u.shape, generator=rng, device=rng.device).to(u)
+    change = torch.randn(x.shape, generator=rng, device=rng.device).to(x)
+    moved = wrap(u + BLUR * size[:, None, None] * moves)
+    return moved, x + 0.5 * size[:, None] * change

@@ -1,0 +1,339 @@
+"""The latent variables of a VAE: the encoder that finds them and the prior they obey."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals.encoded import Encoded
+from matdesign.crystals.layout import Layout
+from matdesign.generators.backbone import Layer, sinusoid
+from matdesign.generators.elbo import Normal
+from matdesign.generators.features import PairFeatures, SpeciesEmbedding
+from matdesign.generators.scales import Scales
+
+LETTERS = 27
+"""Wyckoff letters a to z and A."""
+
+
+class Latent(NamedTuple):
+    """One draw of the latent variables.
+
+    Args:
+        whole: of the crystal, shape (crystals, size).
+        orbits: of each orbit, 0 on padding, shape (crystals, orbits, size).
+    """
+
+    whole: Tensor
+    orbits: Tensor
+
+
+class LatentPosterior(NamedTuple):
+    """q(z | x): independent normal distributions of all latent variables."""
+
+    whole: Normal
+    orbits: Normal
+
+    def draw(self, rng: torch.Generator) -> Latent:
+        """Return one draw for every crystal."""
+        return Latent(self.whole.draw(rng), self.orbits.draw(rng))
+
+    def log_prob(self, latent: Latent) -> Tensor:
+        """Return the log density in nats, shape (crystals,)."""
+        return self.whole.log_prob(latent.whole) + self.orbits.log_prob(latent.orbits)
+
+
+class Transformer(nn.Module):
+    """Attention over the tokens of a crystal, with or without the geometry of its sites.
+
+    The first token stands for the whole crystal. Without geometry the pair vectors are
+    learned zeros, so that tokens differ by their own features alone.
+
+    Args:
+        width: size of the tokens.
+        layers: attention layers.
+        heads: attention heads.
+        geometry: look at displacements and distances of the sites.
+        pair_width: size of the pair vectors.
+        frequencies: harmonics of the displacement on each axis.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        geometry: bool,
+        pair_width: int = 32,
+        frequencies: int = 8,
+    ) -> None:
+        super().__init__()
+        self.heads, self.depth = heads, layers
+        self.features = PairFeatures(frequencies) if geometry else None
+        if self.features is not None:
+            self.pair = nn.Sequential(
+                nn.Linear(self.features.size, 2 * pair_width),
+                nn.SiLU(),
+                nn.Linear(2 * pair_width, pair_width),
+            )
+            self.bias = nn.Linear(pair_width, layers * heads)
+        else:
+            pair_width = 1
+        self.modulation = nn.Linear(width, 6 * width)
+        self.layers = nn.ModuleList(
+            Layer(width, heads, pair_width) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        whole: Tensor,
+        each: Tensor,
+        mask: Tensor,
+        frac: Tensor | None = None,
+        lattice: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the updated token of the whole and those of the sites or orbits.
+
+        Args:
+            whole: shape (crystals, width).
+            each: shape (crystals, tokens, width).
+            mask: tokens that exist, shape (crystals, tokens).
+            frac: fractional coordinates where geometry is looked at.
+            lattice: rows in angstrom, likewise.
+        """
+        b, n = mask.shape
+        present = nn.functional.pad(mask, (1, 0), value=True)
+        bias = ((~present).to(whole.dtype) * -1e9)[:, None, None]
+        pair = whole.new_zeros(b, n + 1, n + 1, 1)
+        steered = [bias] * self.depth
+        if self.features is not None and frac is not None and lattice is not None:
+            made = self.pair(self.features(frac, lattice)[0])
+            pair = nn.functional.pad(made, (0, 0, 1, 0, 1, 0))
+            by_layer = self.bias(pair).unflatten(-1, (self.depth, self.heads))
+            steered = list(by_layer.permute(3, 0, 4, 1, 2) + bias)
+        shared = self.modulation(nn.functional.silu(whole)).unflatten(1, (6, -1))
+        x = torch.cat([whole[:, None], each], dim=1)
+        for layer, one in zip(self.layers, steered, strict=True):
+            x = layer(x, pair, one, shared)
+        x = self.norm(x)
+        return x[:, 0], x[:, 1:]
+
+
+class OrbitEmbedding(nn.Module):
+    """Features of each orbit that its Wyckoff position gives: letter, size, freedom.
+
+    Args:
+        width: size of the vectors.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.letter = nn.Embedding(LETTERS, width)
+        self.position = nn.Linear(5, width)
+
+    def forward(self, layout: Layout) -> Tensor:
+        """Return vectors, shape (crystals, orbits, width)."""
+        count = layout.count[..., None].to(self.position.weight)
+        facts = [layout.free.to(count), count.clamp(min=1).log(), count / 20]
+        made: Tensor = self.letter(layout.letter) + self.position(torch.cat(facts, -1))
+        return made
+
+
+def anchored(layout: Layout, origin: Tensor) -> Tensor:
+    """Return which coordinates of the anchors are free and mean something by themselves.
+
+    Args:
+        layout: of the crystals.
+        origin: axes on which the origin is a free choice, (crystals, 3).
+    """
+    return layout.free & ~origin[:, None]
+
+
+class Encoder(nn.Module):
+    """q(z | x): reads a crystal, whatever the order of its atoms.
+
+    Args:
+        width: size of the tokens.
+        layers: attention layers.
+        heads: attention heads.
+        latent: size of the crystal's latent.
+        orbit_latent: size of each orbit's.
+    """
+
+    def __init__(
+        self, *, width: int, layers: int, heads: int, latent: int, orbit_latent: int
+    ) -> None:
+        super().__init__()
+        self.species = SpeciesEmbedding(width)
+        self.orbit = OrbitEmbedding(width)
+        self.anchor = nn.Linear(12, width)
+        self.spacegroup = nn.Embedding(231, width)
+        self.about = nn.Linear(6 + 32, width)
+        self.body = Transformer(width=width, layers=layers, heads=heads, geometry=True)
+        self.whole = nn.Linear(2 * width, 2 * latent)
+        self.each = nn.Linear(2 * width, 2 * orbit_latent)
+
+    def forward(
+        self, batch: Encoded, scales: Scales, origin: Tensor, asked: Tensor
+    ) -> LatentPosterior:
+        """Return the posterior of a batch.
+
+        Args:
+            batch: crystals.
+            scales: of the training set.
+            origin: axes on which the origin is a free choice, shape (crystals, 3).
+            asked: what is known of the crystals, as a vector, (crystals, width).
+        """
+        lay = batch.layout
+        x = scales.standardize(batch.code, lay)
+        size = sinusoid(batch.n_atoms.to(x) / 20, 32, 100.0)
+        whole = self.about(torch.cat([x, size], 1)) + self.spacegroup(lay.spacegroup)
+        turn = 2 * math.pi * batch.u[..., None] * torch.tensor([1.0, 2.0]).to(batch.u)
+        waves = torch.cat([turn.sin(), turn.cos()], -1)  # (b, orbits, 3, 4)
+        waves = waves * anchored(lay, origin)[..., None]
+        orbit = self.species(batch.species) + self.orbit(lay)
+        orbit = orbit + self.anchor(waves.flatten(2))
+        site = orbit.gather(1, lay.orbit[..., None].expand(-1, -1, orbit.shape[-1]))
+        lattice = scales.lattice(x, lay)
+        top, sites = self.body(
+            whole + asked, site, lay.mask, lay.expand(batch.u), lattice
+        )
+        mean = (sites * lay.mask[..., None]).sum(1) / batch.n_atoms[:, None]
+        own = torch.cat([lay.mean_over_orbit(sites), orbit], -1)
+        return LatentPosterior(
+            Normal(*_halves(self.whole(torch.cat([top, mean], 1)))),
+            Normal(*_halves(self.each(own)), lay.orbits[..., None]),
+        )
+
+
+def _halves(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and log standard deviation, the latter within [-5, 1]."""
+    mean, log_std = both.chunk(2, -1)
+    return mean, 1 - nn.functional.softplus(1 - log_std.clamp(-5, 50))
+
+
+class Prior(nn.Module):
+    """p(z): standard normal, or a mixture of normals that training moves.
+
+    The mixture's weights may depend on what is asked of a crystal.
+
+    Equation:
+        p(z | c) = sum_k w_k(c) N(z; m_k, diag s_k^2)
+
+    Args:
+        size: of the latent.
+        components: of the mixture; 0 takes N(0, I).
+        width: size of the vector that says what is asked.
+    """
+
+    def __init__(self, size: int, components: int, width: int) -> None:
+        super().__init__()
+        self.size, self.components = size, components
+        if components:
+            self.mean = nn.Parameter(torch.zeros(components, size))
+            self.log_std = nn.Parameter(torch.zeros(components, size))
+            self.weight = nn.Linear(width, components)
+
+    def log_prob(self, z: Tensor, asked: Tensor) -> Tensor:
+        """Return the log density in nats, shape (crystals,)."""
+        if not self.components:
+            return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        spread = self.log_std.clamp(-3.0, 1.0)
+        x = (z[:, None] - self.mean) * (-spread).exp()
+        each = -0.5 * (x.square() + math.log(2 * math.pi)) - spread
+        return (each.sum(2) + self.weight(asked).log_softmax(1)).logsumexp(1)
+
+    @torch.no_grad()
+    def draw(self, asked: Tensor, rng: torch.Generator) -> Tensor:
+        """Return one draw for every crystal, shape (crystals, size)."""
+        noise = torch.randn((len(asked), self.size), generator=rng, device=rng.device)
+        noise = noise.to(asked.device)
+        if not self.components:
+            return noise
+        chance = self.weight(asked).softmax(1)
+        pick = torch.multinomial(chance.to(rng.device), 1, generator=rng).squeeze(1)
+        pick = pick.to(asked.device)
+        return self.mean[pick] + self.log_std.clamp(-3.0, 1.0)[pick].exp() * noise
+
+
+def arc(start: Tensor, end: Tensor, way: Tensor) -> Tensor:
+    """Return points on the way from one latent to another, along an arc.
+
+    Equation:
+        z(s) = r(s) [sin((1 - s) w) a + sin(s w) b] / sin w,  w = angle of a and b,
+        a, b of length 1, r(s) between the two lengths
+
+    Args:
+        start: shape (1, size).
+        end: shape (1, size).
+        way: s from 0 to 1, shape (points, 1).
+    """
+    lengths = start.norm(dim=1), end.norm(dim=1)
+    a, b = start / lengths[0].clamp(min=1e-9), end / lengths[1].clamp(min=1e-9)
+    angle = torch.acos((a * b).sum().clamp(-1 + 1e-6, 1 - 1e-6))
+    length = torch.lerp(lengths[0], lengths[1], way)
+    turned = torch.sin((1 - way) * angle) * a + torch.sin(way * angle) * b
+    return length * turned / torch.sin(angle)
+
+
+def flat_map(
+    latents: Tensor, groups: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return latents as points of a plane.
+
+    Without groups along their two widest directions; with groups along the two that
+    hold the groups apart best, measured in units of the spread within them.
+
+    Equation:
+        widest: largest eigenvalues of the covariance C;
+        apart: largest eigenvalues of W^-1/2 B W^-1/2, C = W + B, W within groups
+
+    Args:
+        latents: shape (crystals, size).
+        groups: name of each crystal's group.
+
+    Returns:
+        Points (crystals, 2); the directions, rows of length 1, (2, size), each signed so
+        that its largest entry is positive; and the share of the variance along each, (2,).
+    """
+    centred = latents - latents.mean(0)
+    spread, turn = centred, torch.eye(latents.shape[1]).to(latents)
+    if groups is not None:
+        middle = torch.zeros_like(centred)
+        for name in sorted(set(groups)):
+            mine = torch.tensor([one == name for one in groups])
+            middle[mine] = centred[mine].mean(0)
+        within = (centred - middle).T @ (centred - middle) / len(latents)
+        size, axes = torch.linalg.eigh(within)
+        turn = axes / size.clamp(min=1e-6).sqrt() @ axes.T
+        spread = middle @ turn
+    rows = torch.linalg.svd(spread, full_matrices=False)[2][:2] @ turn
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    rows = rows * largest.sign()
+    points = centred @ rows.T
+    return points, rows, points.square().sum(0) / centred.square().sum()
+
+
+@torch.no_grad()
+def redraw(module: nn.Module, rng: torch.Generator) -> None:
+    """Draw all weights of a module anew: matrices by their width, vectors zero."""
+    for name, p in module.named_parameters():
+        if p.ndim > 1:
+            p.uniform_(-1, 1, generator=rng).mul_(p.shape[-1] ** -0.5)
+        elif name.endswith("norm.weight"):
+            p.fill_(1.0)
+        else:
+            p.zero_()
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            part.weight.normal_(generator=rng).mul_(0.3)
+        elif isinstance(part, Layer):
+            part.pair_value.mul_((3 * part.pair_value.shape[2]) ** 0.5)
+            part.pair_value.div_(part.pair_value.shape[1] ** 0.5)

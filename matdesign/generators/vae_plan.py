@@ -1,0 +1,159 @@
+"""What a VAE's decoder must meet, and skeletons that meet it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.layout import Layout
+from matdesign.errors import InfeasibleTarget
+from matdesign.generators.planning import Plan, draw_sizes, plan_cells
+from matdesign.generators.request import Request
+from matdesign.generators.vae_latent import Prior
+from matdesign.generators.vae_skeleton import SkeletonDecoder
+from matdesign.generators.vae_tables import STOP, Skeleton, Wishes
+
+TRIES = 40
+"""How often a skeleton that breaks a wish is drawn again."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WishingPlan(Plan):
+    """A plan that leaves the layout to the decoder and says what must hold of it.
+
+    Args:
+        wishes: hard wishes; `layout` only carries sizes that were drawn for sorting.
+    """
+
+    wishes: Wishes
+
+    def __getitem__(self, index: Tensor) -> WishingPlan:
+        """Return the plan of some crystals."""
+        return _wishing(super().__getitem__(index), self.wishes[index])
+
+    def to(self, device: torch.device | str) -> WishingPlan:
+        """Return the plan on a device."""
+        return _wishing(super().to(device), self.wishes.to(device))
+
+
+def _wishing(plan: Plan, wishes: Wishes) -> WishingPlan:
+    return WishingPlan(plan.layout, plan.species, plan.role, plan.condition, wishes)
+
+
+def wishing_plan(
+    request: Request,
+    histogram: Sequence[int],
+    properties: int,
+    rng: torch.Generator,
+    *,
+    cells: bool,
+) -> WishingPlan:
+    """Return a request as a plan of wishes.
+
+    Args:
+        request: what was asked for.
+        histogram: number of training crystals with 0, 1, 2, ... atoms.
+        properties: number of properties that the model knows.
+        rng: source of randomness, for sizes that were not asked for.
+        cells: the representation is "cell": P1, and the size is always given.
+    """
+    n = len(request.n_atoms)
+    sizes = draw_sizes(request, n, histogram, rng)
+    plan = plan_cells(request, sizes, properties, rng)
+    fixed = (request.n_atoms > 0) | (request.unit > 1) | cells
+    groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
+    if request.groups is not None and not cells:
+        groups = groups & request.groups
+    times = (sizes // request.unit)[:, None]
+    wishes = Wishes(
+        torch.where(fixed, sizes, 0),
+        groups.expand(n, -1).clone(),
+        request.formula * times,
+        request.pattern * times,
+    )
+    return _wishing(plan, wishes)
+
+
+def draw_skeletons(
+    decoder: SkeletonDecoder,
+    prior: Prior,
+    asked: Tensor,
+    wishes: Wishes,
+    allowed: Tensor,
+    rng: torch.Generator,
+    *,
+    scale: float,
+    temperature: float,
+) -> tuple[Tensor, Skeleton]:
+    """Return latents and skeletons that meet the wishes.
+
+    What breaks a wish is drawn again, latent and all. After `TRIES` rounds P1 is the
+    only group, in which every formula fits, unless a space group is asked for too.
+
+    Args:
+        decoder: draws skeletons.
+        prior: draws latents.
+        asked: what is asked of the crystals, as a vector.
+        wishes: what must hold.
+        allowed: elements that the model knows, bool, shape (104,).
+        rng: source of randomness.
+        scale: of classifier-free guidance.
+        temperature: of letters and species.
+
+    Raises:
+        InfeasibleTarget: no skeleton was found for some crystal.
+    """
+    n = len(asked)
+    most = max([decoder.largest, 1, *wishes.n_atoms.tolist()])
+    z = asked.new_zeros(n, prior.size)
+    group = torch.ones(n, dtype=torch.long, device=z.device)
+    letter = torch.full((n, most), STOP, device=z.device)
+    species = torch.zeros_like(letter)
+    left = torch.arange(n, device=z.device)
+    for turn in range(TRIES + 1):
+        some = wishes[left] if turn < TRIES else _in_p1(wishes[left])
+        told = asked[left]
+        new = prior.draw(told, rng)
+        made = decoder.draw(
+            new, told, some, allowed, rng, scale=scale, temperature=temperature
+        )
+        good, wide = made.met, made.letter.shape[1]
+        z[left[good]], group[left[good]] = new[good], made.spacegroup[good]
+        letter[left[good], :wide] = made.letter[good]
+        species[left[good], :wide] = made.species[good]
+        left = left[~good]
+        if not len(left):
+            return z, Skeleton(group, letter, species, torch.ones_like(group) > 0)
+    raise InfeasibleTarget(
+        f"found no arrangement of atoms that meets the wishes for {len(left)} of {n} "
+        f"crystals in {TRIES} tries. Leave out the space group, or ask for another number "
+        "of atoms."
+    )
+
+
+def _in_p1(wishes: Wishes) -> Wishes:
+    """Return wishes with P1 as the only group, where it is allowed."""
+    p1 = torch.arange(231, device=wishes.groups.device) == 1
+    may = wishes.groups[:, 1:2]
+    return dataclasses.replace(wishes, groups=torch.where(may, p1, wishes.groups))
+
+
+def layout_of(drawn: Skeleton, *, cells: bool) -> tuple[Layout, Tensor]:
+    """Return the layout of skeletons, and the species of its orbits.
+
+    Args:
+        drawn: skeletons.
+        cells: the representation is "cell".
+    """
+    if cells:
+        layout = Layout.whole_cell((drawn.letter < STOP).sum(1))
+    else:
+        from matdesign.crystals.orbits import symmetric_layouts
+
+        rows = [[w for w in row if w < STOP] for row in drawn.letter.tolist()]
+        groups = drawn.spacegroup.tolist()
+        layout = symmetric_layouts(groups, rows).to(drawn.species.device)
+    return layout, drawn.species[:, : layout.count.shape[1]]

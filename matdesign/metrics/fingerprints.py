@@ -1,0 +1,221 @@
+"""Fingerprints of crystals: what stands around the sites, and which elements.
+
+Both are long vectors, made so that like crystals lie close; coverage measures distances
+between them. The structure's takes about 0.1 seconds, so it is kept on disk and can be
+computed by several processes.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matdesign.crystals.batch import Crystals
+from matdesign.metrics import magpie
+from matdesign.metrics.composition import reduced
+from matdesign.metrics.store import Outcome, Store, deadline, spread
+from matdesign.metrics.summary import package_version
+
+Floats = NDArray[np.float64]
+
+LENGTH = 61
+"""Length of the structure's fingerprint."""
+
+VERSION = 1
+"""Raise this when fingerprints would come out differently."""
+
+ALIKE = 1e-3
+"""Sites that a symmetry maps onto each other this closely are computed once, angstrom."""
+
+TOO_SLOW = "no fingerprint (too slow)"
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Fingerprints of a batch, one row per crystal.
+
+    Args:
+        structure: mean over the sites of their fingerprints, shape (crystals, 61); NaN
+            where it failed.
+        composition: standardised Magpie features, shape (crystals, 132).
+        reason: why a crystal has no fingerprint, empty where it has.
+    """
+
+    structure: Floats
+    composition: Floats
+    reason: tuple[str, ...]
+
+    @property
+    def ok(self) -> NDArray[np.bool_]:
+        """Which crystals have both fingerprints, shape (crystals,)."""
+        return np.array([not why for why in self.reason], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One crystal as arrays that travel between processes."""
+
+    species: NDArray[np.int64]
+    frac: Floats
+    lattice: Floats
+
+    def key(self) -> bytes:
+        """Return a name of this very crystal and of the code that reads it."""
+        text = (
+            f"{VERSION} matminer {package_version('matminer')} "
+            f"pymatgen {package_version('pymatgen')} {self.species.tolist()}"
+        )
+        digest = hashlib.sha256(text.encode())
+        digest.update(self.frac.astype(np.float32).tobytes())
+        digest.update(self.lattice.astype(np.float32).tobytes())
+        return digest.digest()
+
+
+def fingerprints(
+    crystals: Crystals,
+    *,
+    workers: int = 1,
+    cache: Path | None = None,
+    time_limit: float = 60.0,
+    progress: bool = False,
+) -> Fingerprints:
+    """Return the fingerprints of every crystal; one that fails says why.
+
+    Args:
+        crystals: any batch, broken crystals included.
+        workers: processes; 1 computes in this one.
+        cache: file that keeps fingerprints by the content of the crystal, made when
+            missing; several processes may use one at a time.
+        time_limit: processor seconds that one crystal may take.
+        progress: show a bar.
+
+    Returns:
+        One row per crystal.
+
+    Raises:
+        DataError: matminer is not installed.
+
+    Source:
+        Structure: CrystalNN with order parameters, Zimmermann and Jain, RSC Adv. 10,
+        6063 (2020), matminer's preset "ops". Composition: Magpie, Ward et al., npj
+        Comput. Mater. 2, 16028 (2016). Both averaged and standardised as CDVAE
+        (arXiv:2110.06197) does. Changed: sites that symmetry maps onto each other are
+        computed once; means and deviations are those of the training part of reduced
+        MP-20.
+    """
+    magpie.need_matminer()
+    batch = crystals.to("cpu")
+    plain = [_plain(batch, i) for i in range(len(batch))]
+    keys = [one.key() for one in plain]
+    store = Store(cache) if cache is not None else None
+    known = store.read(keys) if store is not None else {}
+    # the same crystal is computed once, however often it occurs
+    left = {key: i for i, key in enumerate(keys) if key not in known}
+    items = [plain[i] for i in left.values()]
+    names = list(left)
+    results = spread(partial(fingerprint, time_limit=time_limit), items, workers)
+    try:
+        for k, outcome in _bar(results, len(items), progress):
+            known[names[k]] = outcome
+            if store is not None and not (
+                isinstance(outcome, str) and outcome == TOO_SLOW
+            ):
+                store.write(names[k], outcome)
+    finally:
+        if store is not None:
+            store.close()
+    structure = np.full((len(plain), LENGTH), np.nan)
+    reason = [""] * len(plain)
+    for i, key in enumerate(keys):
+        outcome = known[key]
+        if isinstance(outcome, str):
+            reason[i] = outcome
+        else:
+            structure[i] = outcome
+    formulas = reduced(batch.species)
+    return Fingerprints(structure, magpie.standardised(formulas), tuple(reason))
+
+
+# ---- structure -----------------------------------------------------------------------
+
+
+def fingerprint(one: Plain, time_limit: float = 60.0) -> Outcome:
+    """Return the structure's fingerprint of one crystal, or why it has none."""
+    if not len(one.species):
+        return "no fingerprint (no atoms)"
+    if not (np.isfinite(one.frac).all() and np.isfinite(one.lattice).all()):
+        return "no fingerprint (not a number)"
+    # a neighbour search in an almost flat cell takes all memory before it ends
+    heights = abs(np.linalg.det(one.lattice)) / np.array(
+        [
+            np.linalg.norm(np.cross(one.lattice[i - 2], one.lattice[i - 1])) or np.inf
+            for i in range(3)
+        ]
+    )
+    if not heights.min() > 0.5:
+        return "no fingerprint (flat cell)"
+    try:
+        with deadline(time_limit):
+            return _mean_over_sites(one)
+    except TimeoutError:
+        return TOO_SLOW
+    except Exception as error:  # pymatgen raises many kinds; one must not stop all
+        return f"no fingerprint ({type(error).__name__})"
+
+
+def _mean_over_sites(one: Plain) -> Floats:
+    import warnings
+
+    import spglib
+    from pymatgen.core import Lattice, Structure
+
+    structure = Structure(Lattice(one.lattice), one.species.tolist(), one.frac)
+    kind: NDArray[Any] = np.arange(len(one.species))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cell: Any = (one.lattice, one.frac, one.species)
+        with suppress(Exception):  # spglib raises its own kinds for odd cells
+            found = spglib.get_symmetry_dataset(cell, symprec=ALIKE)
+            if found is not None:
+                kind = found.equivalent_atoms
+        first, times = np.unique(kind, return_counts=True)
+        sites = [_featurizer().featurize(structure, int(i)) for i in first]
+    mean = np.average(np.array(sites, dtype=np.float64), axis=0, weights=times)
+    if not np.isfinite(mean).all():
+        raise ValueError("not a number")
+    return mean
+
+
+@cache
+def _featurizer() -> Any:
+    from matminer.featurizers.site.fingerprint import CrystalNNFingerprint
+
+    return CrystalNNFingerprint.from_preset("ops")
+
+
+def _bar(
+    results: Iterator[tuple[int, Outcome]], n: int, show: bool
+) -> Iterator[tuple[int, Outcome]]:
+    if not show or not n:
+        return results
+    from tqdm import tqdm
+
+    bar: Iterator[tuple[int, Outcome]] = tqdm(
+        results, total=n, desc="fingerprints", mininterval=5.0
+    )
+    return bar
+
+
+def _plain(crystals: Crystals, i: int) -> Plain:
+    keep = crystals.mask[i]
+    return Plain(
+        crystals.species[i][keep].numpy(),
+        crystals.frac[i].detach().double()[keep].numpy(),
+        crystals.lattice[i].detach().double().numpy(),
+    )

@@ -1,0 +1,273 @@
+"""Structure prediction: given what a crystal is made of, is its structure found?"""
+
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError, ShapeError
+from matdesign.metrics.composition import reduced
+from matdesign.metrics.figures import Table, mean
+from matdesign.metrics.matching import TOLERANCES
+from matdesign.metrics.store import Outcome, deadline, spread
+from matdesign.metrics.summary import Metric, Protocol, package_version, text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNIT = "(V/N)^(1/3)"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """How well structures were predicted: one row per target, then figures.
+
+    Args:
+        table: column -> one entry per target: `id`, `formula`, `n_atoms`, `candidates`
+            (that were made for it), `matched`, `best` (index of the closest candidate,
+            -1 where none matches), `rmse` (of that one, in units of (volume per
+            atom)^(1/3), NaN where none matches); `matched_by_any`, `best_of_any` and
+            `rmse_of_any`, the same over all candidates of its composition; `reason`.
+        metrics: figure by name, with intervals.
+        tolerances: of the matcher.
+        notes: what the figures leave open.
+    """
+
+    table: Table
+    metrics: dict[str, Metric]
+    tolerances: str
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.table["formula"])
+
+    def __getitem__(self, name: str) -> Metric:
+        """Return one figure, for example `found["match rate"].value`.
+
+        Raises:
+            DataError: there is no figure of that name.
+        """
+        if name not in self.metrics:
+            raise DataError(
+                f"no figure {name!r}; choose one of {', '.join(self.metrics)}."
+            )
+        return self.metrics[name]
+
+    def lines(self) -> list[str]:
+        """Return settings and versions, in sentences."""
+        match = TOLERANCES[self.tolerances]
+        return [
+            f"match: pymatgen {package_version('pymatgen')} StructureMatcher, ltol "
+            f"{match['ltol']}, stol {match['stol']}, angle {match['angle_tol']:g}; "
+            "no candidate is left out for being invalid",
+            "match rate and RMSE: a target and its own candidates; METRe and cRMSE: a "
+            "target and all candidates of its composition, an unmatched target costs "
+            f"{match['stol']} {UNIT}",
+            *self.notes,
+        ]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the table, one row per target."""
+        import pandas as pd
+
+        return pd.DataFrame(self.table)
+
+    def record(self) -> dict[str, Any]:
+        """Return figures and settings as plain values for a JSON file."""
+        figures = {
+            name: {k: v for k, v in vars(one).items() if v is not None and v == v}
+            for name, one in self.metrics.items()
+        }
+        return {"targets": len(self), "metrics": figures, "protocol": self.lines()}
+
+    def __repr__(self) -> str:
+        rows = [[m.name, m.figure(), m.span()] for m in self.metrics.values()]
+        lines = [f"{len(self):,} targets", text_table(["", "figure", "interval"], rows)]
+        return "\n".join([*lines, "protocol", *(f"  {line}" for line in self.lines())])
+
+
+def evaluate_prediction(
+    candidates: Crystals,
+    targets: Crystals,
+    *,
+    of: Tensor | None = None,
+    seed: int = 0,
+    tolerances: str = "cdvae",
+    protocol: Protocol | None = None,
+    workers: int = 1,
+    time_limit: float = 60.0,
+) -> Predictions:
+    """Return how often, and how closely, candidates are the structures they should be.
+
+    Equation:
+        match rate = matched targets / targets; RMSE = mean over matched targets of the
+        lowest RMS displacement; cRMSE = mean over all targets of
+        min(lowest RMS displacement of any candidate, stol).
+
+    Args:
+        candidates: predicted crystals, k for each target.
+        targets: the true crystals.
+        of: index of the target that each candidate was made for, shape (candidates,).
+            None: the first k are for the first target, and so on.
+        seed: of the bootstrap.
+        tolerances: of the matcher: "cdvae" as published, or "mattergen".
+        protocol: level and resamples of the intervals.
+        workers: processes.
+        time_limit: processor seconds that one pair may take.
+
+    Returns:
+        A table per target, and `match rate`, `RMSE`, `METRe` and `cRMSE`.
+
+    Raises:
+        DataError: there is no target or no candidate, or the tolerances are unknown.
+        ShapeError: the candidates do not divide among the targets.
+
+    Source:
+        Match rate and RMSE: CDVAE, arXiv:2110.06197, and DiffCSP, arXiv:2309.04475;
+        changed: no filter by validity. METRe and cRMSE: arXiv:2509.12178, which count
+        every reference that any candidate matches, so that polymorphs of one
+        composition may be found in any order.
+
+    Example:
+        >>> apart = torch.tensor([[[0.0, 0, 0], [0.5, 0.5, 0.5]]])
+        >>> salt = Crystals(torch.tensor([[55, 17]]), apart, 4.1 * torch.eye(3)[None])
+        >>> evaluate_prediction(salt, salt)["match rate"].figure()
+        '1/1'
+    """
+    settings = protocol or Protocol()
+    if tolerances not in TOLERANCES:
+        raise DataError(
+            f"no matcher settings {tolerances!r}; choose one of "
+            f"{', '.join(TOLERANCES)}."
+        )
+    index = _indices(candidates, targets, of)
+    made, wanted = reduced(candidates.species), reduced(targets.species)
+    rivals: dict[Any, list[int]] = {}
+    for j, formula in enumerate(made):
+        rivals.setdefault(formula, []).append(j)
+    pairs = [
+        (i, j) for i, formula in enumerate(wanted) for j in rivals.get(formula, ())
+    ]
+    items = [(candidates[[j]], targets[[i]]) for i, j in pairs]
+    rms = np.full(len(pairs), np.nan)
+    lost = 0
+    task = partial(_distance, tolerances=tolerances, time_limit=time_limit)
+    for k, outcome in spread(task, items, workers):
+        if isinstance(outcome, str):
+            lost += 1
+        else:
+            rms[k] = outcome[0]
+    table = _table(targets, index, wanted, made)
+    _closest(table, pairs, rms, index)
+    stol = float(TOLERANCES[tolerances]["stol"])
+    found, near = table["matched"], table["rmse"]
+    close = np.where(table["matched_by_any"], table["rmse_of_any"], stol)
+    metrics = [
+        Metric.rate("match rate", found, settings.level),
+        mean("RMSE", near[found], UNIT, settings, seed),
+        Metric.rate("METRe", table["matched_by_any"], settings.level),
+        mean("cRMSE", close, UNIT, settings, seed),
+    ]
+    notes = (f"{lost} pairs could not be compared and count as no match",)
+    return Predictions(
+        table, {m.name: m for m in metrics}, tolerances, notes if lost else ()
+    )
+
+
+def _indices(
+    candidates: Crystals, targets: Crystals, of: Tensor | None
+) -> NDArray[np.int64]:
+    n, m = len(candidates), len(targets)
+    if not n or not m:
+        raise DataError(
+            f"a prediction needs candidates and targets; got {n} and {m}. Give at least "
+            "one of each."
+        )
+    if of is None:
+        if n % m:
+            raise ShapeError(
+                f"{n} candidates do not divide among {m} targets. Say with `of` which "
+                "target each was made for."
+            )
+        return np.arange(n) // (n // m)
+    index = torch.as_tensor(of).cpu().numpy().astype(np.int64)
+    if index.shape != (n,) or index.min() < 0 or index.max() >= m:
+        raise ShapeError(
+            f"`of` must give each of {n} candidates a target from 0 to {m - 1}; got "
+            f"shape {index.shape}, values {index.min()} to {index.max()}."
+        )
+    return index
+
+
+def _table(
+    targets: Crystals, index: NDArray[np.int64], wanted: list[Any], made: list[Any]
+) -> Table:
+    """Return the table before anything matched."""
+    n = len(targets)
+    names = targets.ids or tuple(map(str, range(n)))
+    right = {int(i) for j, i in enumerate(index) if made[j] == wanted[i]}
+    count = np.bincount(index, minlength=n)
+    reason = np.full(n, "no candidate matches", dtype=object)
+    for i in range(n):
+        if i not in right:
+            reason[i] = (
+                "no candidate of its composition" if count[i] else "no candidate"
+            )
+    table: Table = {
+        "id": np.array(names, dtype=object),
+        "formula": np.array(targets.formulas, dtype=object),
+        "n_atoms": targets.n_atoms.cpu().numpy(),
+        "candidates": count,
+    }
+    for end in ("", "_any"):
+        table["matched" + end.replace("_any", "_by_any")] = np.zeros(n, dtype=bool)
+        table["best" + end.replace("_any", "_of_any")] = np.full(n, -1)
+        table["rmse" + end.replace("_any", "_of_any")] = np.full(n, np.nan)
+    table["reason"] = reason
+    return table
+
+
+def _closest(
+    table: Table,
+    pairs: list[tuple[int, int]],
+    rms: NDArray[np.float64],
+    index: NDArray[np.int64],
+) -> None:
+    """Fill in the closest candidate of every target: its own, and of any."""
+    for (i, j), value in zip(pairs, rms.tolist(), strict=True):
+        if value != value:
+            continue
+        for flag, best, column, counts in (
+            ("matched", "best", "rmse", index[j] == i),
+            ("matched_by_any", "best_of_any", "rmse_of_any", True),
+        ):
+            if counts and not value >= table[column][i]:  # NaN is no rival
+                table[flag][i], table[best][i], table[column][i] = True, j, value
+    table["reason"][table["matched"]] = ""
+
+
+def _distance(
+    pair: tuple[Crystals, Crystals], tolerances: str, time_limit: float
+) -> Outcome:
+    """Return the RMS displacement of a candidate and a target, NaN for no match."""
+    candidate, target = pair
+    try:
+        with deadline(time_limit):
+            found = _matcher(tolerances).get_rms_dist(
+                candidate.structure(0), target.structure(0)
+            )
+    except Exception as error:  # pymatgen raises many kinds; one must not stop all
+        return f"could not be compared ({type(error).__name__})"
+    return np.array([np.nan if found is None else found[0]], dtype=np.float64)
+
+
+@cache
+def _matcher(tolerances: str) -> Any:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    return StructureMatcher(**TOLERANCES[tolerances])  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""Stable, unique and novel: which generated crystals would be worth making?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
+from matdesign.metrics.figures import Table, median
+from matdesign.metrics.summary import Metric, Protocol
+
+
+def distances_of(crystals: Crystals, given: ArrayLike | str) -> NDArray[np.float64]:
+    """Return distances to the hull, given as numbers or as the name of a property.
+
+    Raises:
+        DataError: there is no such property, or not one number per crystal.
+    """
+    if isinstance(given, str):
+        known = crystals.properties
+        if given not in known:
+            raise DataError(
+                f"no property {given!r} with distances to the hull; these crystals have "
+                f"{', '.join(known) or 'none'}. Relax them with an oracle, and pass its "
+                "energy_above_hull."
+            )
+        return known[given].detach().cpu().double().numpy()
+    above = np.asarray(given, dtype=np.float64)
+    if above.shape != (len(crystals),):
+        raise DataError(
+            f"hull_distance must be one number per crystal, shape ({len(crystals)},); "
+            f"got {above.shape}. Use NaN where a relaxation failed."
+        )
+    return above
+
+
+def judge(
+    table: Table,
+    reasons: Sequence[list[str]],
+    above: NDArray[np.float64],
+    settings: Protocol,
+    seed: int,
+) -> list[Metric]:
+    """Add the columns of stability to a table; return the figures.
+
+    A crystal is S.U.N. if it is stable, unique in the batch and not in the reference,
+    decided crystal by crystal. One whose relaxation failed is in every denominator and
+    is not stable. A crystal that is structurally invalid is not stable either.
+
+    Args:
+        table: with the columns `structure_valid`, `unique`, and `novel` where there was
+            a reference. Gains `energy_above_hull` (eV/atom), `stable` and `sun`.
+        reasons: per crystal; a crystal that is not stable gains one.
+        above: energy above the hull in eV/atom, shape (crystals,); NaN where unknown.
+        settings: the threshold and the level of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        Rates at the threshold and on the hull (0 eV/atom), and the median distance.
+
+    Source:
+        Zeni et al., MatterGen, arXiv:2312.03687 (0.1 eV/atom). Changed: the judge is
+        whatever oracle gave the distances, here usually a potential, not DFT; figures
+        of different oracles and hulls do not compare.
+    """
+    known = np.isfinite(above) & table["structure_valid"]
+    table["energy_above_hull"] = above
+    found = []
+    for limit, suffix in ((settings.stable, ""), (0.0, ", on the hull")):
+        stable = known & (np.nan_to_num(above, nan=np.inf) <= limit)
+        found.append(Metric.rate(f"stability{suffix}", stable, settings.level))
+        if "novel" in table:
+            sun = stable & table["unique"] & table["novel"]
+            found.append(Metric.rate(f"S.U.N.{suffix}", sun, settings.level))
+        if not suffix:
+            table["stable"] = stable
+            if "novel" in table:
+                table["sun"] = sun
+    for i in np.flatnonzero(~table["stable"]):
+        why = f"above the hull by more than {settings.stable:g} eV/atom"
+        reasons[i].append(why if known[i] else "no distance to the hull")
+    name = "median energy above the hull"
+    found.append(median(name, above[known], "eV/atom", settings, seed))
+    return found

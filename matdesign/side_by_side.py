@@ -1,0 +1,166 @@
+"""One table of the architectures: what each buys and costs, computed on the spot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from matdesign import lessons
+from matdesign.crystals.batch import Crystals
+from matdesign.evaluate import Evaluation, evaluate
+from matdesign.generators.contract import Generator
+from matdesign.metrics.intervals import wilson
+from matdesign.metrics.summary import html_table, text_table
+
+
+@dataclass(frozen=True)
+class Column:
+    """What was measured of one model.
+
+    Args:
+        name: of the model.
+        family: its class.
+        representation: "cell" or "symmetric".
+        parameters: number of weights.
+        likelihood: what `log_prob` gives.
+        evaluations: network evaluations per crystal.
+        seconds: to make all samples, on this machine, after one to warm up.
+        judged: the samples under the published protocol.
+        free: how many of the samples meet the target that nobody asked for.
+        asked: how many do when the target is asked for, at scale 1.
+        made: the samples.
+    """
+
+    name: str
+    family: str
+    representation: str
+    parameters: int
+    likelihood: str
+    evaluations: float
+    seconds: float
+    judged: Evaluation
+    free: int
+    asked: int
+    made: Crystals
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Models in columns, figures in rows; it prints, and `add` makes it grow.
+
+    Args:
+        columns: one per model.
+    """
+
+    columns: tuple[Column, ...]
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    def add(self, column: Column) -> SideBySide:
+        """Return the table with one more model, or with a newer entry of the same."""
+        kept = tuple(c for c in self.columns if c.name != column.name)
+        return replace(self, columns=(*kept, column))
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Return the header and the rows as text."""
+        figures: dict[str, Callable[[Column], str]] = {
+            "architecture": lambda c: c.family,
+            "representation": lambda c: c.representation,
+            "parameters": lambda c: f"{c.parameters:,}",
+            "likelihood": lambda c: c.likelihood,
+            "network evaluations per crystal": lambda c: f"{c.evaluations:.0f}",
+            "crystals per second": lambda c: f"{len(c.made) / c.seconds:.1f}",
+            **{
+                name: partial(_rate, name=name)
+                for name in (
+                    "structural validity",
+                    "compositional validity",
+                    "uniqueness",
+                    "novelty",
+                )
+            },
+            "meets the target unasked": lambda c: _share(c.free, len(c.made)),
+            "meets it when asked": lambda c: _share(c.asked, len(c.made)),
+        }
+        rows = [[name, *map(value, self.columns)] for name, value in figures.items()]
+        return ["", *(c.name for c in self.columns)], rows
+
+    def __repr__(self) -> str:
+        return text_table(*self.cells())
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x:auto">{html_table(*self.cells())}</div>'
+
+
+def measure(
+    model: Generator,
+    train: Crystals,
+    *,
+    name: str = "",
+    n: int = lessons.COUNT,
+    seed: int = lessons.SEED,
+    target: dict[str, Any] | None = None,
+) -> Column:
+    """Return the column of one model: sampled free, sampled with the target, judged.
+
+    Args:
+        model: any generator.
+        train: its training set, for novelty.
+        name: of the column; the model's own where left out.
+        n: crystals to make, twice.
+        seed: of the samples.
+        target: conditions; those of the chapters where left out.
+    """
+    wish = lessons.TARGET if target is None else target
+    model.sample(1, seed=seed)  # tables are built at the first call
+    start = time.perf_counter()
+    made = model.sample(n, seed=seed)
+    seconds = time.perf_counter() - start
+    asked = model.sample(n, seed=seed, conditions=wish)
+    return Column(
+        name=name or str(model.record.get("name", type(model).__name__)),
+        family=type(model).__name__,
+        representation=model.representation,
+        parameters=sum(p.numel() for p in model.parameters()),
+        likelihood=model.likelihood,
+        evaluations=made.info["network_evaluations"] / max(1, n),
+        seconds=seconds,
+        judged=evaluate(made, train),
+        free=int(lessons.hits(made, wish).sum()),
+        asked=int(lessons.hits(asked, wish).sum()),
+        made=made,
+    )
+
+
+def side_by_side(
+    names: Sequence[str], train: Crystals, *, n: int = lessons.COUNT
+) -> SideBySide:
+    """Return the table of several shipped models.
+
+    Args:
+        names: of `design.models()`.
+        train: their training set.
+        n: crystals of each.
+
+    Raises:
+        DataError: a name is no shipped model.
+    """
+    from matdesign.generators.shipped import load_model
+
+    return SideBySide(
+        tuple(measure(load_model(name), train, name=name, n=n) for name in names)
+    )
+
+
+def _rate(column: Column, name: str) -> str:
+    metric = column.judged[name]
+    return f"{metric.figure()} ({metric.span()})"
+
+
+def _share(count: int, n: int) -> str:
+    low, high = wilson(count, n)
+    return f"{count}/{n} ({low:.2f} to {high:.2f})"

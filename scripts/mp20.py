@@ -1,0 +1,171 @@
+"""Reduced MP-20, split by one fixed rule that every training and benchmark shares.
+
+    python scripts/mp20.py mp_20_dev.parquet [--scale]
+
+Reduced MP-20 is the part of MP-20 (Materials Project crystals of at most 20 atoms) that
+holds its official validation split and some of its training split, 13,393 crystals. We
+split it anew: 1,500 test rows and 500 validation rows, drawn by a seeded hash of the
+Materials Project id, the rest for training. **The test rows are held out from all
+training**, of generators and property networks alike; figures on them are ours, not the
+official test split's.
+
+The rule looks at ids only, so one compound may stand in two parts (as another polymorph,
+or as a second entry of the same one), as it does in the official split.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.catalogue import CATALOGUE
+from matdesign.crystals.lattice_code import niggli, standardize
+from matdesign.crystals.parquet import read_parquet, write_parquet
+from matdesign.errors import DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / "build" / "mp20"
+
+VERSION = 1
+"""Raise this when the cells or the split would come out differently."""
+
+SEED = 20
+TEST, VAL = 1_500, 500
+
+
+def parts_of(
+    ids: tuple[str, ...], *, test: int = TEST, val: int = VAL
+) -> tuple[str, ...]:
+    """Return the part of every row: "train", "val" or "test".
+
+    Rows are put in order of the hash of their id; the first are test, the next
+    validation. The order of the file does not matter.
+
+    Args:
+        ids: one name per crystal, all different.
+        test: rows of the test part.
+        val: rows of the validation part.
+
+    Raises:
+        DataError: there are too few rows, or an id occurs twice.
+
+    Example:
+        >>> parts_of(("mp-1", "mp-2", "mp-3"), test=1, val=1)
+        ('train', 'test', 'val')
+    """
+    if len(set(ids)) != len(ids) or len(ids) <= test + val:
+        raise DataError(
+            f"the split needs different ids and more than {test + val} rows; got "
+            f"{len(ids)} rows with {len(set(ids))} ids. Give the whole table."
+        )
+    order = sorted(
+        ids, key=lambda one: hashlib.sha256(f"{SEED}:{one}".encode()).digest()
+    )
+    part = dict.fromkeys(order[:test], "test")
+    part |= dict.fromkeys(order[test : test + val], "val")
+    return tuple(part.get(one, "train") for one in ids)
+
+
+def load_reduced(
+    path: str | Path, *, test: int = TEST, val: int = VAL, cache: Path | None = None
+) -> dict[str, Crystals]:
+    """Return the parts of reduced MP-20, as Niggli-reduced primitive cells.
+
+    The first call takes some minutes; its result is kept under build/, keyed by the
+    checksum of the file.
+
+    Args:
+        path: the table `mp_20_dev.parquet`.
+        test: rows of the test part.
+        val: rows of the validation part.
+        cache: folder of the result, build/mp20 if None.
+
+    Returns:
+        "train", "val" and "test" -> crystals with ids, the label `split` and the
+        properties `formation_energy_per_atom` (eV/atom), `band_gap` (eV),
+        `e_above_hull` (eV/atom) and `spacegroup`.
+
+    Raises:
+        DataError: the file is missing, has no ids, or too few rows.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the path of mp_20_dev.parquet.")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    made = (cache or CACHE) / f"reduced-{digest[:16]}-{VERSION}.parquet"
+    if not made.is_file():
+        whole = read_parquet(path)
+        if not whole.ids:
+            raise DataError(f"{path} has no column `material_id`; the split needs it.")
+        partial = made.with_suffix(f".{os.getpid()}.partial")
+        write_parquet(reduce_cells(whole), partial)
+        partial.replace(made)
+    crystals = read_parquet(made)
+    crystals = crystals.replace(
+        labels={**crystals.labels, "split": parts_of(crystals.ids, test=test, val=val)},
+        units={**CATALOGUE["mp_20_dev"].units, **crystals.units},
+        info={"dataset": "reduced MP-20", "source_sha256": digest},
+    )
+    return {
+        name: crystals[
+            [i for i, one in enumerate(crystals.labels["split"]) if one == name]
+        ]
+        for name in ("train", "val", "test")
+    }
+
+
+def reduce_cells(crystals: Crystals) -> Crystals:
+    """Return the same crystals in Niggli-reduced primitive cells; no atom moves.
+
+    A cell that symmetry finds no primitive one for is Niggli-reduced as it stands.
+    """
+    from tqdm import tqdm
+
+    cells = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for one in tqdm(crystals, total=len(crystals), desc="primitive cells"):
+            try:
+                cells.append(standardize(one))
+            except (DataError, ValueError):
+                cells.append(niggli(one))
+    return Crystals.from_structures(
+        cells,
+        properties=crystals.properties,
+        units=crystals.units,
+        labels=crystals.labels,
+        ids=crystals.ids,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the parts and print their sizes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="mp_20_dev.parquet")
+    parser.add_argument(
+        "--scale",
+        action="store_true",
+        help="measure the means and deviations that coverage standardises with, anew",
+    )
+    args = parser.parse_args(arguments)
+    try:
+        parts = load_reduced(args.data)
+    except DataError as error:
+        print(f"cannot split: {error}", file=sys.stderr)
+        return 2
+    for name, crystals in parts.items():
+        print(f"{name:5s} {len(crystals):6,d}  {crystals}")
+    if args.scale:
+        from matdesign.metrics.magpie import SCALE, measure_scale
+
+        SCALE.write_text(json.dumps(measure_scale(parts["train"])) + "\n")
+        print(f"wrote {SCALE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

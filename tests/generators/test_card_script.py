@@ -1,0 +1,136 @@
+"""scripts/card.py: what a card claims is what was counted."""
+
+import json
+
+import card as script
+import card_parts
+import numpy as np
+import pytest
+import torch
+
+import matdesign as design
+from matdesign.crystals.symmetry import spacegroup
+from matdesign.errors import DataError
+from matdesign.generators import shipped
+from matdesign.generators.autoregressive import Autoregressive
+from matdesign.generators.diffusion import Diffusion
+from matdesign.generators.vae import VAE
+
+
+@pytest.fixture
+def symmetric(eight):
+    """An untrained model in the symmetric representation."""
+    return Diffusion.for_data(
+        eight, representation="symmetric", width=16, layers=1, heads=2, steps=3
+    )
+
+
+def test_orders_of_space_groups():
+    # point groups 1, -1, 4/mmm, -3m, 6/mmm, m-3m
+    known = {1: 1, 2: 2, 139: 16, 166: 12, 194: 24, 225: 48}
+    assert {n: card_parts.order(n) for n in known} == known
+    with pytest.raises(DataError, match="1 to 230"):
+        card_parts.order(231)
+
+
+@pytest.mark.parametrize("maker", [Diffusion, Autoregressive, VAE])
+def test_asked_groups_are_those_of_the_layouts(maker, eight):
+    small = {"width": 16, "layers": 1, "heads": 2}
+    model = maker.for_data(eight, representation="symmetric", **small).eval()
+    # several batches and sizes: groups must come back in the order of the crystals
+    options = {"steps": 2, "batch_size": 5}
+    made, asked = card_parts.sample_with_groups(model, 16, seed=0, **options)
+    flags = card_parts.symmetry_kept(made, asked)
+    # untrained models may put atoms onto each other; where spglib finds a cell, it holds
+    seen = spacegroup(made, 0.01) > 0
+    assert flags["holds"][seen.numpy()].all() and seen.any()
+    same = model.sample(16, seed=0, **options)
+    assert torch.equal(same.frac, made.frac)
+
+
+def test_the_asked_group_is_the_one_asked_for(symmetric):
+    conditions = {"spacegroup": 221}
+    _, asked = card_parts.sample_with_groups(
+        symmetric, 6, seed=0, conditions=conditions
+    )
+    assert asked.tolist() == [221] * 6
+
+
+def test_an_atom_that_is_moved_breaks_the_symmetry(eight):
+    perovskite = eight[[4]]
+    asked = torch.tensor([221.0])
+    assert card_parts.symmetry_kept(perovskite, asked)["exact"].tolist() == [True]
+    moved = perovskite.frac.clone()
+    moved[0, 2] += torch.tensor([0.01, 0.02, 0.03])
+    broken = perovskite.replace(frac=moved)
+    flags = card_parts.symmetry_kept(broken, asked)
+    assert not flags["holds"].any() and not flags["exact"].any()
+
+
+def test_more_symmetry_than_asked_still_holds(eight):
+    flags = card_parts.symmetry_kept(eight[[4, 5]], torch.tensor([1.0, 99.0]))
+    assert flags["holds"].all() and not flags["exact"].any()
+
+
+def test_atoms_on_one_place_hold_nothing(eight):
+    same = eight[[4]].replace(frac=torch.zeros(1, 5, 3))
+    flags = card_parts.symmetry_kept(same, torch.tensor([1.0]))
+    assert not flags["holds"].any()
+
+
+def test_bars_say_by_how_much_they_are_missed():
+    figures = {
+        "structural validity": {"value": 0.97, "count": 97},
+        "density distance, valid": {"value": 0.5},
+        "COV-R": {"value": 0.96, "count": 96},
+        "match rate": {"value": None},
+    }
+    bars = card_parts.bars_of("mp20", figures)
+    assert bars["structural validity"]["missed_by"] == pytest.approx(0.02)
+    assert bars["density distance, valid"]["missed_by"] == pytest.approx(0.15)
+    assert bars["COV-R"]["met"] and bars["COV-R"]["missed_by"] == 0
+    assert "match rate" not in bars  # not measured: no claim
+    assert card_parts.bars_of("prototypes", figures)["structural validity"]["met"]
+
+
+def test_a_failed_relaxation_is_never_stable():
+    rows = [
+        {"index": i, "ok": ok, "energy_above_hull": e, "competing": 1, "seconds": 1.0}
+        for i, (ok, e) in enumerate([(True, 0.05), (False, -9.0), (True, np.nan)])
+    ]
+    table = {"unique": [True] * 3, "novel": [False, True, True]}
+    found = card_parts.stability(rows, table)
+    assert found["near_hull"]["count"] == 1 and found["near_hull"]["n"] == 3
+    assert found["within 0.1 eV/atom, unique and novel"]["count"] == 0
+
+
+def test_a_card_from_end_to_end(symmetric, eight, tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "tiny"
+    symmetric.record = {"data": "mp20", "command": "train", "seed": 0}
+    symmetric.save(folder)
+    for module in (script, shipped):
+        monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    iron = eight[[6]].replace(species=torch.full((1, 5), 26) * eight[[6]].mask)
+    # the last of the held-out crystals has an element that the model does not know
+    test = design.Crystals.cat([eight[[0, 4]], iron])
+    monkeypatch.setattr(script, "parts", lambda *_: (eight, test))
+    words = ["tiny", "--samples", "5", "--predict", "3", "--workers", "1"]
+    card = script.main(words)
+    written = json.loads((folder / "card.json").read_text())
+    assert written["symmetry"]["asked space group holds"]["n"] == 5
+    assert written["prediction"]["targets"] == 3 and written["prediction"]["asked"] == 2
+    assert written["prediction"]["metrics"]["match rate"]["n"] == 3
+    page = (folder / "card.md").read_text()
+    assert "Materials Project" in page and "1 could not be asked for" in page
+    assert "missed by" in page or all(one["met"] for one in card["bars"].values())
+    # a second start reads what the first one kept
+    before = (tmp_path / "build" / "cards" / "tiny" / "samples.parquet").read_bytes()
+    assert script.main(words)["bars"] == card["bars"]
+    after = (tmp_path / "build" / "cards" / "tiny" / "samples.parquet").read_bytes()
+    assert before == after
+
+
+def test_commands_hide_folders():
+    words = ["flow-matching-mp20", "--mp20", "/a/b/mp_20_dev.parquet"]
+    assert script.command(words).endswith("--mp20 mp_20_dev.parquet")

@@ -1,0 +1,250 @@
+"""Templates: drawn as often as they occur, filled exactly, filtered by what is asked."""
+
+import pytest
+import torch
+
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.encoded import Encoded, encode
+from matdesign.errors import DataError, InfeasibleTarget
+from matdesign.generators.request import resolve
+from matdesign.generators.substitution import (
+    MOST_ORDERS,
+    candidates,
+    cheapest,
+    distances,
+    orders,
+    partition,
+)
+from matdesign.generators.templates import Templates
+
+NA, CL, SR, CS, MG, CA, K, OXYGEN = 11, 17, 38, 55, 12, 20, 19, 8
+SCALES = {"gap": [0.0, 1.0]}
+
+
+@pytest.fixture(scope="module")
+def data(eight: Crystals) -> Encoded:
+    """Two rock salts, two caesium chlorides, two perovskites, two fcc metals."""
+    gap = torch.tensor([5.0, 5.0, -5.0, -5.0, 1.0, 1.0, 0.0, 0.0])
+    return encode(eight.replace(properties={"gap": gap}), "symmetric")
+
+
+@pytest.fixture(scope="module")
+def templates(data: Encoded) -> Templates:
+    return Templates.of(data, SCALES)
+
+
+def ask(conditions=None, n=4, n_atoms=None, histogram=(0, 2, 4, 0, 0, 2)):
+    known = torch.ones(104, dtype=torch.bool)
+    known[0] = False
+    return resolve(
+        conditions,
+        n_atoms,
+        n,
+        allowed=known,
+        histogram=histogram,
+        properties=SCALES,
+    )
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_templates_are_drawn_as_often_as_they_occur(templates):
+    made = templates.choose(ask(n=4000), rng())
+    groups, counts = made.layout.spacegroup.unique(return_counts=True)
+    assert groups.tolist() == [221, 225]
+    assert counts[1].item() / 4000 == pytest.approx(0.5, abs=0.04)
+    sizes = made.n_atoms.bincount(minlength=6) / 4000
+    want = torch.tensor([0, 0.25, 0.5, 0, 0, 0.25])
+    assert (sizes - want).abs().max() < 0.04
+    assert made.open.sum(1).tolist() == made.layout.orbits.sum(1).tolist()
+    assert (made.role == -1).all()
+
+
+def test_a_drawn_layout_is_that_of_the_data(templates, data):
+    made = templates.choose(ask(n_atoms=5, n=1), rng())
+    own = data.layout[torch.tensor([4])]
+    for name in ("letter", "count", "move", "shift", "free", "code_free", "cell"):
+        assert torch.equal(getattr(made.layout, name), getattr(own, name)), name
+
+
+def test_sizes_and_space_groups_are_kept(templates):
+    made = templates.choose(ask(n_atoms=[1, 2, 2, 5]), rng())
+    assert made.n_atoms.tolist() == [1, 2, 2, 5]
+    made = templates.choose(ask({"spacegroup": 221, "n_atoms": 2}, n=50), rng())
+    assert set(made.layout.spacegroup.tolist()) == {221}
+    assert set(made.n_atoms.tolist()) == {2}
+    made = templates.choose(ask({"crystal_system": "cubic"}, n=50), rng())
+    assert set(made.layout.spacegroup.tolist()) == {221, 225}
+
+
+def test_rows_in_an_asked_range_are_preferred(templates):
+    made = templates.choose(ask({"gap": (4, None)}, n=50), rng())
+    assert set(made.layout.spacegroup.tolist()) == {225}
+    assert set(made.n_atoms.tolist()) == {2}
+    made = templates.choose(ask({"gap": (-9, -4)}, n=50), rng())
+    assert set(made.layout.spacegroup.tolist()) == {221}
+
+
+def test_a_known_composition_gets_its_own_template(templates, data):
+    made = templates.choose(ask({"composition": "SrTiO3"}, n=20), rng())
+    assert made.layout.spacegroup.tolist() == [221] * 20
+    assert (made.species == data.species[4]).all()
+    assert not made.open.any() and templates.fallbacks == 0
+
+
+def test_like_elements_take_the_places_of_like_ones(templates, data):
+    # calcium sits where strontium does, and barium titanate is the same template
+    made = templates.choose(ask({"composition": "CaTiO3"}, n=50), rng())
+    want = torch.where(data.species[4] == SR, CA, data.species[4])
+    assert float((made.species == want).all(1).float().mean()) > 0.9
+    # potassium chloride is nearer to sodium chloride than to caesium chloride
+    made = templates.choose(ask({"composition": "KF"}, n=50), rng(), tau=0.02)
+    group = made.layout.spacegroup
+    table = distances()
+    near = table[NA, K] + table[CL, 9] < table[CS, K] + table[CL, 9]
+    assert bool(near) == bool((group == 225).float().mean() > 0.9)
+
+
+def test_votes_are_those_of_the_equation(templates):
+    request = ask({"composition": "KF"}, n=20_000)
+    tau, temperature = 0.3, 0.5
+    made = templates.choose(request, rng(), tau=tau, temperature=temperature)
+    table, share = distances().double(), {}
+    for group, (first, second) in (
+        (225, (NA, CL)),
+        (225, (OXYGEN, MG)),
+        (221, (CL, CS)),
+        (221, (35, CS)),
+    ):
+        for a, b in ((K, 9), (9, K)):
+            cost = (table[first, a] + table[second, b]) / 2
+            kind = (group, a)  # canonical settings put the lighter element on letter a
+            share[kind] = share.get(kind, 0.0) + float(torch.exp(-cost / tau))
+    total = sum(v ** (1 / temperature) for v in share.values())
+    for (group, z), votes in share.items():
+        here = (made.layout.spacegroup == group) & (made.species[:, 0] == z)
+        want = votes ** (1 / temperature) / total
+        assert float(here.float().mean()) == pytest.approx(want, abs=0.015)
+
+
+def test_every_composition_comes_out_exactly(templates):
+    formulas = ["SrTiO3", "KMgF3", "LiF", "Fe", "Na3ClO"]
+    made = templates.choose(ask({"composition": formulas}, n=5), rng())
+    request = ask({"composition": formulas}, n=5)
+    for i in range(5):
+        atoms = made.layout.expand_species(made.species)[i].bincount(minlength=104)
+        atoms[0] = 0
+        times = atoms.sum() // request.unit[i]
+        assert torch.equal(atoms, request.formula[i] * times)
+
+
+def test_a_pattern_gives_roles_that_add_up(templates):
+    made = templates.choose(ask({"composition": "ABX3"}, n=10), rng())
+    assert made.open.any() and not made.species.any()
+    for i in range(10):
+        role, count = made.role[i], made.layout.count[i]
+        atoms = [int(count[role == r].sum()) for r in range(3)]
+        assert atoms == [3, 1, 1]
+
+
+def test_other_templates_are_filled_where_no_crystal_has_the_amounts(data):
+    # two atoms of one element: nobody has this, but both orbits of rock salt add up
+    held = Templates.of(data[torch.tensor([0, 4])])
+    made = held.choose(ask({"composition": "Fe"}, n=3, n_atoms=2), rng())
+    assert made.layout.spacegroup.tolist() == [225] * 3
+    assert made.species.tolist() == [[26, 26]] * 3
+    made = held.choose(ask({"composition": "A2X3"}, n=2, n_atoms=5), rng())
+    count = made.layout.count[0]
+    assert [int(count[made.role[0] == r].sum()) for r in (0, 1)] == [3, 2]
+    assert held.fallbacks == 0
+
+
+def test_a_cell_where_no_template_fits(data):
+    held = Templates.of(data)
+    request = ask({"composition": ["Na3Cl", "SrTiO3"]}, n=2, n_atoms=[4, 5])
+    made = held.choose(request, rng())
+    assert made.layout.spacegroup.tolist() == [1, 221]
+    assert made.species[0].tolist() == [NA, NA, NA, CL]
+    assert held.fallbacks == 1
+    with pytest.raises(InfeasibleTarget, match=r"Na3Cl and 4 atoms.*autoregressive"):
+        held.choose(request, rng(), fallback=False)
+    strict = ask({"composition": "Na3Cl", "spacegroup": 225}, n_atoms=4)
+    with pytest.raises(InfeasibleTarget, match="space"):
+        held.choose(strict, rng())
+
+
+def test_errors_say_what_is_nearest(templates):
+    with pytest.raises(InfeasibleTarget, match=r"3 atoms.*nearest sizes are 1, 2, 5"):
+        templates.choose(ask(n_atoms=3), rng())
+    with pytest.raises(InfeasibleTarget, match=r"space ?group 62.*2(21|25), 2(21|25)"):
+        templates.choose(ask({"spacegroup": 62}), rng())
+    with pytest.raises(DataError, match="empty"):
+        Templates.of(encode(Crystals(*_nothing()), "cell"))
+
+
+def _nothing():
+    return torch.zeros(0, 0).long(), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
+
+
+def test_buffers_make_the_round_trip(templates):
+    copy = Templates(*templates.shape)
+    assert len(copy.index) == len(templates)  # look-up tables of empty buffers
+    copy.load_state_dict(templates.state_dict())
+    request = ask({"composition": ["SrTiO3", "ABX3", "KF", "NaCl"]})
+    one, two = (held.choose(request, rng(5)) for held in (templates, copy))
+    assert torch.equal(one.species, two.species) and torch.equal(one.role, two.role)
+    assert torch.equal(one.layout.letter, two.layout.letter)
+    assert copy.letters.dtype == copy.species.dtype == torch.uint8
+
+
+def test_same_seed_same_plan(templates):
+    request = ask({"composition": "KF"}, n=100)
+    one, two, other = (
+        templates.choose(request, rng(seed), tau=1.0, temperature=1.0)
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one.species, two.species)
+    assert not torch.equal(one.species, other.species)
+
+
+def test_no_crystals(templates):
+    assert len(templates.choose(ask(n=0), rng())) == 0
+
+
+def test_ways_to_place_elements():
+    assert len(orders((4, 2, 2, 1, 1, 1))) == 12
+    assert orders(tuple([1] * 7)) is None and MOST_ORDERS < 5040
+
+
+def test_the_cheapest_placement_is_the_best_of_all():
+    key = (3, 2, 2, 1, 1, 1)
+    asked = torch.tensor([8, 22, 38, 3, 9, 26])
+    kinds = torch.tensor([[16, 40, 56, 55, 17, 27], [8, 38, 22, 26, 3, 9]])
+    table, ways = distances(), orders(key)
+    assert ways is not None
+    best = table[kinds[:, None], asked[ways][None]].mean(-1).amin(1)
+    taken = cheapest(table, kinds, key, asked)
+    assert torch.allclose(table[kinds, taken].mean(-1), best)
+
+
+def test_candidates_are_sorted_by_cost(templates):
+    index = templates.index
+    rows = index.rows_of[(1, 1)]
+    asked = torch.tensor([9, K])
+    request = ask({"composition": "KF"})
+    _, species, cost = candidates(index, request, 0, (1, 1), rows, asked, 0.1)
+    assert (cost.diff() >= 0).all() and len(cost) == 8
+    assert species.sort(1).values[:, -1].eq(K).all()
+
+
+def test_partitions_add_up():
+    for counts, wanted in (([1, 1, 2, 4], [4, 4]), ([3, 3, 2, 2, 2], [6, 6])):
+        places = partition(counts, wanted)
+        assert places is not None
+        sums = [sum(c for c, p in zip(counts, places) if p == k) for k in (0, 1)]
+        assert sums == wanted
+    assert partition([4, 4], [5, 3]) is None
+    assert partition([2], [3]) is None
+    assert partition([1] * 30 + [31], [30, 31]) is not None

@@ -1,0 +1,136 @@
+"""The quality benchmark: what it keeps, and what its table says."""
+
+import argparse
+import json
+
+import bench_quality
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import quality_stages
+import torch
+
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
+
+
+@pytest.fixture
+def salts():
+    n = 12
+    frac = torch.tensor([[[0.0, 0, 0], [0.5, 0.5, 0.5]]]).repeat(n, 1, 1)
+    species = torch.stack([torch.arange(21, 21 + n), torch.full((n,), 8)], dim=1)
+    edge = 3.5 + 0.05 * torch.arange(n)
+    return Crystals(species, frac, edge[:, None, None] * torch.eye(3))
+
+
+@pytest.fixture
+def shop(salts, tmp_path):
+    return quality_stages.Workshop(tmp_path, salts[:6], salts[6:], 1, 0)
+
+
+def test_a_stage_is_made_once_per_key(shop):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return {"value": len(calls)}
+
+    first = shop.kept("stage", {"a": 1}, make)
+    assert shop.kept("stage", {"a": 1}, make) == first
+    assert shop.kept("stage", {"a": 2}, make)["value"] == 2
+    assert "stage_seconds" in first
+
+
+def test_the_checksum_is_that_of_the_content(salts):
+    same = Crystals.cat([salts, Crystals(
+        torch.full((1, 4), 6), torch.rand(1, 4, 3), torch.eye(3)[None])])  # fmt: skip
+    assert quality_stages.digest(same[:12]) == quality_stages.digest(salts)
+    moved = salts.replace(frac=salts.frac + 1e-4)
+    assert quality_stages.digest(moved) != quality_stages.digest(salts)
+
+
+def test_fewer_published_samples_are_the_first_of_more(salts, tmp_path):
+    rows = {
+        "model": ["A"] * 12,
+        "numbers": salts.species.tolist(),
+        "frac_coords": salts.frac.reshape(12, -1).tolist(),
+        "lattice": salts.lattice.reshape(12, -1).tolist(),
+    }
+    path = tmp_path / "samples.parquet"
+    pq.write_table(pa.table(rows), path)
+    few = quality_stages.published(path, 4, 0)["A"]
+    more = quality_stages.published(path, 9, 0)["A"]
+    assert torch.equal(few.species, more.species[:4])
+    assert len(quality_stages.published(path, 100, 0)["A"]) == 12
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(DataError, match="no model 'nothing-mp20'"):
+        quality_stages.weights_of("nothing-mp20")
+
+
+@pytest.fixture
+def found():
+    def rate(value):
+        return {"value": value, "low": value - 0.02, "high": value + 0.01}
+
+    ours = {
+        "structural validity": rate(0.991),
+        "COV-R": rate(0.9),
+        "density distance, valid": rate(0.2),
+        "S.U.N.": rate(0.3),
+    }
+    theirs = {"structural validity": rate(1.0), "S.U.N.": rate(0.25)}
+    return {
+        "test": 6,
+        "train": 6,
+        "command": "python scripts/bench_quality.py",
+        "hardware": "here",
+        "protocol": ["so"],
+        "batches": {
+            "DiffCSP": {"ours": False, "crystals": 10, "figures": theirs},
+            "ours": {"ours": True, "crystals": 2_000, "figures": ours},
+        },
+    }
+
+
+def test_bars_are_met_or_missed_by_the_best_of_ours(found):
+    lines = bench_quality.verdicts(found)
+    assert lines == [
+        "* structural validity: met, 99.1 % against 99.0 % (best of ours: ours)",
+        "* COV-R: missed, 90.0 % against 95.0 % (best of ours: ours)",
+        "* W(density), g/cm^3: met, 0.200 against 0.350 (best of ours: ours)",
+        "* S.U.N.: met, 30.0 % against 25.0 % (best of ours: ours)",
+    ]
+
+
+def test_the_table_has_a_row_per_figure_and_empty_cells_where_none_is(found):
+    lines = bench_quality.table(found).splitlines()
+    assert lines[0] == "|  | DiffCSP | ours |"
+    assert "| COV-R, % |  | 90.0 (88.0 to 91.0) |" in lines
+    assert "| crystals | 10 | 2,000 |" in lines
+    assert not any("cRMSE" in line for line in lines)
+
+
+def test_json_and_page_are_written_and_name_no_folder(found, tmp_path):
+    out = tmp_path / "quality.json"
+    bench_quality.write(argparse.Namespace(output=out, cache=tmp_path), found)
+    assert json.loads(out.read_text())["batches"]["ours"]["crystals"] == 2_000
+    assert "| DiffCSP | ours |" in out.with_suffix(".md").read_text()
+    words = ["--data", "/some/where/mp_20_dev.parquet", "--seed", "0"]
+    assert bench_quality.plain(words) == ["--data", "mp_20_dev.parquet", "--seed", "0"]
+
+
+def test_held_out_rows_are_predicted_once(salts):
+    asked = []
+
+    def predict(crystals):
+        asked.append(len(crystals))
+        return torch.zeros(len(crystals))
+
+    test = salts[6:]
+    energy = bench_quality.remembered(predict, test)
+    for _ in range(3):
+        energy(test)
+        energy(salts[:2])
+    assert asked == [6, 2, 2, 2]
