@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -20,6 +19,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.errors import DataError, ShapeError
 from matdesign.generators import storage
+from matdesign.generators.drawing import draw
 from matdesign.generators.frames import (
     CONDITIONABLE,
     Conditions,
@@ -75,12 +75,17 @@ class Generator(nn.Module, abc.ABC):
         templates: space groups, positions and species of the training set, from which a
             "symmetric" model may take its layouts; None where it makes its own.
         default_steps: sampling steps where none are asked for.
+        redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
+        shares_elements: whether orbits that share an element in the training crystal that
+            lends its template share one in the new crystal too.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
     """
 
     symmetries: ClassVar[frozenset[str]] = frozenset()
     likelihood: ClassVar[str] = "none"
     default_steps: int = 100
+    redraws: int = 0
+    shares_elements: ClassVar[bool] = False
     evaluations: int = 0
     templates: Templates | None
 
@@ -165,7 +170,9 @@ class Generator(nn.Module, abc.ABC):
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )
         if self.templates is not None:
-            return self.templates.choose(request, at_home)
+            return self.templates.choose(
+                request, at_home, shared=self.shares_elements
+            )
         n = len(request.n_atoms)
         sizes = draw_sizes(request, n, self.size_histogram, at_home)
         return plan_cells(request, sizes, len(self.properties), at_home)
@@ -261,12 +268,16 @@ class Generator(nn.Module, abc.ABC):
         parts = []
         with _one_thread(n <= 64 and self.device.type == "cpu"):
             for chunk in order.split(batch_size) if n else ():
-                states = self._states(
-                    plan[chunk].to(self.device), steps=steps, scale=scale, rng=rng
-                )
-                parts.append(deque(states, maxlen=1)[0].preview)
-        made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
-        return made.replace(info=self._provenance(first, steps, start, before))
+                some = plan[chunk].to(self.device)
+                parts.append(draw(self, some, steps=steps, scale=scale, rng=rng))
+        made = _nothing()
+        if parts:
+            made = Crystals.cat([one.crystals for one in parts])[torch.argsort(order)]
+        info = self._provenance(first, steps, start, before)
+        if self.redraws:
+            info["redrawn"] = sum(one.redrawn for one in parts)
+            info["overlapping"] = sum(one.overlapping for one in parts)
+        return made.replace(info=info)
 
     def _steps(self, steps: int | None) -> int:
         """Return the number of sampling steps, checked."""
