@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -19,7 +18,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.errors import DataError, ShapeError
 from matdesign.generators import storage
-from matdesign.generators.drawing import draw
+from matdesign.generators.drawing import draw, one_thread, overlap
 from matdesign.generators.frames import (
     CONDITIONABLE,
     Conditions,
@@ -76,6 +75,7 @@ class Generator(nn.Module, abc.ABC):
             "symmetric" model may take its layouts; None where it makes its own.
         default_steps: sampling steps where none are asked for.
         redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
+        redrawn: crystals so far that were drawn more than once.
         shares_elements: whether orbits that share an element in the training crystal that
             lends its template share one in the new crystal too.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
@@ -87,6 +87,7 @@ class Generator(nn.Module, abc.ABC):
     redraws: int = 0
     shares_elements: ClassVar[bool] = False
     evaluations: int = 0
+    redrawn: int = 0
     templates: Templates | None
 
     def __init__(self, config: dict[str, Any], size_histogram: Sequence[int]) -> None:
@@ -170,9 +171,7 @@ class Generator(nn.Module, abc.ABC):
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )
         if self.templates is not None:
-            return self.templates.choose(
-                request, at_home, shared=self.shares_elements
-            )
+            return self.templates.choose(request, at_home, shared=self.shares_elements)
         n = len(request.n_atoms)
         sizes = draw_sizes(request, n, self.size_histogram, at_home)
         return plan_cells(request, sizes, len(self.properties), at_home)
@@ -261,22 +260,20 @@ class Generator(nn.Module, abc.ABC):
             raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
         steps = self._steps(steps)
         start, before = time.perf_counter(), self.evaluations
+        redrawn = self.redrawn
         rng = generator(seed, self.device)
         first = rng.initial_seed()
         plan = self.plan(self.request(n, n_atoms, conditions), rng)
         order = torch.argsort(plan.n_atoms, stable=True)
         parts = []
-        with _one_thread(n <= 64 and self.device.type == "cpu"):
+        with one_thread(n <= 64 and self.device.type == "cpu"):
             for chunk in order.split(batch_size) if n else ():
                 some = plan[chunk].to(self.device)
                 parts.append(draw(self, some, steps=steps, scale=scale, rng=rng))
-        made = _nothing()
-        if parts:
-            made = Crystals.cat([one.crystals for one in parts])[torch.argsort(order)]
+        made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
         info = self._provenance(first, steps, start, before)
-        if self.redraws:
-            info["redrawn"] = sum(one.redrawn for one in parts)
-            info["overlapping"] = sum(one.overlapping for one in parts)
+        info["redrawn"] = self.redrawn - redrawn
+        info["overlapping"] = int(overlap(made).sum()) if parts else 0
         return made.replace(info=info)
 
     def _steps(self, steps: int | None) -> int:
@@ -373,24 +370,6 @@ class Generator(nn.Module, abc.ABC):
     def describe(self) -> dict[str, str]:
         """Return further lines for `repr`: a short label and what to say."""
         return {}
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Let torch use one thread for a while.
-
-    For a few crystals handing out the work costs more than it saves, and on a machine
-    that is busy with other things threads that wait for each other cost very much more.
-    """
-    before = torch.get_num_threads()
-    if not wanted or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _nothing() -> Crystals:
