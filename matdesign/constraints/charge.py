@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.feasible import Completions, metals
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -107,6 +108,18 @@ class ChargeNeutral(Constraint):
         """Return whether a neutral choice of states exists, shape (crystals,)."""
         return self.violation(crystals) == 0
 
+    def allowed(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor | None:
+        """Return what keeps a neutral completion reachable; see `Completions.mask`."""
+        table = _completions(self.states, self.mixed_valence, self.alloys)
+        return table.mask(species, counts, roles, within, required)
+
 
 @cache
 def oxidation_states(name: str) -> tuple[tuple[int, ...], ...]:
@@ -131,6 +144,16 @@ def oxidation_states(name: str) -> tuple[tuple[int, ...], ...]:
 
         found = [PymatgenElement(symbol).common_oxidation_states for symbol in symbols]
     return ((), *(tuple(sorted(int(q) for q in states)) for states in found))
+
+
+@cache
+def _completions(name: str, mixed_valence: bool, alloys: bool) -> Completions:
+    """Return the shared table of completions of one rule; it remembers its answers."""
+    return Completions(
+        oxidation_states(name),
+        metals() if mixed_valence else frozenset(),
+        metals() if alloys else frozenset(),
+    )
 
 
 @cache
