@@ -188,9 +188,7 @@ def test_following_the_mask_never_meets_a_dead_end_and_smact_agrees() -> None:
             include_alloys=False,
             oxidation_states_set="smact14",
         )
-    each = [
-        torch.repeat_interleave(z, n) for z, n in zip(species, counts, strict=True)
-    ]
+    each = [torch.repeat_interleave(z, n) for z, n in zip(species, counts, strict=True)]
     width = max(map(len, each))
     padded = torch.stack(
         [torch.nn.functional.pad(row, (0, width - len(row))) for row in each]
