@@ -101,7 +101,7 @@ class ChargeNeutral(Constraint):
             lowest = (crystals.species @ low).sum(dim=1)
             highest = (crystals.species @ high).sum(dim=1)
             return torch.maximum(lowest, -highest).clamp(min=0)
-        left = [self.residual(_amounts(row)) for row in crystals.species.tolist()]
+        left = [self.residual(amounts_of(row)) for row in crystals.species.tolist()]
         return torch.tensor(left, device=crystals.device)
 
     def satisfied(self, crystals: Crystals) -> Tensor:
@@ -179,7 +179,8 @@ def _residual(
     return float(min((abs(s) for s in sums), default=float("inf")))
 
 
-def _amounts(species: list[int]) -> dict[int, int]:
+def amounts_of(species: list[int]) -> dict[int, int]:
+    """Return the number of atoms of each element, padding left out."""
     found: dict[int, int] = {}
     for z in species:
         if z:

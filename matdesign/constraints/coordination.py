@@ -100,7 +100,7 @@ class Coordination(Constraint):
             number += f" to {self.high:g}" if self.high < math.inf else " or more"
         return f"every {names[self.center]} has {number} {what} within {self.cutoff:g} angstrom"
 
-    def number(self, crystals: Crystals | SoftCrystals) -> Tensor:
+    def count(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the neighbours of every site, whatever it is, shape (crystals, sites).
 
         Args:
@@ -134,7 +134,7 @@ class Coordination(Constraint):
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the mean distance to the range over the centres, shape (crystals,)."""
-        n = self.number(crystals)
+        n = self.count(crystals)
         if isinstance(crystals, SoftCrystals):
             center = crystals.species[..., self.center]
         else:

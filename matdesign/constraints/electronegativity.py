@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.charge import STATES, oxidation_states
+from matdesign.constraints.charge import STATES, amounts_of, oxidation_states
+from matdesign.constraints.elements import possible
 from matdesign.constraints.feasible import Completions
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
@@ -65,7 +66,7 @@ class ElectronegativityOrder(Constraint):
             amounts = crystals.species.sum(dim=1)  # (crystals, 104)
             beyond = torch.maximum(amounts @ low.T, -amounts @ high.T)
             return beyond.amin(dim=1).clamp(min=0)
-        left = [self._residual(row) for row in crystals.species.tolist()]
+        left = [self.residual(amounts_of(row)) for row in crystals.species.tolist()]
         return torch.tensor(left, device=crystals.device, dtype=crystals.frac.dtype)
 
     def satisfied(self, crystals: Crystals) -> Tensor:
@@ -82,16 +83,34 @@ class ElectronegativityOrder(Constraint):
     ) -> Tensor | None:
         """Return what keeps an ordered neutral completion reachable.
 
-        As `Completions.mask`, for each cut. An element is allowed where one cut allows it.
+        As `Completions.mask`, once for each cut: an element is allowed where one cut
+        allows it. With all elements to choose from that is some seventy times the work
+        of `ChargeNeutral`; a `within` of few elements leaves few cuts that differ.
         """
-        found: Tensor | None = None
+        everything = possible(species, within)
+        used = everything.flatten(0, 1).any(0).cpu()
+        tables: dict[object, Completions] = {}
         for table in _completions(self.states):
-            mask = table.mask(species, counts, roles, within, required)
-            found = mask if found is None else found | mask
+            rows = tuple(
+                s if u else () for s, u in zip(table.states, used, strict=True)
+            )
+            tables.setdefault(rows, table)
+        found = torch.zeros_like(everything)
+        for table in tables.values():
+            found |= table.mask(species, counts, roles, within, required)
+            if torch.equal(found, everything):
+                break
         return found
 
-    def _residual(self, row: list[int]) -> float:
-        amounts = {z: row.count(z) for z in row if z}
+    def residual(self, amounts: dict[int, int]) -> float:
+        """Return the smallest total charge of an ordered choice of states, in e.
+
+        Args:
+            amounts: number of atoms by atomic number.
+
+        Returns:
+            Zero when a neutral one exists; inf when there is no ordered choice at all.
+        """
         if len(amounts) == 1:
             return 0.0
         best = float("inf")

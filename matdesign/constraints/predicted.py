@@ -86,6 +86,7 @@ class Property(Constraint):
             raise InfeasibleTarget(
                 f"no {name} is both above {low:g} and below {high:g}; swap the ends."
             )
+        self.predictor = predictor
         self.name = str(name)
         self.unit = unit or ""
         self.low = float(low)

@@ -198,12 +198,11 @@ def _primitive(number: int) -> tuple[Tensor, Tensor]:
 def _from_images(soft: SoftCrystals, number: int) -> Tensor:
     """Return how far crystals are from their images under a group, in angstrom."""
     rotations, shifts = (t.to(soft.frac) for t in _primitive(number))
-    b, s = soft.mask.shape
     p, mask = soft.species, soft.mask
     apart = (p[:, :, None] - p[:, None]).abs().sum(-1) / 2  # (b, s, s)
     gram = soft.lattice @ soft.lattice.transpose(1, 2)
     size = gram.diagonal(dim1=1, dim2=2).sum(-1).sqrt()
-    total = soft.frac.new_zeros(b)
+    total = soft.frac.new_zeros(len(soft))
     for rotation, shift in zip(rotations, shifts, strict=True):
         moved = soft.frac @ rotation + shift
         near = _away(moved, soft, apart)  # (b, s)
