@@ -235,7 +235,7 @@ def test_order_agrees_with_smact() -> None:
     hard, soft = one.violation(crystals), one.violation(crystals.soft())
     known = hard.isfinite()
     assert (soft[known] <= hard[known] + 1e-5).all(), "a lower bound"
-    mask = one.allowed(
+    mask = ElectronegativityOrder().allowed(
         torch.tensor([[11, 104]]), torch.ones(1, 2).long(), None, _only(11, 17, 19, 9)
     )
     assert mask is not None and mask[0, 1].nonzero().squeeze(1).tolist() == [9, 11, 17]

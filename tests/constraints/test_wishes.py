@@ -132,10 +132,11 @@ def test_a_formula_leaves_what_listing_leaves() -> None:
     one = Composition("SrTiO3")
     wanted = {38: 1, 22: 1, 8: 3}
     choices = [38, 22, 8, 26]
+    sizes = torch.tensor([[1, 1, 1, 2], [2, 2, 3, 3], [2, 1, 1, 1], [2, 1, 6, 1]])
     seen = 0
     for _ in range(60):
-        counts = torch.randint(1, 5, (1, 4), generator=random)
-        species = torch.tensor([[*choices, MASK, MASK, MASK]])[
+        counts = sizes[torch.randint(len(sizes), (1,), generator=random)]
+        species = torch.tensor([[38, 22, 8, *[MASK] * 4]])[
             :, torch.randint(7, (4,), generator=random)
         ]
         expected = torch.zeros(4, MASK, dtype=torch.bool)
