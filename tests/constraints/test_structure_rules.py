@@ -430,6 +430,41 @@ def test_novelty_knows_a_crystal_in_any_cell() -> None:
         Novelty(batch(SALT)[:0])
 
 
+NEW: list[Constraint] = [
+    SpaceGroup(136),
+    SpaceGroup(*range(120, 140)),
+    CrystalSystem("tetragonal", "cubic"),
+    Coordination("Ti", "O", 6, cutoff=2.2),
+    ElectronegativityOrder(),
+    Motif("square", bond=2.959),
+    Novelty(batch(SALT)),
+    Property(_edge, 3, 4, name="edge"),
+]
+
+
+@pytest.mark.parametrize("one", NEW, ids=str)
+def test_every_new_constraint_keeps_the_promises_of_all(one: Constraint) -> None:
+    crystals = batch(RUTILE, PEROVSKITE, SALT)
+    met = one.satisfied(crystals)
+    assert met.any() and met.shape == (3,)
+    assert torch.equal(one.violation(crystals) <= 1e-6, met)
+    assert (one.violation(crystals.soft()) >= 0).all()
+    assert repr(one) == one.sentence() and "object at" not in repr(one)
+    assert one.satisfied(crystals[:0]).shape == (0,)
+    assert one.violation(crystals[:0]).shape == (0,)
+    assert one.violation(crystals[:0].soft()).shape == (0,)
+    order = torch.arange(crystals.species.shape[1] - 1, -1, -1)
+    mixed = crystals.replace(
+        species=crystals.species[:, order], frac=crystals.frac[:, order]
+    )
+    assert torch.equal(one.satisfied(mixed), met)
+    broken = crystals.replace(
+        frac=crystals.frac * math.nan, lattice=crystals.lattice * math.nan
+    )
+    if not isinstance(one, ElectronegativityOrder):  # which reads elements alone
+        assert not one.satisfied(broken).any()
+
+
 # ---- gradients -----------------------------------------------------------------------
 
 PALETTE = [8, 11, 22, 26]
