@@ -436,7 +436,7 @@ NEW: list[Constraint] = [
     CrystalSystem("tetragonal", "cubic"),
     Coordination("Ti", "O", 6, cutoff=2.2),
     ElectronegativityOrder(),
-    Motif("square", bond=2.959),
+    Motif("square", bond=3.9),
     Novelty(batch(SALT)),
     Property(_edge, 3, 4, name="edge"),
 ]
