@@ -1,0 +1,319 @@
+"""Which elements may still be chosen so that some completion of a crystal is neutral.
+
+A state of a half-decided crystal is the set of total charges that it can reach. Such a
+set is one integer: bit s + offset is set where the sum s can be reached, and adding a
+charge to every sum is a shift. The sets grow element by element, never choice by choice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.elements import possible
+from matdesign.constraints.places import Place, places
+from matdesign.constraints.sums import (
+    Grid,
+    Items,
+    Table,
+    grid_of,
+    grow,
+    moved,
+    reached,
+    sums,
+    union,
+    without,
+)
+from matdesign.crystals import elements
+
+
+class Completions:
+    """The elements that keep a neutral completion reachable, exactly.
+
+    All atoms of an element carry one oxidation state; elements named in `each` let every
+    atom choose. What counts as neutral is what `ChargeNeutral` says of the finished
+    crystal.
+
+    Equation:
+        F(v) = sums that the open orbits v can reach with elements not there yet: element
+        after element, F'(v) = union over its states q of T_q(v), where T_q(v) = F(v) +
+        union over the kinds c of orbits in v of (T_q(v - c) + n_c q);
+        D(v) = the same, grown from the elements that are there, each with its atoms.
+        The crystal can be completed if some v' <= v has a sum s in D(v') with -s in
+        F(v - v'). Elements of equal states are interchangeable, and as many of them as
+        they have states reach all that any number does.
+
+    The cost is linear in elements, states and atoms, and in the number of sub-multisets
+    of the open orbits (n + 1 for n orbits of one size); nothing is enumerated. Most
+    answers are proved before that, from states that find elements of their own.
+
+    Args:
+        states: oxidation states of each atomic number, 104 tuples.
+        each: elements whose atoms may differ in charge.
+        alloys: elements that need no charges among themselves.
+    """
+
+    def __init__(
+        self,
+        states: Sequence[tuple[int, ...]],
+        each: frozenset[int] = frozenset(),
+        alloys: frozenset[int] = frozenset(),
+    ) -> None:
+        self.states = tuple(tuple(row) for row in states)
+        self.each = each
+        self.alloys = alloys
+        self._largest = max((abs(q) for row in self.states for q in row), default=0)
+        self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
+        self._fresh: dict[tuple[object, ...], Table] = {}
+        self._numbers: dict[frozenset[int], dict[int, list[int]]] = {}
+
+    def mask(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        """Return which elements each orbit may become; see `Constraint.allowed`.
+
+        An open orbit with one element left within counts as decided. The others are
+        judged with all that any of them may be: exact when that is the same for all of
+        them, and else a mask that rules out too little, never too much.
+
+        Args:
+            species: 0 = padding, 104 = undecided, shape (crystals, orbits).
+            counts: atoms of each orbit, same shape.
+            roles: role of each orbit, -1 = none; either all open orbits of a crystal
+                have one or none.
+            within: what else allows, bool, shape (104,) or (crystals, orbits, 104).
+            required: elements that must be there.
+
+        Raises:
+            DataError: open orbits with and without a role in one crystal.
+        """
+        found = possible(species, within)
+        answer = torch.zeros_like(found, device="cpu")
+        for b, place in enumerate(places(species, counts, roles, found)):
+            if place is not None:
+                self._fill(answer[b], place, required)
+        return found & answer.to(found.device)
+
+    def _fill(self, out: Tensor, place: Place, required: frozenset[int]) -> None:
+        allowed = self.elements(
+            place.decided, place.items, place.vocabulary, required, place.distinct
+        )
+        if not any(allowed.values()):
+            return
+        for orbit in place.settled:
+            out[orbit] = True
+        for orbit, atoms in place.open:
+            out[orbit, sorted(allowed[atoms])] = True
+
+    def elements(
+        self,
+        decided: tuple[tuple[int, int], ...],
+        items: Items,
+        vocabulary: frozenset[int],
+        required: frozenset[int] = frozenset(),
+        distinct: bool = False,
+    ) -> dict[int, frozenset[int]]:
+        """Return the elements that an open orbit of each size may become.
+
+        Args:
+            decided: (atomic number, atoms) of what is there, by atomic number.
+            items: the open orbits.
+            vocabulary: elements that the open orbits may become.
+            required: elements that must be there in the end.
+            distinct: every open orbit takes an element of its own, which no other has.
+
+        Returns:
+            Atoms of an orbit -> elements; {0: elements there} where nothing is open, with
+            an empty set where the crystal cannot be completed.
+        """
+        key = (decided, items, vocabulary, required, distinct)
+        if key not in self._answers:
+            if len(self._answers) > 200_000:
+                self._answers.clear()
+            self._answers[key] = self._solve(*key)
+        return self._answers[key]
+
+    def _solve(
+        self,
+        decided: tuple[tuple[int, int], ...],
+        items: Items,
+        vocabulary: frozenset[int],
+        required: frozenset[int],
+        distinct: bool,
+    ) -> dict[int, frozenset[int]]:
+        there = dict(decided)
+        if not items:
+            whole = self._completes(there, items, vocabulary, required, distinct)
+            return {0: frozenset(there) if whole else frozenset()}
+        found: dict[int, frozenset[int]] = {}
+        for atoms, _ in items:
+            rest = without(items, atoms)
+            good: set[int] = set()
+            known: dict[object, bool] = {}
+            for z in vocabulary:
+                if distinct and z in there:
+                    continue
+                alone = z in there or z in required or z in self.alloys or not there
+                kind = z if alone else self._kind(z)
+                if kind not in known:
+                    grown = {**there, z: there.get(z, 0) + atoms}
+                    known[kind] = self._completes(
+                        grown, rest, vocabulary, required, distinct
+                    )
+                if known[kind]:
+                    good.add(z)
+            found[atoms] = frozenset(good)
+        return found
+
+    def _completes(
+        self,
+        there: dict[int, int],
+        items: Items,
+        vocabulary: frozenset[int],
+        required: frozenset[int],
+        distinct: bool,
+    ) -> bool:
+        """Return whether the open orbits can be filled so that the crystal is neutral."""
+        missing = required - set(there)
+        left = sum(count for _, count in items)
+        if len(missing) > left or not missing <= vocabulary:
+            return False
+        fresh = vocabulary - set(there) - missing
+        if not missing and len(there) == 1:
+            if not left or (not distinct and set(there) <= vocabulary):
+                return True  # a crystal of one element
+        metals = self.alloys
+        if metals and set(there) <= metals and missing <= metals:
+            rest = left - len(missing)
+            more = fresh & metals if distinct else (vocabulary & metals)
+            if not rest or (len(more) >= rest if distinct else bool(more)):
+                return True
+        atoms = sum(there.values()) + sum(c * k for c, k in items)
+        offset = 1 << (self._largest * atoms).bit_length()
+        sure = self._quickly(
+            there, items, vocabulary, sorted(missing), offset, distinct
+        )
+        if sure is not None:
+            return sure
+        grid = grid_of(items)
+        table = [0] * grid.size
+        table[0] = 1 << offset
+        for z in sorted(there):
+            table = self._add(table, z, there[z], grid, distinct)
+        for z in sorted(missing):
+            table = self._add(table, z, 0, grid, distinct, must=True)
+        others = self._others(fresh, items, offset, distinct)
+        full = grid.size - 1
+        return any(table[full - k] & others[k] for k in range(grid.size))
+
+    def _quickly(
+        self,
+        there: dict[int, int],
+        items: Items,
+        vocabulary: frozenset[int],
+        missing: list[int],
+        offset: int,
+        distinct: bool,
+    ) -> bool | None:
+        """Return the answer where it is easy to prove, None where it is not.
+
+        Yes, if it can be done with states that each find an element of their own, one
+        after the other, with the missing elements on the smallest orbits. No, if it
+        cannot be done even with every atom in any state of any element.
+        """
+        reach = 1 << offset
+        for z, n in there.items():
+            states = self.states[z]
+            modes = (states,) if z in self.each and states else [(q,) for q in states]
+            reach = union(moved(reach, sums(mode, n)) for mode in modes)
+        number = self._number(vocabulary)
+        used = {q for z in there for q in self.states[z]}
+        every = tuple(sorted(used.union(number)))
+        if not reach & reached(items, every, offset, bool(self.each)):
+            return False
+        rest = items
+        for z in missing:
+            atoms = rest[0][0]
+            reach = union(moved(reach, (atoms * q,)) for q in self.states[z])
+            rest = without(rest, atoms)
+        used_up = {*there, *missing}
+        if distinct:
+            need = sum(count for _, count in items)
+            own = [q for q, z in number.items() if len(z) - len(used_up) >= need]
+        else:
+            own = []
+            for q, having in number.items():  # states that few elements have come first
+                free = next((z for z in having if z not in used_up), None)
+                if free is not None:
+                    own.append(q)
+                    used_up.add(free)
+        return (
+            True if reach & reached(rest, tuple(sorted(own)), offset, False) else None
+        )
+
+    def _number(self, vocabulary: frozenset[int]) -> dict[int, list[int]]:
+        """Return the elements of a vocabulary that have each state, few of them first.
+
+        Elements with few states stand first in each list.
+        """
+        if vocabulary not in self._numbers:
+            if len(self._numbers) > 5_000:
+                self._numbers.clear()
+            found: dict[int, list[int]] = {}
+            for z in sorted(vocabulary, key=lambda z: (len(self.states[z]), z)):
+                for q in self.states[z]:
+                    found.setdefault(q, []).append(z)
+            order = sorted(found, key=lambda q: (len(found[q]), q))
+            self._numbers[vocabulary] = {q: found[q] for q in order}
+        return self._numbers[vocabulary]
+
+    def _others(
+        self, fresh: frozenset[int], items: Items, offset: int, distinct: bool
+    ) -> Table:
+        """Return the negated sums that elements not there yet reach, by items taken."""
+        number = Counter(self._kind(z) for z in fresh if self.states[z])
+        total = sum(count for _, count in items)
+        kinds = []
+        for (states, each), many in sorted(number.items()):
+            enough = total if distinct else 1 if each else len(states)
+            kinds.append((states, each, min(many, enough)))
+        key = (tuple(kinds), items, offset, distinct)
+        if key not in self._fresh:
+            if len(self._fresh) > 5_000:
+                self._fresh.clear()
+            grid = grid_of(items)
+            table = [0] * grid.size
+            table[0] = 1 << offset
+            for states, each, many in kinds:
+                negated = tuple(-q for q in states)
+                for _ in range(many):
+                    table = grow(table, negated, each, 0, grid, distinct)
+            self._fresh[key] = table
+        return self._fresh[key]
+
+    def _add(
+        self,
+        table: Table,
+        z: int,
+        have: int,
+        grid: Grid,
+        distinct: bool,
+        must: bool = False,
+    ) -> Table:
+        return grow(table, self.states[z], z in self.each, have, grid, distinct, must)
+
+    def _kind(self, z: int) -> tuple[tuple[int, ...], bool]:
+        return self.states[z], z in self.each
+
+
+def metals() -> frozenset[int]:
+    """Return the atomic numbers of metals."""
+    return frozenset(elements.table("metal").nonzero().squeeze(1).tolist())

@@ -1,0 +1,71 @@
+"""`Known`: places and a cell that are fixed before sampling begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Sites in a plane at height 0, and the cell that they belong to.
+
+    The rows a and b of the cell have a fixed ratio and angle, and c stands upright on
+    them; its length is free, and so is the size of a and b unless `sized`. A sampler
+    puts these sites first in each crystal and holds them there; all others are free.
+
+    Args:
+        frac: fractional coordinates of the known sites, z = 0, shape (known, 3).
+        species: element of each, long, shape (known,); all 0 = open, but one for all.
+        plane: rows a and b in the plane, shape (2, 2); in angstrom if `sized`, else of
+            any size.
+        sized: whether the size of the plane is fixed too.
+    """
+
+    frac: Tensor
+    species: Tensor
+    plane: Tensor
+    sized: bool = False
+
+    @property
+    def code_free(self) -> Tensor:
+        """Which entries of the lattice code stay free, bool, shape (6,)."""
+        return torch.tensor([False, False, False, False, True, True])
+
+    @property
+    def code_fixed(self) -> Tensor:
+        """Values of the entries that are not free, 0 elsewhere, shape (6,)."""
+        log = self._log()
+        fixed = torch.zeros(6)
+        fixed[0], fixed[3] = log[0, 1], (log[0, 0] - log[1, 1]) / 2
+        return fixed
+
+    def project(self, code: Tensor) -> Tensor:
+        """Return the lattice codes nearest to the given ones that have this cell.
+
+        Equation:
+            k1 to k4 at their fixed values; if sized also k5 + k6 = 1/2 ln(area of a, b),
+            met by moving k5 and k6 the shortest way: the metric of S is 6 dk5^2 + 3 dk6^2.
+
+        Args:
+            code: lattice codes with k6 = ln(volume) / 3, shape (..., 6).
+
+        Returns:
+            Shape of `code`.
+        """
+        free = self.code_free.to(code.device)
+        fixed = torch.where(free, code, self.code_fixed.to(code))
+        if not self.sized:
+            return fixed
+        miss = float(self._log().trace()) / 2 - fixed[..., 4] - fixed[..., 5]
+        move = torch.zeros_like(fixed)
+        move[..., 4], move[..., 5] = miss / 3, 2 * miss / 3
+        return fixed + move
+
+    def _log(self) -> Tensor:
+        """Return the logarithm of the plane with its rotation removed, (2, 2)."""
+        rows = self.plane.double()
+        values, vectors = torch.linalg.eigh(rows @ rows.T)
+        return vectors @ torch.diag(values.log() / 2) @ vectors.T
