@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import abc
-import time
-from collections import deque
+import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -26,10 +24,14 @@ from matdesign.generators.frames import (
     Guide,
     Loss,
     State,
+    States,
+    Steering,
     properties_of,
 )
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request, resolve
+from matdesign.generators.sampling import draw
+from matdesign.generators.steering import replanned
 
 if TYPE_CHECKING:
     from matdesign.generators.templates import Templates
@@ -114,8 +116,12 @@ class Generator(nn.Module, abc.ABC):
     @abc.abstractmethod
     def _states(
         self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> Iterator[State]:
-        """Yield states from noise to data for crystals of which the plan fixes a part."""
+    ) -> States:
+        """Yield states from noise to data for crystals of which the plan fixes a part.
+
+        After each but the last it may be sent a `Steer`; sent None, or iterated over, it
+        goes its own way.
+        """
 
     # ---- shared -------------------------------------------------------------------------
 
@@ -164,11 +170,22 @@ class Generator(nn.Module, abc.ABC):
         at_home = generator(
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )
-        if self.templates is not None:
-            return self.templates.choose(request, at_home)
-        n = len(request.n_atoms)
-        sizes = draw_sizes(request, n, self.size_histogram, at_home)
-        return plan_cells(request, sizes, len(self.properties), at_home)
+
+        def planned(some: Request) -> Plan:
+            if self.templates is not None:
+                return self.templates.choose(some, at_home)
+            sizes = draw_sizes(some, len(some), self.size_histogram, at_home)
+            return plan_cells(some, sizes, len(self.properties), at_home)
+
+        plan = planned(request)
+        if request.choices is None or not len(request):
+            return plan
+        return replanned(
+            dataclasses.replace(plan, choices=request.choices),
+            self.known_elements,
+            lambda bad: planned(request[bad]),
+            str(request.choices),
+        )
 
     def trajectory(
         self,
@@ -210,6 +227,7 @@ class Generator(nn.Module, abc.ABC):
         conditions: Conditions | None = None,
         scale: float = 1.0,
         batch_size: int = 256,
+        steering: Steering | None = None,
     ) -> Crystals:
         """Return n new crystals.
 
@@ -233,6 +251,8 @@ class Generator(nn.Module, abc.ABC):
             scale: of classifier-free guidance: 0 ignores the learned conditions, 1 is the
                 conditional model, more pushes further.
             batch_size: crystals made at once.
+            steering: what a guide gives to look at every state and move it; not for use
+                together with `guide`.
 
         Raises:
             ShapeError: numbers that no sampling can have.
@@ -250,23 +270,15 @@ class Generator(nn.Module, abc.ABC):
                 scale=scale,
                 batch_size=batch_size,
             )
-        if batch_size < 1:
-            raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
-        steps = self._steps(steps)
-        start, before = time.perf_counter(), self.evaluations
-        rng = generator(seed, self.device)
-        first = rng.initial_seed()
-        plan = self.plan(self.request(n, n_atoms, conditions), rng)
-        order = torch.argsort(plan.n_atoms, stable=True)
-        parts = []
-        with _one_thread(n <= 64 and self.device.type == "cpu"):
-            for chunk in order.split(batch_size) if n else ():
-                states = self._states(
-                    plan[chunk].to(self.device), steps=steps, scale=scale, rng=rng
-                )
-                parts.append(deque(states, maxlen=1)[0].preview)
-        made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
-        return made.replace(info=self._provenance(first, steps, start, before))
+        return draw(
+            self,
+            self.request(n, n_atoms, conditions),
+            seed=seed,
+            steps=self._steps(steps),
+            scale=scale,
+            batch_size=batch_size,
+            steering=steering,
+        )
 
     def _steps(self, steps: int | None) -> int:
         """Return the number of sampling steps, checked."""
@@ -274,23 +286,6 @@ class Generator(nn.Module, abc.ABC):
         if steps < 1:
             raise ShapeError(f"steps must be at least 1; got {steps}.")
         return steps
-
-    def _provenance(
-        self, seed: int, steps: int, start: float, before: int
-    ) -> dict[str, Any]:
-        """Return the record that travels with a batch of samples."""
-        from matdesign import __version__
-
-        return {
-            "generator": type(self).__name__,
-            "model": self.record.get("name", ""),
-            "seed": seed,
-            "steps": steps,
-            "seconds": round(time.perf_counter() - start, 3),
-            "network_evaluations": self.evaluations - before,
-            "device": str(self.device),
-            "version": __version__,
-        }
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `config.json` into a folder and return it."""
@@ -362,27 +357,3 @@ class Generator(nn.Module, abc.ABC):
     def describe(self) -> dict[str, str]:
         """Return further lines for `repr`: a short label and what to say."""
         return {}
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Let torch use one thread for a while.
-
-    For a few crystals handing out the work costs more than it saves, and on a machine
-    that is busy with other things threads that wait for each other cost very much more.
-    """
-    before = torch.get_num_threads()
-    if not wanted or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _nothing() -> Crystals:
-    return Crystals(
-        torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
-    )

@@ -1,0 +1,125 @@
+"""Making many crystals: batches of like size, particles, and the record that goes along."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.errors import ShapeError
+from matdesign.generators.frames import Steering
+from matdesign.generators.request import Request
+from matdesign.generators.steering import run
+
+if TYPE_CHECKING:
+    from matdesign.generators.contract import Generator
+
+
+def draw(
+    model: Generator,
+    request: Request,
+    *,
+    seed: int | torch.Generator | None,
+    steps: int,
+    scale: float,
+    batch_size: int,
+    steering: Steering | None = None,
+) -> Crystals:
+    """Return one crystal for each wish of a request.
+
+    Crystals of similar size are made together, so little is wasted on padding. With a
+    steering that takes several particles, those of one crystal stay in one batch.
+
+    Args:
+        model: any generator.
+        request: checked wishes.
+        seed: of all randomness.
+        steps: sampling steps.
+        scale: of classifier-free guidance.
+        batch_size: crystals (or particles) made at once.
+        steering: looks at every state and may move it.
+
+    Raises:
+        ShapeError: batch_size is not positive.
+    """
+    if batch_size < 1:
+        raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
+    start, before, n = time.perf_counter(), model.evaluations, len(request)
+    rng = generator(seed, model.device)
+    first, copies = rng.initial_seed(), 1
+    if steering is not None:
+        copies = steering.particles
+        request = request[torch.arange(n).repeat_interleave(copies)]
+        request = dataclasses.replace(request, choices=steering.choices)
+    plan = model.plan(request, rng)
+    largest = plan.n_atoms.view(n, copies).amax(1) if n else plan.n_atoms
+    order = torch.argsort(largest, stable=True)
+    parts = []
+    with _one_thread(n * copies <= 64 and model.device.type == "cpu"):
+        for chunk in order.split(max(1, batch_size // copies)) if n else ():
+            rows = (chunk[:, None] * copies + torch.arange(copies)).flatten()
+            states = model._states(
+                plan[rows].to(model.device), steps=steps, scale=scale, rng=rng
+            )
+            if steering is not None:
+                steering.begin(model, len(chunk))
+            last, chosen = run(states, steering)
+            made = last.preview
+            parts.append(made if chosen is None else made[chosen])
+    found = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
+    return found.replace(info=provenance(model, first, steps, start, before))
+
+
+def provenance(
+    model: Generator, seed: int, steps: int, start: float, before: int
+) -> dict[str, Any]:
+    """Return the record that travels with a batch of samples.
+
+    Args:
+        model: what made them.
+        seed: of all randomness.
+        steps: sampling steps.
+        start: when it began, by the performance counter.
+        before: evaluations of the network before.
+    """
+    from matdesign import __version__
+
+    return {
+        "generator": type(model).__name__,
+        "model": model.record.get("name", ""),
+        "seed": seed,
+        "steps": steps,
+        "seconds": round(time.perf_counter() - start, 3),
+        "network_evaluations": model.evaluations - before,
+        "device": str(model.device),
+        "version": __version__,
+    }
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Let torch use one thread for a while.
+
+    For a few crystals handing out the work costs more than it saves, and on a machine
+    that is busy with other things threads that wait for each other cost very much more.
+    """
+    before = torch.get_num_threads()
+    if not wanted or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _nothing() -> Crystals:
+    return Crystals(
+        torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
+    )
