@@ -325,8 +325,7 @@ class Autoregressive(Generator):
             steps: not used: a crystal takes one step for each site.
             scale: of classifier-free guidance.
             rng: source of randomness.
-            known: coordinates of the first sites, (crystals, known, 3); such crystals
-                may not be resampled.
+            known: coordinates of the first sites, (crystals, known, 3), not resampled.
         """
         heat = self.coordinate_temperature, self.lattice_temperature
         draws = Draws(*heat, self.tries, scale)
@@ -378,7 +377,7 @@ class Autoregressive(Generator):
         return next_site(self, partial)
 
     def complete(self, partial: Partial, n: int, **options: Any) -> Crystals:
-        """Return n crystals that begin with some sites; see `completion.complete`."""
+        """Return n crystals that begin with sites; see `completion.complete`."""
         return complete(self, partial, n, **options)
 
     @property

@@ -244,7 +244,9 @@ class SkeletonSampler:
         last = torch.full((b,), NONE, device=at)
         kind, left = torch.zeros_like(last), n_atoms.clone()
         dead = torch.zeros(b, dtype=torch.bool, device=at)
-        letters, kinds, cache, step = [], [], None, 0
+        letters: list[Tensor] = []
+        kinds: list[Tensor] = []
+        cache, step = None, 0
         while bool((left > 0).any()):
             active = left > 0
             tokens = self.network.skeleton_tokens(

@@ -193,7 +193,10 @@ class SkeletonDecoder(nn.Module):
         state = self.start(context).tanh()[None]
         letter, species = torch.full_like(group, STOP), torch.zeros_like(group)
         stock = _Stock(wishes, allowed)
-        letters, kinds, sizes, live = [], [], [], met.clone()
+        letters: list[Tensor] = []
+        kinds: list[Tensor] = []
+        sizes: list[Tensor] = []
+        live = met.clone()
         for step in range(int(left.max()) if len(left) else 0):
             last, kind, room = (
                 twice(value)[:, None] for value in (letter, species, left)
