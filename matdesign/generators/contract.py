@@ -30,7 +30,7 @@ from matdesign.generators.frames import (
 )
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request, resolve
-from matdesign.generators.sampling import draw
+from matdesign.generators.sampling import draw_request
 from matdesign.generators.steering import replanned
 
 if TYPE_CHECKING:
@@ -77,12 +77,17 @@ class Generator(nn.Module, abc.ABC):
         templates: space groups, positions and species of the training set, from which a
             "symmetric" model may take its layouts; None where it makes its own.
         default_steps: sampling steps where none are asked for.
+        redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
+        shares_elements: whether orbits that share an element in the training crystal that
+            lends its template share one in the new crystal too.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
     """
 
     symmetries: ClassVar[frozenset[str]] = frozenset()
     likelihood: ClassVar[str] = "none"
     default_steps: int = 100
+    redraws: int = 0
+    shares_elements: ClassVar[bool] = False
     evaluations: int = 0
     templates: Templates | None
 
@@ -173,7 +178,7 @@ class Generator(nn.Module, abc.ABC):
 
         def planned(some: Request) -> Plan:
             if self.templates is not None:
-                return self.templates.choose(some, at_home)
+                return self.templates.choose(some, at_home, shared=self.shares_elements)
             sizes = draw_sizes(some, len(some), self.size_histogram, at_home)
             return plan_cells(some, sizes, len(self.properties), at_home)
 
@@ -270,7 +275,7 @@ class Generator(nn.Module, abc.ABC):
                 scale=scale,
                 batch_size=batch_size,
             )
-        return draw(
+        return draw_request(
             self,
             self.request(n, n_atoms, conditions),
             seed=seed,

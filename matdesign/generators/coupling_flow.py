@@ -84,6 +84,7 @@ class CouplingFlow(Generator):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
+    redraws = 5
 
     def __init__(
         self,

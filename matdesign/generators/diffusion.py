@@ -84,6 +84,8 @@ class Diffusion(Generator):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
+    redraws = 5
+    shares_elements = True
 
     def __init__(
         self,

@@ -86,6 +86,8 @@ class FlowMatching(Generator):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
+    redraws = 5
+    shares_elements = True
 
     def __init__(
         self,

@@ -12,15 +12,15 @@ import torch
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import ShapeError
+from matdesign.generators.drawing import draw
 from matdesign.generators.frames import Steering
 from matdesign.generators.request import Request
-from matdesign.generators.steering import run
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
 
 
-def draw(
+def draw_request(
     model: Generator,
     request: Request,
     *,
@@ -63,16 +63,18 @@ def draw(
     with _one_thread(n * copies <= 64 and model.device.type == "cpu"):
         for chunk in order.split(max(1, batch_size // copies)) if n else ():
             rows = (chunk[:, None] * copies + torch.arange(copies)).flatten()
-            states = model._states(
-                plan[rows].to(model.device), steps=steps, scale=scale, rng=rng
+            some = plan[rows].to(model.device)
+            parts.append(
+                draw(model, some, steps=steps, scale=scale, rng=rng, steering=steering)
             )
-            if steering is not None:
-                steering.begin(model, len(chunk))
-            last, chosen = run(states, steering)
-            made = last.preview
-            parts.append(made if chosen is None else made[chosen])
-    found = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
-    return found.replace(info=provenance(model, first, steps, start, before))
+    made = _nothing()
+    if parts:
+        made = Crystals.cat([one.crystals for one in parts])[torch.argsort(order)]
+    info = provenance(model, first, steps, start, before)
+    if model.redraws:
+        info["redrawn"] = sum(one.redrawn for one in parts)
+        info["overlapping"] = sum(one.overlapping for one in parts)
+    return made.replace(info=info)
 
 
 def provenance(

@@ -119,6 +119,7 @@ class Templates(nn.Module):
         tau: float = 0.2,
         temperature: float = 0.25,
         fallback: bool = True,
+        shared: bool = False,
     ) -> Plan:
         """Return a plan for each crystal of a request.
 
@@ -133,6 +134,8 @@ class Templates(nn.Module):
                 draws by the votes.
             fallback: a composition that no template can hold gets a P1 cell, counted in
                 `fallbacks`; False raises instead.
+            shared: without a composition, take from the drawn row also which orbits
+                share an element, as roles.
 
         Returns:
             The plan, on the CPU.
@@ -166,6 +169,8 @@ class Templates(nn.Module):
                 weight = index.nearness(request, one, rows)
                 picked = rows[pick(weight, len(members), rng)]
                 template[members] = index.template[picked]
+                if shared:
+                    role[members] = index.slot[picked]
                 continue
             if drawn is None:
                 size = self._without_template(request, one, fallback, rng)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -100,6 +101,15 @@ def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"JupyterLab did not answer:\n{log.read_text()[-3000:]}")
 
 
+def _answer(page) -> None:
+    """Press the proposed answer of a dialog, as a user would, and print what it asked."""
+    dialog = page.locator(".jp-Dialog")
+    if dialog.count():
+        print("JupyterLab asked:", dialog.first.inner_text())
+        dialog.first.locator("button.jp-mod-accept").click()
+        dialog.first.wait_for(state="detached")
+
+
 def test_it_asks_for_the_token(lab):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{lab}/api/contents", timeout=10)
@@ -114,14 +124,18 @@ def test_a_crystal_is_live_and_its_slider_moves_it(lab, browser):
     page.set_default_timeout(180_000)
     page.goto(f"{lab}/lab/tree/crystal.ipynb?token={TOKEN}", wait_until="commit")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    canvas = page.locator(".jp-OutputArea-output canvas").first
-    for _ in range(6):  # JupyterLab drops a key that comes before it is settled
+    # a cell that is run before its kernel is there makes JupyterLab ask for a kernel
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+    started = page.locator(".jp-InputPrompt", has_text=re.compile(r"\[[*\d]"))
+    for _ in range(12):  # JupyterLab drops a key that comes before it is settled
+        _answer(page)
         page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.click()
         page.keyboard.press("Shift+Enter")
         with contextlib.suppress(TimedOut):
-            canvas.wait_for(timeout=30_000)
+            started.first.wait_for(timeout=15_000)
             break
-    canvas.wait_for(timeout=1_000)
+    # once only: a second run would clear the output of the first
+    page.locator(".jp-OutputArea-output canvas").first.wait_for()
     page.wait_for_timeout(4000)
     where = ".jp-OutputArea-output canvas"
     first = browser.pixels(where)

@@ -115,7 +115,7 @@ def test_two_processes_share_the_work(crystals, tmp_path):
     script = tmp_path / "two.py"
     crystals.write(tmp_path / "eight.parquet")
     script.write_text(
-        "import sys, torch\n"
+        "import os, pathlib, sys, torch\n"
         "import matdesign as design\n"
         "torch.set_num_threads(1)\n"
         "train = design.read(sys.argv[1])\n"
@@ -123,7 +123,9 @@ def test_two_processes_share_the_work(crystals, tmp_path):
         "run = design.fit(model, train, steps=3, batch_size=8, devices=2,\n"
         "    accelerator='cpu', progress=False, log_every=1)\n"
         "total = sum(float(p.double().sum()) for p in model.parameters())\n"
-        "print('weights', repr(total), run.device, flush=True)\n"
+        # a file each: lines that two processes print may run into each other
+        "out = pathlib.Path(sys.argv[1]).with_name(f'weights-{os.getpid()}.txt')\n"
+        "out.write_text(f'{total!r} {run.device}')\n"
     )
     shown = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "eight.parquet")],
@@ -132,9 +134,9 @@ def test_two_processes_share_the_work(crystals, tmp_path):
         timeout=120,
     )
     assert shown.returncode == 0, shown.stderr
-    lines = [x for x in shown.stdout.splitlines() if x.startswith("weights")]
-    assert len(lines) == 2 and lines[0] == lines[1]
-    assert "2 processes" in lines[0]
+    ends = [path.read_text() for path in tmp_path.glob("weights-*.txt")]
+    assert len(ends) == 2 and ends[0] == ends[1], shown.stdout
+    assert "2 processes" in ends[0]
 
 
 def test_nothing_to_train_on_is_said(crystals):
