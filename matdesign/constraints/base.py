@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from matdesign.constraints.known import Known
+from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 
@@ -24,6 +26,10 @@ class Constraint(ABC):
     differentiable wherever the mathematics allows it. A new constraint is these two
     methods, a unit and a sentence.
 
+    What else a constraint may offer has a default that says "nothing": `allowed` (a mask
+    over elements), `conditions` (what a generator can be asked for), `project` (an exact
+    projection), `known` (places that are fixed beforehand), `reward`.
+
     Example:
         >>> from matdesign.constraints.elements import OnlyElements
         >>> from matdesign.constraints.distance import MinDistance
@@ -33,6 +39,17 @@ class Constraint(ABC):
 
     unit: str = ""
     """Unit of `violation`."""
+
+    hard: bool = True
+    """Whether a crystal is either right or wrong (elements, a space group), so that a
+    guide must never return one that misses it; False where nearer is better and a hit
+    rate is what counts (density, a predicted property)."""
+
+    scale: float = 1.0
+    """Violation, in `unit`, that costs one nat of `reward`."""
+
+    required: frozenset[int] = frozenset()
+    """Atomic numbers that every crystal that meets this constraint holds."""
 
     @abstractmethod
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
@@ -59,6 +76,72 @@ class Constraint(ABC):
     @abstractmethod
     def sentence(self) -> str:
         """Return the constraint in words, as `repr` prints it."""
+
+    def allowed(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor | None:
+        """Return which elements each orbit may still become, or None: no say.
+
+        Decided orbits allow the element they have where the constraint can still be met,
+        and none where it cannot; padding allows none. An element is allowed on an open
+        orbit when the constraint can still be met after it is put there.
+
+        Args:
+            species: element of each orbit, 0 = padding, 104 = undecided, shape
+                (crystals, orbits).
+            counts: atoms that each orbit stands for, 0 = padding, same shape.
+            roles: orbits of one role carry one element and different roles different
+                ones, -1 = no role, same shape; None = no roles.
+            within: what is allowed by everything else, bool, shape (104,) or (crystals,
+                orbits, 104); the answer lies within it. None = every element.
+            required: elements that something else demands to be there.
+
+        Returns:
+            Bool, shape (crystals, orbits, 104), or None.
+        """
+        return None
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what of the constraint a generator can be asked for, exactly.
+
+        Returns:
+            Values for `conditions` of a generator's `sample`, with keys among
+            "composition", "spacegroup", "crystal_system" and "n_atoms"; empty where the
+            constraint cannot be said in these words.
+        """
+        return {}
+
+    def project(self, soft: SoftCrystals) -> SoftCrystals | None:
+        """Return the crystals moved the shortest way onto the constraint, or None.
+
+        Args:
+            soft: undecided crystals.
+
+        Returns:
+            Crystals of zero violation, or None where there is no exact projection. What
+            is not finite stays as it is.
+        """
+        return None
+
+    def known(self) -> Known | None:
+        """Return places and cell that are fixed before sampling begins, or None."""
+        return None
+
+    def reward(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return -violation / scale, in nats, shape (crystals,).
+
+        The weight exp(lambda * reward) of a crystal that misses by `scale` is exp(-lambda)
+        of that of one that meets the constraint.
+
+        Args:
+            crystals: finished or undecided crystals.
+        """
+        return -self.violation(crystals) / self.scale
 
     @property
     def parts(self) -> "tuple[Constraint, ...]":
@@ -93,6 +176,8 @@ class All(Constraint):
         self._parts = tuple(part for one in constraints for part in one.parts)
         if not self._parts:
             raise DataError("All() got no constraint; give at least one.")
+        self.hard = all(one.hard for one in self._parts)
+        self.required = frozenset().union(*(one.required for one in self._parts))
 
     @property
     def parts(self) -> tuple[Constraint, ...]:
@@ -106,6 +191,63 @@ class All(Constraint):
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether every part holds, shape (crystals,)."""
         return torch.stack([one.satisfied(crystals) for one in self.parts]).all(dim=0)
+
+    def allowed(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor | None:
+        """Return what every part allows; None where no part has a say.
+
+        Parts are asked in turn, each within what the others leave, until nothing changes.
+        Jointly exact for elements that are allowed or required with one that reckons
+        with both (charge); of other combinations it rules out what one part rules out.
+        """
+        required = required | self.required
+        found: Tensor | None = None
+        size = -1
+        while found is None or int(found.sum()) != size:
+            size = -1 if found is None else int(found.sum())
+            before = found
+            for one in self.parts:
+                answer = one.allowed(species, counts, roles, within, required)
+                if answer is not None:
+                    found = within = answer
+            if found is before:
+                break
+        return found
+
+    def conditions(self) -> dict[str, Any]:
+        """Return what the parts can be asked for together.
+
+        Raises:
+            InfeasibleTarget: two parts ask for what excludes each other.
+        """
+        return merged([one.conditions() for one in self.parts])
+
+    def project(self, soft: SoftCrystals) -> SoftCrystals | None:
+        """Return the crystals projected onto one part after the other, in their order.
+
+        A later projection may undo an earlier one; repeat it, or read `violation`. None
+        where no part has a projection.
+        """
+        moved: SoftCrystals | None = None
+        for one in self.parts:
+            answer = one.project(soft if moved is None else moved)
+            moved = moved if answer is None else answer
+        return moved
+
+    def known(self) -> Known | None:
+        """Return what the first part that knows places knows; None where none does."""
+        found = (one.known() for one in self.parts)
+        return next((one for one in found if one is not None), None)
+
+    def reward(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the sum of the parts' rewards, each on its own scale, (crystals,)."""
+        return torch.stack([one.reward(crystals) for one in self.parts]).sum(dim=0)
 
     def sentence(self) -> str:
         """Return the parts' sentences, joined."""

@@ -7,6 +7,7 @@ from matdesign.constraints.base import Constraint, listing
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
+from matdesign.generators.features import MASK
 
 
 class OnlyElements(Constraint):
@@ -47,22 +48,35 @@ class OnlyElements(Constraint):
             return f"without {listing(sorted(self.excluded))}"
         return f"only {listing(sorted(self.symbols))}"
 
-    def allowed(self, like: Tensor) -> Tensor:
+    def _table(self, like: Tensor) -> Tensor:
         """Return 1 for each allowed atomic number and for padding, shape (104,)."""
         table = like.new_zeros(elements.MAX_Z + 1)
         table[[0, *(elements.atomic_number(s) for s in self.symbols)]] = 1
         return table
 
+    def allowed(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor | None:
+        """Return the allowed elements of each orbit; see `Constraint.allowed`."""
+        table = self._table(species).bool()
+        table[0] = False
+        return possible(species, within) & table
+
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the (expected) number of forbidden atoms, shape (crystals,)."""
         if isinstance(crystals, Crystals):
-            forbidden = self.allowed(crystals.species)[crystals.species] == 0
+            forbidden = self._table(crystals.species)[crystals.species] == 0
             return forbidden.sum(dim=1).float()
-        return (crystals.species @ (1 - self.allowed(crystals.species))).sum(dim=1)
+        return (crystals.species @ (1 - self._table(crystals.species))).sum(dim=1)
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether no forbidden atom is there, shape (crystals,)."""
-        return self.allowed(crystals.species).bool()[crystals.species].all(dim=1)
+        return self._table(crystals.species).bool()[crystals.species].all(dim=1)
 
 
 class RequiredElements(Constraint):
@@ -87,6 +101,7 @@ class RequiredElements(Constraint):
 
     def __init__(self, *symbols: str) -> None:
         self.symbols = frozenset(_known(symbols, "RequiredElements"))
+        self.required = frozenset(self._numbers())
 
     def sentence(self) -> str:
         """Return for example "contains Li and O"."""
@@ -106,6 +121,59 @@ class RequiredElements(Constraint):
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether every required element is there, shape (crystals,)."""
         return self.violation(crystals) == 0
+
+    def allowed(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor | None:
+        """Return what leaves room for the required elements; see `Constraint.allowed`.
+
+        While as many orbits (or roles) are open as elements are missing, only missing
+        ones may come. Whether every missing element is allowed on one of the open orbits
+        is not looked at: pass a `within` that is the same for all of them.
+        """
+        found = possible(species, within)
+        wanted = sorted(self.required | required)
+        there = torch.stack([(species == z).any(1) for z in wanted], dim=1)
+        missing = (~there).sum(1)  # (crystals,)
+        room = _places(species, roles)
+        table = found.new_zeros(len(species), elements.MAX_Z + 1)
+        table[:, wanted] = ~there
+        full = (missing >= room)[:, None, None] & (species == MASK)[..., None]
+        found = torch.where(full, found & table[:, None], found)
+        return found & (missing <= room)[:, None, None]
+
+
+def possible(species: Tensor, within: Tensor | None = None) -> Tensor:
+    """Return what each orbit may be: what it is, or anything within while it is open.
+
+    Args:
+        species: 0 = padding, 104 = undecided, shape (crystals, orbits).
+        within: bool, shape (104,) or (crystals, orbits, 104); None = every element.
+
+    Returns:
+        Bool, shape (crystals, orbits, 104); padding allows nothing.
+    """
+    number = torch.arange(elements.MAX_Z + 1, device=species.device)
+    element = species[..., None] == number
+    found = (element | (species == MASK)[..., None]) & (number > 0)
+    found = found & (species > 0)[..., None]
+    return found if within is None else found & within.to(found.device)
+
+
+def _places(species: Tensor, roles: Tensor | None) -> Tensor:
+    """Return how many different elements the open orbits can still add, (crystals,)."""
+    open_ = species == MASK
+    if roles is None:
+        return open_.sum(1)
+    alone = (open_ & (roles < 0)).sum(1)
+    kinds = int(roles.max()) + 1 if roles.numel() else 0
+    bundles = [(open_ & (roles == r)).any(1) for r in range(kinds)]
+    return torch.stack([alone, *(one.long() for one in bundles)]).sum(0)
 
 
 def _known(symbols: tuple[str, ...], name: str) -> tuple[str, ...]:

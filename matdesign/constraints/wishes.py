@@ -1,0 +1,74 @@
+"""What several constraints ask of a generator, joined into one set of conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matdesign.errors import InfeasibleTarget
+from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
+
+
+def merged(wishes: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return one set of conditions that asks for what each of several asks for.
+
+    Lists of space groups or crystal systems are cut down to what they share; a formula
+    stands for a pattern that it has.
+
+    Args:
+        wishes: what `Constraint.conditions` returns.
+
+    Raises:
+        InfeasibleTarget: two of them exclude each other.
+
+    Example:
+        >>> merged([{"spacegroup": [221, 225]}, {"spacegroup": 225, "n_atoms": 2}])
+        {'spacegroup': [225], 'n_atoms': 2}
+    """
+    found: dict[str, Any] = {}
+    for wish in wishes:
+        for name, value in wish.items():
+            if name not in found:
+                found[name] = value
+            elif name == "composition":
+                found[name] = _formula(found[name], value)
+            elif name == "n_atoms":
+                if found[name] != value:
+                    raise _clash(name, found[name], value)
+            else:
+                found[name] = _shared(name, found[name], value)
+    return found
+
+
+def _formula(one: str, other: str) -> str:
+    """Return the narrower of two compositions."""
+    if is_pattern(one) and not is_pattern(other):
+        one, other = other, one
+    if is_pattern(one):
+        same = parse_pattern(one) == parse_pattern(other)
+    elif is_pattern(other):
+        counts = tuple(sorted(parse_formula(one).values(), reverse=True))
+        same = counts == parse_pattern(other)
+    else:
+        same = parse_formula(one) == parse_formula(other)
+    if not same:
+        raise _clash("composition", one, other)
+    return one
+
+
+def _shared(name: str, one: Any, other: Any) -> list[Any]:
+    left = [value for value in _listed(one) if value in _listed(other)]
+    if not left:
+        raise _clash(name, one, other)
+    return left
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return [value] if isinstance(value, str | int) else list(value)
+
+
+def _clash(name: str, one: Any, other: Any) -> InfeasibleTarget:
+    return InfeasibleTarget(
+        f"two constraints ask for different values of {name}: {one} and {other}. "
+        "Drop one of them."
+    )
