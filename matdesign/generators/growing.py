@@ -69,6 +69,7 @@ def growing_mask(
     new: Tensor,
     rests: Sequence[Rests],
     within: Tensor,
+    known: Tensor,
 ) -> Tensor:
     """Return which elements the next orbit of each crystal may have.
 
@@ -81,7 +82,8 @@ def growing_mask(
         counts: atoms of these orbits, same shape.
         new: atoms of the next orbit, 0 = there is none, shape (crystals,).
         rests: for each crystal, the ways to place what is left after it.
-        within: elements to choose from, bool, shape (crystals, 104).
+        within: elements to choose from for it, bool, shape (crystals, 104).
+        known: elements to choose from for what follows, bool, shape (104,).
 
     Returns:
         Bool, shape (crystals, 104), a part of `within`. Without a next orbit, a crystal
@@ -99,9 +101,9 @@ def growing_mask(
     open_ = torch.cat([torch.zeros_like(counts[at]), new[at, None], grown], dim=1) > 0
     padded = torch.nn.functional.pad(species[at], (0, 1 + longest))
     kinds = torch.where(open_, MASK, padded)
-    among = within[at, None, :].expand(-1, placed.shape[1], -1)
-    may = choices(kinds, placed, None, among & (placed > 0)[..., None])
+    may = choices(kinds, placed, None, known & (placed > 0)[..., None])
     whole = (may.any(-1) | (placed == 0)).all(1)
     here = torch.where((new[at] > 0)[:, None], may[:, counts.shape[1]], whole[:, None])
-    found = torch.zeros_like(within)
-    return found.index_put((at,), here & whole[:, None], accumulate=True)
+    found = torch.zeros_like(within, dtype=torch.long)
+    found.index_add_(0, at, (here & whole[:, None]).long())
+    return (found > 0) & within

@@ -33,6 +33,7 @@ class _Grown:
     kinds: list[Tensor]
     new: Tensor
     left: Tensor
+    known: Tensor
 
     def possible(self, mask: Tensor, active: Tensor) -> Tensor:
         """Return which elements leave a way to finish the crystal, (crystals, 104)."""
@@ -50,7 +51,8 @@ class _Grown:
         kind = torch.stack(self.kinds, 1)[rows] if self.kinds else none
         counts = table.count[group[:, None], letter] * (kind > 0)
         kind = torch.where(counts > 0, kind, 0)
-        left = growing_mask(self.choices, kind, counts, size, rests, mask[rows])
+        parts = kind, counts, size, rests, mask[rows], self.known
+        left = growing_mask(self.choices, *parts)
         return mask.index_copy(0, rows, left)
 
 
@@ -177,7 +179,8 @@ class SkeletonSampler:
         rests = [completions(g, 0, n) for g, n in pairs]
         within = self.allowed.expand(len(group), -1)
         blank = torch.zeros_like(group)
-        left = growing_mask(request.choices, none, none, blank, rests, within)
+        parts = none, none, blank, rests, within, self.allowed
+        left = growing_mask(request.choices, *parts)
         return left.any(1)
 
     def sites(
@@ -281,7 +284,8 @@ class SkeletonSampler:
                 new = torch.full_like(last, NONE)
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
-                grown = _Grown(request.choices, group, letters, kinds, new, left)
+                so_far = group, letters, kinds, new, left
+                grown = _Grown(request.choices, *so_far, self.allowed)
                 now = self._elements(hidden, keys, new, last, kind, rows, active, grown)
                 dead |= active & (now == 0)
             for row, roles in rows.items():

@@ -219,7 +219,8 @@ class SkeletonDecoder(nn.Module):
             may = species_mask(allowed, letter, floor, new) & stock.offers(count)
             if choices is not None and bool(live.any()):
                 after = torch.where(exact, left - count, -1)
-                may = _completed(choices, kinds, sizes, count, after, may)
+                grown = kinds, sizes, count, after
+                may = _completed(choices, *grown, may, allowed)
             met, live = _still(met, live, may)
             may[~live, 1] = True
             scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
@@ -299,6 +300,7 @@ def _completed(
     count: Tensor,
     after: Tensor,
     within: Tensor,
+    known: Tensor,
 ) -> Tensor:
     """Return which elements the next orbit may have, given how many atoms come `after`.
 
@@ -309,7 +311,7 @@ def _completed(
     placed = torch.stack(kinds, 1) if kinds else none
     counts = torch.stack(sizes, 1) if sizes else none
     rests = [((), (1, 1, 1)) if n < 0 else ((1,) * n,) for n in after.tolist()]
-    return growing_mask(choices, placed, counts, count, rests, within)
+    return growing_mask(choices, placed, counts, count, rests, within, known)
 
 
 def finished(
@@ -326,7 +328,8 @@ def finished(
     none = torch.zeros_like(counts[:, 0])
     within = allowed.expand(len(species), -1)
     rests = [((),)] * len(species)
-    return growing_mask(choices, species, counts, none, rests, within).any(1)
+    parts = species, counts, none, rests, within, allowed
+    return growing_mask(choices, *parts).any(1)
 
 
 def _still(met: Tensor, live: Tensor, may: Tensor) -> tuple[Tensor, Tensor]:
