@@ -43,6 +43,16 @@ _PUBLIC = {
     "ChargeNeutral": "constraints.charge",
     "MinDistance": "constraints.distance",
     "Between": "constraints.between",
+    "Density": "constraints.between",
+    "VolumePerAtom": "constraints.between",
+    "NumberOfAtoms": "constraints.size",
+    "SpaceGroup": "constraints.spacegroups",
+    "CrystalSystem": "constraints.spacegroups",
+    "ElectronegativityOrder": "constraints.electronegativity",
+    "Coordination": "constraints.coordination",
+    "Motif": "constraints.motif",
+    "Property": "constraints.predicted",
+    "Novelty": "constraints.novelty",
     "Guide": "constraints.guide",
     "Potential": "loop.potential",
     "PotentialOracle": "loop.oracle",
@@ -98,12 +108,19 @@ sys.modules[__name__].__class__ = _Package
 if TYPE_CHECKING:
     from matdesign.about import about, device, scale, source
     from matdesign.constraints.base import Constraint, check
-    from matdesign.constraints.between import Between
+    from matdesign.constraints.between import Between, Density, VolumePerAtom
     from matdesign.constraints.charge import ChargeNeutral
     from matdesign.constraints.composition import Composition
+    from matdesign.constraints.coordination import Coordination
     from matdesign.constraints.distance import MinDistance
+    from matdesign.constraints.electronegativity import ElectronegativityOrder
     from matdesign.constraints.elements import OnlyElements, RequiredElements
     from matdesign.constraints.guide import Guide
+    from matdesign.constraints.motif import Motif
+    from matdesign.constraints.novelty import Novelty
+    from matdesign.constraints.predicted import Property
+    from matdesign.constraints.size import NumberOfAtoms
+    from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
     from matdesign.crystals.batch import Crystals, SoftCrystals
     from matdesign.crystals.datasets import datasets, load
     from matdesign.crystals.encoded import Encoded, encode

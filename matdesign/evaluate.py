@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.metrics import (
     composition,
     figures,
-    matching,
     stability,
     structure,
 )
@@ -140,14 +140,14 @@ def evaluate(
 
 def _describe(
     crystals: Crystals, settings: Protocol
-) -> tuple[Table, list[composition.Counts], list[list[str]]]:
+) -> tuple[Table, list[matching.Counts], list[list[str]]]:
     """Return the first columns of the table, reduced formulas, reasons per crystal."""
     geometry = structure.geometry(
         crystals,
         shortest=settings.shortest_distance,
         smallest=settings.smallest_volume,
     )
-    formulas = composition.reduced(crystals.species)
+    formulas = matching.reduced(crystals.species)
     verdicts = [
         composition.check(f, settings.states, settings.mixed_valence) for f in formulas
     ]
@@ -177,7 +177,7 @@ def _describe(
 def _match(
     table: Table,
     crystals: Crystals,
-    formulas: list[composition.Counts],
+    formulas: list[matching.Counts],
     reference: Crystals | None,
     reasons: list[list[str]],
     settings: Protocol,
@@ -192,7 +192,7 @@ def _match(
     searches = {"repeat of an earlier crystal": ("unique", "duplicate_of")}
     found = [matching.same_in_batch(crystals, formulas, **settled)]
     if reference is not None:
-        known = composition.reduced(reference.species)
+        known = matching.reduced(reference.species)
         found.append(
             matching.same_in_reference(crystals, formulas, reference, known, **settled)
         )

@@ -1,8 +1,10 @@
 """The constraint that a quantity lies in a range."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
@@ -37,7 +39,8 @@ _SPELLINGS = {
 class Between(Constraint):
     """A quantity lies in a closed range.
 
-    The violation is the distance to the nearer end, in the quantity's unit.
+    The violation is the distance to the nearer end, in the quantity's unit. `Density` and
+    `VolumePerAtom` say the same in one word less.
 
     Args:
         quantity: "density" (g/cm^3) or "volume_per_atom" (angstrom^3).
@@ -55,6 +58,8 @@ class Between(Constraint):
         >>> Between("density", 2, 5, unit="g/cm^3")
         density from 2 to 5 g/cm^3
     """
+
+    hard = False
 
     def __init__(self, quantity: str, low: float, high: float, *, unit: str) -> None:
         if quantity not in QUANTITIES:
@@ -104,3 +109,67 @@ class Between(Constraint):
         """Return whether the quantity lies in the range, shape (crystals,)."""
         value = self.value(crystals)
         return (value >= self.low) & (value <= self.high)
+
+    def project(self, soft: SoftCrystals) -> SoftCrystals | None:
+        """Return the crystals with their cells scaled to the nearer end of the range.
+
+        Coordinates and the shape of the cell stay. A crystal that no scaling brings into
+        the range (no volume, no mass, an end that is not positive) stays as it is.
+
+        Equation:
+            L' = L (V' / V)^(1/3), with V' / V = x' / x for the volume per atom and x / x'
+            for the density, x' the point of the range nearest to x
+
+        Args:
+            soft: undecided crystals.
+        """
+        value = self.value(soft)
+        wanted = value.clamp(self.low, self.high)
+        ratio = wanted / value if self.quantity == "volume_per_atom" else value / wanted
+        sound = ratio.isfinite() & (ratio > 0)
+        factor = torch.where(sound, ratio, torch.ones_like(ratio)) ** (1 / 3)
+        return dataclasses.replace(soft, lattice=soft.lattice * factor[:, None, None])
+
+
+class Density(Between):
+    """The mass density lies in a closed range.
+
+    Args:
+        low: lower end, included; -inf for none.
+        high: upper end, included; inf for none.
+        unit: "g/cm^3".
+
+    Raises:
+        DataError: an end is not a number.
+        UnitError: another unit.
+        InfeasibleTarget: low is above high.
+
+    Example:
+        >>> Density(2, 5)
+        density from 2 to 5 g/cm^3
+    """
+
+    def __init__(self, low: float, high: float, *, unit: str = "g/cm^3") -> None:
+        super().__init__("density", low, high, unit=unit)
+
+
+class VolumePerAtom(Between):
+    """The volume of the cell divided by its atoms lies in a closed range.
+
+    Args:
+        low: lower end, included; -inf for none.
+        high: upper end, included; inf for none.
+        unit: "angstrom^3".
+
+    Raises:
+        DataError: an end is not a number.
+        UnitError: another unit.
+        InfeasibleTarget: low is above high.
+
+    Example:
+        >>> VolumePerAtom(10, 20)
+        volume per atom from 10 to 20 angstrom^3
+    """
+
+    def __init__(self, low: float, high: float, *, unit: str = "angstrom^3") -> None:
+        super().__init__("volume_per_atom", low, high, unit=unit)

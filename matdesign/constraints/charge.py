@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.feasible import Completions, metals
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -100,12 +101,24 @@ class ChargeNeutral(Constraint):
             lowest = (crystals.species @ low).sum(dim=1)
             highest = (crystals.species @ high).sum(dim=1)
             return torch.maximum(lowest, -highest).clamp(min=0)
-        left = [self.residual(_amounts(row)) for row in crystals.species.tolist()]
+        left = [self.residual(amounts_of(row)) for row in crystals.species.tolist()]
         return torch.tensor(left, device=crystals.device)
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether a neutral choice of states exists, shape (crystals,)."""
         return self.violation(crystals) == 0
+
+    def allowed(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor | None:
+        """Return what keeps a neutral completion reachable; see `Completions.mask`."""
+        table = _completions(self.states, self.mixed_valence, self.alloys)
+        return table.mask(species, counts, roles, within, required)
 
 
 @cache
@@ -134,6 +147,16 @@ def oxidation_states(name: str) -> tuple[tuple[int, ...], ...]:
 
 
 @cache
+def _completions(name: str, mixed_valence: bool, alloys: bool) -> Completions:
+    """Return the shared table of completions of one rule; it remembers its answers."""
+    return Completions(
+        oxidation_states(name),
+        metals() if mixed_valence else frozenset(),
+        metals() if alloys else frozenset(),
+    )
+
+
+@cache
 def _extremes(name: str) -> tuple[Tensor, Tensor]:
     """Return the lowest and highest state of every element; 0 where there is none."""
     states = oxidation_states(name)
@@ -156,7 +179,8 @@ def _residual(
     return float(min((abs(s) for s in sums), default=float("inf")))
 
 
-def _amounts(species: list[int]) -> dict[int, int]:
+def amounts_of(species: list[int]) -> dict[int, int]:
+    """Return the number of atoms of each element, padding left out."""
     found: dict[int, int] = {}
     for z in species:
         if z:

@@ -2,14 +2,18 @@
 
 import math
 import re
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.elements import possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
+from matdesign.generators.features import MASK
 
 PLACEHOLDERS = "ABCDEGJLMQRTXZ"
 """Letters that a pattern may use; the other capitals are taken for a named element."""
@@ -60,6 +64,7 @@ class Composition(Constraint):
         if formula is not None:
             self.amounts = _formula(formula)
             self.counts = tuple(sorted(self.amounts.values(), reverse=True))
+            self.required = frozenset(map(elements.atomic_number, self.amounts))
         else:
             self.counts = _pattern(str(pattern))
         """Atoms of each different element in the smallest unit, largest first."""
@@ -90,6 +95,46 @@ class Composition(Constraint):
         answers = [self._holds(row) for row in crystals.species.tolist()]
         return torch.tensor(answers, dtype=torch.bool, device=crystals.device)
 
+    def allowed(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor | None:
+        """Return what leaves the formula reachable; see `Constraint.allowed`.
+
+        Exact where every open orbit may be each element of the formula. A pattern has no
+        mask of its own: ask for it with `conditions`, which gives every orbit a role.
+        """
+        if not self.amounts:
+            return None
+        found = possible(species, within)
+        wanted = {elements.atomic_number(s): k for s, k in self.amounts.items()}
+        mask = torch.zeros_like(found, device="cpu")
+        rows = zip(species.tolist(), counts.tolist(), strict=True)
+        for b, (row, atoms) in enumerate(rows):
+            times, rest = divmod(sum(atoms), sum(self.counts))
+            left = {z: k * times for z, k in wanted.items()}
+            for z, n in zip(row, atoms, strict=True):
+                if 0 < z < MASK:
+                    left[z] = left.get(z, -1) - n
+            if rest or min(left.values()) < 0:
+                continue
+            sizes = [n for z, n in zip(row, atoms, strict=True) if z == MASK]
+            choices = _fillable(tuple(sorted(left.items())), tuple(sorted(sizes)))
+            for o, (z, n) in enumerate(zip(row, atoms, strict=True)):
+                if z == MASK:
+                    mask[b, o, sorted(choices[n])] = True
+                elif z and (not sizes or any(choices.values())):
+                    mask[b, o, z] = True
+        return found & mask.to(found.device)
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the formula or the pattern as a wish."""
+        return {"composition": self.formula or self.pattern}
+
     def _holds(self, species: list[int]) -> bool:
         found: dict[int, int] = {}
         for z in species:
@@ -103,6 +148,40 @@ class Composition(Constraint):
             tuple(sorted((k // unit for k in found.values()), reverse=True))
             == self.counts
         )
+
+
+@lru_cache(maxsize=20_000)
+def _fillable(
+    left: tuple[tuple[int, int], ...], sizes: tuple[int, ...]
+) -> dict[int, set[int]]:
+    """Return the elements that an orbit of each size may be; none where none fits.
+
+    Args:
+        left: (atomic number, atoms still to be placed).
+        sizes: atoms of each open orbit, sorted; together as many as are left.
+    """
+    found: dict[int, set[int]] = {n: set() for n in sizes}
+    for n in found:
+        others = list(sizes)
+        others.remove(n)
+        for z, room in left:
+            rest = tuple(sorted(k - n * (y == z) for y, k in left))
+            if room >= n and _packs(rest, tuple(sorted(others, reverse=True))):
+                found[n].add(z)
+    return found if all(found.values()) else {n: set() for n in sizes}
+
+
+@lru_cache(maxsize=200_000)
+def _packs(rooms: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
+    """Return whether orbits of these sizes, largest first, fill the rooms exactly."""
+    if not sizes:
+        return not any(rooms)
+    for k, room in enumerate(rooms):
+        if room >= sizes[0] and (not k or room != rooms[k - 1]):
+            rest = (*rooms[:k], room - sizes[0], *rooms[k + 1 :])
+            if _packs(tuple(sorted(rest)), sizes[1:]):
+                return True
+    return False
 
 
 def _counts(crystals: Crystals | SoftCrystals) -> Tensor:

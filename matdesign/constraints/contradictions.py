@@ -6,9 +6,12 @@ from itertools import combinations
 from matdesign.constraints.base import Constraint, listing
 from matdesign.constraints.between import Between
 from matdesign.constraints.charge import ChargeNeutral, oxidation_states
+from matdesign.constraints.clashes import distances, sizes, symmetries
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
-from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.constraints.electronegativity import ElectronegativityOrder
+from matdesign.constraints.elements import OnlyElements
+from matdesign.constraints.predicted import Property
 from matdesign.crystals import elements
 from matdesign.crystals.batch import ANGSTROM3_G
 
@@ -27,12 +30,17 @@ def contradictions(wanted: Constraint) -> list[str]:
     """
     parts = wanted.parts
     allowed = _allowed(parts)
+    names = elements.symbols()
     required = {
-        s for one in parts if isinstance(one, RequiredElements) for s in one.symbols
+        names[z]
+        for one in parts
+        if not isinstance(one, Composition)
+        for z in one.required
     }
     found = _elements(parts, allowed, required)
     found += _formulas(parts, allowed, required)
     found += _ranges(parts)
+    found += sizes(parts, required) + symmetries(parts) + distances(parts)
     if not found:  # element sets are sound: densities can be judged with them
         found += _charges(parts, allowed, required) + _volumes(parts, allowed)
     return found
@@ -100,12 +108,19 @@ def _formulas(
 
 
 def _ranges(parts: tuple[Constraint, ...]) -> list[str]:
-    ranges = [one for one in parts if isinstance(one, Between)]
+    ranges = [one for one in parts if isinstance(one, Between | Property)]
     return [
         f"{a} and {b} do not overlap"
         for a, b in combinations(ranges, 2)
-        if a.quantity == b.quantity and (a.high < b.low or b.high < a.low)
+        if _measured(a) == _measured(b) and (a.high < b.low or b.high < a.low)
     ]
+
+
+def _measured(one: Between | Property) -> object:
+    """Return what a range is a range of."""
+    if isinstance(one, Between):
+        return one.quantity
+    return id(one.predictor), one.name
 
 
 def _charges(
@@ -113,12 +128,13 @@ def _charges(
 ) -> list[str]:
     found = []
     for one in parts:
-        if not isinstance(one, ChargeNeutral):
+        if not isinstance(one, ChargeNeutral | ElectronegativityOrder):
             continue
+        free = isinstance(one, ChargeNeutral) and one.mixed_valence
         formula = next(
             (p for p in parts if isinstance(p, Composition) and p.amounts), None
         )
-        if formula is not None and not one.mixed_valence:
+        if formula is not None and not free:
             amounts = {elements.atomic_number(s): k for s, k in formula.amounts.items()}
             left = one.residual(amounts)
             if left:
@@ -130,7 +146,8 @@ def _charges(
         states = oxidation_states(one.states)
         charges = {q for s in allowed for q in states[elements.atomic_number(s)]}
         one_sided = all(q > 0 for q in charges) or all(q < 0 for q in charges)
-        if several and not one.alloys and one_sided:
+        alloys = isinstance(one, ChargeNeutral) and one.alloys
+        if several and not alloys and one_sided:
             found.append(
                 f"{listing(sorted(allowed))} have no opposite charges, so no "
                 f"compound of them is {one}"

@@ -1,20 +1,14 @@
 """Compositional validity: can the elements be given charges that make sense?"""
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from math import gcd
-
-from torch import Tensor
 
 from matdesign.crystals import elements
+from matdesign.crystals.matching import Counts
 from matdesign.errors import DataError
 
 STATE_SETS = ("smact14", "icsd16", "icsd24", "pymatgen_sp")
 """Lists of oxidation states that SMACT ships; published figures use `smact14`."""
-
-Counts = tuple[tuple[int, int], ...]
-"""A reduced formula: ((atomic number, count), ...), ascending, no common divisor."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +40,6 @@ class Verdict:
     valid: bool
     reason: str = ""
     states: tuple[tuple[str, tuple[int, ...]], ...] = ()
-
-
-def reduced(species: Tensor) -> list[Counts]:
-    """Return the reduced formula of every crystal.
-
-    Args:
-        species: atomic numbers, 0 = padding, shape (crystals, sites).
-
-    Returns:
-        One tuple per crystal, for example ((11, 1), (17, 1)) for Na4Cl4.
-    """
-    found = []
-    for row in species.tolist():
-        counts = Counter(z for z in row if z)
-        divisor = gcd(*counts.values()) or 1
-        found.append(tuple(sorted((z, c // divisor) for z, c in counts.items())))
-    return found
 
 
 @cache

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
-from matdesign.metrics import composition
 from matdesign.metrics.distances import Transport
 from matdesign.metrics.intervals import bootstrap, weighted_median
 from matdesign.metrics.summary import Metric, Protocol
@@ -57,7 +57,7 @@ def distances(
         valid crystals; those without a density are in neither.
     """
     known = reference.density.double().cpu().numpy()
-    counts = [len(f) for f in composition.reduced(reference.species)]
+    counts = [len(f) for f in matching.reduced(reference.species)]
     targets = {
         "density": (known[np.isfinite(known)], "g/cm^3"),
         "n_elements": (np.array(counts, dtype=float), "elements"),

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import reduced
 from matdesign.metrics import magpie
-from matdesign.metrics.composition import reduced
 from matdesign.metrics.store import Outcome, Store, deadline, spread
 from matdesign.metrics.summary import package_version
 

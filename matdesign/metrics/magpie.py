@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import Counts, reduced
 from matdesign.errors import DataError
-from matdesign.metrics.composition import Counts, reduced
 from matdesign.metrics.summary import package_version
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ def standardised(formulas: Sequence[Counts]) -> Floats:
         z = (x - mean) / deviation, with the fixed means and deviations of `scale`.
 
     Args:
-        formulas: from `composition.reduced`.
+        formulas: from `matching.reduced`.
 
     Returns:
         Shape (formulas, 132), no unit.

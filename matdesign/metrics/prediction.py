@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import TOLERANCES, reduced
 from matdesign.errors import DataError, ShapeError
-from matdesign.metrics.composition import reduced
 from matdesign.metrics.figures import Table, mean
-from matdesign.metrics.matching import TOLERANCES
 from matdesign.metrics.store import Outcome, deadline, spread
 from matdesign.metrics.summary import Metric, Protocol, package_version, text_table
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from matdesign.crystals.matching import TOLERANCES
 from matdesign.metrics.intervals import wilson
-from matdesign.metrics.matching import TOLERANCES
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matdesign.crystals import elements
+from matdesign.crystals import elements, matching
 from matdesign.errors import DataError
 from matdesign.metrics import composition
 
@@ -198,7 +198,7 @@ def test_every_element_alone_and_with_oxygen_gets_a_verdict():
 def test_reduced_formulas_ignore_order_padding_and_multiples():
     species = torch.tensor([[11, 17, 0, 0], [17, 11, 17, 11], [0, 0, 0, 0]])
     salt = ((11, 1), (17, 1))
-    assert composition.reduced(species) == [salt, salt, ()]
+    assert matching.reduced(species) == [salt, salt, ()]
 
 
 def test_unknown_list_of_states_names_the_choices():

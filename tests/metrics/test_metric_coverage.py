@@ -8,10 +8,10 @@ import torch
 from pymatgen.core import Composition, Lattice, Structure
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import reduced
 from matdesign.errors import DataError
 from matdesign.metrics import fingerprints as prints
 from matdesign.metrics import magpie, store
-from matdesign.metrics.composition import reduced
 from matdesign.metrics.coverage import coverage
 from matdesign.metrics.fingerprints import fingerprints
 

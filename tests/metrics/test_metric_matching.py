@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
+from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics import composition, matching
 
 
 def rocksalt():
@@ -34,7 +34,7 @@ def rutile():
 
 def search(structures, **keywords):
     batch = Crystals.from_structures(structures)
-    return matching.same_in_batch(batch, composition.reduced(batch.species), **keywords)
+    return matching.same_in_batch(batch, matching.reduced(batch.species), **keywords)
 
 
 def disguise(structure, seed):
@@ -150,9 +150,9 @@ def test_reference_copies_are_known_and_others_are_not():
     known = Crystals.from_structures([rocksalt(), rutile()])
     found = matching.same_in_reference(
         batch,
-        composition.reduced(batch.species),
+        matching.reduced(batch.species),
         known,
-        composition.reduced(known.species),
+        matching.reduced(known.species),
     )
     assert found.match.tolist() == [1, -1, 0]
 
@@ -175,7 +175,7 @@ def test_a_crystal_that_cannot_be_reduced_gets_a_reason():
     lattice = batch.lattice.clone()
     lattice[1] = 0
     found = matching.same_in_batch(
-        batch.replace(lattice=lattice), composition.reduced(batch.species)
+        batch.replace(lattice=lattice), matching.reduced(batch.species)
     )
     assert list(found.reason) == [1]
     assert "could not be reduced" in found.reason[1]

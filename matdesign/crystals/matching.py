@@ -1,16 +1,20 @@
 """Which crystals are the same: uniqueness in a batch, novelty against a reference."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics.composition import Counts
+
+Counts = tuple[tuple[int, int], ...]
+"""A reduced formula: ((atomic number, count), ...), ascending, no common divisor."""
 
 TOLERANCES = {
     "mattergen": {"ltol": 0.2, "stol": 0.3, "angle_tol": 5.0},
@@ -47,6 +51,23 @@ class Search:
     comparisons: int = 0
 
 
+def reduced(species: Tensor) -> list[Counts]:
+    """Return the reduced formula of every crystal.
+
+    Args:
+        species: atomic numbers, 0 = padding, shape (crystals, sites).
+
+    Returns:
+        One tuple per crystal, for example ((11, 1), (17, 1)) for Na4Cl4.
+    """
+    found = []
+    for row in species.tolist():
+        counts = Counter(z for z in row if z)
+        divisor = gcd(*counts.values()) or 1
+        found.append(tuple(sorted((z, c // divisor) for z, c in counts.items())))
+    return found
+
+
 def same_in_batch(
     crystals: Crystals,
     formulas: Sequence[Counts],
@@ -63,7 +84,7 @@ def same_in_batch(
 
     Args:
         crystals: the batch.
-        formulas: reduced formula of each, from `composition.reduced`.
+        formulas: reduced formula of each, from `reduced`.
         of: indices to consider; all others keep -1 and match nothing.
         tolerances: a name in `TOLERANCES`.
         limit: most candidates that one crystal is compared with, the most similar

@@ -1,0 +1,179 @@
+"""The constraint on how many neighbours the atoms of an element have."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.crystals import elements
+from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.reduction import reduce_lattice
+from matdesign.errors import DataError, InfeasibleTarget
+
+_MOST_IMAGES = 5
+"""Cells looked at on each side of the home cell, at most."""
+
+
+class Coordination(Constraint):
+    """Every atom of one element has a number of neighbours within a cutoff.
+
+    Neighbours are counted with all their periodic images, the atom's own among them. A
+    finished crystal is counted exactly. On undecided crystals the count is smooth: a
+    sigmoid in place of the step at the cutoff, weighed with the probability of the
+    neighbour's element. A crystal without any atom of the element misses.
+
+    Equation:
+        n_i = sum over j and images of p_j sigmoid((cutoff - d_ij) / width), and a step in
+        place of the sigmoid for finished crystals;
+        violation = sum_i p_i |n_i - range| / sum_i p_i + max(low, 1) prod_i (1 - p_i),
+        |n - range| the distance to the nearer end, p_i the probability that i is a centre.
+
+    Args:
+        center: element symbol of the atoms whose neighbours are counted.
+        neighbour: element symbol of what is counted; None = every atom.
+        number: how many, one number or (low, high), both included.
+        cutoff: distance up to which an atom is a neighbour, in angstrom.
+        width: of the smooth step, in angstrom.
+
+    Raises:
+        DataError: an unknown element; a number, cutoff or width that is not positive.
+        InfeasibleTarget: low is above high.
+
+    Accuracy:
+        Images up to 5 cells away are seen. A reduced cell thinner than about a fifth of
+        the cutoff has more of them: a finished crystal that thin misses.
+
+    Source:
+        Switching functions for coordination numbers: Iannuzzi, Laio, Parrinello 2003,
+        Phys. Rev. Lett. 90, 238302. Changed: a logistic step in place of a rational one.
+
+    Example:
+        >>> Coordination("Ti", "O", 6, cutoff=2.4)
+        every Ti has 6 O within 2.4 angstrom
+    """
+
+    unit = "neighbours"
+    hard = False
+
+    def __init__(
+        self,
+        center: str,
+        neighbour: str | None = None,
+        number: float | tuple[float, float] = 6,
+        *,
+        cutoff: float,
+        width: float = 0.1,
+    ) -> None:
+        low, high = number if isinstance(number, tuple) else (number, number)
+        if not (0 <= low < math.inf and high >= 0):
+            raise DataError(
+                f"a number of neighbours is 0 or more, or a pair (low, high); got "
+                f"{number!r}."
+            )
+        if low > high:
+            raise InfeasibleTarget(
+                f"no atom has at least {low:g} and at most {high:g} neighbours; swap them."
+            )
+        for name, value in (("cutoff", cutoff), ("width", width)):
+            if not (math.isfinite(value) and value > 0):
+                raise DataError(
+                    f"the {name} of Coordination is a positive distance in angstrom; got "
+                    f"{value!r}."
+                )
+        self.center = elements.atomic_number(center)
+        self.neighbour = (
+            None if neighbour is None else elements.atomic_number(neighbour)
+        )
+        counted = () if self.neighbour is None or not low else (self.neighbour,)
+        self.required = frozenset((self.center, *counted))
+        self.low, self.high = float(low), float(high)
+        self.cutoff, self.width = float(cutoff), float(width)
+
+    def sentence(self) -> str:
+        """Return for example "every Ti has 6 O within 2.4 angstrom"."""
+        names = elements.symbols()
+        what = "neighbours" if self.neighbour is None else names[self.neighbour]
+        number = f"{self.low:g}"
+        if self.high != self.low:
+            number += f" to {self.high:g}" if self.high < math.inf else " or more"
+        return f"every {names[self.center]} has {number} {what} within {self.cutoff:g} angstrom"
+
+    def count(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the neighbours of every site, whatever it is, shape (crystals, sites).
+
+        Args:
+            crystals: finished crystals are counted, undecided ones smoothly; NaN where
+                a finished cell is too thin to be counted.
+        """
+        soft = isinstance(crystals, SoftCrystals)
+        rows, steps = _reduced(crystals.lattice, self.cutoff)
+        weight = self._weight(crystals)  # (crystals, sites)
+        frac, mask = crystals.frac.double(), crystals.mask
+        apart = (frac[:, None] - frac[:, :, None]) @ _change(crystals.lattice, rows)
+        apart = apart - apart.detach().round()  # (crystals, i, j, 3)
+        total = weight.new_zeros(mask.shape)
+        own = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        for step in itertools.product(*(range(-k, k + 1) for k in steps)):
+            shift = torch.tensor(step, dtype=rows.dtype, device=rows.device)
+            square = ((apart + shift) @ rows[:, None]).square().sum(-1)
+            self_image = own if not any(step) else torch.zeros_like(own)
+            zero = square == 0
+            far = torch.where(zero, torch.ones_like(square), square).sqrt() * ~zero
+            if soft:
+                near = torch.sigmoid((self.cutoff - far) / self.width)
+            else:
+                near = (far <= self.cutoff).to(far)
+            near = near.masked_fill(self_image, 0.0)
+            total = total + torch.einsum("bij,bj->bi", near, weight)
+        if not soft:
+            thin = _layers(rows, self.cutoff).amax(1) > _MOST_IMAGES
+            total = total.masked_fill(thin[:, None], torch.nan)
+        return total.to(crystals.frac.dtype)
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the mean distance to the range over the centres, shape (crystals,)."""
+        n = self.count(crystals)
+        if isinstance(crystals, SoftCrystals):
+            center = crystals.species[..., self.center]
+        else:
+            center = (crystals.species == self.center).to(n)
+        off = (self.low - n).clamp(min=0) + (n - self.high).clamp(min=0)
+        off = torch.where(center > 0, off, torch.zeros_like(off))
+        mean = (center * off).sum(1) / center.sum(1).clamp(min=1e-9)
+        found = mean + max(self.low, 1.0) * (1 - center).prod(dim=1)
+        return torch.where(found.isnan(), torch.inf, found)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether there are centres, all with the right number, (crystals,)."""
+        return self.violation(crystals) <= 1e-6
+
+    def _weight(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return how much each site counts as a neighbour, (crystals, sites), float64."""
+        if self.neighbour is None:
+            return crystals.mask.double()
+        if isinstance(crystals, SoftCrystals):
+            return crystals.species[..., self.neighbour].double()
+        return (crystals.species == self.neighbour).double()
+
+
+def _reduced(lattice: Tensor, cutoff: float) -> tuple[Tensor, list[int]]:
+    """Return reduced cells, float64, and how many images to look at on each side."""
+    rows = reduce_lattice(lattice).double() @ lattice.double()
+    most = _layers(rows, cutoff).nan_to_num(0.0).clamp(max=_MOST_IMAGES)
+    steps = [int(k) for k in most.amax(0).tolist()] if len(rows) else [0, 0, 0]
+    return rows, steps
+
+
+def _layers(rows: Tensor, cutoff: float) -> Tensor:
+    """Return how many images along each row can be in reach, shape (crystals, 3)."""
+    with torch.no_grad():
+        heights = 1 / torch.linalg.inv_ex(rows).inverse.norm(dim=1)
+        return (cutoff / heights + 0.5).floor()
+
+
+def _change(lattice: Tensor, rows: Tensor) -> Tensor:
+    """Return the whole numbers that take fractional coordinates to the reduced cell."""
+    with torch.no_grad():
+        return (lattice.double() @ torch.linalg.inv_ex(rows).inverse).round()[:, None]

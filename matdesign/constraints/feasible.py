@@ -1,0 +1,332 @@
+"""Which elements may still be chosen so that some completion of a crystal is neutral.
+
+A state of a half-decided crystal is the set of total charges that it can reach. Such a
+set is one integer: bit s + offset is set where the sum s can be reached, and adding a
+charge to every sum is a shift. The sets grow element by element, never choice by choice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.elements import possible
+from matdesign.constraints.places import Place, places
+from matdesign.crystals import elements
+
+Items = tuple[tuple[int, int], ...]
+"""Open orbits as (atoms of an orbit, how many such orbits), by atoms."""
+
+_Table = list[int]
+"""For each choice of items already taken: the reachable sums, as bits."""
+
+
+class Completions:
+    """The elements that keep a neutral completion reachable, exactly.
+
+    All atoms of an element carry one oxidation state; elements named in `each` let every
+    atom choose. What counts as neutral is what `ChargeNeutral` says of the finished
+    crystal.
+
+    Equation:
+        F(v) = sums that the open orbits v can reach with elements not there yet: element
+        after element, F'(v) = union over its states q of T_q(v), where T_q(v) = F(v) +
+        union over the kinds c of orbits in v of (T_q(v - c) + n_c q);
+        D(v) = the same, grown from the elements that are there, each with its atoms.
+        The crystal can be completed if some v' <= v has a sum s in D(v') with -s in
+        F(v - v'). Elements of equal states are interchangeable, and as many of them as
+        they have states reach all that any number does.
+
+    The cost is linear in elements, states and atoms, and in the number of sub-multisets
+    of the open orbits (n + 1 for n orbits of one size); nothing is enumerated.
+
+    Args:
+        states: oxidation states of each atomic number, 104 tuples.
+        each: elements whose atoms may differ in charge.
+        alloys: elements that need no charges among themselves.
+    """
+
+    def __init__(
+        self,
+        states: Sequence[tuple[int, ...]],
+        each: frozenset[int] = frozenset(),
+        alloys: frozenset[int] = frozenset(),
+    ) -> None:
+        self.states = tuple(tuple(row) for row in states)
+        self.each = each
+        self.alloys = alloys
+        self._largest = max((abs(q) for row in self.states for q in row), default=0)
+        self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
+        self._fresh: dict[tuple[object, ...], _Table] = {}
+
+    def mask(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        roles: Tensor | None = None,
+        within: Tensor | None = None,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        """Return which elements each orbit may become; see `Constraint.allowed`.
+
+        An open orbit with one element left within counts as decided. The others are
+        judged with all that any of them may be: exact when that is the same for all of
+        them, and else a mask that rules out too little, never too much.
+
+        Args:
+            species: 0 = padding, 104 = undecided, shape (crystals, orbits).
+            counts: atoms of each orbit, same shape.
+            roles: role of each orbit, -1 = none; either all open orbits of a crystal
+                have one or none.
+            within: what else allows, bool, shape (104,) or (crystals, orbits, 104).
+            required: elements that must be there.
+
+        Raises:
+            DataError: open orbits with and without a role in one crystal.
+        """
+        found = possible(species, within)
+        answer = torch.zeros_like(found, device="cpu")
+        for b, place in enumerate(places(species, counts, roles, found)):
+            if place is not None:
+                self._fill(answer[b], place, required)
+        return found & answer.to(found.device)
+
+    def _fill(self, out: Tensor, place: Place, required: frozenset[int]) -> None:
+        allowed = self.elements(
+            place.decided, place.items, place.vocabulary, required, place.distinct
+        )
+        if not any(allowed.values()):
+            return
+        for orbit in place.settled:
+            out[orbit] = True
+        for orbit, atoms in place.open:
+            out[orbit, sorted(allowed[atoms])] = True
+
+    def elements(
+        self,
+        decided: tuple[tuple[int, int], ...],
+        items: Items,
+        vocabulary: frozenset[int],
+        required: frozenset[int] = frozenset(),
+        distinct: bool = False,
+    ) -> dict[int, frozenset[int]]:
+        """Return the elements that an open orbit of each size may become.
+
+        Args:
+            decided: (atomic number, atoms) of what is there, by atomic number.
+            items: the open orbits.
+            vocabulary: elements that the open orbits may become.
+            required: elements that must be there in the end.
+            distinct: every open orbit takes an element of its own, which no other has.
+
+        Returns:
+            Atoms of an orbit -> elements; {0: elements there} where nothing is open, with
+            an empty set where the crystal cannot be completed.
+        """
+        key = (decided, items, vocabulary, required, distinct)
+        if key not in self._answers:
+            if len(self._answers) > 200_000:
+                self._answers.clear()
+            self._answers[key] = self._solve(*key)
+        return self._answers[key]
+
+    def _solve(
+        self,
+        decided: tuple[tuple[int, int], ...],
+        items: Items,
+        vocabulary: frozenset[int],
+        required: frozenset[int],
+        distinct: bool,
+    ) -> dict[int, frozenset[int]]:
+        there = dict(decided)
+        if not items:
+            good = self._completes(there, items, vocabulary, required, distinct)
+            return {0: frozenset(there) if good else frozenset()}
+        found: dict[int, frozenset[int]] = {}
+        for atoms, _ in items:
+            rest = _without(items, atoms)
+            good = set()
+            known: dict[object, bool] = {}
+            for z in vocabulary:
+                if distinct and z in there:
+                    continue
+                alone = z in there or z in required or z in self.alloys or not there
+                kind = z if alone else self._kind(z)
+                if kind not in known:
+                    grown = {**there, z: there.get(z, 0) + atoms}
+                    known[kind] = self._completes(
+                        grown, rest, vocabulary, required, distinct
+                    )
+                if known[kind]:
+                    good.add(z)
+            found[atoms] = frozenset(good)
+        return found
+
+    def _completes(
+        self,
+        there: dict[int, int],
+        items: Items,
+        vocabulary: frozenset[int],
+        required: frozenset[int],
+        distinct: bool,
+    ) -> bool:
+        """Return whether the open orbits can be filled so that the crystal is neutral."""
+        missing = required - set(there)
+        left = sum(count for _, count in items)
+        if len(missing) > left or not missing <= vocabulary:
+            return False
+        fresh = vocabulary - set(there) - missing
+        if not missing and len(there) == 1:
+            if not left or (not distinct and set(there) <= vocabulary):
+                return True  # a crystal of one element
+        metals = self.alloys
+        if metals and set(there) <= metals and missing <= metals:
+            rest = left - len(missing)
+            more = fresh & metals if distinct else (vocabulary & metals)
+            if not rest or (len(more) >= rest if distinct else bool(more)):
+                return True
+        atoms = sum(there.values()) + sum(c * k for c, k in items)
+        offset = 1 << (self._largest * atoms).bit_length()
+        grid = _grid(items)
+        table = [0] * grid.size
+        table[0] = 1 << offset
+        for z in sorted(there):
+            table = self._add(table, z, there[z], grid, distinct)
+        for z in sorted(missing):
+            table = self._add(table, z, 0, grid, distinct, must=True)
+        others = self._others(fresh, items, offset, distinct)
+        full = grid.size - 1
+        return any(table[full - k] & others[k] for k in range(grid.size))
+
+    def _others(
+        self, fresh: frozenset[int], items: Items, offset: int, distinct: bool
+    ) -> _Table:
+        """Return the negated sums that elements not there yet reach, by items taken."""
+        number = Counter(self._kind(z) for z in fresh if self.states[z])
+        total = sum(count for _, count in items)
+        kinds = []
+        for (states, each), many in sorted(number.items()):
+            enough = total if distinct else 1 if each else len(states)
+            kinds.append((states, each, min(many, enough)))
+        key = (tuple(kinds), items, offset, distinct)
+        if key not in self._fresh:
+            if len(self._fresh) > 5_000:
+                self._fresh.clear()
+            grid = _grid(items)
+            table = [0] * grid.size
+            table[0] = 1 << offset
+            for states, each, many in kinds:
+                negated = tuple(-q for q in states)
+                for _ in range(many):
+                    table = _grow(table, negated, each, 0, grid, distinct)
+            self._fresh[key] = table
+        return self._fresh[key]
+
+    def _add(
+        self,
+        table: _Table,
+        z: int,
+        have: int,
+        grid: _Grid,
+        distinct: bool,
+        must: bool = False,
+    ) -> _Table:
+        return _grow(table, self.states[z], z in self.each, have, grid, distinct, must)
+
+    def _kind(self, z: int) -> tuple[tuple[int, ...], bool]:
+        return self.states[z], z in self.each
+
+
+class _Grid:
+    """The sub-multisets of some items, numbered so that those within others come first.
+
+    The complement of number k is `size - 1 - k`.
+    """
+
+    def __init__(self, items: Items) -> None:
+        self.size = 1
+        strides = []
+        for atoms, many in items:
+            strides.append((self.size, many + 1, atoms))
+            self.size *= many + 1
+        self.previous = [
+            [
+                (k - stride, atoms)
+                for stride, radix, atoms in strides
+                if k // stride % radix
+            ]
+            for k in range(self.size)
+        ]
+        """For each sub-multiset: those with one item less, and the atoms of the item."""
+
+
+@lru_cache(maxsize=4096)
+def _grid(items: Items) -> _Grid:
+    return _Grid(items)
+
+
+def _grow(
+    table: _Table,
+    states: tuple[int, ...],
+    each: bool,
+    have: int,
+    grid: _Grid,
+    distinct: bool,
+    must: bool = False,
+) -> _Table:
+    """Return the sums after one element took any of the open orbits.
+
+    Args:
+        table: sums before.
+        states: what the element may carry; none = it cannot be there.
+        each: every atom chooses for itself.
+        have: atoms of it that are there already.
+        grid: the open orbits.
+        distinct: it takes one orbit at most, and none where it is there already.
+        must: it takes at least one.
+    """
+    skip = have == 0 and not must
+    result = list(table) if skip and not states else [0] * grid.size
+    for mode in (states,) if each and states else [(q,) for q in states]:
+        start = [_moved(bits, _sums(mode, have)) for bits in table]
+        taken = list(start)
+        for k in range(grid.size):
+            more = 0
+            if not (distinct and have):
+                for before, atoms in grid.previous[k]:
+                    source = start[before] if distinct else taken[before]
+                    more |= _moved(source, _sums(mode, atoms))
+            taken[k] |= more
+            result[k] |= more if must else taken[k]
+    return result
+
+
+@lru_cache(maxsize=65536)
+def _sums(states: tuple[int, ...], atoms: int) -> tuple[int, ...]:
+    """Return the total charges that some atoms reach when each takes any state."""
+    found = {0}
+    for _ in range(atoms):
+        found = {s + q for s in found for q in states}
+    return tuple(found)
+
+
+def _moved(bits: int, sums: tuple[int, ...]) -> int:
+    """Return the union of the sums in `bits`, each with each of `sums` added."""
+    found = 0
+    for s in sums:
+        found |= bits << s if s >= 0 else bits >> -s
+    return found
+
+
+def _without(items: Items, atoms: int) -> Items:
+    """Return the items less one of the given size."""
+    return tuple((c, k - (c == atoms)) for c, k in items if k > (c == atoms))
+
+
+def metals() -> frozenset[int]:
+    """Return the atomic numbers of metals."""
+    return frozenset(elements.table("metal").nonzero().squeeze(1).tolist())

@@ -1,0 +1,85 @@
+"""The constraint that a crystal is not one of those that are known."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.matching import TOLERANCES, reduced, same_in_reference
+from matdesign.errors import DataError
+
+
+class Novelty(Constraint):
+    """The crystal equals none of a set of known crystals.
+
+    Equal is what the metrics count as equal: pymatgen's StructureMatcher finds the two
+    primitive cells the same, whatever origin, orientation, cell or order of the atoms. A
+    crystal that cannot be compared is not called novel. The violation is 0 or 1 and has
+    no gradient; on undecided crystals it is that of the most probable elements.
+
+    Args:
+        reference: the known crystals, such as a training set.
+        tolerances: "mattergen" or "cdvae"; see `crystals.matching.TOLERANCES`.
+
+    Raises:
+        DataError: the reference is empty, or there are no tolerances of that name.
+
+    Accuracy:
+        A crystal is compared with the 20 most similar of its formula and cell size.
+
+    Example:
+        >>> cell = 4.0 * torch.eye(3)[None]
+        >>> iron = Crystals(torch.tensor([[26]]), torch.zeros(1, 1, 3), cell)
+        >>> Novelty(iron), Novelty(iron).satisfied(iron).tolist()
+        (equal to none of 1 known crystals, [False])
+    """
+
+    unit = "1 if known"
+
+    def __init__(self, reference: Crystals, *, tolerances: str = "mattergen") -> None:
+        if not len(reference):
+            raise DataError(
+                "Novelty needs known crystals to compare with; got none. Pass a data set."
+            )
+        if tolerances not in TOLERANCES:
+            raise DataError(
+                f"no matcher settings {tolerances!r}; choose {' or '.join(TOLERANCES)}."
+            )
+        self.tolerances = tolerances
+        self.reference = reference
+        self._formulas = reduced(reference.species)
+        self._members: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+        for i, formula in enumerate(self._formulas):
+            self._members[formula].append(i)
+
+    def sentence(self) -> str:
+        """Return for example "equal to none of 500 known crystals"."""
+        return f"equal to none of {len(self.reference):,} known crystals"
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return 1 where a crystal is known and 0 where it is not, (crystals,)."""
+        if isinstance(crystals, SoftCrystals):
+            crystals = crystals.harden()
+        return (~self.satisfied(crystals)).to(crystals.frac.dtype)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether no known crystal is equal, shape (crystals,)."""
+        formulas = reduced(crystals.species)
+        near = sorted({i for f in set(formulas) for i in self._members.get(f, ())})
+        novel = torch.ones(len(crystals), dtype=torch.bool)
+        if near:
+            found = same_in_reference(
+                crystals.to("cpu"),
+                formulas,
+                self.reference[near].to("cpu"),
+                [self._formulas[i] for i in near],
+                of=[i for i, f in enumerate(formulas) if f in self._members],
+                tolerances=self.tolerances,
+            )
+            novel = torch.from_numpy(found.match < 0)
+            novel[sorted(found.reason)] = False
+        return novel.to(crystals.device)

@@ -1,0 +1,174 @@
+"""The constraint on what a predictor says of a crystal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.errors import DataError, InfeasibleTarget, UnitError
+
+if TYPE_CHECKING:
+    from matdesign.generators.property_network import PropertyNetwork
+
+Predictor = Callable[[Crystals | SoftCrystals], Tensor]
+"""A function of crystals, finished or undecided, to values of shape (crystals,)."""
+
+
+class Property(Constraint):
+    """What a predictor says of a crystal lies in a closed range.
+
+    The predictor is one of the trained networks by name, a `PropertyNetwork`, or any
+    function of crystals. For gradients it must be differentiable on undecided crystals.
+    The strict check asks the same predictor: it says what the predictor believes, not
+    what is true. Judge with a second predictor that was trained apart.
+
+    The violation is the distance to the nearer end, in the property's unit, and infinite
+    where the predictor gives no number.
+
+    Args:
+        predictor: name or folder of a trained network, the network, or a function.
+        low: lower end, included; -inf for none.
+        high: upper end, included; inf for none.
+        name: which property; needed where a network predicts several, and for a function.
+        unit: of the ends. It must be a network's own unit; for a function it is what the
+            results are in.
+
+    Raises:
+        DataError: no such network or property; an end is not a number.
+        UnitError: the network predicts in another unit.
+        InfeasibleTarget: low is above high.
+
+    Example:
+        >>> def height(crystals):
+        ...     return crystals.lattice[:, 2, 2]
+        >>> Property(height, 3, 5, name="height", unit="angstrom")
+        predicted height from 3 to 5 angstrom
+    """
+
+    hard = False
+
+    def __init__(
+        self,
+        predictor: str | Path | PropertyNetwork | Predictor,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        name: str | None = None,
+        unit: str | None = None,
+    ) -> None:
+        from matdesign.generators.property_network import PropertyNetwork
+        from matdesign.generators.shipped import load_predictor
+
+        if isinstance(predictor, str | Path):
+            predictor = load_predictor(predictor)
+        self.network = predictor if isinstance(predictor, PropertyNetwork) else None
+        self._function = None if self.network is not None else predictor
+        if self.network is not None:
+            name, unit = _of_network(self.network, name, unit)
+        elif not callable(predictor) or not name:
+            raise DataError(
+                "Property needs a network or a function of crystals, and a name for what "
+                f"a function gives; got {predictor!r} and name={name!r}."
+            )
+        if math.isnan(low) or math.isnan(high):
+            raise DataError(
+                f"a range of {name} needs two numbers; got {low} and {high}. "
+                "Use -inf or inf for an open end."
+            )
+        if low > high:
+            raise InfeasibleTarget(
+                f"no {name} is both above {low:g} and below {high:g}; swap the ends."
+            )
+        self.predictor = predictor
+        self.name = str(name)
+        self.unit = unit or ""
+        self.low = float(low)
+        self.high = float(high)
+
+    @classmethod
+    def near(
+        cls,
+        predictor: str | Path | PropertyNetwork | Predictor,
+        target: float,
+        tolerance: float,
+        *,
+        name: str | None = None,
+        unit: str | None = None,
+    ) -> Property:
+        """Return the constraint that the value is a target within a tolerance.
+
+        Args:
+            predictor: as in the constructor.
+            target: value to reach.
+            tolerance: how far from it is near enough, >= 0, same unit.
+            name: as in the constructor.
+            unit: as in the constructor.
+        """
+        low, high = target - tolerance, target + tolerance
+        return cls(predictor, low, high, name=name, unit=unit)
+
+    def sentence(self) -> str:
+        """Return for example "predicted band gap from 1 to 2 eV"."""
+        name, unit = self.name.replace("_", " "), f" {self.unit}" if self.unit else ""
+        if self.high == math.inf:
+            return f"predicted {name} of at least {self.low:g}{unit}"
+        if self.low == -math.inf:
+            return f"predicted {name} of at most {self.high:g}{unit}"
+        return f"predicted {name} from {self.low:g} to {self.high:g}{unit}"
+
+    def value(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return what the predictor says, in `unit`, shape (crystals,).
+
+        Raises:
+            DataError: a function gives another shape.
+        """
+        if self.network is None:
+            assert callable(self._function)
+            found = self._function(crystals)
+            if found.shape != (len(crystals),):
+                raise DataError(
+                    f"the function of {self.name} must give one value per crystal; got "
+                    f"shape {tuple(found.shape)} for {len(crystals)} crystals."
+                )
+            return found
+        if isinstance(crystals, SoftCrystals):
+            return self.network.predict_soft(crystals, self.name)
+        return self.network.predict(crystals)[self.name].to(crystals.frac)
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the distance to the nearer end of the range, shape (crystals,)."""
+        value = self.value(crystals)
+        off = (self.low - value).clamp(min=0) + (value - self.high).clamp(min=0)
+        return torch.where(value.isnan(), torch.inf, off)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the predicted value lies in the range, shape (crystals,)."""
+        value = self.value(crystals)
+        return (value >= self.low) & (value <= self.high)
+
+
+def _of_network(
+    network: PropertyNetwork, name: str | None, unit: str | None
+) -> tuple[str, str]:
+    """Return the property of a network and its unit."""
+    if name is None and len(network.properties) == 1:
+        name = network.properties[0]
+    if name not in network.properties:
+        raise DataError(
+            f"this network predicts {', '.join(network.properties)}; got name={name!r}. "
+            "Name one of them."
+        )
+    own = network.units[network.properties.index(name)]
+    if unit is not None and unit != own:
+        raise UnitError(
+            f"the network predicts {name} in {own}; got unit={unit!r}. Convert the ends, "
+            "or leave the unit out."
+        )
+    return name, own
