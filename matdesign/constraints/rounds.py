@@ -95,7 +95,9 @@ class Record:
         self.held = torch.zeros(0, len(self.parts), dtype=torch.bool)
 
     def next_round(self, missing: int) -> int:
-        """Return how many to draw: the missing over the share met, and a margin."""
+        """Return how many to draw: at first the missing, then with a margin for misses."""
+        if not self.drawn:
+            return min(missing, LARGEST_ROUND, self.budget)
         share = (self.met + 1) / (self.drawn + 1)
         wanted = math.ceil(missing / share * 1.1)
         return min(max(wanted, missing), LARGEST_ROUND, self.budget - self.drawn)

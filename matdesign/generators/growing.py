@@ -12,7 +12,7 @@ from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
-MOST = 48
+MOST = 12
 """More ways than this to go on are not written out; single atoms stand for the rest."""
 
 Rests = tuple[tuple[int, ...], ...]
