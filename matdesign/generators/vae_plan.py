@@ -65,7 +65,9 @@ def wishing_plan(
     n = len(request.n_atoms)
     sizes = draw_sizes(request, n, histogram, rng)
     plan = plan_cells(request, sizes, properties, rng)
+    # what the elements may be can only be judged in a cell of known size
     fixed = (request.n_atoms > 0) | (request.unit > 1) | cells
+    fixed = fixed | (request.choices is not None)
     groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
     if request.groups is not None and not cells:
         groups = groups & request.groups

@@ -9,7 +9,7 @@ from matdesign.crystals.encoded import Encoded
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import growing_mask
+from matdesign.generators.growing import Rests, completions, growing_mask
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,
@@ -162,8 +162,8 @@ class SkeletonDecoder(nn.Module):
             rng: source of randomness.
             scale: of classifier-free guidance, on all logits.
             temperature: 1 draws from the model, 0 takes the most probable.
-            choices: says which elements may be where. Elements are judged with what may
-                follow; that the whole meets what is asked is part of `met`.
+            choices: says which elements may be where, given what may follow; for cells of
+                given size.
         """
         tables = wyckoff_tables().to(z.device)
         guided = scale not in (0.0, 1.0) and bool(asked.any())
@@ -218,8 +218,9 @@ class SkeletonDecoder(nn.Module):
             floor = torch.where(stock.free, species, 0)
             may = species_mask(allowed, letter, floor, new) & stock.offers(count)
             if choices is not None and bool(live.any()):
-                after = torch.where(exact, left - count, -1)
-                grown = kinds, sizes, count, after
+                first = new + tables.fixed[group, new.clamp(max=LETTERS - 1)]
+                rests = _rests(group, first, (left - count) * live)
+                grown = kinds, sizes, count, rests
                 may = _completed(choices, *grown, may, allowed)
             met, live = _still(met, live, may)
             may[~live, 1] = True
@@ -293,24 +294,25 @@ class _Stock:
         self.pattern = self.pattern - role * count[:, None]
 
 
+def _rests(group: Tensor, first: Tensor, after: Tensor) -> list[Rests]:
+    """Return the ways to place so many atoms on the letters from the first one on."""
+    rows = zip(group.tolist(), first.tolist(), after.tolist(), strict=True)
+    return [completions(*row) for row in rows]
+
+
 def _completed(
     choices: Choices,
     kinds: list[Tensor],
     sizes: list[Tensor],
     count: Tensor,
-    after: Tensor,
+    rests: list[Rests],
     within: Tensor,
     known: Tensor,
 ) -> Tensor:
-    """Return which elements the next orbit may have, given how many atoms come `after`.
-
-    What follows counts as single atoms; where their number is open (-1) that is none or
-    any three. This may leave a little too much possible: the whole is checked again.
-    """
+    """Return which elements the next orbit may have, given what may follow it."""
     none = torch.zeros((len(count), 0), dtype=torch.long, device=count.device)
     placed = torch.stack(kinds, 1) if kinds else none
     counts = torch.stack(sizes, 1) if sizes else none
-    rests = [((), (1, 1, 1)) if n < 0 else ((1,) * n,) for n in after.tolist()]
     return growing_mask(choices, placed, counts, count, rests, within, known)
 
 
@@ -327,7 +329,7 @@ def finished(
     """
     none = torch.zeros_like(counts[:, 0])
     within = allowed.expand(len(species), -1)
-    rests = [((),)] * len(species)
+    rests: list[Rests] = [((),)] * len(species)
     parts = species, counts, none, rests, within, allowed
     return growing_mask(choices, *parts).any(1)
 
