@@ -8,7 +8,7 @@ charge to every sum is a shift. The sets grow element by element, never choice b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -42,7 +42,8 @@ class Completions:
         they have states reach all that any number does.
 
     The cost is linear in elements, states and atoms, and in the number of sub-multisets
-    of the open orbits (n + 1 for n orbits of one size); nothing is enumerated.
+    of the open orbits (n + 1 for n orbits of one size); nothing is enumerated. Most
+    answers are proved before that, from states that find elements of their own.
 
     Args:
         states: oxidation states of each atomic number, 104 tuples.
@@ -62,6 +63,7 @@ class Completions:
         self._largest = max((abs(q) for row in self.states for q in row), default=0)
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
         self._fresh: dict[tuple[object, ...], _Table] = {}
+        self._numbers: dict[frozenset[int], dict[int, list[int]]] = {}
 
     def mask(
         self,
@@ -191,6 +193,11 @@ class Completions:
                 return True
         atoms = sum(there.values()) + sum(c * k for c, k in items)
         offset = 1 << (self._largest * atoms).bit_length()
+        sure = self._quickly(
+            there, items, vocabulary, sorted(missing), offset, distinct
+        )
+        if sure is not None:
+            return sure
         grid = _grid(items)
         table = [0] * grid.size
         table[0] = 1 << offset
@@ -201,6 +208,67 @@ class Completions:
         others = self._others(fresh, items, offset, distinct)
         full = grid.size - 1
         return any(table[full - k] & others[k] for k in range(grid.size))
+
+    def _quickly(
+        self,
+        there: dict[int, int],
+        items: Items,
+        vocabulary: frozenset[int],
+        missing: list[int],
+        offset: int,
+        distinct: bool,
+    ) -> bool | None:
+        """Return the answer where it is easy to prove, None where it is not.
+
+        Yes, if it can be done with states that each find an element of their own, one
+        after the other, with the missing elements on the smallest orbits. No, if it
+        cannot be done even with every atom in any state of any element.
+        """
+        reach = 1 << offset
+        for z, n in there.items():
+            states = self.states[z]
+            modes = (states,) if z in self.each and states else [(q,) for q in states]
+            reach = _union(_moved(reach, _sums(mode, n)) for mode in modes)
+        number = self._number(vocabulary)
+        used = {q for z in there for q in self.states[z]}
+        every = tuple(sorted(used.union(number)))
+        if not reach & _reached(items, every, offset, bool(self.each)):
+            return False
+        rest = items
+        for z in missing:
+            atoms = rest[0][0]
+            reach = _union(_moved(reach, (atoms * q,)) for q in self.states[z])
+            rest = _without(rest, atoms)
+        used_up = {*there, *missing}
+        if distinct:
+            need = sum(count for _, count in items)
+            own = [q for q, z in number.items() if len(z) - len(used_up) >= need]
+        else:
+            own = []
+            for q, having in number.items():  # states that few elements have come first
+                z = next((z for z in having if z not in used_up), None)
+                if z is not None:
+                    own.append(q)
+                    used_up.add(z)
+        return (
+            True if reach & _reached(rest, tuple(sorted(own)), offset, False) else None
+        )
+
+    def _number(self, vocabulary: frozenset[int]) -> dict[int, list[int]]:
+        """Return the elements of a vocabulary that have each state, few of them first.
+
+        Elements with few states stand first in each list.
+        """
+        if vocabulary not in self._numbers:
+            if len(self._numbers) > 5_000:
+                self._numbers.clear()
+            found: dict[int, list[int]] = {}
+            for z in sorted(vocabulary, key=lambda z: (len(self.states[z]), z)):
+                for q in self.states[z]:
+                    found.setdefault(q, []).append(z)
+            order = sorted(found, key=lambda q: (len(found[q]), q))
+            self._numbers[vocabulary] = {q: found[q] for q in order}
+        return self._numbers[vocabulary]
 
     def _others(
         self, fresh: frozenset[int], items: Items, offset: int, distinct: bool
@@ -303,6 +371,25 @@ def _grow(
             taken[k] |= more
             result[k] |= more if must else taken[k]
     return result
+
+
+@lru_cache(maxsize=65536)
+def _reached(items: Items, states: tuple[int, ...], offset: int, each: bool) -> int:
+    """Return the negated sums of orbits that take any state (or each atom does)."""
+    bits = 1 << offset
+    for atoms, many in items:
+        sums = _sums(states, atoms) if each else tuple(atoms * q for q in states)
+        negated = tuple(-s for s in sums)
+        for _ in range(many):
+            bits = _moved(bits, negated)
+    return bits
+
+
+def _union(sets: Iterable[int]) -> int:
+    found = 0
+    for bits in sets:
+        found |= bits
+    return found
 
 
 @lru_cache(maxsize=65536)

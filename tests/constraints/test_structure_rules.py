@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Element, Lattice, Structure
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
@@ -49,7 +49,7 @@ QUARTZ = Structure.from_spacegroup(
     [[0.4697, 0, 0], [0.4135, 0.2669, 0.1191]],
 )
 PYROCHLORE = Structure.from_spacegroup(
-    "Fd-3m", Lattice.cubic(8.4), ["Fe"], [[0.5, 0.5, 0.5]]
+    "Fd-3m", Lattice.cubic(8.4), ["Fe"], [[0.125, 0.125, 0.125]]
 )
 KNOWN = [SALT, PEROVSKITE, RUTILE, WURTZITE, QUARTZ, PYROCHLORE]
 
@@ -203,7 +203,11 @@ def test_order_agrees_with_smact() -> None:
     from smact.screening import smact_validity
 
     formulas = ["NaCl", "OF2", "MgO", "CaC2", "Fe2O3", "SO2", "NaK", "HeO", "Cl2O7"]
-    formulas += ["KBrO3", "PH3", "AlN", "CS2", "Na3P", "XeF2", "LiH", "TiS2", "OCl2"]
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        kinds = random.choice(np.arange(1, 93), size=3, replace=False)
+        symbols = [Element.from_Z(int(z)).symbol for z in kinds]
+        formulas.append("".join(f"{s}{random.integers(1, 5)}" for s in symbols))
     rows = [
         [e.Z for e, k in Composition(f).items() for _ in range(int(k))]
         for f in formulas
@@ -220,7 +224,7 @@ def test_order_agrees_with_smact() -> None:
         for f in formulas
     ]
     assert one.satisfied(crystals).tolist() == expected
-    assert 3 < sum(expected) < len(expected) - 2
+    assert 10 < sum(expected) < len(expected) - 10
     hard, soft = one.violation(crystals), one.violation(crystals.soft())
     known = hard.isfinite()
     assert (soft[known] <= hard[known] + 1e-5).all(), "a lower bound"
@@ -262,12 +266,15 @@ def test_motifs_are_found_in_any_cell_and_nowhere_else(name: str) -> None:
     crystals = batch(own, turned(own, 0), turned(own, 1))
     assert one.satisfied(crystals).all()
     assert Motif(name, element="Fe").satisfied(crystals).all()
-    assert not Motif(name, element="C", bond=2.6).satisfied(crystals).any()
+    carbon = len(own) == 2  # one of each in a cell: carbon makes the same net
+    found = Motif(name, element="C", bond=2.6).satisfied(crystals)
+    assert found.tolist() == [carbon] * 3
     assert not Motif(name, bond=2.9).satisfied(crystals[:1]).any()
     others = batch(*(plane(other) for other in PLANES if other != name))
     assert not one.satisfied(others).any()
-    missing = turned(own, 0)
+    missing = turned(own, 1)
     missing.remove_sites([next(i for i, s in enumerate(missing) if s.specie.Z == 26)])
+    one = Motif(name, element="Fe", bond=2.6)
     assert not one.satisfied(batch(missing)).any(), "one atom of the net is gone"
     assert float(one.violation(crystals[:1].soft())) < 1e-3
     assert torch.equal(one.violation(crystals) == 0, one.satisfied(crystals))
@@ -340,7 +347,7 @@ def test_motif_projection_is_exact(name: str, bond: float | None) -> None:
 # ---- ranges, predictions, novelty ----------------------------------------------------
 
 
-@pytest.mark.parametrize("one", [Density(3, 4), VolumePerAtom(15, 18)], ids=str)
+@pytest.mark.parametrize("one", [Density(3, 4), VolumePerAtom(11, 13)], ids=str)
 def test_cells_are_scaled_into_the_range(one: Constraint) -> None:
     soft = batch(*KNOWN).soft()
     moved = one.project(soft)
