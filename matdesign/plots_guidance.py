@@ -25,11 +25,13 @@ def plot_guidance(made: Crystals, *, batch: int = 0) -> Plot:
     steps = _steps(made, batch)
     figure, axes = canvas(6.4, 3.6, title="Mean violation of the previews")
     found = []
-    for i, name in enumerate(steps[0]["violation"]):
-        values = [row["violation"][name]["mean"] for row in steps]
+    names = list(dict.fromkeys(name for row in steps for name in row["violation"]))
+    for i, name in enumerate(names):
+        rows = [row for row in steps if name in row["violation"]]
+        values = [row["violation"][name]["mean"] for row in rows]
         largest = max(values)
         axes.plot(
-            [row["t"] for row in steps],
+            [row["t"] for row in rows],
             [value / largest if largest else 0.0 for value in values],
             color=COLORS[i % len(COLORS)],
             linestyle=LINES[i % len(LINES)],

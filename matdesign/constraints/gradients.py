@@ -23,7 +23,11 @@ STRONGEST = 20.0
 
 
 def nudge(
-    frame: Frame, parts: Sequence[Constraint], strength: float, turns: int = 2
+    frame: Frame,
+    parts: Sequence[Constraint],
+    strength: float,
+    turns: int = 1,
+    seen: dict[Constraint, Tensor] | None = None,
 ) -> tuple[Frame, Tensor | None]:
     """Return a frame moved to where belief and constraints agree best.
 
@@ -44,6 +48,7 @@ def nudge(
         parts: constraints with differentiable violations; each is served in its turn.
         strength: lambda; 0 moves nothing.
         turns: how often all are served.
+        seen: takes note of the violation of each constraint before it is served first.
 
     Returns:
         The moved frame, and what to add to the log-probabilities of the elements, shape
@@ -64,6 +69,8 @@ def nudge(
         for part in parts:
             weigh = turn == 0 and bool(open_.any())
             v, (gu, gc, gb) = _gradients(frame, u, code, part, weigh)
+            if seen is not None:
+                seen.setdefault(part, v)
             su, sc = frame.spread
             gu = gu * frame.layout.free * su
             gc = gc * frame.layout.code_free * sc

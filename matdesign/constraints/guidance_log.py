@@ -40,12 +40,24 @@ class GuidanceLog:
         if self.begun <= BATCHES:
             self.batches.append([])
 
-    def violations(self, state: State) -> dict[str, dict[str, float]]:
-        """Return mean and largest violation of each constraint on a preview."""
+    def violations(
+        self, state: State, seen: dict[Constraint, Tensor], blind: bool
+    ) -> dict[str, dict[str, float]]:
+        """Return mean and largest violation of each constraint on a preview.
+
+        Args:
+            state: what is looked at.
+            seen: violations that are known already, each of shape (crystals,).
+            blind: the sampler does not know places yet; only what is in `seen` counts.
+        """
         found = {}
         for one in self.constraints:
-            with torch.no_grad():
-                v = one.violation(state.soft).nan_to_num(posinf=1e9)
+            if one not in seen and blind:
+                continue
+            if one not in seen:
+                with torch.no_grad():
+                    seen[one] = one.violation(state.soft)
+            v = seen[one].nan_to_num(posinf=1e9)
             self.checks += len(v)
             if len(v):
                 found[str(one)] = {
@@ -58,6 +70,8 @@ class GuidanceLog:
         self,
         state: State,
         done: list[str],
+        seen: dict[Constraint, Tensor],
+        blind: bool,
         weights: Tensor | None = None,
         ess: Tensor | None = None,
         resampled: int = 0,
@@ -67,6 +81,8 @@ class GuidanceLog:
         Args:
             state: what was looked at.
             done: what was done, in words.
+            seen: violations that are known already.
+            blind: the sampler does not know places yet.
             weights: of the first population, shape (particles,).
             ess: effective sample sizes before resampling, shape (groups,).
             resampled: populations that were resampled.
@@ -76,7 +92,7 @@ class GuidanceLog:
         row: dict[str, Any] = {
             "t": round(state.t, 5),
             "step": state.step,
-            "violation": self.violations(state),
+            "violation": self.violations(state, seen, blind),
             "done": done,
         }
         if ess is not None and weights is not None:

@@ -151,7 +151,6 @@ class Guide:
                 serve any constraint in this family.
         """
         choices = self.plan(model)
-        calls = _predictor_calls(self.wanted)
         if self.scale == 0:
             return self._unguided(model, choices, n, seed, n_atoms, settings)
         random = generator(seed)
@@ -173,6 +172,8 @@ class Guide:
         )
         if not pilot.idle or pilot.choices is not None:
             settings["steering"] = pilot
+
+        calls = _predictor_calls(self.wanted)
 
         def draw(size: int, draw_seed: int, sizes: list[int] | None) -> Crystals:
             return model.sample(size, seed=draw_seed, n_atoms=sizes, **settings)

@@ -51,6 +51,8 @@ class Particles:
         self.log_weight = torch.zeros(groups, size, device=rng.device)
         self.before = torch.zeros_like(self.log_weight)
         self.log_evidence = torch.zeros(groups, device=rng.device)
+        self.ess_before = torch.full((groups,), float(size), device=rng.device)
+        """Effective sample sizes of the last move, before resampling, shape (groups,)."""
 
     @property
     def ess(self) -> Tensor:
@@ -69,7 +71,8 @@ class Particles:
             Long, shape (groups x size,), or None where nothing is resampled.
         """
         self._add(reward)
-        poor = self.ess < self.threshold * self.size
+        self.ess_before = self.ess
+        poor = self.ess_before < self.threshold * self.size
         if not bool(poor.any()):
             return None
         keep = torch.arange(self.size, device=poor.device).expand(self.groups, -1)

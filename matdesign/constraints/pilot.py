@@ -19,6 +19,12 @@ from matdesign.generators.frames import Frame, State, Steer
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
 
+TURNS = 8
+"""How often a finished crystal of a family without steps is moved."""
+
+SURE = 0.02
+"""Beliefs narrower than this are not moved any more."""
+
 NOISE = 0.17
 """Size of the noise of the stochastic twin of a deterministic sampler."""
 
@@ -58,7 +64,8 @@ class Pilot:
         self.pulled, self.projected = choices.by("gradient"), choices.by("project")
         alone = {one for one in self.projected if one not in self.pulled}
         self.at_each_step = tuple(one for one in self.projected if one in alone)
-        self.blind = {one for one in self.steered if not sees_places(one)}
+        served = {*self.steered, *self.pulled}
+        self.blind = {one for one in served if not sees_places(one)}
         looked_at = (set(self.steered) | set(self.pulled) | set(self.projected)) | set(
             choices.by("replace")
         )
@@ -92,12 +99,14 @@ class Pilot:
         if frame is None or self.idle:
             return None
         last = state.t < 1e-6
+        blind = not last and not frame.spread[0] and not self.replaced
         done: list[str] = []
+        seen: dict[Constraint, Tensor] = {}
         keep = ess = weights = None
         resampled = 0
         if self.crowd is not None and not last:
-            keep = self.crowd.move(self._reward(frame, last))
-            ess = self.crowd.ess
+            keep = self.crowd.move(self._reward(frame, blind, seen))
+            ess = self.crowd.ess_before
             weights = self.crowd.log_weight[0].softmax(0)
             if keep is not None:
                 groups = keep.view(-1, self.particles)
@@ -106,8 +115,12 @@ class Pilot:
                 frame = frame.rows(keep)
                 done.append("resampled")
         moved, logits = frame, None
-        if self.pulled:
-            moved, logits = nudge(moved, self.pulled, self.scale)
+        pulled = [one for one in self.pulled if not blind or one in self.blind]
+        if pulled and max(frame.spread) > SURE:
+            # a finished crystal is moved once and for all, others at every step
+            turns, weighed = (TURNS if last else 1), keep is None
+            known = seen if weighed else {}
+            moved, logits = nudge(moved, pulled, self.scale, turns, known)
             done.append("moved along gradients")
         parts = self.projected if last else self.at_each_step
         if parts:
@@ -117,8 +130,8 @@ class Pilot:
         for one in self.replaced:
             moved, held = one.put_back(moved)
             done.append("known places put back")
-        self.log.step(state, done, weights, ess, resampled)
-        changed = self.pulled or parts or self.replaced
+        self.log.step(state, done, seen, blind, weights, ess, resampled)
+        changed = bool(pulled or parts or self.replaced)
         u = moved.u if changed and (frame.spread[0] or self.replaced or last) else None
         return Steer(
             keep=keep,
@@ -141,14 +154,17 @@ class Pilot:
             return torch.arange(len(state.soft), device=state.soft.frac.device)
         with torch.no_grad():
             good = self.wanted.satisfied(state.preview)
-        return self.crowd.choose(self._reward(state.frame, True), good)
+        return self.crowd.choose(self._reward(state.frame, False, {}), good)
 
-    def _reward(self, frame: Frame, last: bool) -> Tensor:
+    def _reward(
+        self, frame: Frame, blind: bool, seen: dict[Constraint, Tensor]
+    ) -> Tensor:
         """Return the reward of previews; places count where the sampler knows them."""
         with torch.no_grad():
             soft = frame.soft()
             total = torch.zeros(len(soft), device=soft.frac.device)
             for one in self.steered:
-                if last or frame.spread[0] > 0 or one in self.blind:
-                    total = total + self.scale * one.reward(soft).to(total)
+                if not blind or one in self.blind:
+                    seen[one] = one.violation(soft)
+                    total = total - self.scale / one.scale * seen[one].to(total)
         return total

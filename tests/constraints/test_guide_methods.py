@@ -138,6 +138,25 @@ def test_particles_beat_single_draws_and_say_how_they_fared() -> None:
     assert 1 <= row["ess"] <= 8 and len(row["weights"]) == 8
 
 
+def test_calls_of_a_predictor_are_counted() -> None:
+    class Guess(Dense):
+        predictor_calls = 0
+
+        def violation(self, crystals: Crystals | SoftCrystals) -> torch.Tensor:
+            Guess.predictor_calls += len(crystals)
+            return super().violation(crystals)
+
+    wanted = Guess()
+    guide = Guide(wanted, "gradient", strict="hard")
+    plan = guide.plan(shipped("coupling-flow"))
+    assert plan.by("gradient") == (wanted,)
+    before = Guess.predictor_calls
+    made = shipped("coupling-flow").sample(3, seed=0, guide=guide)
+    spent = Guess.predictor_calls - before
+    assert 0 < made.info["guide"]["predictor_calls"] <= spent
+    assert made.info["guide"]["predictor_calls"] % 3 == 0
+
+
 def test_a_nudge_is_the_mode_of_belief_and_reward() -> None:
     """Density is moved to the edge of its range where the belief is wide, no farther."""
     frame = _frame()

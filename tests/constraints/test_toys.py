@@ -183,6 +183,7 @@ def test_weights_survive_a_step_without_resampling() -> None:
     keep = crowd.move(torch.tensor([9.0, 0.0, 0.0, 0.0]))
     assert keep is not None and keep.tolist() == [0, 0, 0, 0]
     assert crowd.before.tolist() == [[9.0] * 4]
+    assert float(crowd.ess_before) < 1.1 and float(crowd.ess) == 4
     assert float(crowd.log_weight.abs().sum()) == 0
 
 
