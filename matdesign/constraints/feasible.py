@@ -146,12 +146,12 @@ class Completions:
     ) -> dict[int, frozenset[int]]:
         there = dict(decided)
         if not items:
-            good = self._completes(there, items, vocabulary, required, distinct)
-            return {0: frozenset(there) if good else frozenset()}
+            whole = self._completes(there, items, vocabulary, required, distinct)
+            return {0: frozenset(there) if whole else frozenset()}
         found: dict[int, frozenset[int]] = {}
         for atoms, _ in items:
             rest = _without(items, atoms)
-            good = set()
+            good: set[int] = set()
             known: dict[object, bool] = {}
             for z in vocabulary:
                 if distinct and z in there:
@@ -246,10 +246,10 @@ class Completions:
         else:
             own = []
             for q, having in number.items():  # states that few elements have come first
-                z = next((z for z in having if z not in used_up), None)
-                if z is not None:
+                free = next((z for z in having if z not in used_up), None)
+                if free is not None:
                     own.append(q)
-                    used_up.add(z)
+                    used_up.add(free)
         return (
             True if reach & _reached(rest, tuple(sorted(own)), offset, False) else None
         )

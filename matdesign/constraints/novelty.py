@@ -18,7 +18,7 @@ class Novelty(Constraint):
 
     Equal is what the metrics count as equal: pymatgen's StructureMatcher finds the two
     primitive cells the same, whatever origin, orientation, cell or order of the atoms. A
-    crystal that cannot be compared is not called novel. The violation is 0 or 1 and has
+    crystal that cannot be compared, or is not a number, is not called novel. The violation is 0 or 1 and has
     no gradient; on undecided crystals it is that of the most probable elements.
 
     Args:
@@ -82,4 +82,6 @@ class Novelty(Constraint):
             )
             novel = torch.from_numpy(found.match < 0)
             novel[sorted(found.reason)] = False
-        return novel.to(crystals.device)
+        sound = crystals.frac.isfinite().all(-1).all(-1)
+        sound &= crystals.lattice.isfinite().all(-1).all(-1)
+        return novel.to(crystals.device) & sound

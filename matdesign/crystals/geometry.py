@@ -119,7 +119,7 @@ def displacement(start: Tensor, end: Tensor, lattice: Tensor) -> Tensor:
             f"lattice must be (crystals, 3, 3) and sites (crystals, ..., 3); got "
             f"{tuple(lattice.shape)} and {tuple(moved.shape)}. Add a leading axis."
         )
-    flat = moved.reshape(moved.shape[0], -1, 3)
+    flat = moved.reshape(moved.shape[0], math.prod(moved.shape[1:-1]), 3)
     if lattice.shape[0] not in (1, flat.shape[0]):
         raise ShapeError(
             f"need one lattice per crystal: got {lattice.shape[0]} lattices for "
