@@ -85,6 +85,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="mp_20_dev.parquet")
     parser.add_argument("--published", type=Path, help="mp20_reference_samples.parquet")
     parser.add_argument(
+        "--rivals", nargs="*", help="of the published ones; all if left out"
+    )
+    parser.add_argument(
         "--models", nargs="*", help="names or folders; every *-mp20 if left out"
     )
     parser.add_argument("--samples", type=int, default=2_000)
@@ -172,8 +175,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         order = torch.randperm(len(parts["train"]), generator=generator(args.seed))
         batches[KNOWN] = (parts["train"][order[: args.samples]], False)
     if args.published:
-        for name, made in published(args.published, args.samples, args.seed).items():
-            batches[name] = (made, False)
+        those = published(args.published, args.samples, args.seed)
+        for name in those if args.rivals is None else args.rivals:
+            if name not in those:
+                known = ", ".join(those)
+                raise DataError(f"no published samples of {name!r}; there are {known}.")
+            batches[name] = (those[name], False)
     sampling: dict[str, Any] = {}
     for name in chosen(args.models):
         made, facts = drawn(shop, name, args.samples)

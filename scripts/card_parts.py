@@ -57,9 +57,10 @@ def sample_with_groups(
 ) -> tuple[Crystals, Tensor]:
     """Return samples, and the space group that each one is laid out in.
 
-    Layouts are made inside of the model; sites are written out by `Layout.expand`, which
-    is watched here. That the last thing written out for a batch is what the batch became
-    is checked, coordinate by coordinate.
+    A model that draws overlapping crystals again keeps the layouts of its plan: they are
+    returned. Others may make layouts later; sites are written out by `Layout.expand`, which
+    is watched here, and that the last thing written out for a batch is what the batch
+    became is checked, coordinate by coordinate.
 
     Args:
         model: any generator.
@@ -74,6 +75,7 @@ def sample_with_groups(
         DataError: what was written out is not what came back.
     """
     plan_of, states_of, write_out = model.plan, model._states, Layout.expand
+    planned: list[Tensor] = []
     written: list[tuple[Layout, Tensor]] = []
     sizes: list[Tensor] = []
     groups: list[Tensor] = []
@@ -81,6 +83,8 @@ def sample_with_groups(
     def plan(*args: Any, **named: Any) -> Any:
         made = plan_of(*args, **named)
         sizes.append(made.n_atoms)
+        if model.redraws:
+            planned.append(made.layout.spacegroup.cpu())
         return made
 
     def expand(layout: Layout, u: Tensor) -> Tensor:
@@ -111,6 +115,8 @@ def sample_with_groups(
         Layout.expand = write_out  # type: ignore[method-assign]
         for name in hooks:
             delattr(model, name)
+    if planned:
+        return made, planned[0]
     # sampling makes crystals of like sizes together and puts them back in order
     order_made = torch.argsort(sizes[0], stable=True)
     return made, torch.cat(groups)[torch.argsort(order_made)]
@@ -270,6 +276,16 @@ def _row(name: str, one: dict[str, Any]) -> str:
     return f"| {name} | {figure} | {span} | {bar} |"
 
 
+def _again(drawn: dict[str, Any], samples: int) -> str:
+    """Return how many samples were drawn again, where their number is known."""
+    if "redrawn" not in drawn:
+        return ""
+    return (
+        f" {drawn['redrawn']:,} of {samples:,} crystals were drawn more than once, because "
+        f"atoms overlapped; in {drawn['overlapping']:,} they still do."
+    )
+
+
 def write_card(card: dict[str, Any], folder: Path) -> None:
     """Write card.json and card.md."""
     write_atomic(folder / "card.json", (json.dumps(card, indent=1) + "\n").encode())
@@ -339,7 +355,7 @@ def write_card(card: dict[str, Any], folder: Path) -> None:
         f"{drawn['network_evaluations'] / max(1, card['samples']):.0f} network evaluations "
         f"a crystal, {drawn['seconds']:.0f} s for {card['samples']:,} crystals on "
         f"{drawn['threads']} thread(s) of a machine shared with other work: "
-        f"{card['hardware']}.",
+        f"{card['hardware']}." + _again(drawn, card["samples"]),
         "",
         f"**Repeat.** `{card['command']}`",
         "",

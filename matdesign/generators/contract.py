@@ -78,6 +78,7 @@ class Generator(nn.Module, abc.ABC):
             "symmetric" model may take its layouts; None where it makes its own.
         default_steps: sampling steps where none are asked for.
         redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
+        redrawn: crystals so far that were drawn more than once.
         shares_elements: whether orbits that share an element in the training crystal that
             lends its template share one in the new crystal too.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
@@ -89,6 +90,7 @@ class Generator(nn.Module, abc.ABC):
     redraws: int = 0
     shares_elements: ClassVar[bool] = False
     evaluations: int = 0
+    redrawn: int = 0
     templates: Templates | None
 
     def __init__(self, config: dict[str, Any], size_histogram: Sequence[int]) -> None:

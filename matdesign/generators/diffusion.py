@@ -56,8 +56,9 @@ class Diffusion(Generator):
         code_std: its standard deviation.
         code_low: lower bound of the code, in standard deviations from the mean.
         code_high: upper bound.
-        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
-            positions drawn from those of the training set, the rest generated.
+        representation: "cell", every atom free; or "symmetric", space group, Wyckoff
+            positions and which of them share an element drawn from the training set, the
+            rest generated.
         templates: rows and orbits of the table of templates, in "symmetric".
         properties: name -> [mean, standard deviation] of the properties that can be
             asked for; None for a model without conditions.

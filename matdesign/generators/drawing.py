@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,20 +20,6 @@ if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
 
 
-class Draw(NamedTuple):
-    """Crystals, and what it took to keep their atoms apart.
-
-    Args:
-        crystals: one for each row of the plan, in its order.
-        redrawn: crystals that were drawn more than once.
-        overlapping: crystals whose atoms still overlap after the last draw.
-    """
-
-    crystals: Crystals
-    redrawn: int
-    overlapping: int
-
-
 def draw(
     model: Generator,
     plan: Plan,
@@ -40,12 +28,13 @@ def draw(
     scale: float,
     rng: torch.Generator,
     steering: Steering | None = None,
-) -> Draw:
+) -> Crystals:
     """Return one crystal for each row of a plan, or for each group of particles.
 
     A crystal in which two atoms overlap is drawn again with the same plan, so that its
-    size, layout and asked composition stay, at most `model.redraws` times. The crystals
-    that stand apart at once are those that the model draws without this.
+    size, layout and asked composition stay, at most `model.redraws` times, and counted in
+    `model.redrawn`. The crystals that stand apart at once are those that the model draws
+    without this.
 
     Equation:
         p(x | plan, apart) = p(x | plan) 1[apart] / P(apart | plan), by rejection
@@ -70,9 +59,9 @@ def draw(
 
     made = last(plan)
     if not model.redraws:
-        return Draw(made, 0, 0)
+        return made
     left = overlap(made).nonzero().squeeze(1)
-    redrawn = len(left)
+    model.redrawn += len(left)
     for _ in range(model.redraws):
         if not len(left):
             break
@@ -82,7 +71,7 @@ def draw(
         good = (~bad).nonzero().squeeze(1)
         made = _put(made, left[good.to(left.device)], again[good])
         left = left[bad.to(left.device)]
-    return Draw(made, redrawn, len(left))
+    return made
 
 
 def overlap(crystals: Crystals) -> Tensor:
@@ -95,6 +84,24 @@ def overlap(crystals: Crystals) -> Tensor:
         layout, crystals.species, crystals.frac, crystals.lattice, layout.orbits
     )
     return room < 1
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Let torch use one thread for a while.
+
+    For a few crystals handing out the work costs more than it saves, and on a machine
+    that is busy with other things threads that wait for each other cost very much more.
+    """
+    before = torch.get_num_threads()
+    if not wanted or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _put(crystals: Crystals, where: Tensor, new: Crystals) -> Crystals:

@@ -61,8 +61,9 @@ class FlowMatching(Generator):
         code_std: its standard deviation.
         code_low: lower bound of the code, in standard deviations from the mean.
         code_high: upper bound.
-        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
-            positions drawn from those of the training set, the rest generated.
+        representation: "cell", every atom free; or "symmetric", space group, Wyckoff
+            positions and which of them share an element drawn from the training set, the
+            rest generated.
         templates: rows and orbits of the table of templates, in "symmetric".
         properties: name -> [mean, standard deviation] of the properties that can be
             asked for; None for a model without conditions.
@@ -245,7 +246,7 @@ class FlowMatching(Generator):
                 belief = self._belief(plan, species, logits)
             # never past the preview: that is where the path ends
             far = min(h * (1 + self.slope * (1 - now)), now)
-            if noise:
+            if noise:  # the stochastic twin
                 kick = twin_kick(noise, now, h)
                 u = straight_noise(there, v, now - far, kick / TORUS, rng) * lay.free
                 x = line_noise(x, clean, now, now - h, kick, rng)
@@ -381,8 +382,8 @@ class FlowMatching(Generator):
         """Return the numbers behind a preview, and how uncertain noise alone makes them.
 
         Equation:
-            spread of u: t / sqrt(12), the spread of a uniform displacement of length t;
-            of x: t / sqrt(t^2 + (1 - t)^2), that of N(0, 1) data given x_t.
+            spread of u: t / sqrt(12), that of a uniform displacement; of x:
+            t / sqrt(t^2 + (1 - t)^2), that of N(0, 1) data given x_t.
         """
         spread = t / TORUS, t / math.hypot(t, 1 - t)
         return Frame(layout, self.scales, species, belief, u, x, spread)

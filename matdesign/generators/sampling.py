@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import ShapeError
-from matdesign.generators.drawing import draw
+from matdesign.generators.drawing import draw, one_thread, overlap
 from matdesign.generators.frames import Steering
 from matdesign.generators.request import Request
 
@@ -50,6 +48,7 @@ def draw_request(
     if batch_size < 1:
         raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
     start, before, n = time.perf_counter(), model.evaluations, len(request)
+    redrawn = model.redrawn
     rng = generator(seed, model.device)
     first, copies = rng.initial_seed(), 1
     if steering is not None:
@@ -60,20 +59,17 @@ def draw_request(
     largest = plan.n_atoms.view(n, copies).amax(1) if n else plan.n_atoms
     order = torch.argsort(largest, stable=True)
     parts = []
-    with _one_thread(n * copies <= 64 and model.device.type == "cpu"):
+    with one_thread(n * copies <= 64 and model.device.type == "cpu"):
         for chunk in order.split(max(1, batch_size // copies)) if n else ():
             rows = (chunk[:, None] * copies + torch.arange(copies)).flatten()
             some = plan[rows].to(model.device)
             parts.append(
                 draw(model, some, steps=steps, scale=scale, rng=rng, steering=steering)
             )
-    made = _nothing()
-    if parts:
-        made = Crystals.cat([one.crystals for one in parts])[torch.argsort(order)]
+    made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
     info = provenance(model, first, steps, start, before)
-    if model.redraws:
-        info["redrawn"] = sum(one.redrawn for one in parts)
-        info["overlapping"] = sum(one.overlapping for one in parts)
+    info["redrawn"] = model.redrawn - redrawn
+    info["overlapping"] = int(overlap(made).sum()) if parts else 0
     return made.replace(info=info)
 
 
@@ -101,24 +97,6 @@ def provenance(
         "device": str(model.device),
         "version": __version__,
     }
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Let torch use one thread for a while.
-
-    For a few crystals handing out the work costs more than it saves, and on a machine
-    that is busy with other things threads that wait for each other cost very much more.
-    """
-    before = torch.get_num_threads()
-    if not wanted or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _nothing() -> Crystals:

@@ -31,7 +31,7 @@ KNOWN = {
     f"{family}-{data}": DATA[data]
     for data in DATA
     for family in FAMILIES
-    if data != "mp20" or family in ("autoregressive", "flow-matching")
+    if data != "mp20" or family in ("autoregressive", "diffusion", "flow-matching")
 } | {"diffusion-prototypes-cell": DATA["prototypes"]}
 """Models that a complete checkout holds, and what they make."""
 

@@ -155,6 +155,7 @@ def draw(
         left = left[~good]
         if not len(left):
             break
+        model.redrawn += len(left) * (turn == 0)
     order = torch.cat([index for index, *_ in done]).argsort()
     whole = Layout.cat([part for _, part, _, _ in done])[order]
     wide = whole.count.shape[1]

@@ -242,7 +242,8 @@ def test_a_fresh_seed_is_reported_and_repeats(learned):
     again = model.sample(3, steps=4, seed=made.info["seed"])
     assert torch.equal(made.frac, again.frac)
     assert made.info["steps"] == 4
-    assert made.info["network_evaluations"] == 3 * (4 + 3 + 1)
+    redrawn = made.info["network_evaluations"] - 3 * (4 + 3 + 1)
+    assert redrawn % (4 + 3 + 1) == 0 and (redrawn > 0) == (made.info["redrawn"] > 0)
     assert made.info["generator"] == "Diffusion" and made.info["seconds"] > 0
 
 

@@ -157,7 +157,8 @@ def test_same_seed_same_crystals_and_save(learned, tmp_path):
     assert torch.equal(a.frac, b.frac) and torch.equal(a.lattice, b.lattice)
     assert not torch.equal(a.frac, c.frac)
     assert type(Generator.load(tmp_path / "m")) is FlowMatching
-    assert a.info["network_evaluations"] == 6 * 6
+    redrawn = a.info["network_evaluations"] - 6 * 6
+    assert redrawn % 6 == 0 and (redrawn > 0) == (a.info["redrawn"] > 0)
 
 
 def test_asked_compositions_are_made(learned):

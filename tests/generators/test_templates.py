@@ -62,6 +62,24 @@ def test_templates_are_drawn_as_often_as_they_occur(templates):
     assert (made.role == -1).all()
 
 
+def test_orbits_may_share_elements_as_in_the_drawn_row(templates, data):
+    made = templates.choose(ask(n=400), rng(), shared=True)
+    assert torch.equal(made.role >= 0, made.layout.orbits)
+    assert made.open.sum(1).tolist() == made.layout.orbits.sum(1).tolist()
+    # metals: one element; salts: two; perovskites: three, the oxygen on one orbit
+    for size, roles in ((1, {0}), (2, {0, 1}), (5, {0, 1, 2})):
+        for row in made.role[made.n_atoms == size]:
+            assert set(row[row >= 0].tolist()) == roles
+    most = made.layout.count.masked_fill(made.role != 0, 0).sum(1)
+    assert (most[made.n_atoms == 5] == 3).all()
+
+
+def test_a_composition_needs_no_shared_elements(templates):
+    wish = ask({"composition": "SrTiO3"}, n=3)
+    made = templates.choose(wish, rng(), shared=True)
+    assert (made.role == -1).all() and not made.open.any()
+
+
 def test_a_drawn_layout_is_that_of_the_data(templates, data):
     made = templates.choose(ask(n_atoms=5, n=1), rng())
     own = data.layout[torch.tensor([4])]

@@ -1,0 +1,102 @@
+"""Drawing again what overlaps: the others stay, plans hold, every second try is counted."""
+
+import numpy as np
+import pytest
+import torch
+
+from matdesign.crystals import elements
+from matdesign.crystals.batch import SoftCrystals
+from matdesign.generators.contract import Generator, State
+from matdesign.generators.diffusion import Diffusion
+from matdesign.generators.drawing import draw, overlap
+from matdesign.generators.planning import plan_cells
+
+
+class Scatter(Generator):
+    """Throws the atoms of sodium crystals anywhere into a cube."""
+
+    def __init__(self, edge: float = 5.0):
+        super().__init__({"elements": [11], "edge": edge}, [0, 0, 1, 1])
+        self.edge, self.calls = edge, []
+
+    @classmethod
+    def for_data(cls, train, *, seed=0, **options):
+        raise NotImplementedError
+
+    def loss(self, crystals, *, seed=None):
+        raise NotImplementedError
+
+    def _states(self, plan, *, steps, scale, rng):
+        self.calls.append(plan)
+        mask = plan.layout.mask
+        frac = torch.rand((*mask.shape, 3), generator=rng) * mask[..., None]
+        hot = torch.nn.functional.one_hot(mask * 11, 104).float() * mask[..., None]
+        cell = self.edge * torch.eye(3).expand(len(mask), 3, 3)
+        yield State(0.0, 1, SoftCrystals(hot, frac, cell, mask))
+
+
+@pytest.fixture
+def plan():
+    rng = torch.Generator().manual_seed(0)
+    return plan_cells(None, torch.tensor([2, 3] * 100), 0, rng)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_overlap_is_that_of_pymatgens_distances(plan):
+    made = draw(Scatter(), plan, steps=1, scale=1.0, rng=rng())
+    bound = max(2 * 0.6 * float(elements.table("radius")[11]), 0.7)
+    near = [np.min(s.distance_matrix + 99 * np.eye(len(s))) < bound for s in made]
+    assert 5 < sum(near) < 195
+    assert overlap(made).tolist() == near
+
+
+def test_only_what_overlaps_is_drawn_again(plan):
+    model = Scatter()
+    raw = draw(model, plan, steps=1, scale=1.0, rng=rng())
+    assert model.redrawn == 0
+    bad = overlap(raw)
+    model.redraws, model.calls = 50, []
+    mended = draw(model, plan, steps=1, scale=1.0, rng=rng())
+    assert not overlap(mended).any()
+    assert model.redrawn == int(bad.sum())
+    assert torch.equal(mended.frac[~bad], raw.frac[~bad])
+    assert not torch.equal(mended.frac[bad], raw.frac[bad])
+    assert torch.equal(mended.n_atoms, plan.n_atoms)
+    sizes = [len(one) for one in model.calls]
+    assert sizes[:2] == [200, int(bad.sum())] and sizes == sorted(sizes, reverse=True)
+
+
+def test_what_cannot_be_mended_is_counted_and_returned(plan):
+    model = Scatter(edge=1.0)
+    model.redraws = 2
+    made = draw(model, plan, steps=1, scale=1.0, rng=rng())
+    assert len(model.calls) == 3
+    assert len(made) == model.redrawn == int(overlap(made).sum()) == 200
+
+
+def test_samples_say_how_many_were_drawn_again():
+    model = Scatter()
+    model.redraws = 50
+    made = model.sample(200, seed=0)
+    assert made.info["overlapping"] == 0
+    assert 5 < made.info["redrawn"] < 195
+    assert not overlap(made).any()
+    again = model.sample(200, seed=0)
+    assert torch.equal(made.frac, again.frac)
+    raw = Scatter().sample(200, seed=0)
+    assert raw.info["redrawn"] == 0
+    assert raw.info["overlapping"] == made.info["redrawn"]
+
+
+def test_redrawn_crystals_keep_what_was_asked(eight):
+    """An untrained network overlaps often; composition and space group hold anyhow."""
+    model = Diffusion.for_data(
+        eight, representation="symmetric", width=32, layers=1, heads=4
+    )
+    wish = {"composition": "SrTiO3", "spacegroup": 221}
+    made = model.sample(4, seed=0, steps=3, conditions=wish)
+    assert set(made.formulas) == {"SrTiO3"}
+    assert {"redrawn", "overlapping"} <= made.info.keys()
