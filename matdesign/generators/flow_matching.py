@@ -382,8 +382,7 @@ class FlowMatching(Generator):
         """Return the numbers behind a preview, and how uncertain noise alone makes them.
 
         Equation:
-            spread of u: t / sqrt(12), that of a uniform displacement; of x:
-            t / sqrt(t^2 + (1 - t)^2), that of N(0, 1) data given x_t.
+            of u: t / sqrt(12), uniform; of x: t / sqrt(t^2 + (1 - t)^2), N(0, 1) data.
         """
         spread = t / TORUS, t / math.hypot(t, 1 - t)
         return Frame(layout, self.scales, species, belief, u, x, spread)
