@@ -8,21 +8,26 @@ charge to every sum is a shift. The sets grow element by element, never choice b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.elements import possible
 from matdesign.constraints.places import Place, places
+from matdesign.constraints.sums import (
+    Grid,
+    Items,
+    Table,
+    grid_of,
+    grow,
+    moved,
+    reached,
+    sums,
+    union,
+    without,
+)
 from matdesign.crystals import elements
-
-Items = tuple[tuple[int, int], ...]
-"""Open orbits as (atoms of an orbit, how many such orbits), by atoms."""
-
-_Table = list[int]
-"""For each choice of items already taken: the reachable sums, as bits."""
 
 
 class Completions:
@@ -62,7 +67,7 @@ class Completions:
         self.alloys = alloys
         self._largest = max((abs(q) for row in self.states for q in row), default=0)
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
-        self._fresh: dict[tuple[object, ...], _Table] = {}
+        self._fresh: dict[tuple[object, ...], Table] = {}
         self._numbers: dict[frozenset[int], dict[int, list[int]]] = {}
 
     def mask(
@@ -150,7 +155,7 @@ class Completions:
             return {0: frozenset(there) if whole else frozenset()}
         found: dict[int, frozenset[int]] = {}
         for atoms, _ in items:
-            rest = _without(items, atoms)
+            rest = without(items, atoms)
             good: set[int] = set()
             known: dict[object, bool] = {}
             for z in vocabulary:
@@ -198,7 +203,7 @@ class Completions:
         )
         if sure is not None:
             return sure
-        grid = _grid(items)
+        grid = grid_of(items)
         table = [0] * grid.size
         table[0] = 1 << offset
         for z in sorted(there):
@@ -228,17 +233,17 @@ class Completions:
         for z, n in there.items():
             states = self.states[z]
             modes = (states,) if z in self.each and states else [(q,) for q in states]
-            reach = _union(_moved(reach, _sums(mode, n)) for mode in modes)
+            reach = union(moved(reach, sums(mode, n)) for mode in modes)
         number = self._number(vocabulary)
         used = {q for z in there for q in self.states[z]}
         every = tuple(sorted(used.union(number)))
-        if not reach & _reached(items, every, offset, bool(self.each)):
+        if not reach & reached(items, every, offset, bool(self.each)):
             return False
         rest = items
         for z in missing:
             atoms = rest[0][0]
-            reach = _union(_moved(reach, (atoms * q,)) for q in self.states[z])
-            rest = _without(rest, atoms)
+            reach = union(moved(reach, (atoms * q,)) for q in self.states[z])
+            rest = without(rest, atoms)
         used_up = {*there, *missing}
         if distinct:
             need = sum(count for _, count in items)
@@ -251,7 +256,7 @@ class Completions:
                     own.append(q)
                     used_up.add(free)
         return (
-            True if reach & _reached(rest, tuple(sorted(own)), offset, False) else None
+            True if reach & reached(rest, tuple(sorted(own)), offset, False) else None
         )
 
     def _number(self, vocabulary: frozenset[int]) -> dict[int, list[int]]:
@@ -272,7 +277,7 @@ class Completions:
 
     def _others(
         self, fresh: frozenset[int], items: Items, offset: int, distinct: bool
-    ) -> _Table:
+    ) -> Table:
         """Return the negated sums that elements not there yet reach, by items taken."""
         number = Counter(self._kind(z) for z in fresh if self.states[z])
         total = sum(count for _, count in items)
@@ -284,134 +289,29 @@ class Completions:
         if key not in self._fresh:
             if len(self._fresh) > 5_000:
                 self._fresh.clear()
-            grid = _grid(items)
+            grid = grid_of(items)
             table = [0] * grid.size
             table[0] = 1 << offset
             for states, each, many in kinds:
                 negated = tuple(-q for q in states)
                 for _ in range(many):
-                    table = _grow(table, negated, each, 0, grid, distinct)
+                    table = grow(table, negated, each, 0, grid, distinct)
             self._fresh[key] = table
         return self._fresh[key]
 
     def _add(
         self,
-        table: _Table,
+        table: Table,
         z: int,
         have: int,
-        grid: _Grid,
+        grid: Grid,
         distinct: bool,
         must: bool = False,
-    ) -> _Table:
-        return _grow(table, self.states[z], z in self.each, have, grid, distinct, must)
+    ) -> Table:
+        return grow(table, self.states[z], z in self.each, have, grid, distinct, must)
 
     def _kind(self, z: int) -> tuple[tuple[int, ...], bool]:
         return self.states[z], z in self.each
-
-
-class _Grid:
-    """The sub-multisets of some items, numbered so that those within others come first.
-
-    The complement of number k is `size - 1 - k`.
-    """
-
-    def __init__(self, items: Items) -> None:
-        self.size = 1
-        strides = []
-        for atoms, many in items:
-            strides.append((self.size, many + 1, atoms))
-            self.size *= many + 1
-        self.previous = [
-            [
-                (k - stride, atoms)
-                for stride, radix, atoms in strides
-                if k // stride % radix
-            ]
-            for k in range(self.size)
-        ]
-        """For each sub-multiset: those with one item less, and the atoms of the item."""
-
-
-@lru_cache(maxsize=4096)
-def _grid(items: Items) -> _Grid:
-    return _Grid(items)
-
-
-def _grow(
-    table: _Table,
-    states: tuple[int, ...],
-    each: bool,
-    have: int,
-    grid: _Grid,
-    distinct: bool,
-    must: bool = False,
-) -> _Table:
-    """Return the sums after one element took any of the open orbits.
-
-    Args:
-        table: sums before.
-        states: what the element may carry; none = it cannot be there.
-        each: every atom chooses for itself.
-        have: atoms of it that are there already.
-        grid: the open orbits.
-        distinct: it takes one orbit at most, and none where it is there already.
-        must: it takes at least one.
-    """
-    skip = have == 0 and not must
-    result = list(table) if skip and not states else [0] * grid.size
-    for mode in (states,) if each and states else [(q,) for q in states]:
-        start = [_moved(bits, _sums(mode, have)) for bits in table]
-        taken = list(start)
-        for k in range(grid.size):
-            more = 0
-            if not (distinct and have):
-                for before, atoms in grid.previous[k]:
-                    source = start[before] if distinct else taken[before]
-                    more |= _moved(source, _sums(mode, atoms))
-            taken[k] |= more
-            result[k] |= more if must else taken[k]
-    return result
-
-
-@lru_cache(maxsize=65536)
-def _reached(items: Items, states: tuple[int, ...], offset: int, each: bool) -> int:
-    """Return the negated sums of orbits that take any state (or each atom does)."""
-    bits = 1 << offset
-    for atoms, many in items:
-        sums = _sums(states, atoms) if each else tuple(atoms * q for q in states)
-        negated = tuple(-s for s in sums)
-        for _ in range(many):
-            bits = _moved(bits, negated)
-    return bits
-
-
-def _union(sets: Iterable[int]) -> int:
-    found = 0
-    for bits in sets:
-        found |= bits
-    return found
-
-
-@lru_cache(maxsize=65536)
-def _sums(states: tuple[int, ...], atoms: int) -> tuple[int, ...]:
-    """Return the total charges that some atoms reach when each takes any state."""
-    found = {0}
-    for _ in range(atoms):
-        found = {s + q for s in found for q in states}
-    return tuple(found)
-
-
-def _moved(bits: int, sums: tuple[int, ...]) -> int:
-    """Return the union of the sums in `bits`, each with each of `sums` added."""
-    found = 0
-    for s in sums:
-        found |= bits << s if s >= 0 else bits >> -s
-    return found
-
-
-def _without(items: Items, atoms: int) -> Items:
-    """Return the items less one of the given size."""
-    return tuple((c, k - (c == atoms)) for c, k in items if k > (c == atoms))
 
 
 def metals() -> frozenset[int]:

@@ -17,8 +17,8 @@ class Novelty(Constraint):
     """The crystal equals none of a set of known crystals.
 
     Equal is what the metrics count as equal: pymatgen's StructureMatcher finds the two
-    primitive cells the same, whatever origin, orientation, cell or order of the atoms. A
-    crystal that cannot be compared, or is not a number, is not called novel. The
+    primitive cells the same, whatever origin, orientation, cell or order of the atoms.
+    A crystal that cannot be compared, or that is not a number, is not called novel. The
     violation is 0 or 1 and has no gradient; on undecided crystals it is that of the most
     probable elements.
 
