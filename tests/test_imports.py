@@ -31,6 +31,7 @@ RANK = {
     "exercises_representations": 7,
     "exercises_vae": 7,
     "plots_families": 7,
+    "plots_guidance": 7,
     "scene": 7,
     "sliders": 7,
     "still": 7,

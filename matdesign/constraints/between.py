@@ -28,6 +28,9 @@ QUANTITIES: dict[str, tuple[str, Callable[[AnyCrystals], Tensor]]] = {
 }
 """Quantity -> its unit and how it is read from crystals."""
 
+EDGE = 1e-4
+"""How far inside a range a projection ends, relative to the end of the range."""
+
 _SPELLINGS = {
     "g/cm3": "g/cm^3",
     "g/cm³": "g/cm^3",
@@ -124,7 +127,12 @@ class Between(Constraint):
             soft: undecided crystals.
         """
         value = self.value(soft)
-        wanted = value.clamp(self.low, self.high)
+        low, high = self.low + EDGE * abs(self.low), self.high - EDGE * abs(self.high)
+        if low > high:
+            low = high = (self.low + self.high) / 2
+        wanted = torch.where(
+            (value < self.low) | (value > self.high), value.clamp(low, high), value
+        )
         ratio = wanted / value if self.quantity == "volume_per_atom" else value / wanted
         sound = ratio.isfinite() & (ratio > 0)
         factor = torch.where(sound, ratio, torch.ones_like(ratio)) ** (1 / 3)

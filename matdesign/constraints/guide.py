@@ -1,85 +1,128 @@
-"""How wanted constraints steer a generator: one door for every family and method."""
+"""`Guide`: one door through which constraints steer every family of generators."""
 
-import math
-import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from matdesign.constraints.base import Check, Constraint, check
+from matdesign.constraints.base import All, Constraint, check
 from matdesign.constraints.contradictions import contradictions
+from matdesign.constraints.methods import METHODS, Choices, ranges, serve
+from matdesign.constraints.pilot import NOISE, Pilot
+from matdesign.constraints.rounds import rounds
+from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError, InfeasibleTarget
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
 
-METHODS = ("reject",)
-"""The guidance methods there are."""
-
-DRAWS_PER_CRYSTAL = 50
-LARGEST_ROUND = 1024
+__all__ = ["METHODS", "Guide"]
 
 
 class Guide:
-    """Steers a generator toward crystals that meet constraints, without retraining.
+    """Steers any generator toward crystals that meet constraints, without retraining.
 
-    The one method so far is `reject`, the baseline that every other method must beat:
-    draw, check strictly, keep what holds. It changes nothing about the model's own
-    distribution except to condition it on the constraints exactly; its price is one
-    over the share of draws that hold.
+    Left alone, it chooses a method for each constraint and family and says why: print
+    `guide.plan(model)`. Methods: `mask` (elements, composition, charge, size, symmetry:
+    nothing else can be drawn), `project` (the finished crystal is moved into the range),
+    `gradient` (previews are moved), `classifier_free` (the model is asked for what it
+    was trained to be asked for), `replace` (known places are put back at every step),
+    `steer` (particles, resampled by their rewards) and `reject` (draw, check, keep: the
+    baseline). Whatever the method, every crystal is checked strictly at the end, and
+    what misses is drawn again: asked n, returned n, or an error that says why not.
 
     Equation:
-        p(x | wanted) = p(x) 1[x satisfies wanted] / P(wanted); expected draws for n
-        crystals = n / P(wanted).
+        wanted: p(x | met) = p(x) 1[x meets all] / P(met) for `reject`; for `steer`
+        p(x) exp(scale x reward) / Z as particles grow; the others approximate.
 
     Args:
         wanted: one constraint, or several joined with `&`.
-        method: "reject".
+        method: one of `METHODS` for every constraint that can have it; None chooses.
+        scale: strength. 0 is the unguided model bit for bit, checked but not drawn again;
+            1 is the plain setting; more pushes harder. It multiplies gradients and
+            rewards, and is the scale of classifier-free guidance.
+        particles: for each crystal, with the method `steer`, at least 2.
+        strict: "all" draws again whatever misses any constraint; "hard" lets soft ones
+            (ranges, predicted properties) be missed, so that hit rates can be compared.
+        noise: of the stochastic twin of a deterministic sampler (`FlowMatching`), which
+            `steer` needs so that copies of a particle part.
         draws: at most how many crystals to draw; None means 50 for each one asked.
 
     Raises:
         InfeasibleTarget: the constraints exclude each other; the message says which.
-        DataError: the method is unknown, or draws is not positive.
+        DataError: the method is unknown, or a number is out of range.
 
     Example:
         >>> import matdesign as design
         >>> design.Guide(design.OnlyElements("Na", "Cl") & design.MinDistance(1.4))
-        Guide by reject: only Cl and Na, and no two atoms closer than 1.4 angstrom
+        Guide by the best methods: only Cl and Na, and no two atoms closer than 1.4 angstrom
     """
 
     def __init__(
-        self, wanted: Constraint, *, method: str = "reject", draws: int | None = None
+        self,
+        wanted: Constraint,
+        method: str | None = None,
+        *,
+        scale: float = 1.0,
+        particles: int = 8,
+        strict: Literal["all", "hard"] = "all",
+        noise: float = NOISE,
+        draws: int | None = None,
     ) -> None:
         if not isinstance(wanted, Constraint):
             raise DataError(
                 f"a guide needs a constraint; got {wanted!r}. "
                 "Build one such as MinDistance(1.4), and join several with &."
             )
-        if method not in METHODS:
+        if method is not None and method not in METHODS:
             raise DataError(
                 f"unknown guidance method {method!r}; choose {', '.join(METHODS)}."
             )
+        if strict not in ("all", "hard"):
+            raise DataError(f'strict must be "all" or "hard"; got {strict!r}.')
         if draws is not None and draws < 1:
             raise DataError(f"draws must be at least 1; got {draws}.")
+        if particles < 2:
+            raise DataError(
+                f"particles must be at least 2; got {particles}. For one use another "
+                "method than steer."
+            )
+        if not 0 <= scale < float("inf") or not 0 <= noise < float("inf"):
+            raise DataError(
+                f"scale and noise must be finite and >= 0; got {scale} and {noise}."
+            )
         clashes = contradictions(wanted)
         if clashes:
             raise InfeasibleTarget(
                 "no crystal can meet these constraints together: "
                 f"{'; '.join(clashes)}. Loosen or drop one of them."
             )
-        self.wanted = wanted
-        self.method = method
-        self.draws = draws
+        self.wanted, self.method, self.scale = wanted, method, float(scale)
+        self.particles, self.strict = particles, strict
+        self.noise, self.draws = float(noise), draws
 
     def __repr__(self) -> str:
-        return f"Guide by {self.method}: {self.wanted}"
+        how = self.method or "the best methods"
+        return f"Guide by {how}: {self.wanted}"
+
+    def plan(self, model: Generator) -> Choices:
+        """Return how each constraint is served for a model, and why; print it.
+
+        Args:
+            model: any generator.
+
+        Raises:
+            DataError: the method cannot serve any constraint in this family.
+        """
+        return serve(self.wanted.parts, model, self.method, self.strict)
 
     def sample(
         self,
-        model: "Generator",
+        model: Generator,
         n: int,
         *,
         seed: int | torch.Generator | None = None,
@@ -97,144 +140,122 @@ class Guide:
             **settings: passed on to the model's `sample` (steps, batch_size, ...).
 
         Returns:
-            Exactly n crystals. `info["guide"]` records how many were drawn, how many
-            met each constraint, network evaluations and seconds.
+            Exactly n crystals. `info["guide"]` records, as plain JSON, how constraints
+            were served, every step of the first batches, how many were drawn and met
+            each constraint, network evaluations, predictor calls and seconds.
 
         Raises:
             InfeasibleTarget: the budget of draws was spent first; the message says how
                 many were found and which constraint to loosen.
-            DataError: n is negative, or n_atoms does not name n sizes.
+            DataError: n is negative, n_atoms does not name n sizes, or the method cannot
+                serve any constraint in this family.
         """
-        start = time.perf_counter()
+        choices = self.plan(model)
+        if self.scale == 0:
+            return self._unguided(model, choices, n, seed, n_atoms, settings)
         random = generator(seed)
-        open_slots = _slots(n, n_atoms)
-        record = _Record(self, n)
-        kept: dict[int, Crystals] = {}
-        while open_slots:
-            size = record.next_round(len(open_slots))
-            if size < 1:
-                raise InfeasibleTarget(record.failure(len(kept)))
-            asked = [open_slots[k % len(open_slots)] for k in range(size)]
-            sizes = None if n_atoms is None else [atoms or 0 for _, atoms in asked]
-            draw_seed = int(
-                torch.randint(2**62, (1,), generator=random, device=random.device)
-            )
-            drawn = model.sample(size, seed=draw_seed, n_atoms=sizes, **settings)
-            checked = check(drawn, self.wanted)
-            record.add(size, drawn, checked)
-            for i in checked.met.nonzero().squeeze(1).tolist():
-                atoms = None if n_atoms is None else int(drawn.n_atoms[i])
-                slot = next((s for s in open_slots if s[1] == atoms), None)
-                if slot is not None:
-                    kept[slot[0]] = drawn[[i]]
-                    open_slots.remove(slot)
-        return record.result([kept[i] for i in range(n)], random, start)
-
-
-class _Record:
-    """What the rounds of one guided sampling drew, and how much it cost."""
-
-    def __init__(self, guide: Guide, n: int) -> None:
-        self.guide = guide
-        self.asked = n
-        self.budget = guide.draws or DRAWS_PER_CRYSTAL * max(n, 1)
-        self.drawn = 0
-        self.met = 0
-        self.evaluations: int | None = 0
-        self.info: dict[str, Any] = {}
-        self.held = torch.zeros(0, len(guide.wanted.parts), dtype=torch.bool)
-
-    def next_round(self, missing: int) -> int:
-        """Return how many to draw: the missing over the share met, and a margin."""
-        share = (self.met + 1) / (self.drawn + 1)
-        wanted = math.ceil(missing / share * 1.1)
-        return min(max(wanted, missing), LARGEST_ROUND, self.budget - self.drawn)
-
-    def add(self, size: int, drawn: Crystals, checked: Check) -> None:
-        """Count one round."""
-        self.drawn += size
-        self.met += int(checked.met.sum())
-        self.held = torch.cat([self.held, checked.satisfied.cpu()])
-        self.info = self.info or dict(drawn.info)
-        cost = drawn.info.get("network_evaluations")
-        if self.evaluations is None or cost is None:
-            self.evaluations = None
-        else:
-            self.evaluations += int(cost)
-
-    def counts(self) -> dict[str, int]:
-        """Return how many of all drawn meet each constraint."""
-        each = self.held.sum(dim=0).tolist()
-        parts = self.guide.wanted.parts
-        return {str(one): int(k) for one, k in zip(parts, each, strict=True)}
-
-    def failure(self, found: int) -> str:
-        """Return the message for a spent budget: counts, and what to loosen."""
-        parts = self.guide.wanted.parts
-        gains = []
-        for k in range(len(parts)):
-            others = torch.cat([self.held[:, :k], self.held[:, k + 1 :]], dim=1)
-            gains.append(int(others.all(dim=1).sum()))
-        best = max(range(len(parts)), key=gains.__getitem__)
-        table = "; ".join(f"{name}: {k}" for name, k in self.counts().items())
-        return (
-            f"{found} of {self.asked} crystals found: {self.met} of {self.drawn} drawn "
-            f"met every constraint ({table}). Loosen '{parts[best]}' first (without it "
-            f"{gains[best]} of {self.drawn} would do), or raise Guide(..., draws="
-            f"{self._estimate()}), or ask for fewer."
+        asked = self._conditions(model, choices, settings.pop("conditions", None))
+        if n_atoms is not None and "n_atoms" in asked:
+            wish = asked.pop("n_atoms")
+            asked_for = torch.as_tensor(n_atoms)
+            if not bool((asked_for == wish).all()):
+                raise InfeasibleTarget(
+                    f"the constraints ask for {wish} atoms, but n_atoms is "
+                    f"{asked_for.tolist()}. Leave n_atoms out."
+                )
+        if asked:
+            settings["conditions"] = asked
+        if choices.by("classifier_free"):
+            settings["scale"] = self.scale
+        pilot = Pilot(
+            choices, self.scale, self.particles, self.noise, random, self.wanted
         )
+        if not pilot.idle or pilot.choices is not None:
+            settings["steering"] = pilot
 
-    def _estimate(self) -> int:
-        """Return a budget that should do, judged from the share met (or 1 more)."""
-        return math.ceil(1.5 * self.asked * (self.drawn + 1) / (self.met + 1))
+        calls = _predictor_calls(self.wanted)
 
-    def result(
-        self, kept: list[Crystals], random: torch.Generator, start: float
-    ) -> Crystals:
-        """Return the kept crystals as one batch with the log attached."""
-        made = Crystals.cat(kept) if kept else _none()
-        log = {
-            "method": self.guide.method,
-            "wanted": [str(one) for one in self.guide.wanted.parts],
-            "asked": self.asked,
-            "drawn": self.drawn,
-            "met": self.met,
-            "met_each": self.counts(),
-            "budget": self.budget,
-            "network_evaluations": self.evaluations,
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-        info = {**self.info, "seed": random.initial_seed(), "guide": log}
-        if "network_evaluations" in info:
-            info["network_evaluations"] = self.evaluations
-        if "seconds" in info:
-            info["seconds"] = log["seconds"]
+        def draw(size: int, draw_seed: int, sizes: list[int] | None) -> Crystals:
+            return model.sample(size, seed=draw_seed, n_atoms=sizes, **settings)
+
+        made, record = rounds(
+            draw,
+            self.wanted,
+            n,
+            strict=self.strict,
+            draws=self.draws,
+            n_atoms=n_atoms,
+            random=random,
+        )
+        log = self._log(choices) | record.log() | {"log": pilot.log.record()}
+        log["predictor_calls"] = _predictor_calls(self.wanted) - calls
+        info = {**record.info, "seed": random.initial_seed(), "guide": log}
+        for name in ("network_evaluations", "seconds"):
+            if name in info:
+                info[name] = log[name]
         return made.replace(info=info)
 
+    def _conditions(
+        self, model: Generator, choices: Choices, given: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return what the model is asked for: by the constraints and by the caller."""
+        masked = choices.by("mask")
+        wishes = All(*masked).conditions() if masked else {}
+        if getattr(model, "representation", "cell") != "symmetric":
+            wishes.pop("spacegroup", None)
+            wishes.pop("crystal_system", None)
+        learned = ranges(choices, model)
+        theirs = {k: v for k, v in dict(given or {}).items() if v is not None}
+        both = set(learned) & set(theirs)
+        if both:
+            raise DataError(
+                f"{', '.join(sorted(both))} is asked for twice: as a constraint and "
+                "among the conditions. Give it once."
+            )
+        same = {k: theirs.pop(k) for k in list(theirs) if k in wishes}
+        return {**merged([wishes, same]), **learned, **theirs}
 
-def _slots(
-    n: int, n_atoms: int | Sequence[int] | Tensor | None
-) -> list[tuple[int, int | None]]:
-    """Return the crystals still to be found: position in the result, and size."""
-    if n < 0:
-        raise DataError(f"the number of crystals must be >= 0; got {n}.")
-    if n_atoms is None:
-        return [(i, None) for i in range(n)]
-    if isinstance(n_atoms, Tensor):
-        n_atoms = n_atoms.flatten().tolist()
-    if isinstance(n_atoms, int):
-        n_atoms = [n_atoms] * n
-    if len(n_atoms) == 1:
-        n_atoms = list(n_atoms) * n
-    if len(n_atoms) != n:
-        raise DataError(
-            f"n_atoms must be one number or one for each of {n} crystals; "
-            f"got {len(n_atoms)}."
-        )
-    return [(i, int(k)) for i, k in enumerate(n_atoms)]
+    def _unguided(
+        self,
+        model: Generator,
+        choices: Choices,
+        n: int,
+        seed: int | torch.Generator | None,
+        n_atoms: int | Sequence[int] | Tensor | None,
+        settings: dict[str, Any],
+    ) -> Crystals:
+        """Return the model's own crystals, with a record of which constraints they meet."""
+        made = model.sample(n, seed=seed, n_atoms=n_atoms, **settings)
+        checked = check(made, self.wanted)
+        log = self._log(choices) | {
+            "wanted": [str(one) for one in self.wanted.parts],
+            "asked": n,
+            "drawn": n,
+            "met": int(checked.met.sum()),
+            "met_each": {k: v for k, v in checked.counts.items() if k != "all of them"},
+            "network_evaluations": made.info.get("network_evaluations"),
+            "seconds": made.info.get("seconds"),
+        }
+        return made.replace(info={**made.info, "guide": log})
+
+    def _log(self, choices: Choices) -> dict[str, Any]:
+        """Return how constraints are served, as plain JSON."""
+        return {
+            "method": self.method or ", ".join(choices.methods),
+            "scale": self.scale,
+            "particles": self.particles if choices.by("steer") else 1,
+            "strict": self.strict,
+            "choices": [
+                {
+                    "constraint": str(one.constraint),
+                    "methods": list(one.methods),
+                    "why": one.why,
+                }
+                for one in choices.choices
+            ],
+        }
 
 
-def _none() -> Crystals:
-    return Crystals(
-        torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, 3), torch.zeros(0, 3, 3)
-    )
+def _predictor_calls(wanted: Constraint) -> int:
+    """Return how many crystals the predictors of constraints have judged so far."""
+    return sum(int(getattr(one, "predictor_calls", 0)) for one in wanted.parts)

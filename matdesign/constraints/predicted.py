@@ -86,6 +86,8 @@ class Property(Constraint):
             raise InfeasibleTarget(
                 f"no {name} is both above {low:g} and below {high:g}; swap the ends."
             )
+        self.predictor_calls = 0
+        """Crystals that the predictor has judged so far."""
         self.predictor = predictor
         self.name = str(name)
         self.unit = unit or ""
@@ -129,6 +131,7 @@ class Property(Constraint):
         Raises:
             DataError: a function gives another shape.
         """
+        self.predictor_calls += len(crystals)
         if self.network is None:
             assert callable(self._function)
             found = self._function(crystals)

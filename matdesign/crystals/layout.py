@@ -180,6 +180,12 @@ class Layout:
             part[name] = part[name][:, :orbits]
         return Layout(**part)
 
+    def rows(self, index: Tensor) -> Layout:
+        """Return some crystals with the padding left as it is."""
+        return Layout(
+            **{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
+        )
+
     def to(self, device: torch.device | str) -> Layout:
         """Return the layout on a device."""
         return Layout(

@@ -24,7 +24,7 @@ from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator, Loss, State, properties_of
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import fill_table
-from matdesign.generators.frames import at_rest
+from matdesign.generators.frames import States, at_rest
 from matdesign.generators.placement import Draws, Placement
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
@@ -317,7 +317,7 @@ class Autoregressive(Generator):
         scale: float,
         rng: torch.Generator,
         known: Tensor | None = None,
-    ) -> Iterator[State]:
+    ) -> States:
         """Yield the growing crystals, one more site in each; `steps` has no effect.
 
         Args:
@@ -325,23 +325,24 @@ class Autoregressive(Generator):
             steps: not used: a crystal takes one step for each site.
             scale: of classifier-free guidance.
             rng: source of randomness.
-            known: coordinates of the first sites, shape (crystals, known, 3).
+            known: coordinates of the first sites, (crystals, known, 3), not resampled.
         """
-        draws = Draws(
-            self.coordinate_temperature, self.lattice_temperature, self.tries, scale
-        )
-        layout, sites = plan.layout, plan.species.shape[1]
+        heat = self.coordinate_temperature, self.lattice_temperature
+        draws = Draws(*heat, self.tries, scale)
+        sites = plan.species.shape[1]
         with at_rest(self):
             placing = Placement(self.network, self.scales, plan, draws, rng)
             for i in range(sites):
                 told = known is not None and i < known.shape[1]
                 placing.step(i, known[:, i] if known is not None and told else None)
+                layout = placing.plan.layout
                 mask = layout.mask & (layout.orbit <= i)
-                kinds = layout.expand_species(plan.species) * mask
+                kinds = layout.expand_species(placing.plan.species) * mask
                 belief = torch.nn.functional.one_hot(kinds, MASK).to(placing.cell)
                 frac = layout.expand(placing.u) * mask[..., None]
                 soft = SoftCrystals(belief * mask[..., None], frac, placing.cell, mask)
-                yield State(1 - (i + 1) / sites, i + 1, soft)
+                t = 1 - (i + 1) / sites
+                placing.steer((yield State(t, i + 1, soft, placing.frame(i))))
         self.evaluations += placing.evaluations
         self.crowded += int(placing.crowded.sum())
 
@@ -372,11 +373,11 @@ class Autoregressive(Generator):
         return first_sites(self, crystal, keep)
 
     def next_site(self, partial: Partial) -> NextSite:
-        """Return what is likely to come after some sites; see `completion.next_site`."""
+        """Return what is likely to come next; see `completion.next_site`."""
         return next_site(self, partial)
 
     def complete(self, partial: Partial, n: int, **options: Any) -> Crystals:
-        """Return n crystals that begin with some sites; see `completion.complete`."""
+        """Return n crystals that begin with sites; see `completion.complete`."""
         return complete(self, partial, n, **options)
 
     @property

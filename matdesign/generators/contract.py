@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-import time
+import dataclasses
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import chain
@@ -18,17 +18,20 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.errors import DataError, ShapeError
 from matdesign.generators import storage
-from matdesign.generators.drawing import draw, one_thread, overlap
 from matdesign.generators.frames import (
     CONDITIONABLE,
     Conditions,
     Guide,
     Loss,
     State,
+    States,
+    Steering,
     properties_of,
 )
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request, resolve
+from matdesign.generators.sampling import draw_request
+from matdesign.generators.steering import replanned
 
 if TYPE_CHECKING:
     from matdesign.generators.templates import Templates
@@ -120,8 +123,12 @@ class Generator(nn.Module, abc.ABC):
     @abc.abstractmethod
     def _states(
         self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> Iterator[State]:
-        """Yield states from noise to data for crystals of which the plan fixes a part."""
+    ) -> States:
+        """Yield states from noise to data for crystals of which the plan fixes a part.
+
+        After each but the last it may be sent a `Steer`; sent None, or iterated over, it
+        goes its own way.
+        """
 
     # ---- shared -------------------------------------------------------------------------
 
@@ -170,11 +177,22 @@ class Generator(nn.Module, abc.ABC):
         at_home = generator(
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )
-        if self.templates is not None:
-            return self.templates.choose(request, at_home, shared=self.shares_elements)
-        n = len(request.n_atoms)
-        sizes = draw_sizes(request, n, self.size_histogram, at_home)
-        return plan_cells(request, sizes, len(self.properties), at_home)
+
+        def planned(some: Request) -> Plan:
+            if self.templates is not None:
+                return self.templates.choose(some, at_home, shared=self.shares_elements)
+            sizes = draw_sizes(some, len(some), self.size_histogram, at_home)
+            return plan_cells(some, sizes, len(self.properties), at_home)
+
+        plan = planned(request)
+        if request.choices is None or not len(request):
+            return plan
+        return replanned(
+            dataclasses.replace(plan, choices=request.choices),
+            self.known_elements,
+            lambda bad: planned(request[bad]),
+            str(request.choices),
+        )
 
     def trajectory(
         self,
@@ -216,6 +234,7 @@ class Generator(nn.Module, abc.ABC):
         conditions: Conditions | None = None,
         scale: float = 1.0,
         batch_size: int = 256,
+        steering: Steering | None = None,
     ) -> Crystals:
         """Return n new crystals.
 
@@ -239,6 +258,8 @@ class Generator(nn.Module, abc.ABC):
             scale: of classifier-free guidance: 0 ignores the learned conditions, 1 is the
                 conditional model, more pushes further.
             batch_size: crystals made at once.
+            steering: what a guide gives to look at every state and move it; not for use
+                together with `guide`.
 
         Raises:
             ShapeError: numbers that no sampling can have.
@@ -256,25 +277,15 @@ class Generator(nn.Module, abc.ABC):
                 scale=scale,
                 batch_size=batch_size,
             )
-        if batch_size < 1:
-            raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
-        steps = self._steps(steps)
-        start, before = time.perf_counter(), self.evaluations
-        redrawn = self.redrawn
-        rng = generator(seed, self.device)
-        first = rng.initial_seed()
-        plan = self.plan(self.request(n, n_atoms, conditions), rng)
-        order = torch.argsort(plan.n_atoms, stable=True)
-        parts = []
-        with one_thread(n <= 64 and self.device.type == "cpu"):
-            for chunk in order.split(batch_size) if n else ():
-                some = plan[chunk].to(self.device)
-                parts.append(draw(self, some, steps=steps, scale=scale, rng=rng))
-        made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
-        info = self._provenance(first, steps, start, before)
-        info["redrawn"] = self.redrawn - redrawn
-        info["overlapping"] = int(overlap(made).sum()) if parts else 0
-        return made.replace(info=info)
+        return draw_request(
+            self,
+            self.request(n, n_atoms, conditions),
+            seed=seed,
+            steps=self._steps(steps),
+            scale=scale,
+            batch_size=batch_size,
+            steering=steering,
+        )
 
     def _steps(self, steps: int | None) -> int:
         """Return the number of sampling steps, checked."""
@@ -282,23 +293,6 @@ class Generator(nn.Module, abc.ABC):
         if steps < 1:
             raise ShapeError(f"steps must be at least 1; got {steps}.")
         return steps
-
-    def _provenance(
-        self, seed: int, steps: int, start: float, before: int
-    ) -> dict[str, Any]:
-        """Return the record that travels with a batch of samples."""
-        from matdesign import __version__
-
-        return {
-            "generator": type(self).__name__,
-            "model": self.record.get("name", ""),
-            "seed": seed,
-            "steps": steps,
-            "seconds": round(time.perf_counter() - start, 3),
-            "network_evaluations": self.evaluations - before,
-            "device": str(self.device),
-            "version": __version__,
-        }
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `config.json` into a folder and return it."""
@@ -370,9 +364,3 @@ class Generator(nn.Module, abc.ABC):
     def describe(self) -> dict[str, str]:
         """Return further lines for `repr`: a short label and what to say."""
         return {}
-
-
-def _nothing() -> Crystals:
-    return Crystals(
-        torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
-    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from matdesign.crystals import elements as periodic_table
-from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.layout import Layout
@@ -17,6 +17,7 @@ from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.contract import Generator, Loss, State, properties_of
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
 from matdesign.generators.features import MASK
+from matdesign.generators.frames import LOOSE, Frame, States
 from matdesign.generators.noise import normal, uniform
 from matdesign.generators.planning import Plan
 from matdesign.generators.scales import Scales, scales_of
@@ -330,7 +331,7 @@ class CouplingFlow(Generator):
     @torch.no_grad()
     def _states(
         self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> Iterator[State]:
+    ) -> States:
         """Yield the noise and what each coupling layer makes of it.
 
         One pass: `steps` is not used. Guidance combines the logits of the elements; an
@@ -347,21 +348,25 @@ class CouplingFlow(Generator):
         x = self.lattice_flow.generate(z * lay.code_free, whole, lay.code_free)
         free, _ = self._hold_first(lay, species, torch.zeros_like(lay.free).to(x))
         u = uniform(tuple(free.shape), x, rng) * free
-        yield self._state(0, lay, species, u, x)
-        states = self.torus_flow.bend(lay, free, species, u, each, x)
-        for step, u in enumerate(states, start=1):
-            yield self._state(step, lay, species, u, x)
-
-    def _state(
-        self, step: int, layout: Layout, species: Tensor, u: Tensor, x: Tensor
-    ) -> State:
-        """Return a frame: the orbits written out as atoms."""
-        sites = layout.expand_species(species)
-        belief = nn.functional.one_hot(sites, MASK).to(u) * layout.mask[..., None]
-        soft = SoftCrystals(
-            belief, layout.expand(u), self.scales.lattice(x, layout), layout.mask
-        )
-        return State(1 - step / self.default_steps, step, soft)
+        turns = self.torus_flow.turns(lay, free, species)
+        for step in range(len(turns) + 1):
+            if step:
+                layer, part = turns[-step]
+                u, _ = layer(u, part, lay.orbits, each, x, inverse=True)
+            # before the last layer u is no preview: it may not be moved
+            spread = LOOSE if step == len(turns) else (0.0, LOOSE[1])
+            belief = nn.functional.one_hot(species, MASK).to(u)
+            frame = Frame(lay, self.scales, species, belief, u, x, spread)
+            steer = yield State(1 - step / len(turns), step, frame.soft(), frame)
+            if steer is None:
+                continue
+            if steer.keep is not None:
+                lay = lay.rows(steer.keep)
+                species, free, u, each, x = (
+                    one[steer.keep] for one in (species, free, u, each, x)
+                )
+                turns = self.torus_flow.turns(lay, free, species)
+            x = x if steer.code is None else steer.code
 
     def _wish(self, n: int, condition: Condition | None) -> Tensor:
         """Return the vector of a condition, (crystals, width); zero for none."""

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from matdesign.crystals import elements as periodic_table
-from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.geometry import torus_difference
 from matdesign.crystals.layout import Layout
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator, Loss, State, properties_of
 from matdesign.generators.denoiser import Denoiser
 from matdesign.generators.features import MASK
+from matdesign.generators.frames import Frame, States
 from matdesign.generators.noise import (
     AbsorbingNoise,
     GaussianNoise,
     WrappedNoise,
     centred,
+    column,
     uniform,
 )
-from matdesign.generators.planning import Plan, allowed_elements, settle_roles
+from matdesign.generators.planning import (
+    Plan,
+    allowed_elements,
+    decide,
+    settle_roles,
+)
 from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.steering import kept
 from matdesign.generators.templates import Templates
 
 
@@ -196,7 +206,7 @@ class Diffusion(Generator):
     @torch.no_grad()
     def _states(
         self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> Iterator[State]:
+    ) -> States:
         """Yield states from noise to data; the last one's preview is the result.
 
         Each step: ask the network, move all three processes back in time by one step
@@ -208,27 +218,69 @@ class Diffusion(Generator):
         x = torch.randn((n, 6), generator=rng, device=self.device) * lay.code_free
         times = torch.linspace(1, 0, steps + 1, device=self.device)
         for step in range(steps):
+            now, shift, held = float(times[step]), None, None
             t, s = times[step].expand(n), times[step + 1].expand(n)
             said = self._ask(lay, species, u, x, t, asked, scale)
+            score, logits = said.frac, said.species
             clean = self.scales.clamp(self.lattice_noise.preview(x, said.lattice, t))
             clean = clean * lay.code_free
-            belief = self._belief(plan, species, said.species)
-            preview = self.frac_noise.preview(u, said.frac, t)
-            yield self._state(float(times[step]), step, lay, belief, preview, clean)
-            u = self.frac_noise.back(u, said.frac, t, s, rng, self.sharpness) * lay.free
-            x = self.lattice_noise.back(x, clean, t, s, rng) * lay.code_free
-            drawn = self.species_noise.back(species, belief, t, s, rng)
-            species = settle_roles(
-                plan, species, drawn, belief, self.scales.allowed, rng
+            belief = self._belief(plan, species, logits)
+            preview = self.frac_noise.preview(u, score, t)
+            frame = self._frame(now, lay, species, belief, preview, clean)
+            steer = yield State(now, step, frame.soft(), frame)
+            if steer is not None:
+                if steer.keep is not None:
+                    plan = plan.rows(steer.keep)
+                    lay, asked, n = plan.layout, plan.condition, len(plan)
+                    species, u, x, score, logits, clean, preview = kept(
+                        steer.keep, species, u, x, score, logits, clean, preview
+                    )
+                    t, s = times[step].expand(n), times[step + 1].expand(n)
+                if steer.u is not None:  # the score that leads to this preview
+                    shift = torus_difference(preview, steer.u) * lay.free
+                    shift = shift / column(self.frac_noise.sigma(t).square(), u)
+                    score = score + shift / column(self.frac_noise.scale(t), u)
+                    held = steer.held
+                clean = clean if steer.code is None else steer.code
+                if steer.logits is not None:
+                    logits = logits + self.temperature * steer.logits
+                belief = self._belief(plan, species, logits)
+            # what is known follows the exact bridge, whatever the sharpness
+            u = self.frac_noise.back(
+                u, score, t, s, rng, 1.0 if held is not None else self.sharpness
             )
+            u = u * lay.free
+            x = self.lattice_noise.back(x, clean, t, s, rng) * lay.code_free
+            species = self._decided(plan, species, belief, t, s, rng)
             if self.corrector and step + 1 < steps:
                 again = self._ask(lay, species, u, x, s, asked, scale).frac
-                u = self.frac_noise.correct(u, again, s, self.corrector, rng) * lay.free
-        now = times[-1].expand(n)
-        said = self._ask(lay, species, u, x, now, asked, scale)
-        u = self.frac_noise.preview(u, said.frac, now) * lay.free
+                if shift is not None:
+                    again = again + shift / column(self.frac_noise.scale(s), u)
+                fresh = self.frac_noise.correct(u, again, s, self.corrector, rng)
+                u = (fresh if held is None else torch.where(held, u, fresh)) * lay.free
+        end = times[-1].expand(n)
+        said = self._ask(lay, species, u, x, end, asked, scale)
+        u = self.frac_noise.preview(u, said.frac, end) * lay.free
         belief = self._belief(plan, species, said.species)
-        yield self._state(0.0, steps, lay, belief, u, self.scales.clamp(x))
+        frame = self._frame(0.0, lay, species, belief, u, self.scales.clamp(x))
+        yield State(0.0, steps, frame.soft(), frame)
+
+    def _decided(
+        self,
+        plan: Plan,
+        species: Tensor,
+        belief: Tensor,
+        t: Tensor,
+        s: Tensor,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Return species at an earlier time, roles and choices of the plan kept."""
+        allowed = self.scales.allowed
+        if plan.choices is not None:
+            turned = self.species_noise.turned(species, t, s, rng)
+            return decide(plan, species, turned, belief, allowed, rng)
+        drawn = self.species_noise.back(species, belief, t, s, rng)
+        return settle_roles(plan, species, drawn, belief, allowed, rng)
 
     @torch.no_grad()
     def score(self, crystals: Crystals | Encoded, t: float) -> Tensor:
@@ -272,18 +324,24 @@ class Diffusion(Generator):
         may_be = allowed_elements(plan, species, self.scales.allowed)
         return self.species_noise.belief(species, logits / self.temperature, may_be)
 
-    def _state(
-        self, t: float, step: int, layout: Layout, belief: Tensor, u: Tensor, x: Tensor
-    ) -> State:
-        """Return a frame: the orbits written out as atoms."""
-        index = layout.orbit[..., None].expand(-1, -1, belief.shape[-1])
-        soft = SoftCrystals(
-            belief.gather(1, index) * layout.mask[..., None],
-            layout.expand(u),
-            self.scales.lattice(x, layout),
-            layout.mask,
-        )
-        return State(t, step, soft)
+    def _frame(
+        self,
+        t: float,
+        layout: Layout,
+        species: Tensor,
+        belief: Tensor,
+        u: Tensor,
+        x: Tensor,
+    ) -> Frame:
+        """Return the numbers behind a preview, and how uncertain noise alone makes them.
+
+        Equation:
+            spread of u: sigma(t), at most that of the uniform density, 1 / sqrt(12);
+            of x: sin(pi t / 2), that of N(0, 1) data given x_t.
+        """
+        sigma = self.frac_noise.low ** (1 - t) * self.frac_noise.high**t
+        spread = min(sigma, 12**-0.5), math.sin(0.5 * math.pi * t)
+        return Frame(layout, self.scales, species, belief, u, x, spread)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,17 +11,25 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.layout import Layout
+from matdesign.generators.frames import Steering
 from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan
+from matdesign.generators.steering import run
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
 
 
 def draw(
-    model: Generator, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
+    model: Generator,
+    plan: Plan,
+    *,
+    steps: int,
+    scale: float,
+    rng: torch.Generator,
+    steering: Steering | None = None,
 ) -> Crystals:
-    """Return one crystal for each row of a plan.
+    """Return one crystal for each row of a plan, or for each group of particles.
 
     A crystal in which two atoms overlap is drawn again with the same plan, so that its
     size, layout and asked composition stay, at most `model.redraws` times, and counted in
@@ -38,8 +45,19 @@ def draw(
         steps: sampling steps.
         scale: of classifier-free guidance.
         rng: source of randomness.
+        steering: looks at every state; where it takes several particles for a crystal,
+            these are rows of the plan one after the other, and one of them stands.
     """
-    made = _last(model, plan, steps, scale, rng)
+    copies = 1 if steering is None else steering.particles
+
+    def last(some: Plan) -> Crystals:
+        states = model._states(some, steps=steps, scale=scale, rng=rng)
+        if steering is not None:
+            steering.begin(model, len(some) // copies)
+        state, chosen = run(states, steering)
+        return state.preview if chosen is None else state.preview[chosen]
+
+    made = last(plan)
     if not model.redraws:
         return made
     left = overlap(made).nonzero().squeeze(1)
@@ -47,7 +65,8 @@ def draw(
     for _ in range(model.redraws):
         if not len(left):
             break
-        again = _last(model, plan[left.to(model.device)], steps, scale, rng)
+        rows = (left[:, None] * copies + torch.arange(copies).to(left)).flatten()
+        again = last(plan[rows.to(model.device)])
         bad = overlap(again)
         good = (~bad).nonzero().squeeze(1)
         made = _put(made, left[good.to(left.device)], again[good])
@@ -83,14 +102,6 @@ def one_thread(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _last(
-    model: Generator, plan: Plan, steps: int, scale: float, rng: torch.Generator
-) -> Crystals:
-    """Return the last preview of one sampling."""
-    states = model._states(plan, steps=steps, scale=scale, rng=rng)
-    return deque(states, maxlen=1)[0].preview
 
 
 def _put(crystals: Crystals, where: Tensor, new: Crystals) -> Crystals:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from matdesign.crystals import elements as periodic_table
-from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.layout import Layout
@@ -19,10 +19,23 @@ from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator, Loss, State, properties_of
 from matdesign.generators.denoiser import Denoiser
 from matdesign.generators.features import MASK
+from matdesign.generators.frames import Frame, States
 from matdesign.generators.likelihood import follow
 from matdesign.generators.noise import AbsorbingNoise, centred, column, uniform
-from matdesign.generators.planning import Plan, allowed_elements, settle_roles
+from matdesign.generators.planning import (
+    Plan,
+    allowed_elements,
+    decide,
+    settle_roles,
+)
 from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.steering import (
+    kept,
+    line_noise,
+    straight_noise,
+    toward,
+    twin_kick,
+)
 from matdesign.generators.templates import Templates
 
 TORUS = math.sqrt(12)
@@ -195,7 +208,7 @@ class FlowMatching(Generator):
     @torch.no_grad()
     def _states(
         self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> Iterator[State]:
+    ) -> States:
         """Yield states from noise to data; the last one's preview is the result."""
         lay, asked, n = plan.layout, plan.condition, len(plan)
         species = plan.start
@@ -203,24 +216,65 @@ class FlowMatching(Generator):
         x = torch.randn((n, 6), generator=rng, device=self.device) * lay.code_free
         times = torch.linspace(1, 0, steps + 1, device=self.device)
         for step in range(steps):
+            now, h = float(times[step]), float(times[step] - times[step + 1])
             t, s = times[step].expand(n), times[step + 1].expand(n)
-            h = float(times[step] - times[step + 1])
             said = self._ask(lay, species, u, x, t, asked, scale)
-            v = said.frac / TORUS
-            belief = self._belief(plan, species, said.species)
-            clean = x - column(t, x) * said.lattice
+            v, shape, logits = said.frac / TORUS, said.lattice, said.species
+            belief = self._belief(plan, species, logits)
+            clean = x - column(t, x) * shape
             there = wrap(u - column(t, v) * v) * lay.free
-            yield self._state(float(times[step]), step, lay, belief, there, clean)
-            gain = 1 + self.slope * (1 - float(times[step]))
+            frame = self._frame(now, lay, species, belief, there, clean)
+            steer = yield State(now, step, frame.soft(), frame)
+            noise = 0.0
+            if steer is not None:
+                noise = steer.noise
+                if steer.keep is not None:
+                    plan = plan.rows(steer.keep)
+                    lay, asked, n = plan.layout, plan.condition, len(plan)
+                    species, u, x, v, shape, logits, there, clean = kept(
+                        steer.keep, species, u, x, v, shape, logits, there, clean
+                    )
+                    t, s = times[step].expand(n), times[step + 1].expand(n)
+                if steer.u is not None:
+                    there = steer.u
+                    v = toward(there, u, now) * lay.free
+                if steer.code is not None:
+                    clean = steer.code
+                    shape = (x - clean) / now
+                if steer.logits is not None:
+                    logits = logits + self.temperature * steer.logits
+                belief = self._belief(plan, species, logits)
             # never past the preview: that is where the path ends
-            u = wrap(u - min(h * gain, float(times[step])) * v) * lay.free
-            x = self.scales.clamp(x - h * said.lattice) * lay.code_free
-            drawn = self.species_noise.back(species, belief, t, s, rng)
-            species = settle_roles(
-                plan, species, drawn, belief, self.scales.allowed, rng
-            )
-        end = self.species_noise.belief(species, said.species, said.species.isfinite())
-        yield self._state(0.0, steps, lay, end, u, x)
+            far = min(h * (1 + self.slope * (1 - now)), now)
+            if noise:  # the stochastic twin
+                kick = twin_kick(noise, now, h)
+                u = straight_noise(there, v, now - far, kick / TORUS, rng) * lay.free
+                x = line_noise(x, clean, now, now - h, kick, rng)
+                x = self.scales.clamp(x) * lay.code_free
+            else:
+                u = wrap(u - far * v) * lay.free
+                x = self.scales.clamp(x - h * shape) * lay.code_free
+            species = self._decided(plan, species, belief, t, s, rng)
+        end = self.species_noise.belief(species, logits, logits.isfinite())
+        frame = self._frame(0.0, lay, species, end, u, x)
+        yield State(0.0, steps, frame.soft(), frame)
+
+    def _decided(
+        self,
+        plan: Plan,
+        species: Tensor,
+        belief: Tensor,
+        t: Tensor,
+        s: Tensor,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Return species at an earlier time, roles and choices of the plan kept."""
+        allowed = self.scales.allowed
+        if plan.choices is not None:
+            turned = self.species_noise.turned(species, t, s, rng)
+            return decide(plan, species, turned, belief, allowed, rng)
+        drawn = self.species_noise.back(species, belief, t, s, rng)
+        return settle_roles(plan, species, drawn, belief, allowed, rng)
 
     def velocity(
         self, data: Encoded, condition: Condition | None = None
@@ -316,18 +370,22 @@ class FlowMatching(Generator):
         may_be = allowed_elements(plan, species, self.scales.allowed)
         return self.species_noise.belief(species, logits / self.temperature, may_be)
 
-    def _state(
-        self, t: float, step: int, layout: Layout, belief: Tensor, u: Tensor, x: Tensor
-    ) -> State:
-        """Return a frame: the orbits written out as atoms."""
-        index = layout.orbit[..., None].expand(-1, -1, belief.shape[-1])
-        soft = SoftCrystals(
-            belief.gather(1, index) * layout.mask[..., None],
-            layout.expand(u),
-            self.scales.lattice(x, layout),
-            layout.mask,
-        )
-        return State(t, step, soft)
+    def _frame(
+        self,
+        t: float,
+        layout: Layout,
+        species: Tensor,
+        belief: Tensor,
+        u: Tensor,
+        x: Tensor,
+    ) -> Frame:
+        """Return the numbers behind a preview, and how uncertain noise alone makes them.
+
+        Equation:
+            of u: t / sqrt(12), uniform; of x: t / sqrt(t^2 + (1 - t)^2), N(0, 1) data.
+        """
+        spread = t / TORUS, t / math.hypot(t, 1 - t)
+        return Frame(layout, self.scales, species, belief, u, x, spread)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""

@@ -288,12 +288,25 @@ class AbsorbingNoise:
             s: earlier time, shape (crystals,).
             rng: source of randomness.
         """
-        now, then = self.undecided(t), self.undecided(s)
-        keep = torch.where(now > 0, then / now.clamp(min=1e-12), torch.zeros_like(now))
-        chance = uniform(tuple(species.shape), t, rng)
-        decide = (chance >= keep[:, None]) & (species == MASK)
+        decide = self.turned(species, t, s, rng)
         species = species.clone()
         if decide.any():
             drawn = torch.multinomial(belief[decide], 1, generator=rng)
             species[decide] = drawn.squeeze(1)
         return species
+
+    def turned(
+        self, species: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Return which sites are decided between t and s, bool, (crystals, sites).
+
+        Args:
+            species: with undecided sites, shape (crystals, sites).
+            t: time now, shape (crystals,).
+            s: earlier time, shape (crystals,).
+            rng: source of randomness.
+        """
+        now, then = self.undecided(t), self.undecided(s)
+        keep = torch.where(now > 0, then / now.clamp(min=1e-12), torch.zeros_like(now))
+        chance = uniform(tuple(species.shape), t, rng)
+        return (chance >= keep[:, None]) & (species == MASK)

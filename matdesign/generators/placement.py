@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from matdesign.generators.conditions import Condition, combine
+from matdesign.generators.features import MASK
+from matdesign.generators.frames import LOOSE, Frame, Steer
 from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan
 from matdesign.generators.scales import Scales
@@ -130,6 +132,37 @@ class Placement:
             self._place(hidden[:, 0], i)
         else:
             self.u[:, i] = known * self.plan.layout.free[:, i]
+
+    def frame(self, i: int) -> Frame:
+        """Return the numbers of the crystals as they are with sites up to i placed.
+
+        Elements and cell are those of the whole crystal; coordinates that are not placed
+        yet are zero. Only the finished crystals' coordinates may be moved.
+        """
+        plan, last = self.plan, i + 1 == self.u.shape[1]
+        belief = torch.nn.functional.one_hot(plan.species, MASK).to(self.x)
+        spread = LOOSE[0] if last else 0.0, LOOSE[1]
+        lay, species = plan.layout, plan.species
+        return Frame(lay, self.scales, species, belief, self.u.clone(), self.x, spread)
+
+    def steer(self, steer: Steer | None) -> None:
+        """Go on with other crystals, or with moved coordinates and cells."""
+        if steer is None:
+            return
+        if steer.keep is not None:
+            keep, b = steer.keep, len(self.u)
+            both = torch.cat([keep + k * b for k in range(self.again)])
+            for name in ("letter", "length", "last", "before", "u", "crowded"):
+                setattr(self, name, getattr(self, name)[keep])
+            self.plan, self.free = self.plan.rows(keep), self.free[keep]
+            self.x, self.cell = self.x[keep], self.cell[keep]
+            for name in ("group", "about", "keys", "cache"):
+                setattr(self, name, getattr(self, name)[both])
+        if steer.u is not None:
+            self.u = steer.u.clone()
+        if steer.code is not None:
+            self.x = steer.code
+            self.cell = self.scales.lattice(self.x, self.plan.layout)
 
     def _lattice(self, raw: Tensor) -> Tensor:
         """Return standardised codes, drawn again where atoms without freedom overlap."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from matdesign.generators.conditions import Condition
 from matdesign.generators.features import MASK
 
 if TYPE_CHECKING:
+    from matdesign.generators.frames import Choices
     from matdesign.generators.request import Request
 
 
@@ -29,12 +31,14 @@ class Plan:
         role: orbits of one role carry one element and different roles different ones;
             -1 = no role, long, shape (crystals, orbits).
         condition: what the network is told.
+        choices: says which elements may still be where; None forbids nothing.
     """
 
     layout: Layout
     species: Tensor
     role: Tensor
     condition: Condition
+    choices: Choices | None = None
 
     def __len__(self) -> int:
         return len(self.species)
@@ -63,6 +67,17 @@ class Plan:
             self.species[index, :orbits],
             self.role[index, :orbits],
             self.condition[index],
+            self.choices,
+        )
+
+    def rows(self, index: Tensor) -> Plan:
+        """Return some crystals with the padding left as it is."""
+        return dataclasses.replace(
+            self,
+            layout=self.layout.rows(index),
+            species=self.species[index],
+            role=self.role[index],
+            condition=self.condition[index],
         )
 
     def to(self, device: torch.device | str) -> Plan:
@@ -72,6 +87,7 @@ class Plan:
             self.species.to(device),
             self.role.to(device),
             self.condition.to(device),
+            self.choices,
         )
 
     @staticmethod
@@ -84,6 +100,7 @@ class Plan:
             torch.cat([_widen(part.species, width, 0) for part in parts]),
             torch.cat([_widen(part.role, width, -1) for part in parts]),
             Condition.cat([part.condition for part in parts]),
+            parts[0].choices,
         )
 
 
@@ -196,7 +213,55 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
         fresh = allowed.expand(*species.shape, MASK)
     number = torch.arange(MASK, device=species.device)
     one = (element[..., None] == number) & (number > 0)
-    return torch.where((undecided & (element == 0))[..., None], fresh, one)
+    may = torch.where((undecided & (element == 0))[..., None], fresh, one)
+    if plan.choices is None or not bool(undecided.any()):
+        return may
+    role = plan.role if bool((plan.role >= 0).any()) else None
+    left = plan.choices(species, plan.layout.count, role, may)
+    # a crystal that cannot be finished goes on; the strict check will find it
+    lost = (undecided & ~left.any(-1)).any(1)
+    return torch.where(undecided[..., None] & ~lost[:, None, None], left, may)
+
+
+def decide(
+    plan: Plan,
+    species: Tensor,
+    turned: Tensor,
+    belief: Tensor,
+    allowed: Tensor,
+    rng: torch.Generator,
+) -> Tensor:
+    """Return species with some orbits decided, one after the other within a crystal.
+
+    Each is drawn among what the ones before it leave possible, so that what holds of all
+    elements together (charges that cancel, elements that must be there) can still hold
+    when several orbits are decided at once. A role is decided as a whole, by the belief
+    of its orbits taken together, as in `settle_roles`.
+
+    Args:
+        plan: roles, layouts and choices.
+        species: 104 where undecided, shape (crystals, orbits).
+        turned: orbits to decide now, bool, shape (crystals, orbits).
+        belief: probability of each element, shape (crystals, orbits, 104).
+        allowed: elements that the model knows, bool, shape (104,).
+        rng: source of randomness.
+    """
+    species, log_p = species.clone(), belief.clamp(min=1e-30).log()
+    for orbit in range(species.shape[1]):
+        here = turned[:, orbit] & (species[:, orbit] == MASK)
+        rows = here.nonzero().squeeze(1)
+        if not len(rows):
+            continue
+        may = allowed_elements(plan.rows(rows), species[rows], allowed)[:, orbit]
+        role = plan.role[rows]
+        alike = (role == role[:, orbit, None]) & (role >= 0)
+        alike[:, orbit] = True
+        weight = alike.to(log_p) / alike.sum(1, keepdim=True)
+        pooled = torch.einsum("bo,boe->be", weight, log_p[rows])
+        pooled = pooled.masked_fill(~may, -torch.inf)
+        drawn = torch.multinomial(pooled.softmax(-1), 1, generator=rng)
+        species[rows] = torch.where(alike, drawn, species[rows])
+    return species
 
 
 def settle_roles(

@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from matdesign.crystals import elements
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators.conditions import SYSTEMS, Condition, system_of
 from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
+
+if TYPE_CHECKING:
+    from matdesign.generators.frames import Choices
 
 STRUCTURAL = ("composition", "spacegroup", "crystal_system", "n_atoms")
 """Conditions that every generator knows; all others are properties of its data."""
@@ -34,6 +37,7 @@ class Request:
             none, long, shape (crystals, roles).
         condition: what the network is told.
         asked: the wishes as they were written, for messages and records.
+        choices: says which elements may still be where; None forbids nothing.
     """
 
     n_atoms: Tensor
@@ -42,6 +46,7 @@ class Request:
     pattern: Tensor
     condition: Condition
     asked: dict[str, Any]
+    choices: Choices | None = None
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -98,6 +103,7 @@ class Request:
             self.pattern[index],
             self.condition[index],
             asked,
+            self.choices,
         )
 
 

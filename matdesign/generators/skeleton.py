@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.filling import Counts, Filling, element_mask, letter_mask
+from matdesign.generators.filling import element_mask, letter_mask
+from matdesign.generators.frames import Choices
+from matdesign.generators.growing import completions, growing_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
+from matdesign.generators.roles import Roles, filling, wanted_roles
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
@@ -21,111 +24,36 @@ RESTARTS = 50
 
 
 @dataclass
-class Roles:
-    """Elements (or roles of a pattern) of one crystal, and how many atoms each still needs.
+class _Grown:
+    """The sites so far, a new letter, and what is asked of all elements together."""
 
-    Args:
-        filling: what the letters of its space group can hold.
-        left: atoms of each role still to be placed.
-        element: atomic number of each role, 0 = not chosen yet.
-    """
+    choices: Choices | None
+    group: Tensor
+    letters: list[Tensor]
+    kinds: list[Tensor]
+    new: Tensor
+    left: Tensor
+    known: Tensor
 
-    filling: Filling
-    left: Counts
-    element: list[int]
-    _choices: dict[int, list[int]] = field(default_factory=dict)
-
-    def letters(self, allowed: list[int], last: int, species: int) -> list[int]:
-        """Return the letters that still lead to a whole crystal.
-
-        Args:
-            allowed: letters to choose from.
-            last: letter of the site before.
-            species: its element.
-        """
-        self._choices = {}
-        for letter in allowed:
-            lowest = species if letter == last else 0
-            fit = [
-                k
-                for k, z in enumerate(self.element)
-                if (not z or z >= lowest)
-                and self._fits(letter, k, z if z or letter != last else species + 1)
-            ]
-            if fit:
-                self._choices[letter] = fit
-        return list(self._choices)
-
-    def elements(self, letter: int, fresh: Tensor) -> Tensor:
-        """Return which elements may stand on a chosen letter, bool, shape (104,).
-
-        Args:
-            letter: one of `letters`.
-            fresh: elements that a role without one may take.
-        """
-        mask = torch.zeros_like(fresh)
-        for role in self._choices[letter]:
-            if self.element[role]:
-                mask[self.element[role]] = True
-                continue
-            known: dict[frozenset[int], bool] = {}
-            for z in fresh.nonzero().squeeze(1).tolist():
-                again = self._again(z)
-                if z not in self.element and again not in known:
-                    known[again] = self._fits(letter, role, z)
-                mask[z] |= z not in self.element and known[again]
-        return mask
-
-    def place(self, letter: int, species: int, rng: torch.Generator) -> None:
-        """Take one orbit off what is left."""
-        if species in self.element:
-            role = self.element.index(species)
-        else:
-            open_roles = [
-                k
-                for k in self._choices[letter]
-                if not self.element[k] and self._fits(letter, k, species)
-            ]
-            draw = torch.randint(
-                len(open_roles), (1,), generator=rng, device=rng.device
-            )
-            role = open_roles[int(draw)]
-            self.element[role] = species
-        size = self.filling.count[letter]
-        self.left = tuple(n - size if k == role else n for k, n in enumerate(self.left))
-
-    def _fits(self, letter: int, role: int, z: int) -> bool:
-        """Return whether a role may take element z on a letter."""
-        after = self.filling.after(letter, role, self.left, self._again(z))
-        return after is not None
-
-    def _again(self, z: int) -> frozenset[int]:
-        """Return the roles that may follow element z on the same letter."""
-        return frozenset(
-            k for k, other in enumerate(self.element) if not other or other >= z
-        )
-
-
-@lru_cache(maxsize=4096)
-def filling(spacegroup: int, wanted: Counts) -> Filling:
-    """Return what the letters of a space group can hold of several roles."""
-    table = wyckoff_table()
-    return Filling(
-        table.count[spacegroup, :NONE].tolist(),
-        table.freedom[spacegroup, :NONE].tolist(),
-        wanted,
-    )
-
-
-def wanted_roles(request: Request, row: int, n_atoms: int) -> tuple[Counts, list[int]]:
-    """Return atoms and element (0 = open) of each role asked for; empty without any."""
-    times = n_atoms // int(request.unit[row])
-    formula = request.formula[row]
-    if bool(formula.any()):
-        kinds = formula.nonzero().squeeze(1).tolist()
-        return tuple(int(formula[z]) * times for z in kinds), kinds
-    counts = [k for k in request.pattern[row].tolist() if k]
-    return tuple(k * times for k in counts), [0] * len(counts)
+    def possible(self, mask: Tensor, active: Tensor) -> Tensor:
+        """Return which elements leave a way to finish the crystal, (crystals, 104)."""
+        if self.choices is None or not bool(active.any()):
+            return mask
+        table = wyckoff_table(str(self.group.device))
+        rows = active.nonzero().squeeze(1)
+        group, new = self.group[rows], self.new[rows]
+        size, free = table.count[group, new], table.freedom[group, new] > 0
+        after = (self.left[rows] - size).tolist()
+        first = torch.where(free, new, new + 1).tolist()
+        rests = [completions(*at) for at in zip(group.tolist(), first, after)]
+        none = torch.zeros((len(rows), 0), dtype=torch.long, device=rows.device)
+        letter = torch.stack(self.letters, 1)[rows] if self.letters else none
+        kind = torch.stack(self.kinds, 1)[rows] if self.kinds else none
+        counts = table.count[group[:, None], letter] * (kind > 0)
+        kind = torch.where(counts > 0, kind, 0)
+        parts = kind, counts, size, rests, mask[rows], self.known
+        left = growing_mask(self.choices, *parts)
+        return mask.index_copy(0, rows, left)
 
 
 class SkeletonSampler:
@@ -167,9 +95,35 @@ class SkeletonSampler:
     ) -> tuple[Tensor, Tensor]:
         """Return drawn sizes and space groups, shape (crystals,) each.
 
+        Where the choices of elements are restricted, what leaves none is drawn again.
+
+        Args:
+            request: what is asked for.
+            symmetric: space groups are free.
+
         Raises:
             InfeasibleTarget: no space group and size that the model knows fit the wishes.
         """
+        n_atoms, group = self._sizes_and_groups(request, symmetric)
+        for _ in range(RESTARTS if request.choices is not None else 0):
+            bad = (~self.possible(request, n_atoms, group)).nonzero().squeeze(1)
+            if not len(bad):
+                break
+            again = self._sizes_and_groups(request[bad.cpu()], symmetric)
+            n_atoms[bad], group[bad] = again
+        else:
+            if request.choices is not None:
+                raise InfeasibleTarget(
+                    "no size and space group that the model knows leave elements to "
+                    f"choose for {len(bad)} of {len(group)} crystals: "
+                    f"{request.choices}. Allow more elements, or drop one of the "
+                    "constraints on composition, charge or size."
+                )
+        return n_atoms, group
+
+    def _sizes_and_groups(
+        self, request: Request, symmetric: bool
+    ) -> tuple[Tensor, Tensor]:
         prior = self.prior.to(self.allowed.device)
         if request.groups is not None and symmetric:
             prior = prior.masked_fill(
@@ -211,6 +165,24 @@ class SkeletonSampler:
             todo = torch.tensor(left, dtype=torch.long, device=group.device)
         return n_atoms, group
 
+    def possible(self, request: Request, n_atoms: Tensor, group: Tensor) -> Tensor:
+        """Return for which sizes and groups elements can be found, bool, (crystals,).
+
+        Args:
+            request: with choices.
+            n_atoms: atoms in each primitive cell.
+            group: space group of each.
+        """
+        assert request.choices is not None
+        none = torch.zeros((len(group), 0), dtype=torch.long, device=group.device)
+        pairs = zip(group.tolist(), n_atoms.tolist())
+        rests = [completions(g, 0, n) for g, n in pairs]
+        within = self.allowed.expand(len(group), -1)
+        blank = torch.zeros_like(group)
+        parts = none, none, blank, rests, within, self.allowed
+        left = growing_mask(request.choices, *parts)
+        return left.any(1)
+
     def sites(
         self,
         request: Request,
@@ -243,6 +215,12 @@ class SkeletonSampler:
             if not len(todo):
                 longest = int((species > 0).sum(1).max()) if len(species) else 0
                 return letter[:, :longest], species[:, :longest]
+        if request.choices is not None:  # the strict check will find them
+            bare = dataclasses.replace(request[todo.cpu()], choices=None)
+            rest, kinds = self.sites(bare, n_atoms[todo], group[todo])
+            letter[todo, : rest.shape[1]], species[todo, : rest.shape[1]] = rest, kinds
+            longest = int((species > 0).sum(1).max())
+            return letter[:, :longest], species[:, :longest]
         raise InfeasibleTarget(
             f"{len(todo)} crystals could not be finished as asked: got {request.asked}. "
             "Ask for more atoms or fewer different elements."
@@ -269,7 +247,9 @@ class SkeletonSampler:
         last = torch.full((b,), NONE, device=at)
         kind, left = torch.zeros_like(last), n_atoms.clone()
         dead = torch.zeros(b, dtype=torch.bool, device=at)
-        letters, kinds, cache, step = [], [], None, 0
+        letters: list[Tensor] = []
+        kinds: list[Tensor] = []
+        cache, step = None, 0
         while bool((left > 0).any()):
             active = left > 0
             tokens = self.network.skeleton_tokens(
@@ -304,7 +284,9 @@ class SkeletonSampler:
                 new = torch.full_like(last, NONE)
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
-                now = self._elements(hidden, keys, new, last, kind, rows, active)
+                so_far = group, letters, kinds, new, left
+                grown = _Grown(request.choices, *so_far, self.allowed)
+                now = self._elements(hidden, keys, new, last, kind, rows, active, grown)
                 dead |= active & (now == 0)
             for row, roles in rows.items():
                 if active[row] and not dead[row]:
@@ -326,6 +308,7 @@ class SkeletonSampler:
         before: Tensor,
         rows: dict[int, Roles],
         active: Tensor,
+        grown: _Grown,
     ) -> Tensor:
         """Return drawn elements for chosen letters, 0 where none can be."""
         again = len(hidden) // len(keys)
@@ -341,6 +324,7 @@ class SkeletonSampler:
                 mask[row] = (
                     roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
                 )
+        mask = grown.possible(mask, active)
         can = active & mask.any(1)
         now = torch.zeros_like(letter)
         score = score.masked_fill(~mask, -torch.inf) / self.temperature

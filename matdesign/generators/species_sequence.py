@@ -141,7 +141,8 @@ class SpeciesSequence(nn.Module):
         """Return the element of each orbit, drawn one after the other.
 
         Crystals of which nothing is given are drawn in the canonical order; for the
-        others the given orbits come first and the order is free.
+        others, and where choices are restricted, given orbits come first and the order
+        is free.
 
         Args:
             plan: layouts, and elements and roles that are given.
@@ -156,6 +157,7 @@ class SpeciesSequence(nn.Module):
         """
         lay, species = plan.layout, plan.start
         given = ((plan.species > 0) | (plan.role >= 0)).any(1)
+        given = given | (plan.choices is not None)  # their masks know no order
         key = torch.where(lay.orbits, lay.letter + 1, 99)
         order = torch.where(plan.species > 0, 0, key).argsort(dim=1, stable=True)
         letter = lay.letter.gather(1, order)

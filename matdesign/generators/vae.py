@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -16,7 +16,8 @@ from matdesign.crystals.layout import Layout
 from matdesign.errors import DataError
 from matdesign.generators import elbo
 from matdesign.generators.conditions import Condition, ConditionEncoder
-from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.contract import Generator, Loss, properties_of
+from matdesign.generators.frames import States
 from matdesign.generators.planning import Plan
 from matdesign.generators.request import Request
 from matdesign.generators.scales import Scales, scales_of
@@ -332,7 +333,7 @@ class VAE(Generator):
     @torch.no_grad()
     def _states(
         self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> Iterator[State]:
+    ) -> States:
         """Yield the geometry at the prior's mean, the first guess, and each mended one."""
         if not isinstance(plan, WishingPlan):
             raise DataError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from matdesign.errors import InfeasibleTarget, ShapeError
 from matdesign.generators import von_mises
 from matdesign.generators.conditions import combine
 from matdesign.generators.contract import State
+from matdesign.generators.frames import LOOSE, Frame, States, Steer
 from matdesign.generators.scales import Scales
 from matdesign.generators.vae_geometry import GeometryDecoder, Guess
 from matdesign.generators.vae_latent import Latent, arc
@@ -38,8 +40,8 @@ def guided(
     scales: Scales,
     passes: int,
     scale: float,
-) -> list[Guess]:
-    """Return the decoder's guesses, the cell with classifier-free guidance.
+) -> abc.Generator[Guess, Steer | None, None]:
+    """Yield the decoder's guesses, the cell with classifier-free guidance.
 
     Args:
         geometry: the decoder.
@@ -51,14 +53,19 @@ def guided(
         passes: passes that mend the guess.
         scale: 1 is the conditional decoder; see `Generator.sample`.
     """
-    bound = geometry(layout, species, latent, asked, scales, passes=passes)
+    about = layout, species, latent
+    told = geometry.guesses(*about, asked, scales, passes=passes)
     if scale in (0.0, 1.0) or not bool(asked.any()):
-        return list(bound)
-    free = geometry(layout, species, latent, asked * 0.0, scales, passes=passes)
-    return [
-        one._replace(x=combine(null.x, one.x, scale))
-        for null, one in zip(free, bound, strict=True)
-    ]
+        yield from told
+        return
+    untold = geometry.guesses(*about, asked * 0.0, scales, passes=passes)
+    one, null = next(told), next(untold)
+    while True:
+        steer = yield one._replace(x=combine(null.x, one.x, scale))
+        try:
+            one, null = told.send(steer), untold.send(steer)
+        except StopIteration:
+            return
 
 
 def soft(scales: Scales, layout: Layout, species: Tensor, guess: Guess) -> SoftCrystals:
@@ -117,6 +124,7 @@ def draw(
             rng,
             scale=scale,
             temperature=model.temperature,
+            choices=plan.choices,
         )
         layout, species = layout_of(drawn, cells=model.representation == "cell")
         shape = (*species.shape, model.geometry.own.in_features)
@@ -124,7 +132,7 @@ def draw(
         latent = Latent(z, own * layout.orbits[..., None])
         good = torch.ones_like(left, dtype=torch.bool)
         if model.apart > 0 and turn < REDRAWS:
-            guess = guided(
+            *_, guess = guided(
                 model.geometry,
                 layout,
                 species,
@@ -133,7 +141,7 @@ def draw(
                 model.scales,
                 steps,
                 scale,
-            )[-1]
+            )
             model.evaluations += len(left) * (steps + 1)
             hot = nn.functional.one_hot(species, periodic_table.MAX_Z + 1).to(z)
             near = min_distance(soft(model.scales, layout, hot, guess))
@@ -174,7 +182,7 @@ def frames(
     steps: int,
     scale: float,
     rng: torch.Generator,
-) -> Iterator[State]:
+) -> States:
     """Yield decoded crystals, from the middle of the latent space to the result.
 
     Args:
@@ -189,20 +197,26 @@ def frames(
     """
     middle = Latent(latent.whole * 0.0, latent.orbits)
     blank = model.geometry(layout, species, middle, asked, model.scales, passes=0)
-    guesses = guided(
-        model.geometry, layout, species, latent, asked, model.scales, steps, scale
-    )
     if scale not in (0.0, 1.0):
         model.evaluations += len(species) * (steps + 1)
     model.evaluations += len(species) * (steps + 2)
     hot = nn.functional.one_hot(species, periodic_table.MAX_Z + 1).to(latent.whole)
-    last = guesses[-1]
-    if model.spread:
-        last = noisy(last, layout, model.spread, rng)
-    shown = [blank[0], *guesses[:-1], last]
-    for i, one in enumerate(shown):
-        t = 1 - i / (len(shown) - 1)
-        yield State(t, i, soft(model.scales, layout, hot, one))
+    yield State(1.0, 0, soft(model.scales, layout, hot, blank[0]))
+    mended = guided(
+        model.geometry, layout, species, latent, asked, model.scales, steps, scale
+    )
+    guess, steer = next(mended), None
+    for i in range(1, steps + 2):
+        if i > 1:
+            guess = mended.send(steer)
+        if i == steps + 1 and model.spread:
+            guess = noisy(guess, layout, model.spread, rng)
+        x = model.scales.clamp(guess.x)
+        frame = Frame(layout, model.scales, species, hot, guess.u, x, LOOSE)
+        steer = yield State(1 - i / (steps + 1), i, frame.soft(), frame)
+        if steer is not None and steer.keep is not None:
+            layout = layout.rows(steer.keep)
+            species, hot = species[steer.keep], hot[steer.keep]
 
 
 @torch.no_grad()

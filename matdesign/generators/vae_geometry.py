@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import abc
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from matdesign.crystals.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
 from matdesign.generators.features import SpeciesEmbedding
+from matdesign.generators.frames import Steer
 from matdesign.generators.scales import Scales
 from matdesign.generators.vae_latent import (
     Latent,
@@ -134,6 +136,36 @@ class GeometryDecoder(nn.Module):
             passes: how many; None takes as many as were trained.
             blur: adds noise to half of the guesses before each pass, in training.
         """
+        found = self.guesses(
+            layout, species, latent, asked, scales, passes=passes, blur=blur
+        )
+        return list(found)
+
+    def guesses(
+        self,
+        layout: Layout,
+        species: Tensor,
+        latent: Latent,
+        asked: Tensor,
+        scales: Scales,
+        *,
+        passes: int | None = None,
+        blur: torch.Generator | None = None,
+    ) -> abc.Generator[Guess, Steer | None, None]:
+        """Yield the first guess and what each pass makes of it, as `forward`.
+
+        A steer that is sent moves the guess which the next pass mends, or goes on with
+        other crystals.
+
+        Args:
+            layout: orbits and what of them is free.
+            species: element of each orbit, shape (crystals, orbits).
+            latent: of crystals and orbits.
+            asked: what is asked of the crystals, as a vector, (crystals, width).
+            scales: of the training set.
+            passes: how many; None takes as many as were trained.
+            blur: adds noise to half of the guesses before each pass, in training.
+        """
         passes = self.passes if passes is None else passes
         n = layout.n_atoms.to(latent.whole)
         whole = self.crystal(latent.whole) + self.spacegroup(layout.spacegroup) + asked
@@ -151,10 +183,22 @@ class GeometryDecoder(nn.Module):
             kappa = SHARPEST * torch.sigmoid(concentration[:, :, at] - 5.0)
             return Guess(u, kappa, x, 5 * torch.sigmoid(spread[:, at] - 0.5) - 4)
 
-        guesses = [guess(0)]
+        steer = yield guess(0)
         index = layout.orbit[..., None].expand(-1, -1, tokens.shape[-1])
         sites = tokens.gather(1, index)
         for turn in range(1, passes + 1):
+            if steer is not None:
+                if steer.keep is not None:
+                    layout = layout.rows(steer.keep)
+                    species, n, u, x, top, sites, concentration, spread = (
+                        one[steer.keep]
+                        for one in (
+                            *(species, n, u, x),
+                            *(top, sites, concentration, spread),
+                        )
+                    )
+                u = u if steer.u is None else steer.u
+                x = x if steer.code is None else steer.code
             start, cell = u.detach(), x.detach()
             if blur is not None:
                 start, cell = _blurred(start, cell, blur)
@@ -169,8 +213,7 @@ class GeometryDecoder(nn.Module):
             )
             u = wrap(start + 0.1 * layout.pull_back(said.frac)) * layout.free
             x = (cell + 0.3 * said.lattice) * layout.code_free
-            guesses.append(guess(turn))
-        return guesses
+            steer = yield guess(turn)
 
 
 def _blurred(u: Tensor, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

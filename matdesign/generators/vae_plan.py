@@ -10,6 +10,7 @@ from torch import Tensor
 
 from matdesign.crystals.layout import Layout
 from matdesign.errors import InfeasibleTarget
+from matdesign.generators.frames import Choices
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request
 from matdesign.generators.vae_latent import Prior
@@ -28,7 +29,7 @@ class WishingPlan(Plan):
         wishes: hard wishes; `layout` only carries sizes that were drawn for sorting.
     """
 
-    wishes: Wishes
+    wishes: Wishes = dataclasses.field(kw_only=True)
 
     def __getitem__(self, index: Tensor) -> WishingPlan:
         """Return the plan of some crystals."""
@@ -40,7 +41,8 @@ class WishingPlan(Plan):
 
 
 def _wishing(plan: Plan, wishes: Wishes) -> WishingPlan:
-    return WishingPlan(plan.layout, plan.species, plan.role, plan.condition, wishes)
+    parts = plan.layout, plan.species, plan.role, plan.condition, plan.choices
+    return WishingPlan(*parts, wishes=wishes)
 
 
 def wishing_plan(
@@ -63,7 +65,9 @@ def wishing_plan(
     n = len(request.n_atoms)
     sizes = draw_sizes(request, n, histogram, rng)
     plan = plan_cells(request, sizes, properties, rng)
+    # what the elements may be can only be judged in a cell of known size
     fixed = (request.n_atoms > 0) | (request.unit > 1) | cells
+    fixed = fixed | (request.choices is not None)
     groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
     if request.groups is not None and not cells:
         groups = groups & request.groups
@@ -74,6 +78,7 @@ def wishing_plan(
         request.formula * times,
         request.pattern * times,
     )
+    plan = dataclasses.replace(plan, choices=request.choices)
     return _wishing(plan, wishes)
 
 
@@ -87,6 +92,7 @@ def draw_skeletons(
     *,
     scale: float,
     temperature: float,
+    choices: Choices | None = None,
 ) -> tuple[Tensor, Skeleton]:
     """Return latents and skeletons that meet the wishes.
 
@@ -102,6 +108,7 @@ def draw_skeletons(
         rng: source of randomness.
         scale: of classifier-free guidance.
         temperature: of letters and species.
+        choices: says which elements may be where; None forbids nothing.
 
     Raises:
         InfeasibleTarget: no skeleton was found for some crystal.
@@ -118,7 +125,14 @@ def draw_skeletons(
         told = asked[left]
         new = prior.draw(told, rng)
         made = decoder.draw(
-            new, told, some, allowed, rng, scale=scale, temperature=temperature
+            new,
+            told,
+            some,
+            allowed,
+            rng,
+            scale=scale,
+            temperature=temperature,
+            choices=choices,
         )
         good, wide = made.met, made.letter.shape[1]
         z[left[good]], group[left[good]] = new[good], made.spacegroup[good]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from matdesign.crystals.encoded import Encoded
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.frames import Choices
+from matdesign.generators.growing import Rests, completions, growing_mask
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,
@@ -148,6 +150,7 @@ class SkeletonDecoder(nn.Module):
         *,
         scale: float = 1.0,
         temperature: float = 1.0,
+        choices: Choices | None = None,
     ) -> Skeleton:
         """Return one skeleton for every crystal that meets the wishes where `met`.
 
@@ -159,6 +162,8 @@ class SkeletonDecoder(nn.Module):
             rng: source of randomness.
             scale: of classifier-free guidance, on all logits.
             temperature: 1 draws from the model, 0 takes the most probable.
+            choices: says which elements may be where, given what may follow; for cells of
+                given size.
         """
         tables = wyckoff_tables().to(z.device)
         guided = scale not in (0.0, 1.0) and bool(asked.any())
@@ -188,7 +193,10 @@ class SkeletonDecoder(nn.Module):
         state = self.start(context).tanh()[None]
         letter, species = torch.full_like(group, STOP), torch.zeros_like(group)
         stock = _Stock(wishes, allowed)
-        letters, kinds, live = [], [], met.clone()
+        letters: list[Tensor] = []
+        kinds: list[Tensor] = []
+        sizes: list[Tensor] = []
+        live = met.clone()
         for step in range(int(left.max()) if len(left) else 0):
             last, kind, room = (
                 twice(value)[:, None] for value in (letter, species, left)
@@ -209,6 +217,11 @@ class SkeletonDecoder(nn.Module):
             count = _sites_of(tables, group, new[:, None])[:, 0] * live
             floor = torch.where(stock.free, species, 0)
             may = species_mask(allowed, letter, floor, new) & stock.offers(count)
+            if choices is not None and bool(live.any()):
+                first = new + tables.fixed[group, new.clamp(max=LETTERS - 1)]
+                rests = _rests(group, first, (left - count) * live)
+                grown = kinds, sizes, count, rests
+                may = _completed(choices, *grown, may, allowed)
             met, live = _still(met, live, may)
             may[~live, 1] = True
             scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
@@ -218,9 +231,13 @@ class SkeletonDecoder(nn.Module):
             left = left - count * live
             letters.append(letter)
             kinds.append(species)
+            sizes.append(count * live)
         met = met & torch.where(exact, left == 0, left < self.largest)
         if not letters:
             letters, kinds = [torch.full_like(group, STOP)], [torch.zeros_like(group)]
+        elif choices is not None:
+            whole, counts = torch.stack(kinds, 1), torch.stack(sizes, 1)
+            met = met & finished(choices, whole, counts, allowed)
         return Skeleton(group, torch.stack(letters, 1), torch.stack(kinds, 1), met)
 
 
@@ -275,6 +292,46 @@ class _Stock:
         role = role & (self.roles & (count > 0))[:, None]
         self.element = torch.where(role, kind[:, None], self.element)
         self.pattern = self.pattern - role * count[:, None]
+
+
+def _rests(group: Tensor, first: Tensor, after: Tensor) -> list[Rests]:
+    """Return the ways to place so many atoms on the letters from the first one on."""
+    rows = zip(group.tolist(), first.tolist(), after.tolist(), strict=True)
+    return [completions(*row) for row in rows]
+
+
+def _completed(
+    choices: Choices,
+    kinds: list[Tensor],
+    sizes: list[Tensor],
+    count: Tensor,
+    rests: list[Rests],
+    within: Tensor,
+    known: Tensor,
+) -> Tensor:
+    """Return which elements the next orbit may have, given what may follow it."""
+    none = torch.zeros((len(count), 0), dtype=torch.long, device=count.device)
+    placed = torch.stack(kinds, 1) if kinds else none
+    counts = torch.stack(sizes, 1) if sizes else none
+    return growing_mask(choices, placed, counts, count, rests, within, known)
+
+
+def finished(
+    choices: Choices, species: Tensor, counts: Tensor, allowed: Tensor
+) -> Tensor:
+    """Return which whole crystals meet what is asked of their elements, (crystals,).
+
+    Args:
+        choices: what is asked.
+        species: element of each orbit, 0 on padding, shape (crystals, orbits).
+        counts: atoms of each, same shape.
+        allowed: elements that the model knows, bool, shape (104,).
+    """
+    none = torch.zeros_like(counts[:, 0])
+    within = allowed.expand(len(species), -1)
+    rests: list[Rests] = [((),)] * len(species)
+    parts = species, counts, none, rests, within, allowed
+    return growing_mask(choices, *parts).any(1)
 
 
 def _still(met: Tensor, live: Tensor, may: Tensor) -> tuple[Tensor, Tensor]:

@@ -209,5 +209,5 @@ def test_arguments_are_checked() -> None:
 def test_repr_says_what_is_wanted() -> None:
     settings: dict[str, Any] = {"draws": 9}
     assert repr(Guide(MinDistance(1.4), **settings)) == (
-        "Guide by reject: no two atoms closer than 1.4 angstrom"
+        "Guide by the best methods: no two atoms closer than 1.4 angstrom"
     )

@@ -1,0 +1,111 @@
+"""`GuidanceLog`: what a guide checked, moved and spent, step by step, as plain JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.generators.frames import State
+
+BATCHES = 4
+"""Batches of which every step is written down; of the others only sums are."""
+
+
+class GuidanceLog:
+    """The steps of one guided sampling.
+
+    Args:
+        constraints: those that are looked at between steps.
+
+    Attributes:
+        batches: for each of the first batches its steps, one dict each: `t`, `step`, mean
+            and largest `violation` by constraint, what was `done`, and with particles the
+            mean effective sample size `ess`, how many populations were `resampled` and
+            the `weights` of the first population.
+        checks: violations that were computed, constraints times crystals.
+    """
+
+    def __init__(self, constraints: tuple[Constraint, ...]) -> None:
+        self.constraints = constraints
+        self.batches: list[list[dict[str, Any]]] = []
+        self.begun = 0
+        self.checks = 0
+
+    def begin(self) -> None:
+        """Start a batch."""
+        self.begun += 1
+        if self.begun <= BATCHES:
+            self.batches.append([])
+
+    def violations(
+        self, state: State, seen: dict[Constraint, Tensor], blind: bool
+    ) -> dict[str, dict[str, float]]:
+        """Return mean and largest violation of each constraint on a preview.
+
+        Args:
+            state: what is looked at.
+            seen: violations that are known already, each of shape (crystals,).
+            blind: the sampler does not know places yet; only what is in `seen` counts.
+        """
+        found = {}
+        for one in self.constraints:
+            if one not in seen and blind:
+                continue
+            if one not in seen:
+                with torch.no_grad():
+                    seen[one] = one.violation(state.soft)
+            v = seen[one].nan_to_num(posinf=1e9)
+            self.checks += len(v)
+            if len(v):
+                found[str(one)] = {
+                    "mean": round(float(v.mean()), 5),
+                    "largest": round(float(v.max()), 5),
+                }
+        return found
+
+    def step(
+        self,
+        state: State,
+        done: list[str],
+        seen: dict[Constraint, Tensor],
+        blind: bool,
+        weights: Tensor | None = None,
+        ess: Tensor | None = None,
+        resampled: int = 0,
+    ) -> None:
+        """Write down one step.
+
+        Args:
+            state: what was looked at.
+            done: what was done, in words.
+            seen: violations that are known already.
+            blind: the sampler does not know places yet.
+            weights: of the first population, shape (particles,).
+            ess: effective sample sizes before resampling, shape (groups,).
+            resampled: populations that were resampled.
+        """
+        if self.begun > BATCHES or not self.batches:
+            return
+        row: dict[str, Any] = {
+            "t": round(state.t, 5),
+            "step": state.step,
+            "violation": self.violations(state, seen, blind),
+            "done": done,
+        }
+        if ess is not None and weights is not None:
+            row["ess"] = round(float(ess.mean()), 4)
+            row["resampled"] = resampled
+            row["weights"] = [round(w, 4) for w in weights.tolist()]
+        self.batches[-1].append(row)
+
+    def record(self) -> dict[str, Any]:
+        """Return everything as plain JSON."""
+        return {
+            "checked": [str(one) for one in self.constraints],
+            "checks": self.checks,
+            "batches": self.begun,
+            "steps": self.batches,
+        }

@@ -1,0 +1,98 @@
+"""`Masks`: what constraints leave of the elements, while a crystal is being made."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import All, Constraint
+from matdesign.constraints.known import Known
+from matdesign.generators.features import MASK
+
+REMEMBERED = 100_000
+"""Half-decided crystals of which the answer is remembered."""
+
+
+class Masks:
+    """Which elements may still be where, so that all constraints can still be met.
+
+    Feasibility is that of the completion: an element is allowed where, after it is put
+    there, some choice for all other open orbits meets the constraints together. Answers
+    are remembered, for a sampler asks about most half-decided crystals many times.
+
+    Args:
+        constraints: those that have a say in elements.
+        known: sites whose elements are fixed beforehand; they come first in a crystal.
+    """
+
+    def __init__(
+        self, constraints: tuple[Constraint, ...], known: tuple[Known, ...] = ()
+    ) -> None:
+        self.wanted = All(*constraints) if constraints else None
+        self.known = known
+        self._known: dict[bytes, Tensor] = {}
+
+    def __repr__(self) -> str:
+        sites = [f"{len(one.species)} known sites" for one in self.known]
+        words = [] if self.wanted is None else [self.wanted.sentence()]
+        return ", and ".join([*words, *sites])
+
+    def __call__(
+        self, species: Tensor, counts: Tensor, role: Tensor | None, among: Tensor
+    ) -> Tensor:
+        """Return what each orbit may become, as `frames.Choices` says.
+
+        Args:
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+            counts: atoms of each orbit, shape (crystals, orbits).
+            role: orbits of one role carry one element; None = no roles.
+            among: elements to choose from, bool, shape (crystals, orbits, 104).
+        """
+        for one in self.known:
+            among = _held(one, species, counts, among)
+        if not len(species) or self.wanted is None:
+            return among
+        blank = torch.full_like(species, -1) if role is None else role
+        asked = torch.cat([species, counts, blank], 1).cpu()
+        bits = among.cpu().flatten(1)
+        keys = [
+            row.numpy().tobytes() + bit.numpy().tobytes()
+            for row, bit in zip(asked, bits, strict=True)
+        ]
+        new = {key: i for i, key in enumerate(keys) if key not in self._known}
+        if new:
+            if len(self._known) + len(new) > REMEMBERED:
+                self._known.clear()
+                new = {key: i for i, key in enumerate(keys)}
+            at = torch.tensor(list(new.values()), device=species.device)
+            roles = None if role is None else role[at]
+            found = self.wanted.allowed(species[at], counts[at], roles, among[at])
+            left = among[at] if found is None else found & among[at]
+            self._known |= zip(new, left.cpu(), strict=True)
+        return torch.stack([self._known[key] for key in keys]).to(species.device)
+
+
+def _held(known: Known, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:
+    """Return what is left where the first sites have known elements, or one for all."""
+    k = len(known.species)
+    if counts.shape[1] < k:
+        return torch.zeros_like(among)
+    among = among & (counts[:, k - 1] > 0)[:, None, None]
+    first = species[:, :k]
+    taken = torch.where((first > 0) & (first < MASK), first, 0).amax(1, keepdim=True)
+    wanted = torch.where(known.species.to(first) > 0, known.species.to(first), taken)
+    number = torch.arange(among.shape[-1], device=among.device)
+    left = (wanted[..., None] == 0) | (wanted[..., None] == number)
+    among = among.clone()
+    among[:, :k] &= left
+    return among
+
+
+def speaks(constraint: Constraint) -> bool:
+    """Return whether a constraint has a say in elements.
+
+    Args:
+        constraint: a single one.
+    """
+    one = torch.full((1, 2), 104)
+    return constraint.allowed(one, torch.ones_like(one)) is not None

@@ -1,0 +1,234 @@
+"""Which method serves which constraint in which family, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from matdesign.constraints.base import Constraint
+from matdesign.constraints.gradients import differentiable
+from matdesign.constraints.masks import speaks
+from matdesign.errors import DataError
+
+if TYPE_CHECKING:
+    from matdesign.generators.contract import Generator
+
+METHODS = (
+    "mask",
+    "project",
+    "gradient",
+    "classifier_free",
+    "replace",
+    "steer",
+    "reject",
+)
+"""The guidance methods there are."""
+
+FAMILIES = ("VAE", "CouplingFlow", "FlowMatching", "Autoregressive", "Diffusion")
+STEPWISE = ("FlowMatching", "Diffusion")
+"""Families with a preview of the finished crystal at every step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """How one constraint is served.
+
+    Args:
+        constraint: a single one.
+        methods: what serves it, in this order at every step.
+        why: reason, as a sentence without its end.
+    """
+
+    constraint: Constraint
+    methods: tuple[str, ...]
+    why: str
+
+    def __repr__(self) -> str:
+        return f"{self.constraint}: {' and '.join(self.methods)} ({self.why})"
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """How every constraint of a guide is served; print it.
+
+    Args:
+        family: class of the generator.
+        choices: one for each constraint.
+        strict: what is drawn again: "all", or "hard" constraints only.
+    """
+
+    family: str
+    choices: tuple[Choice, ...]
+    strict: str
+
+    def by(self, method: str) -> tuple[Constraint, ...]:
+        """Return the constraints that a method serves."""
+        return tuple(c.constraint for c in self.choices if method in c.methods)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All methods in use."""
+        return tuple(m for m in METHODS if self.by(m))
+
+    def __repr__(self) -> str:
+        lines = [f"guidance of {self.family}:"]
+        lines += [f"  {choice}" for choice in self.choices]
+        again = "whatever misses a constraint"
+        if self.strict == "hard":
+            again = "whatever misses a hard constraint"
+        return "\n".join([*lines, f"  then the strict check; {again} is drawn again"])
+
+
+def refusal(constraint: Constraint, method: str, model: Generator) -> str:
+    """Return why a method cannot serve a constraint in a family; "" where it can.
+
+    Args:
+        constraint: a single one.
+        method: one of `METHODS`.
+        model: any generator.
+    """
+    family = type(model).__name__
+    if method == "reject":
+        return ""
+    if family not in FAMILIES:
+        return f"{family} is not a family whose sampling can be steered"
+    if method == "mask":
+        if speaks(constraint) or _asked(constraint, model):
+            return ""
+        return "it is no matter of elements, size or symmetry that could be masked"
+    if method == "project":
+        if type(constraint).project is Constraint.project:
+            return "it has no exact projection"
+        return ""
+    if method == "classifier_free":
+        if property_of(constraint, model):
+            return ""
+        known = ", ".join(model.properties) or "no property"
+        return f"this model was trained with other conditions ({known})"
+    if method == "replace":
+        if constraint.known() is None:
+            return "it fixes no places beforehand"
+        if family not in STEPWISE:
+            return f"{family} has no steps between which known places can be put back"
+        if model.representation != "cell":
+            return 'its places are free only in the representation "cell"'
+        return ""
+    if method == "gradient":
+        if differentiable(constraint):
+            return ""
+        return "its violation has no gradient"
+    return ""
+
+
+def serve(
+    wanted: Iterable[Constraint], model: Generator, method: str | None, strict: str
+) -> Choices:
+    """Return how each constraint is served.
+
+    Args:
+        wanted: single constraints.
+        model: any generator.
+        method: one of `METHODS` for all that can have it; elements, size and symmetry are
+            masked as well, which costs next to nothing. None chooses for each.
+        strict: "all" or "hard".
+
+    Raises:
+        DataError: no constraint can be served by the method; the message says why.
+    """
+    family, parts = type(model).__name__, tuple(wanted)
+    if method is None:
+        made = tuple(_default(one, model) for one in parts)
+        return Choices(family, made, strict)
+    if method == "reject":
+        reason = "the baseline: draw, check, keep what holds"
+        plain = tuple(Choice(one, ("reject",), reason) for one in parts)
+        return Choices(family, plain, strict)
+    why_not = {one: refusal(one, method, model) for one in parts}
+    if all(why_not.values()):
+        reasons = "; ".join(f"{one}: {why}" for one, why in why_not.items())
+        raise DataError(
+            f"{method} cannot guide {family} here: {reasons}. Choose another method, or "
+            "leave it out and let the guide choose."
+        )
+    chosen = []
+    for one in parts:
+        if not why_not[one]:
+            chosen.append(Choice(one, (method,), "as asked"))
+        elif not refusal(one, "mask", model):
+            chosen.append(Choice(one, ("mask",), "costs next to nothing"))
+        else:
+            chosen.append(Choice(one, ("reject",), f"not {method}: {why_not[one]}"))
+    return Choices(family, tuple(chosen), strict)
+
+
+def _default(one: Constraint, model: Generator) -> Choice:
+    family = type(model).__name__
+    can = {method for method in METHODS if not refusal(one, method, model)}
+    if "mask" in can:
+        return Choice(one, ("mask",), "holds at every step and costs next to nothing")
+    if "replace" in can:
+        return Choice(one, ("replace",), "its places are known beforehand")
+    if family not in FAMILIES:
+        return Choice(one, ("reject",), f"{family} cannot be steered")
+    learned = ("classifier_free",) if "classifier_free" in can else ()
+    exact = ("project",) if "project" in can else ()
+    if family in STEPWISE and "gradient" in can:
+        why = "each preview is moved"
+        if exact:
+            why += ", and the last one put into the range exactly"
+        return Choice(one, (*learned, "gradient", *exact), why)
+    if exact:
+        return Choice(one, (*learned, *exact), "the finished cell is scaled into range")
+    if learned:
+        return Choice(one, learned, "the model was trained to be asked for it")
+    if "gradient" in can and not one.hard:
+        return Choice(
+            one, ("steer", "gradient"), "particles, and the finished crystal is moved"
+        )
+    if not one.hard:
+        return Choice(one, ("steer",), "no gradient: particles are selected on the way")
+    reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
+    return Choice(one, ("reject",), reason)
+
+
+def property_of(constraint: Constraint, model: Generator) -> str:
+    """Return the property of a range that a model can be asked for; "" where none.
+
+    Args:
+        constraint: a single one, with `quantity`, `low` and `high` where it is a range.
+        model: any generator.
+    """
+    name = getattr(constraint, "quantity", "")
+    ends = hasattr(constraint, "low") and hasattr(constraint, "high")
+    return name if ends and name in getattr(model, "properties", {}) else ""
+
+
+def ranges(choices: Choices, model: Generator) -> dict[str, Any]:
+    """Return the ranges of properties that classifier-free guidance asks for.
+
+    Args:
+        choices: how constraints are served.
+        model: any generator.
+    """
+    asked: dict[str, Any] = {}
+    for one in choices.by("classifier_free"):
+        low, high = float(one.low), float(one.high)  # type: ignore[attr-defined]
+        name = property_of(one, model)
+        if name in asked:
+            low = max(low, asked[name][0] if asked[name][0] is not None else low)
+            high = min(high, asked[name][1] if asked[name][1] is not None else high)
+        asked[name] = (
+            None if low == -float("inf") else low,
+            None if high == float("inf") else high,
+        )
+    return asked
+
+
+def _asked(constraint: Constraint, model: Generator) -> bool:
+    """Return whether the model can be asked for exactly this constraint."""
+    wishes = constraint.conditions()
+    if not wishes:
+        return False
+    symmetric = getattr(model, "representation", "cell") == "symmetric"
+    return symmetric or not {"spacegroup", "crystal_system"} & set(wishes)

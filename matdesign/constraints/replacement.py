@@ -1,0 +1,72 @@
+"""`Replacement`: known places put back at every step, with the noise of that step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import Constraint
+from matdesign.errors import DataError
+from matdesign.generators.frames import Frame
+
+
+class Replacement:
+    """Holds the first sites and the cell of each crystal to what a constraint knows.
+
+    The preview of known numbers is replaced by the known numbers themselves. A sampler
+    that goes on from there follows the path, or the exact bridge, from its own noise to
+    them, so that at every time they are a forward-noised copy of what is known, and the
+    other sites are denoised in their company.
+
+    Equation:
+        x_s[known] ~ q(x_s | x_t, x_0 = known);  x_s[free] ~ p(x_s | x_t)
+
+    Only orbits of a layout in which all coordinates are free can be held: crystals in P1.
+
+    Args:
+        constraint: with `known()`.
+
+    Source:
+        SCIGEN, Okabe et al., arXiv 2407.04557; inpainting by replacement: Lugmayr et al.,
+        arXiv 2201.09865. Changed: the bridge from the sampler's own noise instead of
+        fresh noise at every step, so that consecutive copies fit each other.
+    """
+
+    def __init__(self, constraint: Constraint) -> None:
+        known = constraint.known()
+        if known is None:
+            raise DataError(
+                f"replacement needs known places; got a constraint without: {constraint}."
+            )
+        self.constraint, self.known = constraint, known
+
+    def put_back(self, frame: Frame) -> tuple[Frame, Tensor]:
+        """Return a frame with the known numbers in place, and which coordinates they are.
+
+        Args:
+            frame: the numbers behind a preview.
+
+        Raises:
+            DataError: a crystal has fewer free sites than are known.
+        """
+        lay, known = frame.layout, self.known
+        k = len(known.frac)
+        free = lay.free.all(-1)[:, :k]
+        if free.shape[1] < k or not bool(free.all()):
+            raise DataError(
+                f"{self.constraint} fixes {k} sites, but a crystal has fewer whose "
+                "coordinates are all free. Ask for more atoms (n_atoms), and use a model "
+                'in the representation "cell".'
+            )
+        u = frame.u.clone()
+        u[:, :k] = known.frac.to(u)
+        held = torch.zeros_like(lay.free)
+        held[:, :k] = True
+        raw = frame.scales.restore(frame.code)
+        size = lay.conventional_atoms.to(raw).log()[:, None] / 3
+        six = torch.tensor([0.0, 0, 0, 0, 0, 1], device=raw.device).to(raw)
+        wanted = known.project(raw + size * six) - size * six
+        code = frame.scales.standardize(wanted, lay)
+        return dataclasses.replace(frame, u=u, code=code), held

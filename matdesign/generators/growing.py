@@ -1,0 +1,109 @@
+"""Which elements a half-grown crystal may take next, so that it can still be finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from matdesign.generators.features import MASK
+from matdesign.generators.frames import Choices
+from matdesign.generators.wyckoff_table import NONE, wyckoff_table
+
+MOST = 12
+"""More ways than this to go on are not written out; single atoms stand for the rest."""
+
+Rests = tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=65536)
+def completions(spacegroup: int, letter: int, left: int) -> Rests:
+    """Return the sets of orbits that fill what is left of a cell.
+
+    Args:
+        spacegroup: 1 to 230.
+        letter: first letter that may still be used.
+        left: atoms to place.
+
+    Returns:
+        Each set as the atoms of its orbits, largest first. Where there are more than
+        `MOST` sets, one set of single atoms: it leaves at least as much possible, for
+        an orbit of m atoms can always be thought of as m orbits of one element.
+
+    Example:
+        >>> completions(221, 0, 3)
+        ((3,), (1, 1))
+    """
+    found = _sets(spacegroup, letter, left)
+    if found is None:
+        return ((1,) * left,)
+    return tuple(sorted(found, key=lambda one: (len(one), one)))
+
+
+@lru_cache(maxsize=65536)
+def _sets(group: int, letter: int, left: int) -> frozenset[tuple[int, ...]] | None:
+    if not left:
+        return frozenset([()])
+    if letter >= NONE:
+        return frozenset()
+    table = wyckoff_table()
+    size = int(table.count[group, letter])
+    free = bool(table.free[group, letter].any())
+    found = _sets(group, letter + 1, left)
+    if found is None:
+        return None
+    if size and size <= left:
+        more = _sets(group, letter if free else letter + 1, left - size)
+        if more is None:
+            return None
+        found |= {tuple(sorted((*rest, size), reverse=True)) for rest in more}
+    return found if len(found) <= MOST else None
+
+
+def growing_mask(
+    choices: Choices,
+    species: Tensor,
+    counts: Tensor,
+    new: Tensor,
+    rests: Sequence[Rests],
+    within: Tensor,
+    known: Tensor,
+) -> Tensor:
+    """Return which elements the next orbit of each crystal may have.
+
+    An element is allowed when for some way to place the remaining atoms there is a
+    choice of all elements that meets what is asked.
+
+    Args:
+        choices: what is asked.
+        species: elements so far, 0 on padding, shape (crystals, orbits).
+        counts: atoms of these orbits, same shape.
+        new: atoms of the next orbit, 0 = there is none, shape (crystals,).
+        rests: for each crystal, the ways to place what is left after it.
+        within: elements to choose from for it, bool, shape (crystals, 104).
+        known: elements to choose from for what follows, bool, shape (104,).
+
+    Returns:
+        Bool, shape (crystals, 104), a part of `within`. Without a next orbit, a crystal
+        has a row of all True where it can be finished and of all False elsewhere.
+    """
+    rows = [i for i, ways in enumerate(rests) for _ in ways]
+    longest = max((len(way) for ways in rests for way in ways), default=0)
+    grown = torch.tensor(
+        [[*way, *[0] * (longest - len(way))] for ways in rests for way in ways],
+        dtype=torch.long,
+        device=species.device,
+    ).view(len(rows), longest)
+    at = torch.tensor(rows, dtype=torch.long, device=species.device)
+    placed = torch.cat([counts[at], new[at, None], grown], dim=1)
+    open_ = torch.cat([torch.zeros_like(counts[at]), new[at, None], grown], dim=1) > 0
+    padded = torch.nn.functional.pad(species[at], (0, 1 + longest))
+    kinds = torch.where(open_, MASK, padded)
+    may = choices(kinds, placed, None, known & (placed > 0)[..., None])
+    whole = (may.any(-1) | (placed == 0)).all(1)
+    here = torch.where((new[at] > 0)[:, None], may[:, counts.shape[1]], whole[:, None])
+    found = torch.zeros_like(within, dtype=torch.long)
+    found.index_add_(0, at, (here & whole[:, None]).long())
+    return (found > 0) & within

@@ -1,0 +1,121 @@
+"""Roles of a composition: which element each has, and how many atoms it still needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from matdesign.generators.filling import Counts, Filling
+from matdesign.generators.request import Request
+from matdesign.generators.wyckoff_table import NONE, wyckoff_table
+
+
+@dataclass
+class Roles:
+    """Elements (or roles of a pattern) of one crystal, and how many atoms each still needs.
+
+    Args:
+        filling: what the letters of its space group can hold.
+        left: atoms of each role still to be placed.
+        element: atomic number of each role, 0 = not chosen yet.
+    """
+
+    filling: Filling
+    left: Counts
+    element: list[int]
+    _choices: dict[int, list[int]] = field(default_factory=dict)
+
+    def letters(self, allowed: list[int], last: int, species: int) -> list[int]:
+        """Return the letters that still lead to a whole crystal.
+
+        Args:
+            allowed: letters to choose from.
+            last: letter of the site before.
+            species: its element.
+        """
+        self._choices = {}
+        for letter in allowed:
+            lowest = species if letter == last else 0
+            fit = [
+                k
+                for k, z in enumerate(self.element)
+                if (not z or z >= lowest)
+                and self._fits(letter, k, z if z or letter != last else species + 1)
+            ]
+            if fit:
+                self._choices[letter] = fit
+        return list(self._choices)
+
+    def elements(self, letter: int, fresh: Tensor) -> Tensor:
+        """Return which elements may stand on a chosen letter, bool, shape (104,).
+
+        Args:
+            letter: one of `letters`.
+            fresh: elements that a role without one may take.
+        """
+        mask = torch.zeros_like(fresh)
+        for role in self._choices[letter]:
+            if self.element[role]:
+                mask[self.element[role]] = True
+                continue
+            known: dict[frozenset[int], bool] = {}
+            for z in fresh.nonzero().squeeze(1).tolist():
+                again = self._again(z)
+                if z not in self.element and again not in known:
+                    known[again] = self._fits(letter, role, z)
+                mask[z] |= z not in self.element and known[again]
+        return mask
+
+    def place(self, letter: int, species: int, rng: torch.Generator) -> None:
+        """Take one orbit off what is left."""
+        if species in self.element:
+            role = self.element.index(species)
+        else:
+            open_roles = [
+                k
+                for k in self._choices[letter]
+                if not self.element[k] and self._fits(letter, k, species)
+            ]
+            draw = torch.randint(
+                len(open_roles), (1,), generator=rng, device=rng.device
+            )
+            role = open_roles[int(draw)]
+            self.element[role] = species
+        size = self.filling.count[letter]
+        self.left = tuple(n - size if k == role else n for k, n in enumerate(self.left))
+
+    def _fits(self, letter: int, role: int, z: int) -> bool:
+        """Return whether a role may take element z on a letter."""
+        after = self.filling.after(letter, role, self.left, self._again(z))
+        return after is not None
+
+    def _again(self, z: int) -> frozenset[int]:
+        """Return the roles that may follow element z on the same letter."""
+        return frozenset(
+            k for k, other in enumerate(self.element) if not other or other >= z
+        )
+
+
+@lru_cache(maxsize=4096)
+def filling(spacegroup: int, wanted: Counts) -> Filling:
+    """Return what the letters of a space group can hold of several roles."""
+    table = wyckoff_table()
+    return Filling(
+        table.count[spacegroup, :NONE].tolist(),
+        table.freedom[spacegroup, :NONE].tolist(),
+        wanted,
+    )
+
+
+def wanted_roles(request: Request, row: int, n_atoms: int) -> tuple[Counts, list[int]]:
+    """Return atoms and element (0 = open) of each role asked for; empty without any."""
+    times = n_atoms // int(request.unit[row])
+    formula = request.formula[row]
+    if bool(formula.any()):
+        kinds = formula.nonzero().squeeze(1).tolist()
+        return tuple(int(formula[z]) * times for z in kinds), kinds
+    counts = [k for k in request.pattern[row].tolist() if k]
+    return tuple(k * times for k in counts), [0] * len(counts)

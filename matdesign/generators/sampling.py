@@ -1,0 +1,105 @@
+"""Making many crystals: batches of like size, particles, and the record that goes along."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.errors import ShapeError
+from matdesign.generators.drawing import draw, one_thread, overlap
+from matdesign.generators.frames import Steering
+from matdesign.generators.request import Request
+
+if TYPE_CHECKING:
+    from matdesign.generators.contract import Generator
+
+
+def draw_request(
+    model: Generator,
+    request: Request,
+    *,
+    seed: int | torch.Generator | None,
+    steps: int,
+    scale: float,
+    batch_size: int,
+    steering: Steering | None = None,
+) -> Crystals:
+    """Return one crystal for each wish of a request.
+
+    Crystals of similar size are made together, so little is wasted on padding. With a
+    steering that takes several particles, those of one crystal stay in one batch.
+
+    Args:
+        model: any generator.
+        request: checked wishes.
+        seed: of all randomness.
+        steps: sampling steps.
+        scale: of classifier-free guidance.
+        batch_size: crystals (or particles) made at once.
+        steering: looks at every state and may move it.
+
+    Raises:
+        ShapeError: batch_size is not positive.
+    """
+    if batch_size < 1:
+        raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
+    start, before, n = time.perf_counter(), model.evaluations, len(request)
+    redrawn = model.redrawn
+    rng = generator(seed, model.device)
+    first, copies = rng.initial_seed(), 1
+    if steering is not None:
+        copies = steering.particles
+        request = request[torch.arange(n).repeat_interleave(copies)]
+        request = dataclasses.replace(request, choices=steering.choices)
+    plan = model.plan(request, rng)
+    largest = plan.n_atoms.view(n, copies).amax(1) if n else plan.n_atoms
+    order = torch.argsort(largest, stable=True)
+    parts = []
+    with one_thread(n * copies <= 64 and model.device.type == "cpu"):
+        for chunk in order.split(max(1, batch_size // copies)) if n else ():
+            rows = (chunk[:, None] * copies + torch.arange(copies)).flatten()
+            some = plan[rows].to(model.device)
+            parts.append(
+                draw(model, some, steps=steps, scale=scale, rng=rng, steering=steering)
+            )
+    made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
+    info = provenance(model, first, steps, start, before)
+    info["redrawn"] = model.redrawn - redrawn
+    info["overlapping"] = int(overlap(made).sum()) if parts else 0
+    return made.replace(info=info)
+
+
+def provenance(
+    model: Generator, seed: int, steps: int, start: float, before: int
+) -> dict[str, Any]:
+    """Return the record that travels with a batch of samples.
+
+    Args:
+        model: what made them.
+        seed: of all randomness.
+        steps: sampling steps.
+        start: when it began, by the performance counter.
+        before: evaluations of the network before.
+    """
+    from matdesign import __version__
+
+    return {
+        "generator": type(model).__name__,
+        "model": model.record.get("name", ""),
+        "seed": seed,
+        "steps": steps,
+        "seconds": round(time.perf_counter() - start, 3),
+        "network_evaluations": model.evaluations - before,
+        "device": str(model.device),
+        "version": __version__,
+    }
+
+
+def _nothing() -> Crystals:
+    return Crystals(
+        torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
+    )
