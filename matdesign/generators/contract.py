@@ -79,7 +79,7 @@ class Generator(nn.Module, abc.ABC):
         default_steps: sampling steps where none are asked for.
         redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
         redrawn: crystals so far that were drawn more than once.
-        shares_elements: whether orbits that share an element in the training crystal that
+        share_elements: whether orbits that share an element in the training crystal that
             lends its template share one in the new crystal too.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
     """
@@ -87,8 +87,6 @@ class Generator(nn.Module, abc.ABC):
     symmetries: ClassVar[frozenset[str]] = frozenset()
     likelihood: ClassVar[str] = "none"
     default_steps: int = 100
-    redraws: int = 0
-    shares_elements: ClassVar[bool] = False
     evaluations: int = 0
     redrawn: int = 0
     templates: Templates | None
@@ -101,6 +99,8 @@ class Generator(nn.Module, abc.ABC):
         self.size_histogram = tuple(size_histogram)
         self.representation: Representation = config.get("representation", "cell")
         self.properties: dict[str, list[float]] = config.get("properties") or {}
+        self.redraws: int = config.get("redraws", 0)
+        self.share_elements: bool = config.get("share_elements", False)
 
     # ---- what a subclass gives ----------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Generator(nn.Module, abc.ABC):
 
         def planned(some: Request) -> Plan:
             if self.templates is not None:
-                return self.templates.choose(some, at_home, shared=self.shares_elements)
+                return self.templates.choose(some, at_home, shared=self.share_elements)
             sizes = draw_sizes(some, len(some), self.size_histogram, at_home)
             return plan_cells(some, sizes, len(self.properties), at_home)
 

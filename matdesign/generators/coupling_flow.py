@@ -73,6 +73,7 @@ class CouplingFlow(Generator):
             2.5 times that on the standardised lattice code. Without it the density of
             crystals on exact places has no bound.
         temperature: below 1, elements are drawn nearer to the most probable one.
+        redraws: how often a crystal whose atoms overlap is drawn again, at most.
 
     Source:
         Wirnsberger et al., arXiv 2111.08696 (axis splits, circular splines, atomic
@@ -84,7 +85,6 @@ class CouplingFlow(Generator):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
-    redraws = 5
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class CouplingFlow(Generator):
         frequencies: int = 6,
         blur: float = 0.004,
         temperature: float = 1.0,
+        redraws: int = 5,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(config, size_histogram)

@@ -56,9 +56,8 @@ class Diffusion(Generator):
         code_std: its standard deviation.
         code_low: lower bound of the code, in standard deviations from the mean.
         code_high: upper bound.
-        representation: "cell", every atom free; or "symmetric", space group, Wyckoff
-            positions and which of them share an element drawn from the training set, the
-            rest generated.
+        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
+            positions drawn from those of the training set, the rest generated.
         templates: rows and orbits of the table of templates, in "symmetric".
         properties: name -> [mean, standard deviation] of the properties that can be
             asked for; None for a model without conditions.
@@ -73,6 +72,8 @@ class Diffusion(Generator):
             from the model's own distribution.
         sharpness: above 1, coordinates follow the score farther in each step and end
             nearer to the modes; 1 draws from the model's own distribution.
+        redraws: how often a crystal whose atoms overlap is drawn again, at most.
+        share_elements: orbits share elements as in the crystal that lends a template.
 
     Source:
         DiffCSP, Jiao et al., arXiv 2309.04475, and MatterGen, Zeni et al., arXiv
@@ -85,8 +86,6 @@ class Diffusion(Generator):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
-    redraws = 5
-    shares_elements = True
 
     def __init__(
         self,
@@ -109,6 +108,8 @@ class Diffusion(Generator):
         corrector: float = 0.2,
         temperature: float = 1.0,
         sharpness: float = 1.0,
+        redraws: int = 5,
+        share_elements: bool = False,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(config, size_histogram)

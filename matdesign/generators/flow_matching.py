@@ -14,6 +14,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.layout import Layout
+from matdesign.errors import DataError
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator, Loss, State, properties_of
@@ -61,9 +62,8 @@ class FlowMatching(Generator):
         code_std: its standard deviation.
         code_low: lower bound of the code, in standard deviations from the mean.
         code_high: upper bound.
-        representation: "cell", every atom free; or "symmetric", space group, Wyckoff
-            positions and which of them share an element drawn from the training set, the
-            rest generated.
+        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
+            positions drawn from those of the training set, the rest generated.
         templates: rows and orbits of the table of templates, in "symmetric".
         properties: name -> [mean, standard deviation] of the properties that can be
             asked for; None for a model without conditions.
@@ -76,6 +76,8 @@ class FlowMatching(Generator):
         slope: the velocity of the coordinates is multiplied by 1 + slope (1 - t) while
             sampling, so that they fall into the modes; 0 follows the learned flow.
         temperature: below 1, elements are drawn nearer to the most probable one.
+        redraws: how often a crystal whose atoms overlap is drawn again, at most.
+        share_elements: orbits share elements as in the crystal that lends a template.
 
     Source:
         Flow matching, Lipman et al., arXiv 2210.02747; on crystals: FlowMM, Miller et
@@ -87,8 +89,6 @@ class FlowMatching(Generator):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
-    redraws = 5
-    shares_elements = True
 
     def __init__(
         self,
@@ -110,6 +110,8 @@ class FlowMatching(Generator):
         steps: int = 50,
         slope: float = 5.0,
         temperature: float = 1.0,
+        redraws: int = 5,
+        share_elements: bool = False,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(config, size_histogram)
@@ -331,8 +333,6 @@ class FlowMatching(Generator):
             Of `likelihood.follow`, with the network in place of an exact velocity.
         """
         if trace not in ("exact", "sampled"):
-            from matdesign.errors import DataError
-
             raise DataError(f"unknown trace {trace!r}; choose 'exact' or 'sampled'.")
         data = self.prepare(crystals).to(self.device)
         field, point, free = self.velocity(data)
