@@ -99,6 +99,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--ceiling", action="store_true", help="judge training rows as well"
     )
+    parser.add_argument(
+        "--no-coverage", action="store_true", help="leave out COV, the slowest figure"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "quality")
@@ -156,6 +159,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         args.seed,
         energy,
         energy_key,
+        coverage=not args.no_coverage,
     )
     found: dict[str, Any] = {
         "samples": args.samples,

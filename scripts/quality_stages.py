@@ -39,6 +39,7 @@ class Workshop:
         seed: of draws and resamples.
         energy: predictor of formation energies, or None.
         energy_key: names its weights.
+        coverage: whether to measure COV-R and COV-P, which takes most of the time.
     """
 
     cache: Path
@@ -48,6 +49,7 @@ class Workshop:
     seed: int
     energy: Predict | None = None
     energy_key: str = "none"
+    coverage: bool = True
 
     @cached_property
     def train_key(self) -> str:
@@ -154,6 +156,7 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
         "energy": shop.energy_key,
         "protocol": Protocol().record(),
         "seed": shop.seed,
+        "coverage": shop.coverage,
     }
 
     def make() -> dict[str, Any]:
@@ -162,7 +165,7 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
             crystals,
             shop.train,
             held_out=shop.test,
-            coverage=True,
+            coverage=shop.coverage,
             energy=shop.energy,
             seed=shop.seed,
             workers=shop.workers,
