@@ -74,7 +74,9 @@ class SideBySide:
             "likelihood": lambda c: c.likelihood,
             "network evaluations per crystal": lambda c: f"{c.evaluations:.0f}",
             "crystals per second": lambda c: f"{len(c.made) / c.seconds:.1f}",
-            "drawn again, atoms too near": lambda c: f"{c.made.info['redrawn']}",
+            "drawn again, atoms too near": lambda c: str(
+                c.made.info.get("redrawn", "not counted")
+            ),
             **{
                 name: partial(_rate, name=name)
                 for name in (

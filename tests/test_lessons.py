@@ -184,6 +184,7 @@ def test_guidance_is_paid_for(family, train):
     model = family.for_data(
         train.replace(properties=volume), width=16, layers=1, heads=2
     )
+    model.redraws = 0  # drawing again costs evaluations too
     target = {"volume_per_atom": (12.0, 16.0)}
     sweep = lessons.steer(model, target={"composition": "AB", **target}, n=2, steps=2)
     free, zero, one, two, four = (row["evaluations"] for row in sweep.rows)
