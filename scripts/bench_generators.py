@@ -167,6 +167,13 @@ def shipped_generators() -> list[str]:
     return names
 
 
+def untrained(kind: str, representation: str, data: Crystals) -> Generator:
+    """Return a model without training; its overlapping crystals are not drawn again."""
+    model = family(kind).for_data(data, representation=representation, seed=0)
+    model.redraws = 0
+    return model
+
+
 def measure(
     effort: Effort,
     *,
@@ -218,8 +225,8 @@ def measure(
     for kind, representation in fresh:
         add(
             f"fresh {kind} ({representation})",
-            lambda kind=kind, representation=representation: family(kind).for_data(
-                data, representation=representation, seed=0
+            lambda kind=kind, representation=representation: untrained(
+                kind, representation, data
             ),
             False,
         )
@@ -229,9 +236,7 @@ def measure(
     model = (
         load_model(fastest)
         if fastest in shipped
-        else family(fastest.split()[1]).for_data(
-            data, representation=fastest.rpartition("(")[2][:-1], seed=0
-        )
+        else untrained(fastest.split()[1], fastest.rpartition("(")[2][:-1], data)
     ).to(device)
     _, took = cost(
         lambda: model.sample(effort.thousand, seed=0, steps=effort.own_steps), device

@@ -33,8 +33,8 @@ def completions(spacegroup: int, letter: int, left: int) -> Rests:
         an orbit of m atoms can always be thought of as m orbits of one element.
 
     Example:
-        >>> completions(221, 0, 3)
-        ((3,), (1, 1))
+        >>> completions(221, 0, 4)  # letters a to d hold 1, 1, 3 and 3 atoms
+        ((3, 1),)
     """
     found = _sets(spacegroup, letter, left)
     if found is None:
