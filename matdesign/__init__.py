@@ -65,6 +65,7 @@ _PUBLIC = {
     "compare": "evaluate",
     "Predictions": "metrics.prediction",
     "evaluate_prediction": "metrics.prediction",
+    "guidance_table": "guidance_table",
     "view": "view",
     "film": "view",
     "explore": "view",
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
         predictors,
     )
     from matdesign.generators.vae import VAE
+    from matdesign.guidance_table import guidance_table
     from matdesign.loop.campaign import Campaign
     from matdesign.loop.hull import Hull
     from matdesign.loop.oracle import ASEOracle, PotentialOracle

@@ -1,0 +1,93 @@
+"""The baseline of every guide: draw N, keep the best one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from matdesign.errors import DataError
+from matdesign.metrics.intervals import bootstrap, wilson
+from matdesign.metrics.summary import Metric
+
+
+def best_of(
+    violation: ArrayLike, good: ArrayLike, n: int, *, seed: int = 0, level: float = 0.95
+) -> Metric:
+    """Return how often the best of n unguided crystals is good, with its interval.
+
+    The best is the one of the smallest violation; whether it is good may be for another
+    judge to say. The figure is the exact mean over all ways to draw n of the pool.
+
+    Equation:
+        E = sum_i good_i C(m - i, n - 1) / C(m, n), crystals in ascending order of
+        violation, i = 1 ... m; those of equal violation share the mean of their good.
+
+    Args:
+        violation: of a pool of m unguided crystals, any unit, shape (m,).
+        good: whether each is good, bool, shape (m,).
+        n: crystals to choose among, from 1 to m.
+        seed: of the bootstrap over the pool.
+        level: part of the resamples inside the interval; where none or all of the pool
+            are good, the interval is Wilson's of one crystal, of n draws at its far end.
+
+    Raises:
+        DataError: shapes differ, or n is not from 1 to m.
+
+    Source:
+        The unbiased estimator of pass@k, Chen et al., arXiv 2107.03374, equation 1.
+        Changed: choice by a score, and a judge apart from it.
+
+    Example:
+        >>> best_of([0.0, 1.0, 1.0, 1.0], [True, False, False, False], 2).value
+        0.5
+    """
+    v = np.nan_to_num(np.asarray(violation, dtype=float), nan=np.inf)
+    flags = np.asarray(good, dtype=float)
+    if v.ndim != 1 or v.shape != flags.shape:
+        raise DataError(
+            "best_of needs one violation and one flag for each crystal of the pool; got "
+            f"shapes {v.shape} and {flags.shape}."
+        )
+    m = len(v)
+    if not 1 <= n <= m:
+        raise DataError(
+            f"the best of {n} cannot be estimated from a pool of {m}; draw at least {n}."
+        )
+    order = np.argsort(v, kind="stable")
+    share = _equal_means(v[order], flags[order])
+    shares = np.empty(m)
+    shares[order] = share
+    weight = _weights(m, n)
+    value = float(share @ weight)
+
+    def again(draws: NDArray[np.int64]) -> float:
+        return float(np.repeat(shares[order], draws[order]) @ weight)
+
+    low, high = bootstrap(again, m, seed=seed, level=level)
+    if not flags.any():  # resamples of nothing are nothing
+        high = 1 - (1 - wilson(0, m, level=level)[1]) ** n
+    elif flags.all():
+        low = wilson(m, m, level=level)[0]
+    return Metric(f"best of {n}", value, low, high, n=m)
+
+
+def _weights(m: int, n: int) -> NDArray[np.float64]:
+    """Return the probability that the i-th best of m is the best of n, shape (m,)."""
+    found = np.zeros(m)
+    log_all = math.lgamma(m + 1) - math.lgamma(n + 1) - math.lgamma(m - n + 1)
+    for i in range(m - n + 1):
+        left = m - i - 1
+        log_ways = math.lgamma(left + 1) - math.lgamma(n) - math.lgamma(left - n + 2)
+        found[i] = math.exp(log_ways - log_all)
+    return found
+
+
+def _equal_means(
+    v: NDArray[np.float64], flags: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the mean flag of all crystals with the same violation, in ascending order."""
+    _, group = np.unique(v, return_inverse=True)
+    sums = np.bincount(group, weights=flags)
+    return np.asarray((sums / np.bincount(group))[group])
