@@ -130,7 +130,8 @@ def serve(
         wanted: single constraints.
         model: any generator.
         method: one of `METHODS` for all that can have it; elements, size and symmetry are
-            masked as well, which costs next to nothing. None chooses for each.
+            masked instead, which costs next to nothing, unless the method would be left
+            without any constraint. None chooses for each.
         strict: "all" or "hard".
 
     Raises:
@@ -152,11 +153,14 @@ def serve(
             "leave it out and let the guide choose."
         )
     chosen = []
+    masked = {one for one in parts if not refusal(one, "mask", model)}
+    if all(one in masked or why_not[one] for one in parts):
+        masked -= {one for one in parts if not why_not[one]}
     for one in parts:
-        if not why_not[one]:
-            chosen.append(Choice(one, (method,), "as asked"))
-        elif not refusal(one, "mask", model):
+        if one in masked:
             chosen.append(Choice(one, ("mask",), "costs next to nothing"))
+        elif not why_not[one]:
+            chosen.append(Choice(one, (method,), "as asked"))
         else:
             chosen.append(Choice(one, ("reject",), f"not {method}: {why_not[one]}"))
     return Choices(family, tuple(chosen), strict)

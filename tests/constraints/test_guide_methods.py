@@ -263,3 +263,12 @@ def test_one_range_may_not_be_asked_for_twice() -> None:
 def test_settings_are_checked(options: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         Guide(Dense(), **options)
+
+
+def test_elements_are_masked_beside_a_constraint_that_has_the_method() -> None:
+    """A hard constraint is not left to particles where a mask is free; alone it may be."""
+    model = shipped("coupling-flow")
+    both = Guide(RequiredElements("O") & density(5, 6), "steer").plan(model)
+    assert [one.methods for one in both.choices] == [("mask",), ("steer",)]
+    alone = Guide(RequiredElements("O"), "steer").plan(model)
+    assert [one.methods for one in alone.choices] == [("steer",)]
