@@ -328,6 +328,7 @@ class VAE(Generator):
             len(self.properties),
             at_home,
             cells=self.representation == "cell",
+            allowed=self.scales.allowed,
         )
 
     @torch.no_grad()
