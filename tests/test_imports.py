@@ -40,6 +40,7 @@ RANK = {
     "view": 7,
     "lessons": 8,
     "guidance_table": 8,
+    "guide_desk": 8,
     "side_by_side": 8,
     "report": 8,
     "report_page": 8,
