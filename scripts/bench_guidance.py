@@ -32,15 +32,8 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.generators.shipped import predictors
 from matdesign.generators.storage import write_atomic
-from matdesign.guidance_table import (
-    Batch,
-    Case,
-    Cell,
-    Free,
-    GuidanceTable,
-    measure,
-    unguided,
-)
+from matdesign.guidance_cells import Case, Cell, Free, measure, restored, unguided
+from matdesign.guidance_table import GuidanceTable
 from matdesign.metrics.summary import text_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,19 +175,6 @@ class Bench:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(asdict(cell)).encode())
         return cell
-
-
-def restored(found: dict[str, Any]) -> Cell:
-    """Return a cell from its JSON form."""
-    guided = found.pop("guided")
-    return Cell(
-        **found
-        | {
-            "free": Batch(**found["free"]),
-            "guided": Batch(**guided) if guided else None,
-            "best": tuple(found["best"]),
-        }
-    )
 
 
 def verdicts(cells: Iterable[Cell]) -> list[str]:

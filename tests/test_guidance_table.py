@@ -12,7 +12,8 @@ from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
-from matdesign.guidance_table import Case, GuidanceTable, measure, unguided
+from matdesign.guidance_cells import Case, measure, unguided
+from matdesign.guidance_table import GuidanceTable
 
 NAME = "coupling-flow-perovskites"
 

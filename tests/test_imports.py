@@ -39,6 +39,7 @@ RANK = {
     "plots": 7,
     "view": 7,
     "lessons": 8,
+    "guidance_cells": 8,
     "guidance_table": 8,
     "guide_desk": 8,
     "side_by_side": 8,
