@@ -28,6 +28,7 @@ RANK = {
     "exercises_autoregressive": 7,
     "exercises_diffusion": 7,
     "exercises_flow": 7,
+    "exercises_one_guide": 7,
     "exercises_representations": 7,
     "exercises_vae": 7,
     "plots_families": 7,
