@@ -18,7 +18,7 @@ from matdesign.metrics.intervals import wilson
 from matdesign.plots import COLORS, Plot, canvas
 from matdesign.plots_families import gallery
 from matdesign.sliders import Explorer
-from matdesign.view import bundle
+from matdesign.view import bundle, live_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,34 +166,15 @@ class GuideDesk:
 
     def widget(self) -> Any:
         """Return the live desk: tick constraints, slide the scale."""
-        import ipywidgets
 
-        ticks = [
-            ipywidgets.Checkbox(value=i == 0, description=name, indent=False)
-            for i, name in enumerate(self.constraints)
-        ]
-        slider = ipywidgets.SelectionSlider(
-            options=[(f"{x:g}", x) for x in self.scales],
-            value=self.scales[min(1, len(self.scales) - 1)],
-            description="scale",
-            continuous_update=False,
-        )
-        shown = ipywidgets.HTML()
-
-        def show(_: Any = None) -> None:
-            names = [one.description for one in ticks if one.value]
-            if not names:
-                shown.value = "<p>Tick a constraint.</p>"
-                return
+        def draw(names: list[str], scale: float) -> str:
             try:
-                shown.value = self.panel(names, slider.value).to_html()
+                return self.panel(names, scale).to_html()
             except MatdesignError as error:
-                shown.value = f"<p>{error}</p>"
+                return f"<p>{error}</p>"
 
-        for one in (*ticks, slider):
-            one.observe(show, "value")
-        show()
-        return ipywidgets.VBox([ipywidgets.HBox(ticks), slider, shown])
+        start = self.scales[min(1, len(self.scales) - 1)]
+        return live_ticks(draw, list(self.constraints), "scale", self.scales, start)
 
     def _explorer(self) -> Explorer:
         choices = {name: [name] for name in self.constraints}

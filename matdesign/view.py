@@ -351,6 +351,46 @@ def live_sliders(
     return ipywidgets.VBox([shown, *sliders.values()])
 
 
+def live_ticks(
+    draw: Callable[[list[str], Any], str],
+    names: list[str],
+    slider: str,
+    values: list[Any],
+    start: Any,
+) -> Any:
+    """Return ticks and one slider over a function that gives HTML.
+
+    Args:
+        draw: takes the names that are ticked, at least one, and the slider's value.
+        names: of the ticks; the first one is set at the start.
+        slider: name of the slider.
+        values: its places.
+        start: the first of them.
+    """
+    import ipywidgets
+
+    ticks = [
+        ipywidgets.Checkbox(value=name == names[0], description=name, indent=False)
+        for name in names
+    ]
+    places = ipywidgets.SelectionSlider(
+        options=[(f"{x:g}", x) for x in values],
+        value=start,
+        description=slider,
+        continuous_update=False,
+    )
+    shown = ipywidgets.HTML()
+
+    def show(_: Any = None) -> None:
+        ticked = [one.description for one in ticks if one.value]
+        shown.value = draw(ticked, places.value) if ticked else "<p>Tick one.</p>"
+
+    for one in (*ticks, places):
+        one.observe(show, "value")
+    show()
+    return ipywidgets.VBox([ipywidgets.HBox(ticks), places, shown])
+
+
 def bundle(
     text: str, to_html: Callable[[], str], widget: Callable[[], Any]
 ) -> dict[str, Any]:

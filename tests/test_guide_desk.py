@@ -72,7 +72,7 @@ def test_the_live_desk_follows_ticks_and_slider() -> None:
     slider.value = 4.0
     assert "At scale 4" in shown.value
     ticks.children[0].value = False
-    assert shown.value == "<p>Tick a constraint.</p>"
+    assert shown.value == "<p>Tick one.</p>"
     ticks.children[1].value = True
     assert f"{FIGURES[0]} 6/6" in shown.value
 
