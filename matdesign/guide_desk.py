@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matdesign.constraints.base import Constraint, check
 from matdesign.constraints.guide import Guide
@@ -14,14 +14,12 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, MatdesignError
 from matdesign.evaluate import evaluate
 from matdesign.generators.contract import Generator
+from matdesign.live import live_ticks
 from matdesign.metrics.intervals import wilson
 from matdesign.plots import COLORS, Plot, canvas
 from matdesign.plots_families import gallery
 from matdesign.sliders import Explorer
-from matdesign.view import bundle, live_ticks
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from matdesign.view import bundle
 
 SHOWN = 8
 """Crystals that are drawn below the plot, the first ones."""
@@ -230,7 +228,7 @@ class GuideDesk:
         return bundle(repr(self), self.to_html, self.widget)
 
 
-def _bars(axes: Axes, free: Outcome, one: Outcome, n: int) -> None:
+def _bars(axes: Any, free: Outcome, one: Outcome, n: int) -> None:
     """Draw the shares of two batches with their intervals, one group per figure."""
     for k, (batch, label) in enumerate(((free, "no guide"), (one, "guided"))):
         shares = [batch.counts[name] / n for name in FIGURES]

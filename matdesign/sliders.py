@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from matdesign.errors import DataError
+from matdesign.live import live_sliders
 from matdesign.pages import to_json
 from matdesign.plots import Plot
-from matdesign.view import CrystalView, bundle, live_sliders
+from matdesign.view import CrystalView, bundle
 
 PLACES = 21
 """Places of a slider that is given as (low, high)."""
