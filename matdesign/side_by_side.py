@@ -90,7 +90,15 @@ class SideBySide:
             "meets it when asked": lambda c: _share(c.asked, len(c.made)),
         }
         rows = [[name, *map(value, self.columns)] for name, value in figures.items()]
-        return ["", *(c.name for c in self.columns)], rows
+        return ["", *self._heads()], rows
+
+    def _heads(self) -> list[str]:
+        """Return the names, without the data set where all have the same."""
+        names = [c.name for c in self.columns]
+        ends = {name.rpartition("-")[2] for name in names}
+        if len(names) > 1 and len(ends) == 1 and all("-" in name for name in names):
+            names = [name.rpartition("-")[0] for name in names]
+        return names
 
     def __repr__(self) -> str:
         return text_table(*self.cells())

@@ -262,3 +262,15 @@ def test_the_table_has_a_cell_for_every_model_and_figure(train):
     ]
     assert "uniqueness" in repr(SideBySide((column,)))
     assert "<table" in SideBySide((column,))._repr_html_()
+
+
+def test_heads_leave_out_the_data_set_that_all_models_share(train):
+    model = Fixed(crystal([11, 17]))
+    columns = [
+        measure(model, train, name=name, n=2)
+        for name in ("flow-matching-prototypes", "vae-prototypes", "vae-perovskites")
+    ]
+    assert SideBySide(tuple(columns[:2])).cells()[0] == ["", "flow-matching", "vae"]
+    apart = SideBySide(tuple(columns)).cells()[0]
+    assert apart[1:] == [c.name for c in columns]  # two data sets: both are named
+    assert SideBySide(tuple(columns[:1])).cells()[0][1] == "flow-matching-prototypes"
