@@ -56,17 +56,19 @@ class Roles:
             letter: one of `letters`.
             fresh: elements that a role without one may take.
         """
+        found = {self.element[role] for role in self._choices[letter]} - {0}
+        open_roles = [k for k in self._choices[letter] if not self.element[k]]
+        free = fresh.nonzero().squeeze(1).tolist() if open_roles else []
+        taken = set(self.element)
+        known: dict[frozenset[int], bool] = {}
+        for z in free:
+            again = self._again(z)
+            if z not in taken and again not in known:
+                known[again] = any(self._fits(letter, k, z) for k in open_roles)
+            if z not in taken and known[again]:
+                found.add(z)
         mask = torch.zeros_like(fresh)
-        for role in self._choices[letter]:
-            if self.element[role]:
-                mask[self.element[role]] = True
-                continue
-            known: dict[frozenset[int], bool] = {}
-            for z in fresh.nonzero().squeeze(1).tolist():
-                again = self._again(z)
-                if z not in self.element and again not in known:
-                    known[again] = self._fits(letter, role, z)
-                mask[z] |= z not in self.element and known[again]
+        mask[sorted(found)] = True
         return mask
 
     def place(self, letter: int, species: int, rng: torch.Generator) -> None:
