@@ -15,12 +15,15 @@ from matdesign.generators.frames import Choices
 from matdesign.generators.growing import completions, growing_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
-from matdesign.generators.roles import Roles, filling, wanted_roles
+from matdesign.generators.roles import Roles, filling, tell, wanted_roles
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 RESTARTS = 50
 """How often a crystal that cannot be finished is begun again."""
+
+COPIES = 8
+"""How many times at once."""
 
 
 @dataclass
@@ -180,8 +183,12 @@ class SkeletonSampler:
         within = self.allowed.expand(len(group), -1)
         blank = torch.zeros_like(group)
         parts = none, none, blank, rests, within, self.allowed
-        left = growing_mask(request.choices, *parts)
-        return left.any(1)
+        left = growing_mask(request.choices, *parts).any(1)
+        rows = self._roles(request, n_atoms, group)
+        if rows:
+            at = torch.tensor(list(rows), device=left.device)
+            left[at] = tell(request.choices, list(rows.values()), self.allowed)
+        return left
 
     def sites(
         self,
@@ -204,13 +211,18 @@ class SkeletonSampler:
         letter = torch.full((len(group), self.fill.shape[2]), NONE, device=group.device)
         species = torch.zeros_like(letter)
         todo = torch.arange(len(group), device=group.device)
-        for _ in range(RESTARTS):
-            part = request[todo.cpu()]
-            some, kinds, dead = self._attempt(part, n_atoms[todo], group[todo], forced)
+        for turn in range(RESTARTS):
+            # what failed is begun several times at once, and the first whole one counts
+            copies = 1 if turn == 0 else COPIES
+            rows = todo.repeat_interleave(copies)
+            part = request[rows.cpu()]
+            some, kinds, dead = self._attempt(part, n_atoms[rows], group[rows], forced)
+            whole = ~dead.view(-1, copies)
+            best = whole.int().argmax(1) + copies * torch.arange(len(todo)).to(todo)
             width = some.shape[1]
             letter[todo], species[todo] = NONE, 0
-            letter[todo, :width], species[todo, :width] = some, kinds
-            todo = todo[dead]
+            letter[todo, :width], species[todo, :width] = some[best], kinds[best]
+            todo = todo[~whole.any(1)]
             self.restarts += len(todo)
             if not len(todo):
                 longest = int((species > 0).sum(1).max()) if len(species) else 0
@@ -272,6 +284,7 @@ class SkeletonSampler:
                 new = torch.where(active, forced[0][step], NONE)
                 now = torch.where(active, forced[1][step], 0)
             else:
+                self._tell(request.choices, [r for k, r in rows.items() if active[k]])
                 for row, roles in rows.items():
                     if active[row]:
                         some = mask[row].nonzero().squeeze(1).tolist()
@@ -324,13 +337,21 @@ class SkeletonSampler:
                 mask[row] = (
                     roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
                 )
-        mask = grown.possible(mask, active)
+        alone = active.clone()
+        alone[list(rows)] = False  # a composition is asked for: roles know
+        mask = grown.possible(mask, alone)
         can = active & mask.any(1)
         now = torch.zeros_like(letter)
         score = score.masked_fill(~mask, -torch.inf) / self.temperature
         if can.any():
             now[can] = choose(score[can], self.rng)
         return now
+
+    def _tell(self, choices: Choices | None, several: list[Roles]) -> None:
+        """Tell roles without an element what they may take."""
+        waiting = [roles for roles in several if 0 in roles.element]
+        if choices is not None and waiting:
+            tell(choices, waiting, self.allowed)
 
     def _mixed(self, raw: Tensor, crystals: int) -> Tensor:
         """Return guided scores of one step, (crystals, choices)."""
