@@ -25,12 +25,14 @@ class Roles:
         left: atoms of each role still to be placed.
         element: atomic number of each role, 0 = not chosen yet.
         may: elements that each role may take, bool, shape (roles, 104); None = any.
+        ordered: elements on one letter come in the order of their numbers.
     """
 
     filling: Filling
     left: Counts
     element: list[int]
     may: Tensor | None = None
+    ordered: bool = True
     _choices: dict[int, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ class Roles:
         """
         found = {self.element[role] for role in self._choices[letter]} - {0}
         taken = set(self.element)
-        known: dict[tuple[int, frozenset[int]], bool] = {}
+        known: dict[tuple[int, frozenset[int] | None], bool] = {}
         for k in self._choices[letter]:
             if self.element[k]:
                 continue
@@ -108,8 +110,10 @@ class Roles:
         after = self.filling.after(letter, role, self.left, self._again(z))
         return after is not None
 
-    def _again(self, z: int) -> frozenset[int]:
-        """Return the roles that may follow element z on the same letter."""
+    def _again(self, z: int) -> frozenset[int] | None:
+        """Return the roles that may follow element z on the same letter; None = all."""
+        if not self.ordered:
+            return None
         return frozenset(
             k for k, other in enumerate(self.element) if not other or other >= z
         )

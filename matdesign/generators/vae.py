@@ -327,6 +327,7 @@ class VAE(Generator):
             self.size_histogram,
             len(self.properties),
             at_home,
+            allowed=self.known_elements,
             cells=self.representation == "cell",
         )
 
