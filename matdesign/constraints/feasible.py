@@ -165,7 +165,10 @@ class Completions:
             and (not distinct or sum(k for _, k in items) == 1)
         ):
             return {atoms: vocabulary for atoms, _ in items}  # of one element
-        special = vocabulary & (required | self.alloys | frozenset(there))
+        special = required | frozenset(there)
+        if self.alloys.issuperset(there):
+            special |= self.alloys
+        special &= vocabulary
         found: dict[int, frozenset[int]] = {}
         for atoms, _ in items:
             rest = without(items, atoms)

@@ -28,31 +28,30 @@ COPIES = 8
 
 @dataclass
 class _Grown:
-    """The sites so far, a new letter, and what is asked of all elements together."""
+    """The sites so far, and what is asked of all elements together."""
 
     choices: Choices | None
     group: Tensor
     letters: list[Tensor]
     kinds: list[Tensor]
-    new: Tensor
     left: Tensor
     known: Tensor
 
-    def possible(self, mask: Tensor, active: Tensor) -> Tensor:
+    def possible(self, mask: Tensor, letter: Tensor, active: Tensor) -> Tensor:
         """Return which elements leave a way to finish the crystal, (crystals, 104)."""
         if self.choices is None or not bool(active.any()):
             return mask
         table = wyckoff_table(str(self.group.device))
         rows = active.nonzero().squeeze(1)
-        group, new = self.group[rows], self.new[rows]
+        group, new = self.group[rows], letter[rows]
         size, free = table.count[group, new], table.freedom[group, new] > 0
         after = (self.left[rows] - size).tolist()
         first = torch.where(free, new, new + 1).tolist()
         rests = [completions(*at) for at in zip(group.tolist(), first, after)]
         none = torch.zeros((len(rows), 0), dtype=torch.long, device=rows.device)
-        letter = torch.stack(self.letters, 1)[rows] if self.letters else none
+        before = torch.stack(self.letters, 1)[rows] if self.letters else none
         kind = torch.stack(self.kinds, 1)[rows] if self.kinds else none
-        counts = table.count[group[:, None], letter] * (kind > 0)
+        counts = table.count[group[:, None], before] * (kind > 0)
         kind = torch.where(counts > 0, kind, 0)
         parts = kind, counts, size, rests, mask[rows], self.known
         left = growing_mask(self.choices, *parts)
@@ -297,9 +296,21 @@ class SkeletonSampler:
                 new = torch.full_like(last, NONE)
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
-                so_far = group, letters, kinds, new, left
-                grown = _Grown(request.choices, *so_far, self.allowed)
-                now = self._elements(hidden, keys, new, last, kind, rows, active, grown)
+                grown = _Grown(
+                    request.choices, group, letters, kinds, left, self.allowed
+                )
+                before = last, kind, rows
+                mask = self._may(new, *before, active, grown)
+                lost = active & ~mask.any(1)
+                while bool(lost.any()):  # letters that no element can follow
+                    score[lost, new[lost]] = -torch.inf
+                    lost &= score.isfinite().any(1)
+                    if bool(lost.any()):
+                        new[lost] = choose(score[lost], self.rng)
+                        found = self._may(new, *before, lost, grown)
+                        mask = torch.where(lost[:, None], found, mask)
+                        lost &= ~mask.any(1)
+                now = self._elements(hidden, keys, new, mask, active)
                 dead |= active & (now == 0)
             for row, roles in rows.items():
                 if active[row] and not dead[row]:
@@ -312,16 +323,28 @@ class SkeletonSampler:
             step += 1
         return torch.stack(letters, 1), torch.stack(kinds, 1), dead
 
-    def _elements(
+    def _may(
         self,
-        hidden: Tensor,
-        keys: Tensor,
         letter: Tensor,
         last: Tensor,
         before: Tensor,
         rows: dict[int, Roles],
         active: Tensor,
         grown: _Grown,
+    ) -> Tensor:
+        """Return which elements chosen letters may have, bool, (crystals, 104)."""
+        mask = element_mask(self.allowed, letter, last, before)
+        for row, roles in rows.items():
+            if active[row]:
+                mask[row] = (
+                    roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
+                )
+        alone = active.clone()
+        alone[list(rows)] = False  # a composition is asked for: roles know
+        return grown.possible(mask, letter, alone)
+
+    def _elements(
+        self, hidden: Tensor, keys: Tensor, letter: Tensor, mask: Tensor, active: Tensor
     ) -> Tensor:
         """Return drawn elements for chosen letters, 0 where none can be."""
         again = len(hidden) // len(keys)
@@ -331,15 +354,6 @@ class SkeletonSampler:
             ),
             len(keys),
         )
-        mask = element_mask(self.allowed, letter, last, before)
-        for row, roles in rows.items():
-            if active[row]:
-                mask[row] = (
-                    roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
-                )
-        alone = active.clone()
-        alone[list(rows)] = False  # a composition is asked for: roles know
-        mask = grown.possible(mask, alone)
         can = active & mask.any(1)
         now = torch.zeros_like(letter)
         score = score.masked_fill(~mask, -torch.inf) / self.temperature
