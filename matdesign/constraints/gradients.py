@@ -18,6 +18,9 @@ from matdesign.generators.frames import Frame
 FARTHEST = 3.0
 """Largest move of one step, in standard deviations of the belief."""
 
+PULL = 0.5
+"""Least move of one step at strength 1, in standard deviations of the belief."""
+
 STRONGEST = 20.0
 """Largest change of the log-probability of an element, nats."""
 
@@ -75,10 +78,10 @@ def nudge(
             gu = gu * frame.layout.free * su
             gc = gc * frame.layout.code_free * sc
             square = gu.square().sum((1, 2)) + gc.square().sum(1)
-            eta = torch.minimum(
-                torch.full_like(v, strength / part.scale), v / square.clamp(min=1e-12)
-            )
-            eta = torch.minimum(eta, FARTHEST / square.sqrt().clamp(min=1e-12))
+            root = square.sqrt().clamp(min=1e-12)
+            eta = (strength * PULL / root).clamp(min=strength / part.scale)
+            eta = torch.minimum(eta, v / square.clamp(min=1e-12))
+            eta = torch.minimum(eta, FARTHEST / root)
             u = wrap(u - eta[:, None, None] * su * gu) * frame.layout.free
             code = code - eta[:, None] * sc * gc
             if weigh:
