@@ -10,6 +10,7 @@ from torch import Tensor
 
 from matdesign.crystals.layout import Layout
 from matdesign.errors import InfeasibleTarget
+from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Rests, completions, growing_mask
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
@@ -57,18 +58,21 @@ def wishing_plan(
     properties: int,
     rng: torch.Generator,
     *,
-    allowed: Tensor,
     cells: bool,
+    allowed: Tensor,
 ) -> WishingPlan:
     """Return a request as a plan of wishes.
+
+    Sizes that are left to the model are drawn among those in which its choices of
+    elements can be met at all: no crystal of one atom holds two elements.
 
     Args:
         request: what was asked for.
         histogram: number of training crystals with 0, 1, 2, ... atoms.
         properties: number of properties that the model knows.
         rng: source of randomness, for sizes that were not asked for.
-        allowed: elements that the model knows, bool, shape (104,).
         cells: the representation is "cell": P1, and the size is always given.
+        allowed: elements that the model knows, bool, shape (104,).
 
     Raises:
         InfeasibleTarget: no size leaves elements to choose.
@@ -77,6 +81,8 @@ def wishing_plan(
     groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
     if request.groups is not None and not cells:
         groups = groups & request.groups
+    if request.choices is not None:
+        histogram = _feasible(histogram, request.choices, allowed)
     sizes = draw_sizes(request, n, histogram, rng)
     if request.choices is not None:
         sizes = _possible_sizes(request, sizes, groups, allowed, histogram, rng)
@@ -141,6 +147,23 @@ def _possible(
     if rows:
         left[rows] = tell(request.choices, roles, allowed)
     return left
+
+
+def _feasible(
+    histogram: Sequence[int], choices: Choices, allowed: Tensor
+) -> Sequence[int]:
+    """Return the histogram without the sizes in which no choice of elements is left.
+
+    Judged with every atom on a place of its own, which leaves most freedom. Where no size
+    is left the histogram stays, and the draw itself says that it found nothing.
+    """
+    size = torch.arange(len(histogram), device=allowed.device)
+    there = (torch.arange(len(histogram), device=size.device) < size[:, None]).long()
+    among = allowed & (there > 0)[..., None]
+    left = choices(there * MASK, there, None, among).any(-1)
+    met = (left | (there == 0)).all(1) & (size > 0)
+    kept = torch.where(met.cpu(), torch.tensor(list(histogram)), 0).tolist()
+    return kept if sum(kept) else histogram
 
 
 def draw_skeletons(

@@ -22,6 +22,7 @@ from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.frames import State
+from matdesign.generators.vae_plan import _feasible
 
 NAMES = ("autoregressive", "coupling-flow", "diffusion", "flow-matching", "vae")
 EACH = pytest.mark.parametrize("name", NAMES)
@@ -263,3 +264,18 @@ def test_one_range_may_not_be_asked_for_twice() -> None:
 def test_settings_are_checked(options: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         Guide(Dense(), **options)
+
+
+def test_sizes_that_cannot_hold_what_is_required_are_not_drawn() -> None:
+    """A cell of one atom holds no two elements, whatever the autoencoder would like."""
+    allowed = torch.ones(104, dtype=torch.bool)
+    allowed[0] = False
+    masks = Masks((RequiredElements("O", "Ti", "Sr"),))
+    assert list(_feasible([0, 5, 4, 3, 2], masks, allowed)) == [0, 0, 0, 3, 2]
+    none = Masks((RequiredElements("O", "Ti", "Sr"),))
+    assert list(_feasible([0, 5, 4], none, allowed)) == [0, 5, 4]
+    model = design.load_model("vae-prototypes")
+    wanted = RequiredElements("O", "Ti")
+    made = model.sample(150, seed=1, steps=1, guide=Guide(wanted))
+    assert made.info["guide"]["drawn"] == 150
+    assert bool(wanted.satisfied(made).all())

@@ -156,9 +156,9 @@ def test_prices_are_ratios_of_pairs_and_refusals_are_kept(tmp_path) -> None:
     path = tmp_path / "prices.json"
     ways = ["mask: elements", "steer: density, K = 4"]
     names = ["--models", "coupling-flow-perovskites", "--ways", *ways]
-    found = bench.main(
-        [*names, "--n", "2", "--pairs", "1", "--output", str(path)]
-    )["prices"]["coupling-flow-perovskites"]
+    found = bench.main([*names, "--n", "2", "--pairs", "1", "--output", str(path)])[
+        "prices"
+    ]["coupling-flow-perovskites"]
     assert path.exists() and set(found) == set(ways)
     for way in ways:
         assert found[way]["low"] == found[way]["median"] == found[way]["high"] > 0
