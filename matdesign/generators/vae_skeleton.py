@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from matdesign.crystals.encoded import Encoded
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.frames import Choices
 from matdesign.generators.filling import Counts
+from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Rests, completions, growing_mask
 from matdesign.generators.roles import Roles, filling, tell
 from matdesign.generators.vae_latent import LETTERS
