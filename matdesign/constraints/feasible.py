@@ -22,12 +22,17 @@ from matdesign.constraints.sums import (
     grid_of,
     grow,
     moved,
+    own_states,
+    placed,
     reached,
     sums,
     union,
     without,
 )
 from matdesign.crystals import elements
+
+Kind = tuple[tuple[int, ...], bool]
+"""Oxidation states of an element, and whether its atoms may differ."""
 
 
 class Completions:
@@ -69,6 +74,7 @@ class Completions:
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
         self._fresh: dict[tuple[object, ...], Table] = {}
         self._numbers: dict[frozenset[int], dict[int, list[int]]] = {}
+        self._kinds: dict[frozenset[int], dict[Kind, list[int]]] = {}
 
     def mask(
         self,
@@ -153,24 +159,78 @@ class Completions:
         if not items:
             whole = self._completes(there, items, vocabulary, required, distinct)
             return {0: frozenset(there) if whole else frozenset()}
+        if (
+            not there
+            and not required
+            and (not distinct or sum(k for _, k in items) == 1)
+        ):
+            return {atoms: vocabulary for atoms, _ in items}  # of one element
+        special = required | frozenset(there)
+        if self.alloys.issuperset(there):
+            special |= self.alloys
+        special &= vocabulary
         found: dict[int, frozenset[int]] = {}
         for atoms, _ in items:
             rest = without(items, atoms)
             good: set[int] = set()
-            known: dict[object, bool] = {}
-            for z in vocabulary:
+            for z in special:
+                grown = {**there, z: there.get(z, 0) + atoms}
                 if distinct and z in there:
                     continue
-                alone = z in there or z in required or z in self.alloys or not there
-                kind = z if alone else self._kind(z)
-                if kind not in known:
-                    grown = {**there, z: there.get(z, 0) + atoms}
-                    known[kind] = self._completes(
-                        grown, rest, vocabulary, required, distinct
-                    )
-                if known[kind]:
+                if self._completes(grown, rest, vocabulary, required, distinct):
                     good.add(z)
+            others = self._by_kind(vocabulary - special)
+            kinds = self._fresh_kinds(
+                there, atoms, rest, vocabulary, required, distinct, others
+            )
+            good.update(*(others[kind] for kind in kinds))
             found[atoms] = frozenset(good)
+        return found
+
+    def _fresh_kinds(
+        self,
+        there: dict[int, int],
+        atoms: int,
+        rest: Items,
+        vocabulary: frozenset[int],
+        required: frozenset[int],
+        distinct: bool,
+        others: dict[Kind, list[int]],
+    ) -> list[Kind]:
+        """Return the kinds of elements not there yet that an orbit may become.
+
+        What all kinds have in common, the sums of what is there and of what may follow, is
+        reckoned once; see `_quickly` for the two proofs.
+        """
+        missing = required - set(there)
+        if len(missing) > sum(k for _, k in rest) or not missing <= vocabulary:
+            return []
+        total = sum(there.values()) + atoms + sum(c * k for c, k in rest)
+        offset = self._offset(total)
+        base = self._sums_of(there, offset)
+        number = self._number(vocabulary)
+        used = {q for z in there for q in self.states[z]}
+        every = tuple(sorted(used.union(number)))
+        most = reached(rest, every, offset, bool(self.each))
+        with_missing, left = placed(
+            base, rest, [self.states[z] for z in sorted(missing)]
+        )
+        own, holders = own_states(number, {*there, *missing}, left, distinct, 1)
+        sure = reached(left, own, offset, False)
+        found = []
+        for kind, members in others.items():
+            states, each = kind
+            modes = (states,) if each and states else [(q,) for q in states]
+            steps = tuple(s for mode in modes for s in sums(mode, atoms))
+            if not moved(base, steps) & most:
+                continue
+            z = next((z for z in members if z not in holders), None)
+            if z is not None and moved(with_missing, steps) & sure:
+                found.append(kind)
+                continue
+            grown = {**there, members[0]: atoms}
+            if self._completes(grown, rest, vocabulary, required, distinct):
+                found.append(kind)
         return found
 
     def _completes(
@@ -197,7 +257,7 @@ class Completions:
             if not rest or (len(more) >= rest if distinct else bool(more)):
                 return True
         atoms = sum(there.values()) + sum(c * k for c, k in items)
-        offset = 1 << (self._largest * atoms).bit_length()
+        offset = self._offset(atoms)
         sure = self._quickly(
             there, items, vocabulary, sorted(missing), offset, distinct
         )
@@ -229,35 +289,39 @@ class Completions:
         after the other, with the missing elements on the smallest orbits. No, if it
         cannot be done even with every atom in any state of any element.
         """
-        reach = 1 << offset
-        for z, n in there.items():
-            states = self.states[z]
-            modes = (states,) if z in self.each and states else [(q,) for q in states]
-            reach = union(moved(reach, sums(mode, n)) for mode in modes)
+        reach = self._sums_of(there, offset)
         number = self._number(vocabulary)
         used = {q for z in there for q in self.states[z]}
         every = tuple(sorted(used.union(number)))
         if not reach & reached(items, every, offset, bool(self.each)):
             return False
-        rest = items
-        for z in missing:
-            atoms = rest[0][0]
-            reach = union(moved(reach, (atoms * q,)) for q in self.states[z])
-            rest = without(rest, atoms)
-        used_up = {*there, *missing}
-        if distinct:
-            need = sum(count for _, count in items)
-            own = [q for q, z in number.items() if len(z) - len(used_up) >= need]
-        else:
-            own = []
-            for q, having in number.items():  # states that few elements have come first
-                free = next((z for z in having if z not in used_up), None)
-                if free is not None:
-                    own.append(q)
-                    used_up.add(free)
-        return (
-            True if reach & reached(rest, tuple(sorted(own)), offset, False) else None
-        )
+        reach, rest = placed(reach, items, [self.states[z] for z in missing])
+        own, _ = own_states(number, {*there, *missing}, rest, distinct, 0)
+        return True if reach & reached(rest, own, offset, False) else None
+
+    def _offset(self, atoms: int) -> int:
+        """Return the bit of the sum zero, for crystals of so many atoms."""
+        return 1 << (self._largest * atoms).bit_length()
+
+    def _sums_of(self, there: dict[int, int], offset: int) -> int:
+        """Return the sums that elements with their atoms reach, as bits."""
+        reach = 1 << offset
+        for z, n in there.items():
+            states = self.states[z]
+            modes = (states,) if z in self.each and states else [(q,) for q in states]
+            reach = union(moved(reach, sums(mode, n)) for mode in modes)
+        return reach
+
+    def _by_kind(self, vocabulary: frozenset[int]) -> dict[Kind, list[int]]:
+        """Return the elements of a vocabulary by kind; those of one are interchangeable."""
+        if vocabulary not in self._kinds:
+            if len(self._kinds) > 5_000:
+                self._kinds.clear()
+            found: dict[Kind, list[int]] = {}
+            for z in sorted(vocabulary):
+                found.setdefault(self._kind(z), []).append(z)
+            self._kinds[vocabulary] = found
+        return self._kinds[vocabulary]
 
     def _number(self, vocabulary: frozenset[int]) -> dict[int, list[int]]:
         """Return the elements of a vocabulary that have each state, few of them first.
@@ -310,7 +374,7 @@ class Completions:
     ) -> Table:
         return grow(table, self.states[z], z in self.each, have, grid, distinct, must)
 
-    def _kind(self, z: int) -> tuple[tuple[int, ...], bool]:
+    def _kind(self, z: int) -> Kind:
         return self.states[z], z in self.each
 
 

@@ -28,18 +28,23 @@ def nudge(
     strength: float,
     turns: int = 1,
     seen: dict[Constraint, Tensor] | None = None,
+    least: float = 1.0,
 ) -> tuple[Frame, Tensor | None]:
     """Return a frame moved to where belief and constraints agree best.
 
     The belief about the finished crystal is taken for a normal distribution around the
     preview, whose width is that which the noise alone leaves; the mode of its product
     with exp(strength x reward) is found by linear steps. No gradient runs through the
-    network. For normal data and linear or quadratic rewards the mode is the exact
-    denoiser of the tilted data.
+    network. With `least` = 0, normal data and linear or quadratic rewards the mode is the
+    exact denoiser of the tilted data. Real beliefs are narrower than the noise says and
+    forget small moves before the next step; so a preview is moved by at least `strength`
+    standard deviations of the belief, unless the constraint is met before. That makes
+    strength 1 mean the same in every unit and family.
 
     Equation:
         x* = argmax  -lambda v(x) / scale - 1/2 (x - x_0)^T V^-1 (x - x_0), linearised:
-        x <- x - eta V g,  g = dv/dx,  eta = min(lambda / scale, v / g^T V g);
+        x <- x - eta V g,  g = dv/dx,  |g|^2 = g^T V g,
+        eta = min(max(lambda / scale, lambda least / |g|), v / |g|^2);
         log p(e) <- log p(e) - lambda / scale (max(0, v + d_e) - v) for undecided
         elements, d_e = dv/dp_e - sum_e' p_e' dv/dp_e'.
 
@@ -49,19 +54,21 @@ def nudge(
         strength: lambda; 0 moves nothing.
         turns: how often all are served.
         seen: takes note of the violation of each constraint before it is served first.
+        least: standard deviations of the belief, for strength 1, by which a preview is
+            moved at least; 0 leaves the size of the step to the reward alone.
 
     Returns:
         The moved frame, and what to add to the log-probabilities of the elements, shape
         (crystals, orbits, 104), or None where all are decided.
 
     Accuracy:
-        Exact for normal beliefs (tests/constraints/test_toys.py); real beliefs are
-        narrower than the noise says, so that strength is a dial and not the exponent of
-        the reward.
+        With `least` = 0 exact for normal beliefs (tests/constraints/test_toys.py);
+        otherwise strength is a dial and not the exponent of the reward.
 
     Source:
         Universal guidance, Bansal et al., arXiv 2302.07121, backward part. Changed: a
-        proximal step in the metric of the belief instead of many plain ones.
+        proximal step in the metric of the belief instead of many plain ones. A step of a
+        size that does not depend on that of the gradient: Chung et al., arXiv 2209.14687.
     """
     u, code, logits = frame.u, frame.code, None
     open_ = frame.species == MASK
@@ -75,10 +82,10 @@ def nudge(
             gu = gu * frame.layout.free * su
             gc = gc * frame.layout.code_free * sc
             square = gu.square().sum((1, 2)) + gc.square().sum(1)
-            eta = torch.minimum(
-                torch.full_like(v, strength / part.scale), v / square.clamp(min=1e-12)
-            )
-            eta = torch.minimum(eta, FARTHEST / square.sqrt().clamp(min=1e-12))
+            root = square.sqrt().clamp(min=1e-12)
+            eta = (strength * least / root).clamp(min=strength / part.scale)
+            eta = torch.minimum(eta, v / square.clamp(min=1e-12))
+            eta = torch.minimum(eta, FARTHEST / root)
             u = wrap(u - eta[:, None, None] * su * gu) * frame.layout.free
             code = code - eta[:, None] * sc * gc
             if weigh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,12 +54,9 @@ class Masks:
         if not len(species) or self.wanted is None:
             return among
         blank = torch.full_like(species, -1) if role is None else role
-        asked = torch.cat([species, counts, blank], 1).cpu()
-        bits = among.cpu().flatten(1)
-        keys = [
-            row.numpy().tobytes() + bit.numpy().tobytes()
-            for row, bit in zip(asked, bits, strict=True)
-        ]
+        asked = torch.cat([species, counts, blank], 1).cpu().numpy()
+        bits = np.packbits(among.cpu().flatten(1).numpy(), axis=1)
+        keys = [row.tobytes() + bit.tobytes() for row, bit in zip(asked, bits)]
         new = {key: i for i, key in enumerate(keys) if key not in self._known}
         if new:
             if len(self._known) + len(new) > REMEMBERED:

@@ -120,3 +120,50 @@ def moved(bits: int, steps: tuple[int, ...]) -> int:
 def without(items: Items, atoms: int) -> Items:
     """Return the items less one of the given size."""
     return tuple((c, k - (c == atoms)) for c, k in items if k > (c == atoms))
+
+
+def placed(
+    bits: int, items: Items, elements: Iterable[tuple[int, ...]]
+) -> tuple[int, Items]:
+    """Return sums and open orbits after some elements took the smallest orbits.
+
+    Args:
+        bits: sums before.
+        items: open orbits, at least as many as elements.
+        elements: the states of each of these elements.
+    """
+    for states in elements:
+        atoms = items[0][0]
+        bits = union(moved(bits, (atoms * q,)) for q in states)
+        items = without(items, atoms)
+    return bits, items
+
+
+def own_states(
+    number: dict[int, list[int]],
+    used_up: set[int],
+    items: Items,
+    distinct: bool,
+    more: int,
+) -> tuple[tuple[int, ...], set[int]]:
+    """Return states that each find an element of their own, and these elements.
+
+    Args:
+        number: state -> elements that have it.
+        used_up: elements that may not be taken.
+        items: open orbits.
+        distinct: every orbit takes another element: there must be one for each.
+        more: further elements that will be used up.
+    """
+    own: list[int] = []
+    holders: set[int] = set()
+    need = sum(count for _, count in items) + len(used_up) + more
+    for q, having in number.items():  # states that few elements have come first
+        if distinct:
+            own += [q] if len(having) >= need else []
+            continue
+        free = next((z for z in having if z not in used_up | holders), None)
+        if free is not None:
+            own.append(q)
+            holders.add(free)
+    return tuple(sorted(own)), holders

@@ -214,13 +214,16 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
     number = torch.arange(MASK, device=species.device)
     one = (element[..., None] == number) & (number > 0)
     may = torch.where((undecided & (element == 0))[..., None], fresh, one)
-    if plan.choices is None or not bool(undecided.any()):
+    rows = undecided.any(1).nonzero().squeeze(1)
+    if plan.choices is None or not len(rows):
         return may
-    role = plan.role if bool((plan.role >= 0).any()) else None
-    left = plan.choices(species, plan.layout.count, role, may)
+    role = plan.role[rows] if bool((plan.role[rows] >= 0).any()) else None
+    left = plan.choices(species[rows], plan.layout.count[rows], role, may[rows])
     # a crystal that cannot be finished goes on; the strict check will find it
-    lost = (undecided & ~left.any(-1)).any(1)
-    return torch.where(undecided[..., None] & ~lost[:, None, None], left, may)
+    some = undecided[rows]
+    lost = (some & ~left.any(-1)).any(1)
+    may[rows] = torch.where(some[..., None] & ~lost[:, None, None], left, may[rows])
+    return may
 
 
 def decide(

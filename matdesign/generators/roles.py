@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from matdesign.generators.features import MASK
 from matdesign.generators.filling import Counts, Filling
+from matdesign.generators.frames import Choices
 from matdesign.generators.request import Request
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
@@ -21,12 +24,19 @@ class Roles:
         filling: what the letters of its space group can hold.
         left: atoms of each role still to be placed.
         element: atomic number of each role, 0 = not chosen yet.
+        may: elements that each role may take, bool, shape (roles, 104); None = any.
+        ordered: elements on one letter come in the order of their numbers.
     """
 
     filling: Filling
     left: Counts
     element: list[int]
+    may: Tensor | None = None
+    ordered: bool = True
     _choices: dict[int, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.whole = self.left
 
     def letters(self, allowed: list[int], last: int, species: int) -> list[int]:
         """Return the letters that still lead to a whole crystal.
@@ -56,17 +66,23 @@ class Roles:
             letter: one of `letters`.
             fresh: elements that a role without one may take.
         """
-        mask = torch.zeros_like(fresh)
-        for role in self._choices[letter]:
-            if self.element[role]:
-                mask[self.element[role]] = True
+        found = {self.element[role] for role in self._choices[letter]} - {0}
+        taken = set(self.element)
+        known: dict[tuple[int, frozenset[int] | None], bool] = {}
+        for k in self._choices[letter]:
+            if self.element[k]:
                 continue
-            known: dict[frozenset[int], bool] = {}
-            for z in fresh.nonzero().squeeze(1).tolist():
-                again = self._again(z)
-                if z not in self.element and again not in known:
-                    known[again] = self._fits(letter, role, z)
-                mask[z] |= z not in self.element and known[again]
+            free = fresh if self.may is None else fresh & self.may[k]
+            for z in free.nonzero().squeeze(1).tolist():
+                key = k, self._again(z)
+                if z in taken or z in found:
+                    continue
+                if key not in known:
+                    known[key] = self._fits(letter, k, z)
+                if known[key]:
+                    found.add(z)
+        mask = torch.zeros_like(fresh)
+        mask[sorted(found)] = True
         return mask
 
     def place(self, letter: int, species: int, rng: torch.Generator) -> None:
@@ -77,7 +93,9 @@ class Roles:
             open_roles = [
                 k
                 for k in self._choices[letter]
-                if not self.element[k] and self._fits(letter, k, species)
+                if not self.element[k]
+                and (self.may is None or bool(self.may[k, species]))
+                and self._fits(letter, k, species)
             ]
             draw = torch.randint(
                 len(open_roles), (1,), generator=rng, device=rng.device
@@ -92,8 +110,10 @@ class Roles:
         after = self.filling.after(letter, role, self.left, self._again(z))
         return after is not None
 
-    def _again(self, z: int) -> frozenset[int]:
-        """Return the roles that may follow element z on the same letter."""
+    def _again(self, z: int) -> frozenset[int] | None:
+        """Return the roles that may follow element z on the same letter; None = all."""
+        if not self.ordered:
+            return None
         return frozenset(
             k for k, other in enumerate(self.element) if not other or other >= z
         )
@@ -119,3 +139,32 @@ def wanted_roles(request: Request, row: int, n_atoms: int) -> tuple[Counts, list
         return tuple(int(formula[z]) * times for z in kinds), kinds
     counts = [k for k in request.pattern[row].tolist() if k]
     return tuple(k * times for k in counts), [0] * len(counts)
+
+
+def tell(choices: Choices, several: Sequence[Roles], known: Tensor) -> Tensor:
+    """Tell roles which elements each may take, so that all can still be taken.
+
+    Args:
+        choices: what is asked of all elements together.
+        several: the roles of some crystals.
+        known: elements that the model knows, bool, shape (104,).
+
+    Returns:
+        Which crystals can be finished, bool, shape (crystals,).
+    """
+    width = max((len(one.whole) for one in several), default=0)
+
+    def rows(values: Callable[[Roles], Sequence[int]], blank: int) -> Tensor:
+        listed = [[*values(r), *[blank] * (width - len(r.whole))] for r in several]
+        made = torch.tensor(listed, dtype=torch.long, device=known.device)
+        return made.view(len(several), width)
+
+    species = rows(lambda r: [z or MASK for z in r.element], 0)
+    role = rows(lambda r: range(len(r.whole)), -1)
+    number = torch.arange(len(known), device=known.device)
+    among = (species == MASK)[..., None] & known
+    among |= (species[..., None] == number) & (number > 0)
+    may = choices(species, rows(lambda r: r.whole, 0), role, among)
+    for one, mine in zip(several, may, strict=True):
+        one.may = mine
+    return (may.any(-1) | (species == 0)).all(1)

@@ -15,41 +15,43 @@ from matdesign.generators.frames import Choices
 from matdesign.generators.growing import completions, growing_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
-from matdesign.generators.roles import Roles, filling, wanted_roles
+from matdesign.generators.roles import Roles, filling, tell, wanted_roles
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 RESTARTS = 50
 """How often a crystal that cannot be finished is begun again."""
 
+COPIES = 8
+"""How many times at once."""
+
 
 @dataclass
 class _Grown:
-    """The sites so far, a new letter, and what is asked of all elements together."""
+    """The sites so far, and what is asked of all elements together."""
 
     choices: Choices | None
     group: Tensor
     letters: list[Tensor]
     kinds: list[Tensor]
-    new: Tensor
     left: Tensor
     known: Tensor
 
-    def possible(self, mask: Tensor, active: Tensor) -> Tensor:
+    def possible(self, mask: Tensor, letter: Tensor, active: Tensor) -> Tensor:
         """Return which elements leave a way to finish the crystal, (crystals, 104)."""
         if self.choices is None or not bool(active.any()):
             return mask
         table = wyckoff_table(str(self.group.device))
         rows = active.nonzero().squeeze(1)
-        group, new = self.group[rows], self.new[rows]
+        group, new = self.group[rows], letter[rows]
         size, free = table.count[group, new], table.freedom[group, new] > 0
         after = (self.left[rows] - size).tolist()
         first = torch.where(free, new, new + 1).tolist()
         rests = [completions(*at) for at in zip(group.tolist(), first, after)]
         none = torch.zeros((len(rows), 0), dtype=torch.long, device=rows.device)
-        letter = torch.stack(self.letters, 1)[rows] if self.letters else none
+        before = torch.stack(self.letters, 1)[rows] if self.letters else none
         kind = torch.stack(self.kinds, 1)[rows] if self.kinds else none
-        counts = table.count[group[:, None], letter] * (kind > 0)
+        counts = table.count[group[:, None], before] * (kind > 0)
         kind = torch.where(counts > 0, kind, 0)
         parts = kind, counts, size, rests, mask[rows], self.known
         left = growing_mask(self.choices, *parts)
@@ -180,8 +182,12 @@ class SkeletonSampler:
         within = self.allowed.expand(len(group), -1)
         blank = torch.zeros_like(group)
         parts = none, none, blank, rests, within, self.allowed
-        left = growing_mask(request.choices, *parts)
-        return left.any(1)
+        left = growing_mask(request.choices, *parts).any(1)
+        rows = self._roles(request, n_atoms, group)
+        if rows:
+            at = torch.tensor(list(rows), device=left.device)
+            left[at] = tell(request.choices, list(rows.values()), self.allowed)
+        return left
 
     def sites(
         self,
@@ -204,13 +210,18 @@ class SkeletonSampler:
         letter = torch.full((len(group), self.fill.shape[2]), NONE, device=group.device)
         species = torch.zeros_like(letter)
         todo = torch.arange(len(group), device=group.device)
-        for _ in range(RESTARTS):
-            part = request[todo.cpu()]
-            some, kinds, dead = self._attempt(part, n_atoms[todo], group[todo], forced)
+        for turn in range(RESTARTS):
+            # what failed is begun several times at once, and the first whole one counts
+            copies = 1 if turn == 0 else COPIES
+            rows = todo.repeat_interleave(copies)
+            part = request[rows.cpu()]
+            some, kinds, dead = self._attempt(part, n_atoms[rows], group[rows], forced)
+            whole = ~dead.view(-1, copies)
+            best = whole.int().argmax(1) + copies * torch.arange(len(todo)).to(todo)
             width = some.shape[1]
             letter[todo], species[todo] = NONE, 0
-            letter[todo, :width], species[todo, :width] = some, kinds
-            todo = todo[dead]
+            letter[todo, :width], species[todo, :width] = some[best], kinds[best]
+            todo = todo[~whole.any(1)]
             self.restarts += len(todo)
             if not len(todo):
                 longest = int((species > 0).sum(1).max()) if len(species) else 0
@@ -272,6 +283,7 @@ class SkeletonSampler:
                 new = torch.where(active, forced[0][step], NONE)
                 now = torch.where(active, forced[1][step], 0)
             else:
+                self._tell(request.choices, [r for k, r in rows.items() if active[k]])
                 for row, roles in rows.items():
                     if active[row]:
                         some = mask[row].nonzero().squeeze(1).tolist()
@@ -284,9 +296,21 @@ class SkeletonSampler:
                 new = torch.full_like(last, NONE)
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
-                so_far = group, letters, kinds, new, left
-                grown = _Grown(request.choices, *so_far, self.allowed)
-                now = self._elements(hidden, keys, new, last, kind, rows, active, grown)
+                grown = _Grown(
+                    request.choices, group, letters, kinds, left, self.allowed
+                )
+                before = last, kind, rows
+                mask = self._may(new, *before, active, grown)
+                lost = active & ~mask.any(1)
+                while bool(lost.any()):  # letters that no element can follow
+                    score[lost, new[lost]] = -torch.inf
+                    lost &= score.isfinite().any(1)
+                    if bool(lost.any()):
+                        new[lost] = choose(score[lost], self.rng)
+                        found = self._may(new, *before, lost, grown)
+                        mask = torch.where(lost[:, None], found, mask)
+                        lost &= ~mask.any(1)
+                now = self._elements(hidden, keys, new, mask, active)
                 dead |= active & (now == 0)
             for row, roles in rows.items():
                 if active[row] and not dead[row]:
@@ -299,16 +323,28 @@ class SkeletonSampler:
             step += 1
         return torch.stack(letters, 1), torch.stack(kinds, 1), dead
 
-    def _elements(
+    def _may(
         self,
-        hidden: Tensor,
-        keys: Tensor,
         letter: Tensor,
         last: Tensor,
         before: Tensor,
         rows: dict[int, Roles],
         active: Tensor,
         grown: _Grown,
+    ) -> Tensor:
+        """Return which elements chosen letters may have, bool, (crystals, 104)."""
+        mask = element_mask(self.allowed, letter, last, before)
+        for row, roles in rows.items():
+            if active[row]:
+                mask[row] = (
+                    roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
+                )
+        alone = active.clone()
+        alone[list(rows)] = False  # a composition is asked for: roles know
+        return grown.possible(mask, letter, alone)
+
+    def _elements(
+        self, hidden: Tensor, keys: Tensor, letter: Tensor, mask: Tensor, active: Tensor
     ) -> Tensor:
         """Return drawn elements for chosen letters, 0 where none can be."""
         again = len(hidden) // len(keys)
@@ -318,19 +354,18 @@ class SkeletonSampler:
             ),
             len(keys),
         )
-        mask = element_mask(self.allowed, letter, last, before)
-        for row, roles in rows.items():
-            if active[row]:
-                mask[row] = (
-                    roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
-                )
-        mask = grown.possible(mask, active)
         can = active & mask.any(1)
         now = torch.zeros_like(letter)
         score = score.masked_fill(~mask, -torch.inf) / self.temperature
         if can.any():
             now[can] = choose(score[can], self.rng)
         return now
+
+    def _tell(self, choices: Choices | None, several: list[Roles]) -> None:
+        """Tell roles without an element what they may take."""
+        waiting = [roles for roles in several if 0 in roles.element]
+        if choices is not None and waiting:
+            tell(choices, waiting, self.allowed)
 
     def _mixed(self, raw: Tensor, crystals: int) -> Tensor:
         """Return guided scores of one step, (crystals, choices)."""

@@ -327,8 +327,8 @@ class VAE(Generator):
             self.size_histogram,
             len(self.properties),
             at_home,
+            allowed=self.known_elements,
             cells=self.representation == "cell",
-            allowed=self.scales.allowed,
         )
 
     @torch.no_grad()

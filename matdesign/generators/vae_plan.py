@@ -12,14 +12,20 @@ from matdesign.crystals.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
+from matdesign.generators.growing import Rests, completions, growing_mask
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request
+from matdesign.generators.roles import Roles, filling, tell, wanted_roles
+from matdesign.generators.steering import REPLANS
 from matdesign.generators.vae_latent import Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import STOP, Skeleton, Wishes
 
-TRIES = 40
+TRIES = 10
 """How often a skeleton that breaks a wish is drawn again."""
+
+COPIES = 8
+"""How many are drawn for each that is drawn again; the first that meets it counts."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,18 +73,23 @@ def wishing_plan(
         rng: source of randomness, for sizes that were not asked for.
         cells: the representation is "cell": P1, and the size is always given.
         allowed: elements that the model knows, bool, shape (104,).
+
+    Raises:
+        InfeasibleTarget: no size leaves elements to choose.
     """
     n = len(request.n_atoms)
+    groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
+    if request.groups is not None and not cells:
+        groups = groups & request.groups
     if request.choices is not None:
         histogram = _feasible(histogram, request.choices, allowed)
     sizes = draw_sizes(request, n, histogram, rng)
+    if request.choices is not None:
+        sizes = _possible_sizes(request, sizes, groups, allowed, histogram, rng)
     plan = plan_cells(request, sizes, properties, rng)
     # what the elements may be can only be judged in a cell of known size
     fixed = (request.n_atoms > 0) | (request.unit > 1) | cells
     fixed = fixed | (request.choices is not None)
-    groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
-    if request.groups is not None and not cells:
-        groups = groups & request.groups
     times = (sizes // request.unit)[:, None]
     wishes = Wishes(
         torch.where(fixed, sizes, 0),
@@ -88,6 +99,54 @@ def wishing_plan(
     )
     plan = dataclasses.replace(plan, choices=request.choices)
     return _wishing(plan, wishes)
+
+
+def _possible_sizes(
+    request: Request,
+    sizes: Tensor,
+    groups: Tensor,
+    allowed: Tensor,
+    histogram: Sequence[int],
+    rng: torch.Generator,
+) -> Tensor:
+    """Return sizes of which elements can be found, those without any drawn again."""
+    for _ in range(REPLANS):
+        bad = (~_possible(request, sizes, groups, allowed)).nonzero().squeeze(1)
+        if not len(bad):
+            return sizes
+        sizes[bad] = draw_sizes(request[bad], len(bad), histogram, rng)
+    raise InfeasibleTarget(
+        f"no number of atoms leaves elements to choose for {len(bad)} of {len(sizes)} "
+        f"crystals: {request.choices}. Allow more elements, or drop one of the "
+        "constraints on composition, charge, symmetry or size."
+    )
+
+
+def _possible(
+    request: Request, sizes: Tensor, groups: Tensor, allowed: Tensor
+) -> Tensor:
+    """Return for which sizes elements can be found in some space group, (crystals,)."""
+    assert request.choices is not None
+    # in P1 every orbit is one atom, and whatever can be at all can be there
+    some = [1] if bool(groups[1]) else groups.nonzero().squeeze(1).tolist()
+    known: dict[int, Rests] = {}
+    for size in sizes.unique().tolist():
+        ways = {way for group in some for way in completions(group, 0, size)}
+        known[size] = tuple(sorted(ways))
+    none = torch.zeros((len(sizes), 0), dtype=torch.long)
+    rests = [known[size] for size in sizes.tolist()]
+    parts = none, none, torch.zeros_like(sizes), rests
+    within = allowed.expand(len(sizes), -1)
+    left = growing_mask(request.choices, *parts, within, allowed).any(1)
+    rows, roles = [], []
+    for row in range(len(sizes)):
+        wanted, kinds = wanted_roles(request, row, int(sizes[row]))
+        if wanted:
+            rows.append(row)
+            roles.append(Roles(filling(1, wanted), wanted, list(kinds)))
+    if rows:
+        left[rows] = tell(request.choices, roles, allowed)
+    return left
 
 
 def _feasible(
@@ -146,8 +205,10 @@ def draw_skeletons(
     species = torch.zeros_like(letter)
     left = torch.arange(n, device=z.device)
     for turn in range(TRIES + 1):
-        some = wishes[left] if turn < TRIES else _in_p1(wishes[left])
-        told = asked[left]
+        copies = COPIES if turn else 1
+        rows = left.repeat_interleave(copies)
+        some = wishes[rows] if turn < TRIES else _in_p1(wishes[rows])
+        told = asked[rows]
         new = prior.draw(told, rng)
         made = decoder.draw(
             new,
@@ -159,10 +220,13 @@ def draw_skeletons(
             temperature=temperature,
             choices=choices,
         )
-        good, wide = made.met, made.letter.shape[1]
-        z[left[good]], group[left[good]] = new[good], made.spacegroup[good]
-        letter[left[good], :wide] = made.letter[good]
-        species[left[good], :wide] = made.species[good]
+        whole = made.met.view(-1, copies)
+        best = whole.int().argmax(1) + copies * torch.arange(len(left)).to(left)
+        good, wide = whole.any(1), made.letter.shape[1]
+        done, best = left[good], best[good]
+        z[done], group[done] = new[best], made.spacegroup[best]
+        letter[done, :wide] = made.letter[best]
+        species[done, :wide] = made.species[best]
         left = left[~good]
         if not len(left):
             return z, Skeleton(group, letter, species, torch.ones_like(group) > 0)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from matdesign.crystals.encoded import Encoded
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Rests, completions, growing_mask
+from matdesign.generators.roles import Roles, filling, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,
@@ -189,10 +191,28 @@ class SkeletonDecoder(nn.Module):
         may[~met, 1] = True
         scores = mix(self.group(torch.cat([z, asked], 1)))
         group = _choose(scores.masked_fill(~may, -torch.inf), temperature, rng)
+        told = _asked(wishes)
+        bad = _misfits(told, group, met)
+        while len(bad):  # groups whose letters cannot hold the formula or pattern
+            may[bad, group[bad]] = False
+            met = met & may.any(1)
+            may[~met, 1] = True
+            group[bad] = _choose(
+                scores[bad].masked_fill(~may[bad], -torch.inf), temperature, rng
+            )
+            bad = _misfits(told, group, met)
+        roles = {
+            row: Roles(
+                filling(int(group[row]), wanted), wanted, list(kinds), None, False
+            )
+            for row, (wanted, kinds) in told.items()
+            if met[row]
+        }
+        alone = torch.ones_like(met)
+        alone[list(told)] = False
         context = self._context(z, asked, twice(group))
         state = self.start(context).tanh()[None]
         letter, species = torch.full_like(group, STOP), torch.zeros_like(group)
-        stock = _Stock(wishes, allowed)
         letters: list[Tensor] = []
         kinds: list[Tensor] = []
         sizes: list[Tensor] = []
@@ -205,7 +225,15 @@ class SkeletonDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = letter_mask(tables, group, letter, left, exact=exact)
-            may[:, :LETTERS] &= stock.holds(tables.sites[group])
+            growing = {row: one for row, one in roles.items() if live[row]}
+            waiting = [one for one in growing.values() if 0 in one.element]
+            if choices is not None and waiting:
+                tell(choices, waiting, allowed)
+            for row, one in growing.items():
+                some = may[row, :LETTERS].nonzero().squeeze(1).tolist()
+                fit = one.letters(some, STOP, 0)
+                may[row, :LETTERS] = False
+                may[row, fit] = True
             met, live = _still(met, live, may)
             may[:, STOP] |= ~live
             scores = mix(self.next_letter(wide)).masked_fill(~may, -torch.inf)
@@ -215,19 +243,27 @@ class SkeletonDecoder(nn.Module):
                 break
             hidden = self.hidden(torch.cat([wide, self.letter(twice(new))], 1))
             count = _sites_of(tables, group, new[:, None])[:, 0] * live
-            floor = torch.where(stock.free, species, 0)
-            may = species_mask(allowed, letter, floor, new) & stock.offers(count)
-            if choices is not None and bool(live.any()):
+            floor = torch.where(alone, species, 0)
+            may = species_mask(allowed, letter, floor, new)
+            for row, one in growing.items():
+                if live[row]:
+                    may[row] = one.elements(int(new[row]), may[row])
+            rows = (live & alone).nonzero().squeeze(1)
+            if choices is not None and len(rows):
                 first = new + tables.fixed[group, new.clamp(max=LETTERS - 1)]
-                rests = _rests(group, first, (left - count) * live)
-                grown = kinds, sizes, count, rests
-                may = _completed(choices, *grown, may, allowed)
+                rests = _rests(group[rows], first[rows], (left - count)[rows])
+                grown = [x[rows] for x in kinds], [x[rows] for x in sizes]
+                may[rows] = _completed(
+                    choices, *grown, count[rows], rests, may[rows], allowed
+                )
             met, live = _still(met, live, may)
             may[~live, 1] = True
             scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
             species = _choose(scores, temperature, rng) * live
             letter = torch.where(live, new, STOP)
-            stock.take(species, count * live, rng)
+            for row, one in growing.items():
+                if live[row]:
+                    one.place(int(new[row]), int(species[row]), rng)
             left = left - count * live
             letters.append(letter)
             kinds.append(species)
@@ -241,57 +277,30 @@ class SkeletonDecoder(nn.Module):
         return Skeleton(group, torch.stack(letters, 1), torch.stack(kinds, 1), met)
 
 
-class _Stock:
-    """Atoms of each element, or of each role of a pattern, that are still to be placed.
+Asked = dict[int, tuple[Counts, list[int]]]
+"""Crystal -> atoms and element (0 = open) of each role of its formula or pattern."""
 
-    Where these are given, elements of one letter come in any order, or the first draw
-    could leave some without a place.
-    """
 
-    def __init__(self, wishes: Wishes, allowed: Tensor) -> None:
-        self.formula = wishes.formula.clone()
-        self.pattern = wishes.pattern.clone()
-        self.fixed = self.formula.sum(1) > 0
-        self.roles = self.pattern.sum(1) > 0
-        self.free = ~self.fixed & ~self.roles
-        self.element = torch.zeros_like(self.pattern)  # of each role, 0 = open
-        self.allowed = allowed
+def _asked(wishes: Wishes) -> Asked:
+    """Return the roles of crystals of which a formula or a pattern is asked."""
+    found: Asked = {}
+    given = (wishes.formula.sum(1) + wishes.pattern.sum(1)).nonzero().squeeze(1)
+    for row in given.tolist():
+        kinds = wishes.formula[row].nonzero().squeeze(1).tolist()
+        counts = [int(wishes.formula[row, z]) for z in kinds]
+        counts = counts or [k for k in wishes.pattern[row].tolist() if k]
+        found[row] = tuple(counts), kinds or [0] * len(counts)
+    return found
 
-    def holds(self, sites: Tensor) -> Tensor:
-        """Return which letters have atoms enough for them, (crystals, letters)."""
-        most = torch.where(self.fixed, self.formula.amax(1), 9999)
-        most = torch.where(self.roles, self.pattern.amax(1), most)
-        return sites <= most[:, None]
 
-    def offers(self, count: Tensor) -> Tensor:
-        """Return which elements can fill an orbit of so many atoms, (crystals, 104)."""
-        enough = (self.formula >= count[:, None]) | ~self.fixed[:, None]
-        if not bool(self.roles.any()):
-            return enough
-        taken = torch.zeros_like(enough).scatter_(1, self.element, True)
-        room = self.pattern >= count[:, None]
-        ready = torch.zeros_like(enough).scatter_(1, self.element * room, True)
-        fresh = (room & (self.element == 0) & (self.pattern > 0)).any(1)
-        mine = (ready | (fresh[:, None] & ~taken)) & self.allowed
-        mine[:, 0] = False
-        return torch.where(self.roles[:, None], mine, enough)
-
-    def take(self, kind: Tensor, count: Tensor, rng: torch.Generator) -> None:
-        """Place atoms: count of the element `kind` in each crystal."""
-        drawn = torch.zeros_like(self.formula)
-        drawn.scatter_(1, kind[:, None], count[:, None])
-        self.formula = self.formula - drawn * self.fixed[:, None]
-        if not bool(self.roles.any()):
-            return
-        same = (self.element == kind[:, None]) & (kind > 0)[:, None]
-        room = (self.element == 0) & (self.pattern >= count[:, None])
-        dice = torch.rand(room.shape, generator=rng, device=rng.device).to(room.device)
-        pick = (dice * room).argmax(1)
-        fresh = nn.functional.one_hot(pick, room.shape[1]).bool()
-        role = torch.where(same.any(1, keepdim=True), same, fresh)
-        role = role & (self.roles & (count > 0))[:, None]
-        self.element = torch.where(role, kind[:, None], self.element)
-        self.pattern = self.pattern - role * count[:, None]
+def _misfits(told: Asked, group: Tensor, met: Tensor) -> Tensor:
+    """Return crystals whose space group cannot hold what is asked."""
+    bad = [
+        row
+        for row, (wanted, _) in told.items()
+        if met[row] and not filling(int(group[row]), wanted).possible(0, wanted)
+    ]
+    return torch.tensor(bad, dtype=torch.long, device=group.device)
 
 
 def _rests(group: Tensor, first: Tensor, after: Tensor) -> list[Rests]:

@@ -1,0 +1,186 @@
+"""Masks in the families that make their own layouts: exact, and without dead ends."""
+
+import dataclasses
+import itertools
+from functools import cache
+
+import bench_guidance_cost as bench
+import pytest
+import torch
+
+import matdesign as design
+from matdesign.constraints.between import Between
+from matdesign.constraints.charge import ChargeNeutral
+from matdesign.constraints.composition import Composition
+from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.constraints.gradients import nudge
+from matdesign.constraints.guide import Guide
+from matdesign.constraints.masks import Masks
+from matdesign.constraints.spacegroups import CrystalSystem
+from matdesign.crystals import elements
+from matdesign.errors import InfeasibleTarget
+from matdesign.generators.contract import Generator
+from matdesign.generators.features import MASK
+from matdesign.generators.filling import Filling
+from matdesign.generators.planning import Plan, allowed_elements, plan_cells
+from matdesign.generators.roles import Roles, filling, tell
+
+SYMBOLS = ("Na", "Ca", "Ti", "Al", "O", "Cl", "Fe", "S")
+PALETTE = tuple(elements.atomic_number(s) for s in SYMBOLS)
+LIGHT = OnlyElements("Ca", "Sr", "Ba", "Na", "Ti", "Zr", "O", "S", "Cl", "Fe")
+
+
+@cache
+def shipped(name: str) -> Generator:
+    return design.load_model(name)
+
+
+def known() -> torch.Tensor:
+    table = torch.zeros(104, dtype=torch.bool)
+    table[list(PALETTE)] = True
+    return table
+
+
+# ---- roles of a pattern --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(3, 1, 1), (4, 2, 1), (1, 1)])
+@pytest.mark.parametrize("first", [0, *PALETTE[:3]])
+def test_roles_may_take_what_some_neutral_crystal_has(
+    counts: tuple[int, ...], first: int
+) -> None:
+    """Against all assignments of eight elements, one by one."""
+    rule = ChargeNeutral()
+    roles = Roles(filling(1, counts), counts, [first, *[0] * (len(counts) - 1)])
+    whole = tell(Masks((rule,)), [roles], known())
+    wanted = torch.zeros(len(counts), 104, dtype=torch.bool)
+    for kinds in itertools.permutations(PALETTE, len(counts)):
+        amounts = dict(zip(kinds, counts, strict=True))
+        if first in (0, kinds[0]) and not rule.residual(amounts):
+            wanted[range(len(counts)), kinds] = True
+    assert roles.may is not None and torch.equal(roles.may, wanted)
+    assert bool(whole) is bool(wanted.any())
+
+
+def test_a_fresh_element_goes_to_a_role_that_may_have_it() -> None:
+    """Ti on a single site of ABX3: never in the role that needs three."""
+    pattern = (3, 1, 1)
+    for seed in range(8):
+        roles = Roles(filling(1, pattern), pattern, [0, 0, 0])
+        tell(Masks((ChargeNeutral(),)), [roles], known())
+        assert roles.letters([0], 27, 0) == [0]
+        titanium = elements.atomic_number("Ti")
+        assert bool(roles.elements(0, known())[titanium])
+        roles.place(0, titanium, torch.Generator().manual_seed(seed))
+        assert roles.element.index(titanium) in (1, 2)
+
+
+def test_without_an_order_a_letter_takes_elements_as_they_come() -> None:
+    one_letter = Filling([1], [3], (1, 1))
+    for ordered in (True, False):
+        roles = Roles(one_letter, (1, 1), [8, 22], ordered=ordered)
+        roles.letters([0], 27, 0)
+        may = roles.elements(0, torch.ones(104, dtype=torch.bool))
+        # titanium first would leave no place for oxygen, were there an order
+        assert may.nonzero().flatten().tolist() == ([8] if ordered else [8, 22])
+
+
+# ---- samplers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["autoregressive-prototypes", "vae-prototypes"])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        LIGHT & RequiredElements("O", "Ti") & ChargeNeutral(),
+        Composition(pattern="ABX3") & RequiredElements("O") & ChargeNeutral(),
+        Composition(pattern="A2BX4") & CrystalSystem("cubic"),
+    ],
+    ids=["elements", "pattern", "symmetry"],
+)
+def test_what_is_masked_holds_without_drawing_again(name: str, wanted) -> None:
+    made = shipped(name).sample(12, seed=7, guide=Guide(wanted))
+    assert bool(wanted.satisfied(made).all())
+    log = made.info["guide"]
+    # a symmetry may come out higher than it was asked for, elements never other
+    assert log["drawn"] == 12 or "symmetry" not in str(wanted)
+    for one in wanted.parts:
+        if not isinstance(one, CrystalSystem):
+            assert log["met_each"][str(one)] == log["drawn"]
+
+
+@pytest.mark.parametrize("name", ["autoregressive-prototypes", "vae-prototypes"])
+def test_a_size_that_leaves_no_elements_is_refused(name: str) -> None:
+    guide = Guide(RequiredElements("O", "Ti"))
+    with pytest.raises(InfeasibleTarget, match="elements to choose for 2 of 2"):
+        shipped(name).sample(2, seed=0, n_atoms=1, guide=guide)
+
+
+def test_only_undecided_crystals_are_asked_about() -> None:
+    plan = plan_cells(None, torch.tensor([2, 2, 1]), 0, torch.Generator())
+    asked = []
+
+    def choices(
+        species: torch.Tensor, counts: torch.Tensor, role: object, among: torch.Tensor
+    ) -> torch.Tensor:
+        asked.append(species.tolist())
+        return among & (torch.arange(104) == 8)
+
+    plan = Plan(plan.layout, plan.species, plan.role, plan.condition, choices)
+    species = torch.tensor([[22, MASK], [22, 8], [MASK, 0]])
+    may = allowed_elements(plan, species, known())
+    assert asked == [[[22, MASK], [MASK, 0]]]
+    assert [row.nonzero().tolist() for row in may] == [
+        [[0, 22], [1, 8]],
+        [[0, 22], [1, 8]],
+        [[0, 8]],
+    ]
+
+
+# ---- gradients -----------------------------------------------------------------------
+
+
+def test_a_step_has_the_size_of_the_reward_or_of_the_belief() -> None:
+    """Against V g by hand: lambda V g at least 0, lambda standard deviations at least 1."""
+    model = shipped("coupling-flow-perovskites")
+    frame = list(model.trajectory(6, seed=0))[-1].frame
+    assert frame is not None
+    narrow = dataclasses.replace(frame, spread=(0.0, 0.1))
+    wanted = Between("density", 30, 40, unit="g/cm^3")  # far away
+    code = frame.code.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(wanted.violation(frame.soft(code=code)).sum(), code)
+    slope = 0.1 * slope * frame.layout.code_free  # in standard deviations
+    size = slope.norm(dim=1, keepdim=True)
+    assert float(size.max()) < 1
+    for least, step in ((0.0, slope), (1.0, slope / size)):
+        moved, _ = nudge(narrow, [wanted], 0.3, least=least)
+        away = (moved.code - frame.code) / 0.1
+        assert torch.allclose(away, -0.3 * step, atol=1e-4)
+        assert torch.equal(moved.u, frame.u)
+
+
+@pytest.mark.parametrize("name", ["flow-matching", "diffusion"])
+def test_at_scale_one_gradients_halve_the_miss_in_both_families(name: str) -> None:
+    model = shipped(f"{name}-perovskites")
+    wanted = Between("density", 6.5, 7, unit="g/cm^3")
+    free = model.sample(16, seed=1, steps=8)
+    guide = Guide(wanted, "gradient", strict="hard")
+    made = model.sample(16, seed=1, steps=8, guide=guide)
+    before, after = (float(wanted.violation(one).mean()) for one in (free, made))
+    assert after < 0.5 * before
+
+
+# ---- the benchmark -------------------------------------------------------------------
+
+
+def test_prices_are_ratios_of_pairs_and_refusals_are_kept(tmp_path) -> None:
+    path = tmp_path / "prices.json"
+    ways = ["mask: elements", "steer: density, K = 4"]
+    names = ["--models", "coupling-flow-perovskites", "--ways", *ways]
+    found = bench.main([*names, "--n", "2", "--pairs", "1", "--output", str(path)])[
+        "prices"
+    ]["coupling-flow-perovskites"]
+    assert path.exists() and set(found) == set(ways)
+    for way in ways:
+        assert found[way]["low"] == found[way]["median"] == found[way]["high"] > 0
+    assert found[ways[1]]["evaluations"] == 1
