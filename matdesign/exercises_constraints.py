@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def check_reachable(answer: Callable[[list[int], list[list[int]]], Any]) -> Verd
     `counts[i]` atoms of element i all take one of `states[i]`. The last input has twelve
     elements of five states: its choices are too many to list.
     """
-    cases = [
+    cases: list[tuple[list[int], list[list[int]]]] = [
         ([1, 1], [[1], [-1]]),
         ([2, 3], [[2, 3], [-2]]),
         ([1, 1, 3], [[1], [2, 3], [-2, -1]]),
@@ -182,7 +183,7 @@ def check_few(answer: Callable[[list[str], int, list[str]], Any]) -> Verdict:
         name = f"{' '.join(row)} and at most {k}"
         if isinstance(got, str):
             return Verdict(False, f"for {name} it {got}")
-        want = _listed(row, kinds, lambda made, most=k: len(set(made)) <= most)
+        want = _listed(row, kinds, partial(_at_most, k))
         have = [set(some) for some in got]
         if have != want:
             return Verdict(False, f"for {name} it should be {want}; got {have}.")
@@ -250,6 +251,10 @@ def _completions(
         )
 
     return _listed(row, list(ions), neutral)
+
+
+def _at_most(k: int, made: Sequence[str]) -> bool:
+    return len(set(made)) <= k
 
 
 def _listed(

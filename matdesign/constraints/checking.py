@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -110,7 +111,7 @@ def check_constraint(
         "satisfied where violation is 0": lambda: _agree(constraint, crystals),
         "each crystal alone": lambda: _alone(constraint, crystals),
         **{
-            f"same after {name}": lambda moved=moved: _same(constraint, crystals, moved)
+            f"same after {name}": partial(_same, constraint, crystals, moved)
             for name, moved in _rewritten(crystals, rng).items()
         },
         "undecided reading is 0 where met": lambda: _soft(constraint, crystals),
