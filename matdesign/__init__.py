@@ -37,6 +37,7 @@ _PUBLIC = {
     "predictors": "generators.shipped",
     "Constraint": "constraints.base",
     "check": "constraints.base",
+    "check_constraint": "constraints.checking",
     "OnlyElements": "constraints.elements",
     "RequiredElements": "constraints.elements",
     "Composition": "constraints.composition",
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from matdesign.constraints.base import Constraint, check
     from matdesign.constraints.between import Between, Density, VolumePerAtom
     from matdesign.constraints.charge import ChargeNeutral
+    from matdesign.constraints.checking import check_constraint
     from matdesign.constraints.composition import Composition
     from matdesign.constraints.coordination import Coordination
     from matdesign.constraints.distance import MinDistance

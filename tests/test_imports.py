@@ -26,6 +26,7 @@ RANK = {
     "evaluate": 7,
     "exercises": 7,
     "exercises_autoregressive": 7,
+    "exercises_constraints": 7,
     "exercises_diffusion": 7,
     "exercises_flow": 7,
     "exercises_one_guide": 7,

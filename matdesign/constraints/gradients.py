@@ -116,7 +116,7 @@ def differentiable(constraint: Constraint) -> bool:
     """Return whether a violation has a gradient anywhere on undecided crystals.
 
     Args:
-        constraint: a single one; it is tried on two crystals of two atoms.
+        constraint: a single one; it is tried on crystals of two atoms.
     """
     return any(_reach(constraint))
 
@@ -132,16 +132,37 @@ def sees_places(constraint: Constraint) -> bool:
 
 
 def _reach(constraint: Constraint) -> tuple[bool, bool, bool]:
-    """Return whether places, cell and species have a gradient."""
+    """Return whether places, cell and species have a gradient.
+
+    A constraint that the first crystals meet is flat there, whatever its slope
+    elsewhere; then it is tried on every element beside hydrogen.
+    """
     species = torch.zeros(2, 2, elements.MAX_Z + 1)
     species[0, :, [3, 8, 22]] = 1 / 3
     species[1, :, [11, 17]] = 0.5
+    found = _slopes(constraint, species)
+    if any(found):
+        return found
+    each = torch.eye(elements.MAX_Z + 1)[1:, None].expand(-1, 2, -1) / 2
+    hydrogen = torch.zeros_like(each)
+    hydrogen[..., 1] = 0.5
+    return _slopes(constraint, each + hydrogen)
+
+
+def _slopes(constraint: Constraint, species: Tensor) -> tuple[bool, bool, bool]:
+    """Return whether places, cell and species have a gradient, for given beliefs.
+
+    Crystals have two atoms, in turns nearly on one another in a small cell and far apart
+    in a large one, then in a long and in a flat one.
+    """
+    turn = torch.arange(len(species)) % 4
     frac = torch.tensor([[[0.0, 0, 0], [0.01, 0, 0]], [[0.0, 0, 0], [0.5, 0.4, 0.3]]])
-    lattice = torch.stack([2.0 * torch.eye(3), 9.0 * torch.eye(3)])
-    inputs = [one.requires_grad_() for one in (frac, lattice, species)]
-    mask = torch.ones(2, 2, dtype=torch.bool)
+    edges = torch.tensor([[2.0] * 3, [9.0] * 3, [3.0, 3.0, 12.0], [9.0, 9.0, 3.0]])
+    places, lattice = frac[turn % 2], edges[turn].diag_embed()
+    inputs = [one.requires_grad_() for one in (places, lattice, species)]
+    mask = torch.ones(species.shape[:2], dtype=torch.bool)
     with torch.enable_grad():
-        v = constraint.violation(SoftCrystals(species, frac, lattice, mask))
+        v = constraint.violation(SoftCrystals(inputs[2], inputs[0], inputs[1], mask))
         if not v.requires_grad:
             return False, False, False
         found = torch.autograd.grad(v.sum(), inputs, allow_unused=True)

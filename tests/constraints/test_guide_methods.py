@@ -186,6 +186,41 @@ def test_what_a_constraint_depends_on_is_found_out() -> None:
     assert sees_places(MinDistance(1.4))
 
 
+class Share(Dense):
+    """A share of atoms; of an element that few crystals have, nearly all meet it."""
+
+    element = 77
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> torch.Tensor:
+        """Return by how much more than a tenth of the atoms are the element."""
+        assert isinstance(crystals, SoftCrystals)
+        share = crystals.species[..., self.element].sum(1) / crystals.mask.sum(1)
+        return (share - 0.1).clamp(min=0)
+
+
+class Long(Dense):
+    """The third edge is at most twice the first."""
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> torch.Tensor:
+        """Return by how much it is longer."""
+        edges = crystals.lattice.norm(dim=2)
+        return (edges[:, 2] / edges[:, 0] - 2).clamp(min=0)
+
+
+class Constant(Dense):
+    """Depends on nothing."""
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> torch.Tensor:
+        """Return one."""
+        return 1 + 0 * crystals.lattice.sum((1, 2))
+
+
+def test_a_slope_is_found_where_most_crystals_meet_the_constraint() -> None:
+    assert differentiable(Share()) and not sees_places(Share())
+    assert differentiable(Long()) and not sees_places(Long())
+    assert not differentiable(Constant())
+
+
 # ---- the front door ------------------------------------------------------------------
 
 
