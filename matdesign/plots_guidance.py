@@ -117,7 +117,8 @@ def plot_tilted(points: Tensor, exact: Tensor, *, title: str = "") -> Plot:
     figure, first = canvas(7.2, 2.9, title=title)
     first.remove()
     panels = figure.subplots(1, 3)
-    top, most = max(p.max(), share.max()), max(np.abs(share - p).max(), 1e-9)
+    top = max(p.max(), share.max())
+    most = max(np.abs(share - p).max(), top / 3)
     shown: list[tuple[str, Any, dict[str, Any]]] = [
         ("exact", p, {"cmap": "cividis", "vmin": 0, "vmax": top}),
         (f"{n:,} points", share, {"cmap": "cividis", "vmin": 0, "vmax": top}),

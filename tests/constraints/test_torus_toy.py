@@ -32,7 +32,7 @@ def band(x: Tensor) -> Tensor:
 
 
 def clip(x: Tensor) -> Tensor:
-    return torch.stack([x[:, 0], x[:, 1].clamp(1 / 3, 2 / 3)], 1)
+    return torch.stack([x[:, 0], x[:, 1].clamp(1 / 3, 2 / 3 - 1e-6)], 1)
 
 
 def off(x: Tensor, exact: Tensor) -> float:
@@ -158,14 +158,17 @@ def test_gradient_is_near_and_nearer_through_the_preview() -> None:
 
 
 def test_gradient_fails_where_the_wish_lies_between_wells() -> None:
-    """The mean of far wells pleases already, so no well is chosen: the error stays."""
+    """The pull goes on at every step, into a gap where the model has next to nothing."""
 
     def between(x: Tensor) -> Tensor:
         return torch.cos(2 * math.pi * x - math.pi * torch.tensor([1.5, 1.0])).sum(1)
 
     exact = TOY.tilted(between, BINS)
-    free, made = off(drawn(), exact), off(drawn(reward=between, gradient=1.0), exact)
-    assert made > 0.25 and made > 0.6 * free
+    free, made = drawn(), drawn(reward=between, gradient=1.0)
+    assert off(made, exact) > 0.25 and off(made, exact) > 0.6 * off(free, exact)
+    in_gap = float(((made[:, 1] - 0.5).abs() < 1 / 12).float().mean())
+    assert in_gap > 2 * float(exact[:, 5:7].sum())
+    assert off(drawn(1_500, reward=between, particles=8), exact) < 0.15
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 4.0])
@@ -206,7 +209,7 @@ def test_projection_holds_always_and_crowds_the_border() -> None:
     for made in (late, each):
         assert bool((band(made) == 0).all())
     border = [
-        float(((x[:, 1] - 0.5).abs() > 1 / 6 - 1e-6).float().mean())
+        float(((x[:, 1] - 0.5).abs() > 1 / 6 - 1e-5).float().mean())
         for x in (late, each)
     ]
     outside = 1 - float(TOY.tilted(nothing, BINS)[:, 4:8].sum())
