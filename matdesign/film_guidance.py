@@ -49,7 +49,11 @@ class GuidanceFilm(CrystalView):
             name: max(max(row["violation"][name]["each"]) for row in self._with(name))
             for name in names
         }
-        settings: dict[str, Any] = {"slider": "generative time", "interval": 400, "height": 260}
+        settings: dict[str, Any] = {
+            "slider": "generative time",
+            "interval": 400,
+            "height": 260,
+        }
         super().__init__(structures, labels, images="none", **(settings | options))
         for n, frame in enumerate(self.data["frames"]):
             frame["beside"] = self.strip(n)
