@@ -77,6 +77,12 @@ def legend(species: list[dict[str, Any]], *, inline: bool = False) -> str:
     return f'<div class="cv-legend"{box}>{rows}</div>'
 
 
+def beside(frame: dict[str, Any]) -> str:
+    """Return what a frame of a viewer shows under the legend: a drawing, or nothing."""
+    drawing = frame.get("beside", "")
+    return f'<div class="cv-beside">{drawing}</div>' if drawing else ""
+
+
 def to_json(data: Any) -> str:
     """Return JSON that is safe inside a script tag; refuses NaN."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
+from matdesign.constraints.torus_toy import cells
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.metrics.distances import total_variation
 from matdesign.plots import COLORS, LINES, MARKERS, Plot, canvas
 
 
@@ -22,7 +27,7 @@ def plot_guidance(made: Crystals, *, batch: int = 0) -> Plot:
     Raises:
         DataError: the crystals carry no log of steps.
     """
-    steps = _steps(made, batch)
+    steps = logged_steps(made, batch)
     figure, axes = canvas(6.4, 3.6, title="Mean violation of the previews")
     found = []
     names = list(dict.fromkeys(name for row in steps for name in row["violation"]))
@@ -56,7 +61,7 @@ def plot_particles(made: Crystals, *, batch: int = 0) -> Plot:
     Raises:
         DataError: the crystals carry no log of particles.
     """
-    rows = [row for row in _steps(made, batch) if "ess" in row]
+    rows = [row for row in logged_steps(made, batch) if "ess" in row]
     if not rows:
         raise DataError(
             "no particles were used for these crystals; sample them with "
@@ -87,7 +92,69 @@ def plot_particles(made: Crystals, *, batch: int = 0) -> Plot:
     )
 
 
-def _steps(made: Crystals, batch: int) -> list[dict[str, Any]]:
+SURE = 3.0
+"""Standard errors by which a cell must be off to be marked."""
+
+
+def plot_tilted(points: Tensor, exact: Tensor, *, title: str = "") -> Plot:
+    """Return the exact probabilities of cells, those of points, and where they differ.
+
+    Cells with too many points (+) or too few (-) are marked where the difference is
+    larger than three standard errors of the count.
+
+    Args:
+        points: on the torus, shape (n, 2).
+        exact: probability of each cell, shape (bins, bins); first axis x, second y.
+        title: above the pictures.
+    """
+    bins, n = exact.shape[0], len(points)
+    at = cells(points, bins).numpy()
+    p = exact.double().numpy()
+    share = np.bincount(at, minlength=bins * bins).reshape(bins, bins) / n
+    error = np.sqrt(np.maximum(p, 1 / n) / n)
+    off = np.where(np.abs(share - p) > SURE * error, np.sign(share - p), 0)
+    metric = total_variation(at, p.ravel())
+    figure, first = canvas(7.2, 2.9, title=title)
+    first.remove()
+    panels = figure.subplots(1, 3)
+    top = max(p.max(), share.max())
+    most = max(np.abs(share - p).max(), top / 3)
+    shown: list[tuple[str, Any, dict[str, Any]]] = [
+        ("exact", p, {"cmap": "cividis", "vmin": 0, "vmax": top}),
+        (f"{n:,} points", share, {"cmap": "cividis", "vmin": 0, "vmax": top}),
+        (
+            "too many (+), too few (-)",
+            share - p,
+            {"cmap": "RdBu_r", "vmin": -most, "vmax": most},
+        ),
+    ]
+    for axes, (name, values, look) in zip(panels, shown, strict=True):
+        axes.imshow(values.T, origin="lower", extent=(0, 1, 0, 1), **look)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("x", fontsize=9)
+        axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.tick_params(labelsize=9)
+    panels[0].set_ylabel("y", fontsize=9)
+    for i, j in np.argwhere(off != 0):
+        sign = "+" if off[i, j] > 0 else "\u2212"
+        place = ((i + 0.5) / bins, (j + 0.5) / bins)
+        panels[2].annotate(sign, place, ha="center", va="center", fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    many, few = int((off > 0).sum()), int((off < 0).sum())
+    words = (
+        f"total variation {metric.value:.2f} ({metric.low:.2f} to {metric.high:.2f}; "
+        f"exact draws {metric.floor:.2f})"
+    )
+    return Plot(
+        figure,
+        f"{title or 'Points'} against the exact density: {words}; of {bins * bins} cells "
+        f"{many} hold too many points and {few} too few.",
+        words[0].upper() + words[1:] + ".",
+    )
+
+
+def logged_steps(made: Crystals, batch: int) -> list[dict[str, Any]]:
     """Return the steps of one batch."""
     written = made.info.get("guide", {}).get("log", {}).get("steps") or []
     rows = written[batch] if -len(written) <= batch < len(written) else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from matdesign import scene, still
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, ShapeError
-from matdesign.pages import legend, page, standalone_assets, to_json
+from matdesign.pages import beside, legend, page, standalone_assets, to_json
 from matdesign.scene import Images
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class CrystalView:
             f'<script type="application/json">{to_json(self.data)}</script>'
             '<div class="cv-stage" role="img" tabindex="0" '
             f'aria-label="{html.escape(self.alt)}">{drawing}</div>'
-            f"{legend(self.data['species'])}{under}</figure>"
+            f"{legend(self.data['species'])}{beside(frames[start])}{under}</figure>"
         )
 
     def save(self, path: str | Path, *, title: str = "") -> Path:
@@ -293,10 +293,11 @@ class LiveViewer:
         import ipywidgets
 
         frames, options = self.data["frames"], self.data["options"]
-        below = ipywidgets.HTML(legend(self.data["species"], inline=True))
+        colors = legend(self.data["species"], inline=True)
+        start = int(options.get("start", 0))
+        below = ipywidgets.HTML(colors + beside(frames[start]))
         if len(frames) == 1:
             return ipywidgets.VBox([self.widget, below])
-        start = int(options.get("start", 0))
         name = options.get("slider", "crystal")
         slider = ipywidgets.IntSlider(
             value=start, max=len(frames) - 1, description=name, readout=False
@@ -310,6 +311,7 @@ class LiveViewer:
         def move(change: dict[str, Any]) -> None:
             self.draw(frames[change["new"]])
             label.value = frames[change["new"]]["label"]
+            below.value = colors + beside(frames[change["new"]])
 
         slider.observe(move, "value")
         row = ipywidgets.HBox([play, slider, label])

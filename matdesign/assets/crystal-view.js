@@ -152,6 +152,8 @@
       const frame = this.scene.frames[this.frame];
       if (this.label) this.label.textContent = frame.label;
       if (frame.alt) this.place.setAttribute("aria-label", frame.alt);
+      const beside = this.figure.querySelector(".cv-beside");
+      if (beside) beside.innerHTML = frame.beside;
       this.figure.dataset.frame = this.frame;
     }
 

@@ -13,6 +13,12 @@ from matdesign.generators.frames import State
 BATCHES = 4
 """Batches of which every step is written down; of the others only sums are."""
 
+EACH = 16
+"""Crystals of the first batch whose violations are written down one by one."""
+
+SEEN = 128
+"""Steps of the first batch of which the first crystal's preview is written down."""
+
 
 class GuidanceLog:
     """The steps of one guided sampling.
@@ -24,7 +30,9 @@ class GuidanceLog:
         batches: for each of the first batches its steps, one dict each: `t`, `step`, mean
             and largest `violation` by constraint, what was `done`, and with particles the
             mean effective sample size `ess`, how many populations were `resampled` and
-            the `weights` of the first population.
+            the `weights` of the first population. In the first batch also `each`, the
+            violation of the first crystals (particles after particles) beside the mean,
+            and the `preview` of the first: `species`, `frac` and `lattice`.
         checks: violations that were computed, constraints times crystals.
     """
 
@@ -42,7 +50,7 @@ class GuidanceLog:
 
     def violations(
         self, state: State, seen: dict[Constraint, Tensor], blind: bool
-    ) -> dict[str, dict[str, float]]:
+    ) -> dict[str, dict[str, Any]]:
         """Return mean and largest violation of each constraint on a preview.
 
         Args:
@@ -50,7 +58,7 @@ class GuidanceLog:
             seen: violations that are known already, each of shape (crystals,).
             blind: the sampler does not know places yet; only what is in `seen` counts.
         """
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for one in self.constraints:
             if one not in seen and blind:
                 continue
@@ -64,6 +72,8 @@ class GuidanceLog:
                     "mean": round(float(v.mean()), 5),
                     "largest": round(float(v.max()), 5),
                 }
+                if self.begun == 1:
+                    found[str(one)]["each"] = [round(x, 4) for x in v[:EACH].tolist()]
         return found
 
     def step(
@@ -99,6 +109,8 @@ class GuidanceLog:
             row["ess"] = round(float(ess.mean()), 4)
             row["resampled"] = resampled
             row["weights"] = [round(w, 4) for w in weights.tolist()]
+        if self.begun == 1 and len(self.batches[-1]) < SEEN and len(state.soft):
+            row["preview"] = _written(state)
         self.batches[-1].append(row)
 
     def record(self) -> dict[str, Any]:
@@ -109,3 +121,14 @@ class GuidanceLog:
             "batches": self.begun,
             "steps": self.batches,
         }
+
+
+def _written(state: State) -> dict[str, Any]:
+    """Return the first crystal of a preview as plain numbers."""
+    soft = state.soft
+    there = soft.mask[0]
+    return {
+        "species": soft.species[0, there].argmax(-1).tolist(),
+        "frac": [[round(x, 3) for x in row] for row in soft.frac[0, there].tolist()],
+        "lattice": [[round(x, 3) for x in row] for row in soft.lattice[0].tolist()],
+    }

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.particles import Particles
+from matdesign.constraints.torus_toy import Reward, TorusToy
 from matdesign.crystals.batch import generator
-
-Reward = Callable[[Tensor], Tensor]
-"""Reward of finished samples in nats, (samples, ...) -> (samples,)."""
 
 
 @dataclass(frozen=True)
@@ -113,18 +111,23 @@ def _bridge(
 class CircleToy:
     """A point on the circle [0, 1) with a mixture of wrapped normals as its density.
 
-    Noise widens every component, so that the score is known in closed form at any time.
+    The torus of one dimension, with numbers instead of points.
 
     Equation:
         p_t(x) = sum_i w_i WN(x; m_i, width^2 + sigma(t)^2), sigma from 0.01 to 0.5
 
     Args:
-        centres: of the components.
+        centres: of the components, all of one weight.
         width: standard deviation of each, in turns.
     """
 
     centres: tuple[float, ...] = (0.25, 0.75)
     width: float = 0.06
+
+    @property
+    def torus(self) -> TorusToy:
+        """The same toy for points of shape (..., 1)."""
+        return TorusToy(tuple((m,) for m in self.centres), (), self.width)
 
     def density(self, x: Tensor, sigma: float = 0.0) -> Tensor:
         """Return the density at points, with noise of a given width.
@@ -133,26 +136,11 @@ class CircleToy:
             x: points, any shape.
             sigma: standard deviation of the noise.
         """
-        spread = math.sqrt(self.width**2 + sigma**2)
-        images = torch.arange(-4, 5).to(x)
-        away = x[..., None, None] - torch.tensor(self.centres).to(x)[:, None] + images
-        each = torch.exp(-0.5 * (away / spread).square())
-        return each.sum((-1, -2)) / (
-            spread * math.sqrt(2 * math.pi) * len(self.centres)
-        )
-
-    def score(self, x: Tensor, sigma: float) -> Tensor:
-        """Return d ln p / dx at points, with noise of a given width."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            (found,) = torch.autograd.grad(self.density(x, sigma).log().sum(), x)
-        return found
+        return self.torus.density(x[..., None], sigma)
 
     def tilted(self, reward: Reward, bins: int) -> Tensor:
         """Return the exact probability of each of so many bins under p exp(r) / Z."""
-        x = (torch.arange(bins * 64, dtype=torch.float64) + 0.5) / (bins * 64)
-        weight = self.density(x) * reward(x).exp()
-        return (weight / weight.sum()).view(bins, 64).sum(1)
+        return self.torus.tilted(lambda x: reward(x[:, 0]), bins)
 
     def sample(
         self,
@@ -174,34 +162,16 @@ class CircleToy:
             particles: for each point.
             gradient: lambda; adds lambda dr/dx at the preview to the score.
         """
-        rng = generator(seed)
-        crowd = Particles(n, particles, rng)
-        x = torch.rand(n * particles, generator=rng)
-        widths = torch.logspace(math.log10(0.5), -2, steps + 1).tolist()
-        for now, then in itertools.pairwise(widths):
-            score = self.score(x, now)
-            mean = x + now**2 * score
-            if reward is not None and particles > 1:
-                keep = crowd.move(reward(mean))
-                if keep is not None:
-                    x, score, mean = x[keep], score[keep], mean[keep]
-            if reward is not None and gradient:
-                score = score + gradient * _slope(reward, mean)
-            gain = now**2 - then**2
-            step = gain * score + math.sqrt(gain) * then / now * torch.randn(
-                len(x), generator=rng
-            )
-            x = (x + step) % 1
-        if reward is None or particles == 1:
-            return x.view(n, particles)[:, 0]
-        return x[crowd.choose(reward(x))]
-
-
-def _slope(reward: Reward, x: Tensor) -> Tensor:
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        (found,) = torch.autograd.grad(reward(x).sum(), x)
-    return found
+        wish = None if reward is None else lambda x: reward(x[:, 0])
+        made = self.torus.sample(
+            n,
+            seed=seed,
+            steps=steps,
+            reward=wish,
+            particles=particles,
+            gradient=gradient,
+        )
+        return made[:, 0]
 
 
 class WordToy:

@@ -1,12 +1,14 @@
 """Wasserstein-1: how far one distribution has to be carried to become another."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matdesign.errors import DataError
 from matdesign.metrics.intervals import bootstrap
+from matdesign.metrics.summary import Metric
 
 Floats = NDArray[np.float64]
 
@@ -106,3 +108,57 @@ def _steps(places: NDArray[np.int64], weights: Floats, n: int) -> Floats:
     mass = np.zeros(n)
     mass[places] = weights
     return np.asarray(np.cumsum(mass) / weights.sum())
+
+
+def total_variation(
+    drawn: NDArray[np.int64], exact: Floats, *, seed: int = 0, resamples: int = 200
+) -> Metric:
+    """Return how far drawn outcomes are from known probabilities, with an interval.
+
+    The part of the probability that would have to be moved to make the two agree. It is
+    not zero for exact draws, because their counts scatter: compare with `floor`, what as
+    many exact draws score on average.
+
+    Equation:
+        TV = 1/2 sum_i |count_i / n - p_i|
+
+    Args:
+        drawn: outcome of each draw, whole numbers from 0, shape (n,).
+        exact: probability of each outcome, shape (outcomes,), sums to 1.
+        seed: of the bootstrap and of the exact draws.
+        resamples: of the bootstrap, and sets of exact draws.
+
+    Returns:
+        The distance, 0 to 1, its bootstrap interval, and the floor. A resample scatters
+        twice, so that it lies farther away than the draws themselves; the interval is
+        shifted back by that much.
+
+    Raises:
+        DataError: there are no draws, an outcome has no probability, or the
+            probabilities do not sum to 1.
+    """
+    if not len(drawn) or drawn.min() < 0 or drawn.max() >= len(exact):
+        raise DataError(
+            f"each draw must name one of {len(exact)} outcomes; got {len(drawn)} draws"
+            + (f" from {drawn.min()} to {drawn.max()}." if len(drawn) else ".")
+        )
+    if not np.isclose(exact.sum(), 1):
+        raise DataError(f"probabilities must sum to 1; got {exact.sum():.3g}.")
+    n = len(drawn)
+
+    def away(counts: NDArray[Any]) -> float:
+        return 0.5 * float(np.abs(counts / n - exact).sum())
+
+    figures = []
+
+    def resampled(draws: NDArray[np.int64]) -> float:
+        figures.append(away(np.bincount(drawn, weights=draws, minlength=len(exact))))
+        return figures[-1]
+
+    low, high = bootstrap(resampled, n, seed=seed, resamples=resamples)
+    share = exact / exact.sum()
+    sets = np.random.default_rng(seed).multinomial(n, share, size=resamples)
+    floor = float(np.mean([away(counts) for counts in sets]))
+    value = away(np.bincount(drawn, minlength=len(exact)))
+    low, high = (max(end - float(np.mean(figures)) + value, 0.0) for end in (low, high))
+    return Metric("total variation", value, low, high, n=n, floor=floor)

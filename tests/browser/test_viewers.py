@@ -222,3 +222,16 @@ def test_without_webgl_the_drawing_stays(chromium, tmp_path):
     assert tab.locator(".cv-stage > svg").is_visible()
     assert tab.locator(".cv-stage > svg circle").count() == 27
     context.close()
+
+
+def test_what_stands_beside_a_frame_changes_with_it(browser, tmp_path):
+    made = design.view([rock_salt(), rock_salt(5.0)], ["first", "second"])
+    for n, frame in enumerate(made.data["frames"]):
+        bar = f'<rect width="{40 + 40 * n}" height="9"/>'
+        frame["beside"] = f'<svg viewBox="0 0 100 9"><title>{n}</title>{bar}</svg>'
+    open_page(browser, tmp_path, made.to_html())
+    beside = browser.page.locator(".cv-beside rect")
+    assert beside.get_attribute("width") == "40"
+    slide(browser, "crystal", 1)
+    assert beside.get_attribute("width") == "80"
+    browser.clean()
