@@ -40,6 +40,12 @@ PART = (
     "One compound may stand in the training part and in the test part as two polymorphs, "
     "which makes these errors smaller than those on new chemistry."
 )
+APART = (
+    "A judge of crystals that `{other}` guided, trained apart: with another seed, another "
+    "order of the data, a network of another shape, and every second row of the training "
+    "part. `{other}` saw all of these rows, so that what both know is not disjoint. Where "
+    "there are shaken copies, each of the two has its own."
+)
 SHAKEN, SHAKEN_SEED = 300, 1_000
 
 
@@ -163,6 +169,21 @@ def judge_shaken(net: PropertyNetwork, name: str, test: Crystals) -> dict[str, A
     return {"n": len(made), "mae": figure(np.abs(found - true)), "ranges": rows}
 
 
+def side_by_side(
+    net: PropertyNetwork, other: PropertyNetwork, name: str, test: Crystals
+) -> dict[str, Any]:
+    """Return how two predictors of one property differ on the test part."""
+    true = test.properties[name].double().numpy()
+    known = np.isfinite(true)
+    both = [one.predict(test)[name].double().numpy()[known] for one in (net, other)]
+    errors = [found - true[known] for found in both]
+    return {
+        "n": int(known.sum()),
+        "difference": figure(np.abs(both[0] - both[1])),
+        "correlation_of_errors": round(float(np.corrcoef(*errors)[0, 1]), 3),
+    }
+
+
 def section(name: str, one: dict[str, Any]) -> list[str]:
     """Return the lines of the card about one property."""
     unit, mae = one["unit"], one["mae"]
@@ -210,6 +231,15 @@ def section(name: str, one: dict[str, Any]) -> list[str]:
         f"average, bias {worst['bias']:+.4f}.",
         "",
     ]
+    if "apart" in one:
+        two = one["apart"]
+        lines += [
+            f"It differs from the predictor that it judges by "
+            f"{two['difference']['value']:.4f} (95 % interval "
+            f"{two['difference']['low']:.4f} to {two['difference']['high']:.4f}) on these "
+            f"crystals; their errors correlate by {two['correlation_of_errors']:.2f}.",
+            "",
+        ]
     if "shaken" in one:
         lines += [
             f"Of {one['shaken']['n']} shaken test crystals the energy is wrong by "
@@ -245,6 +275,10 @@ def write_card(
     for name in net.properties:
         if name in shaken.ENERGIES:
             found[name]["shaken"] = judge_shaken(net, name, test)
+    if "apart_from" in made:
+        other = PropertyNetwork.load(data_dir() / "models" / made["apart_from"])
+        for name in net.properties:
+            found[name]["apart"] = side_by_side(net, other, name, test)
     card = {
         "name": made["name"],
         "model": f"PropertyNetwork of {len(net.members)} members, "
@@ -272,6 +306,8 @@ def write_card(
             "from here is one of PBE."
         )
     lines = [f"# {card['name']}", "", f"{card['model']} {card['source']}", ""]
+    if "apart_from" in made:
+        lines += [APART.format(other=made["apart_from"]), ""]
     for name, one in found.items():
         lines += section(name, one)
     lines += [

@@ -30,6 +30,7 @@ RANK = {
     "exercises_flow": 7,
     "exercises_representations": 7,
     "exercises_vae": 7,
+    "judge": 7,
     "plots_families": 7,
     "plots_guidance": 7,
     "scene": 7,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -161,8 +162,7 @@ def _gradients(
 
 
 def _moved(frame: Frame, u: Tensor, code: Tensor) -> Frame:
-    f = frame
-    return Frame(f.layout, f.scales, f.species, f.belief, u, code, f.spread)
+    return dataclasses.replace(frame, u=u, code=code)
 
 
 def _taken_over(frame: Frame, soft: SoftCrystals, moved: SoftCrystals) -> Frame:
