@@ -15,26 +15,28 @@ from matdesign.constraints.predicted import Predictor, Property
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.generators.shipped import held_out_error, load_predictor
-from matdesign.metrics.intervals import Floats, bootstrap, larger_by_chance, wilson
+from matdesign.metrics.intervals import Floats, larger_by_chance, wilson
 from matdesign.metrics.summary import html_table, text_table
 
 if TYPE_CHECKING:
     from matdesign.generators.property_network import PropertyNetwork
 
+ENOUGH = 8
+"""Accepted crystals that both batches need, for these alone to be compared."""
+
 
 @dataclass(frozen=True)
 class Opinion:
-    """What the guide's predictor and the judge say of one batch.
+    """What the guide's predictor f and the judge g say of one batch.
 
     Args:
         n: crystals.
-        accepted: crystals that the guide's predictor finds in the range.
-        confirmed: crystals that the judge finds in the range.
-        refused: accepted crystals that the judge finds outside by more than its error.
-        correlation: of the two predictions, NaN where one of them is constant.
-        apart: mean absolute difference of the two predictions.
-        low: lower end of its interval.
-        high: upper end of its interval.
+        accepted: crystals that f finds in the range.
+        confirmed: crystals that g finds in the range.
+        refused: accepted crystals that g finds outside by more than its error.
+        correlation: of f and g, NaN where one of them is constant.
+        apart: mean |f - g|.
+        apart_accepted: mean |f - g| of the accepted crystals, NaN where there are none.
     """
 
     n: int
@@ -43,8 +45,7 @@ class Opinion:
     refused: int
     correlation: float
     apart: float
-    low: float
-    high: float
+    apart_accepted: float
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Judgement:
         error: by how much the judge must find a crystal outside to refuse it.
         guided: what was said of guided crystals.
         unguided: what was said of unguided ones.
-        p_value: probability that chance alone sets the predictors as far apart on guided
-            crystals, compared with unguided ones, as they are.
-        level: of the intervals; p-values below 1 - level count as proof.
+        among: crystals that were compared: "accepted", or "all" where these are too few.
+        p_value: of the test that the predictors part more on guided crystals.
+        level: of the intervals; a p-value below 1 - level counts as proof.
     """
 
     wanted: str
@@ -67,6 +68,7 @@ class Judgement:
     error: float
     guided: Opinion
     unguided: Opinion
+    among: str
     p_value: float
     level: float = 0.95
 
@@ -82,54 +84,50 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
-        """The finding in a sentence or two."""
-        one, free, unit = self.guided, self.unguided, self.unit
-        apart = (
-            f"the two differ by {one.apart:.3g} {unit} on guided crystals and by "
-            f"{free.apart:.3g} {unit} on unguided ones (p = {self.p_value:.2g})"
-        ).replace("  ", " ")
+        """The finding in a few sentences."""
+        one, free = self.guided, self.unguided
         if not one.accepted:
             return "Nothing to judge: the guide's own predictor accepts no crystal."
         if one.apart == free.apart == 0:
             return "No second opinion: the judge says what the guide's predictor says."
-        if self.fooled:
-            return (
-                f"Fooled: {apart}, and the judge refuses {one.refused} of the "
-                f"{one.accepted} crystals that the guide's predictor accepts."
-            )
-        return (
-            f"Not caught: {apart}; of {one.accepted} accepted crystals the judge refuses "
-            f"{one.refused}."
+        field = "apart_accepted" if self.among == "accepted" else "apart"
+        a, b = (f"{getattr(x, field):.3g} {self.unit}".strip() for x in (one, free))
+        kind = "accepted crystals" if self.among == "accepted" else "crystals"
+        found = (
+            f"{'Fooled' if self.fooled else 'Not caught'}: on guided {kind} the two differ "
+            f"by {a}, on unguided ones by {b} (p = {self.p_value:.2g}). Of those that its "
+            f"predictor accepts the judge refuses {one.refused} of {one.accepted} guided "
+            f"and {free.refused} of {free.accepted} unguided."
         )
+        if self.among == "all":
+            found += (
+                " That is too few to compare them alone; where the predictors part more "
+                "inside the range than outside, draw more to be fair."
+            )
+        return found
 
     def record(self) -> dict[str, Any]:
         """Return everything as plain values for a JSON file."""
         said = {"gap": self.gap, "fooled": self.fooled, "verdict": self.verdict}
         return {**dataclasses.asdict(self), **said}
 
+    def _rate(self, count: int, n: int) -> str:
+        if not n:
+            return "none"
+        low, high = wilson(count, n, level=self.level)
+        return f"{count}/{n} ({low:.2f} to {high:.2f})"
+
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        both = (self.guided, self.unguided)
-        unit = f" {self.unit}" if self.unit else ""
-        form = f"{self.error:.3g}{unit}"
-
-        def rate(count: int, n: int) -> str:
-            if not n:
-                return "none"
-            low, high = wilson(count, n, level=self.level)
-            return f"{count}/{n} ({low:.2f} to {high:.2f})"
-
+        both, unit = (self.guided, self.unguided), f" {self.unit}" if self.unit else ""
+        refused = f"of those, refused by the judge by over {self.error:.3g}{unit}"
+        apart = f"mean difference of the two{f', {self.unit}' if self.unit else ''}"
         return ["", "guided", "unguided"], [
-            ["hits by the guide's predictor", *(rate(x.accepted, x.n) for x in both)],
-            ["hits by the judge", *(rate(x.confirmed, x.n) for x in both)],
-            [
-                f"accepted, refused by the judge by more than {form}",
-                *(rate(x.refused, x.accepted) for x in both),
-            ],
+            ["hits by its predictor", *(self._rate(x.accepted, x.n) for x in both)],
+            [refused, *(self._rate(x.refused, x.accepted) for x in both)],
+            ["hits by the judge", *(self._rate(x.confirmed, x.n) for x in both)],
             ["correlation of the two", *(f"{x.correlation:.2f}" for x in both)],
-            [
-                "mean absolute difference of the two",
-                *(f"{x.apart:.3g}{unit} ({x.low:.3g} to {x.high:.3g})" for x in both),
-            ],
+            [apart, *(f"{x.apart:.3g}" for x in both)],
+            ["the same, its hits only", *(f"{x.apart_accepted:.3g}" for x in both)],
         ]
 
     def __repr__(self) -> str:
@@ -137,7 +135,7 @@ class Judgement:
 
     def _repr_html_(self) -> str:
         table = html_table(*self._cells(), self.wanted)
-        return f"<div>{table}<p>{self.verdict}</p></div>"
+        return f'<div style="overflow-x:auto">{table}<p>{self.verdict}</p></div>'
 
 
 def judge(
@@ -155,28 +153,29 @@ def judge(
     A guide moves crystals to where its predictor says yes. Some of these are places where
     the predictor is wrong. A second predictor, trained apart, errs elsewhere: where the
     two agree about guided crystals as well as about unguided ones, nothing was exploited;
-    where they part, the guide has found a weakness and not a crystal.
+    where they part, the guide has found a weakness and not a crystal. What selection
+    alone does (the best of many are the luckiest, too) is in the unguided hits as well.
 
     Equation:
         d = mean over guided |f - g| - mean over unguided |f - g|, with f the guide's
-        predictor and g the judge; p = share of random divisions of all crystals into two
-        such batches whose d is at least as large.
+        predictor and g the judge; p = share of random divisions of these crystals into
+        two such batches whose d is at least as large.
 
     Args:
         guided: crystals that a guide made.
         wanted: what it was asked for: a `Property`, or constraints with one among them.
         second: the judge: name or folder of a trained network, the network, or a function
             of crystals, in the unit of the constraint.
-        unguided: crystals of the same generator without the guide, or of the same guide
-            by `reject`, which chooses but does not push.
+        unguided: crystals of the same generator without the guide. Where at least 8 in
+            each batch are accepted by the guide's predictor, only these are compared.
         error: mean absolute error of the judge on crystals that it never saw; None takes
             that of the network's card, and 0 for anything without a card.
         level: of the intervals and of the proof.
-        seed: of the random divisions and the bootstrap.
+        seed: of the random divisions.
 
     Returns:
-        Rates, differences and the verdict. Crystals that either predictor gives no number
-        for count as missed, and are left out of the differences.
+        Rates, differences and the verdict. Crystals that a predictor gives no number for
+        count as missed, and are left out of the differences.
 
     Raises:
         DataError: no `Property` or several in `wanted`, no such network, fewer than two
@@ -184,12 +183,11 @@ def judge(
         UnitError: the judge predicts in another unit.
 
     Accuracy:
-        The judge is a predictor too: weaknesses that both share stay unseen, and on
-        crystals unlike all training data both may part without anybody being fooled.
+        The judge is a predictor too: weaknesses that both share stay unseen.
 
     Source:
-        The measure of over-optimised proxies, Gao et al., arXiv 2210.10760, in its
-        simplest form: there a larger reward model judges the one that was optimised.
+        Over-optimised proxies, Gao et al., arXiv 2210.10760, where a larger reward model
+        judges the one that was optimised. Changed: a test against unguided samples.
     """
     asked = [one for one in wanted.parts if isinstance(one, Property)]
     if len(asked) != 1:
@@ -197,68 +195,56 @@ def judge(
             f"judge needs one Property in what was wanted; got {len(asked)} in {wanted}. "
             "Judge each property by itself."
         )
-    (first,) = asked
+    first = asked[0]
+    low, high = first.low, first.high
     if isinstance(second, str | Path):
         second = load_predictor(second)
-    other = Property(
-        second, first.low, first.high, name=first.name, unit=first.unit or None
-    )
+    other = Property(second, low, high, name=first.name, unit=first.unit or None)
     if error is None:
         error = held_out_error(other.network, first.name) or 0.0
-    said = [_values(batch, first, other) for batch in (guided, unguided)]
-    apart = [np.abs(f - g)[np.isfinite(f) & np.isfinite(g)] for f, g in said]
-    opinions = [
-        _opinion(f, g, first, error, level, seed) for f, g in said
-    ]
+    opinions, every, hits = [], [], []
+    for batch in (guided, unguided):
+        f, g = _values(batch, first), _values(batch, other)
+        yes, known = (f >= low) & (f <= high), np.isfinite(f) & np.isfinite(g)
+        if known.sum() < 2:
+            raise DataError(
+                f"the two predictors both give a number for {int(known.sum())} of "
+                f"{len(batch)} crystals; judge at least two, guided and unguided."
+            )
+        every.append(np.abs(f - g)[known])
+        hits.append(np.abs(f - g)[known & yes])
+        varies = min(f[known].std(), g[known].std()) > 0
+        opinions.append(
+            Opinion(
+                n=len(batch),
+                accepted=int(yes.sum()),
+                confirmed=int(((g >= low) & (g <= high)).sum()),
+                refused=int((yes & ~((g >= low - error) & (g <= high + error))).sum()),
+                correlation=float(np.corrcoef(f[known], g[known])[0, 1])
+                if varies
+                else float("nan"),
+                apart=float(every[-1].mean()),
+                apart_accepted=float(hits[-1].mean())
+                if len(hits[-1])
+                else float("nan"),
+            )
+        )
+    enough = min(map(len, hits)) >= ENOUGH
+    p_value = larger_by_chance(*(hits if enough else every), seed=seed)
     return Judgement(
         wanted=str(first),
         unit=first.unit,
         error=float(error),
         guided=opinions[0],
         unguided=opinions[1],
-        p_value=larger_by_chance(*apart, seed=seed),
+        among="accepted" if enough else "all",
+        p_value=p_value,
         level=level,
     )
 
 
-def _values(crystals: Crystals, first: Property, other: Property) -> tuple[Any, Any]:
-    """Return what both predictors say, float64, shape (crystals,) each."""
+def _values(crystals: Crystals, one: Property) -> Floats:
+    """Return what a predictor says, shape (crystals,)."""
     with torch.no_grad():
-        f, g = (one.value(crystals).double().cpu().numpy() for one in (first, other))
-    both = int((np.isfinite(f) & np.isfinite(g)).sum())
-    if both < 2:
-        raise DataError(
-            f"the two predictors both give a number for {both} of {len(crystals)} "
-            "crystals; judge at least two, guided and unguided."
-        )
-    return f, g
-
-
-def _opinion(
-    f: Floats, g: Floats, wanted: Property, error: float, level: float, seed: int
-) -> Opinion:
-    """Return what is said of one batch."""
-    low, high = wanted.low, wanted.high
-    yes = (f >= low) & (f <= high)
-    sure = (g >= low - error) & (g <= high + error)
-    known = np.isfinite(f) & np.isfinite(g)
-    a, b = f[known], g[known]
-    gaps = np.abs(a - b)
-    varies = min(a.std(), b.std()) > 0
-    ends = bootstrap(
-        lambda draws: float(np.average(gaps, weights=draws)),
-        len(gaps),
-        seed=seed,
-        resamples=1_000,
-        level=level,
-    )
-    return Opinion(
-        n=len(f),
-        accepted=int(yes.sum()),
-        confirmed=int(((g >= low) & (g <= high)).sum()),
-        refused=int((yes & ~sure).sum()),
-        correlation=float(np.corrcoef(a, b)[0, 1]) if varies else float("nan"),
-        apart=float(gaps.mean()),
-        low=ends[0],
-        high=ends[1],
-    )
+        said: Floats = one.value(crystals).double().cpu().numpy()
+    return said

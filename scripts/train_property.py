@@ -66,7 +66,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shape", nargs="*", default=[], metavar="KEY=VALUE", help="of the network"
     )
-    parser.add_argument("--half", type=int, choices=(0, 1), help="every second row only")
+    parser.add_argument(
+        "--half", type=int, choices=(0, 1), help="every second row only"
+    )
     parser.add_argument("--apart-from", help="the predictor that this one will judge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

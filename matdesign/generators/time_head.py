@@ -128,7 +128,9 @@ class TimeHead:
             DataError: too few trajectories, or a family whose previews have no time.
         """
         network = (
-            load_predictor(predictor) if isinstance(predictor, str | Path) else predictor
+            load_predictor(predictor)
+            if isinstance(predictor, str | Path)
+            else predictor
         )
         if name is None and len(network.properties) == 1:
             name = network.properties[0]
