@@ -21,8 +21,8 @@ from matdesign.judge import judge
 def cells(n: int, seed: int) -> Crystals:
     random = torch.Generator().manual_seed(seed)
     edges = 4 + 0.4 * torch.randn(n, 3, generator=random)
-    species = torch.full((n, 1), 11)
-    return Crystals(species, torch.zeros(n, 1, 3), torch.diag_embed(edges))
+    frac = torch.rand(n, 1, 3, generator=random)
+    return Crystals(torch.full((n, 1), 11), frac, torch.diag_embed(edges))
 
 
 def edges(crystals) -> Tensor:
@@ -34,13 +34,13 @@ def truth(crystals) -> Tensor:
 
 
 def honest(crystals) -> Tensor:
-    """Wrong by a tenth of an angstrom, here too much and there too little."""
-    return truth(crystals) + 0.1 * torch.sin(3 * edges(crystals)[:, 1])
+    """Wrong by a tenth of an angstrom, by what no guide of cells can move."""
+    return truth(crystals) + 0.1 * torch.sin(50 * crystals.frac[:, 0, 0])
 
 
 def second(crystals) -> Tensor:
     """As wrong as `honest`, elsewhere."""
-    return truth(crystals) + 0.1 * torch.cos(3 * edges(crystals)[:, 2])
+    return truth(crystals) + 0.1 * torch.sin(50 * crystals.frac[:, 0, 1])
 
 
 def foolable(crystals) -> Tensor:
@@ -70,22 +70,22 @@ def wish(predictor) -> Property:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_guide_that_exploits_its_predictor_is_caught(seed):
-    wanted, free = wish(foolable), cells(600, seed)
+    wanted, free = wish(foolable), cells(2_000, seed)
     made = pushed(cells(80, 50 + seed), wanted)
     found = judge(made, wanted, second, unguided=free, error=0.1)
     assert found.guided.accepted > 70
     assert found.fooled and found.verdict.startswith("Fooled: on guided accepted")
     # the truth agrees with the judge: most of the hits are none
     assert found.gap > 0.5
-    assert float((truth(made) >= 4.8).float().mean()) < 0.3
+    assert float((truth(made) >= 4.8).float().mean()) < 0.4
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_honest_guide_is_not_caught(seed):
-    wanted, free = wish(honest), cells(600, seed)
+    wanted, free = wish(honest), cells(2_000, seed)
     made = pushed(cells(80, 50 + seed), wanted)
     found = judge(made, wanted, second, unguided=free, error=0.1)
-    assert found.guided.accepted > 70 > 10 * found.unguided.accepted / 600 * 80
+    assert found.guided.accepted > 70 and found.unguided.accepted < 100
     assert not found.fooled and found.verdict.startswith("Not caught")
 
 

@@ -135,7 +135,9 @@ def _reach(constraint: Constraint) -> tuple[bool, bool, bool]:
     inputs = [one.requires_grad_() for one in (frac, lattice, species)]
     mask = torch.ones(2, 2, dtype=torch.bool)
     with torch.enable_grad():
-        v = constraint.violation(SoftCrystals(species, frac, lattice, mask))
+        # of a range the value itself: both crystals may happen to lie in it
+        read = getattr(constraint, "value", constraint.violation)
+        v = read(SoftCrystals(species, frac, lattice, mask))
         if not v.requires_grad:
             return False, False, False
         found = torch.autograd.grad(v.sum(), inputs, allow_unused=True)
