@@ -13,11 +13,12 @@ from crystals out of their minima, whose energies the default potential gives
 (scripts/shaken.py).
 
 A second predictor, to judge crystals that a first one guided, is trained apart: another
-seed, every second row, another shape of network.
+seed, every second row, another shape of network, and, where the potential can label them,
+crystals that generators made (scripts/made.py).
 
     python scripts/train_property.py prototypes --name judge-prototypes \\
         --properties formation_energy_per_atom energy_above_hull --half 1 --seed 1 \\
-        --apart-from energy-prototypes --shape radius=5 degree=2 --width 64 --layers 2
+        --apart-from energy-prototypes --made 4000 --shape radius=5 degree=2 --layers 2
 """
 
 import argparse
@@ -29,6 +30,7 @@ import sys
 import time
 from pathlib import Path
 
+import made
 import torch
 from property_card import numbers, parts, write_card
 from shaken import labelled
@@ -62,6 +64,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--shaken", type=float, default=0.0, help="copies of each")
+    parser.add_argument("--made", type=int, default=0, help="crystals of generators")
+    parser.add_argument(
+        "--made-guided", type=int, default=0, help="guided ones, besides"
+    )
     parser.add_argument("--start", help="a model to go on from, instead of new weights")
     parser.add_argument(
         "--shape", nargs="*", default=[], metavar="KEY=VALUE", help="of the network"
@@ -82,6 +88,16 @@ def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwor
     if args.shaken:
         more = labelled(relaxed, copies=args.shaken, seed=args.seed)
         seen = Crystals.cat([relaxed, more])
+    shaken = len(seen) - len(relaxed)
+    if args.made:
+        own = made.labelled(
+            args.data,
+            count=args.made,
+            guides=args.made_guided,
+            predictor=args.apart_from or "",
+            seed=args.seed,
+        )
+        seen = Crystals.cat([seen, own])
     if args.start:
         net = PropertyNetwork.load(data_dir() / "models" / args.start)
         net.seen[relaxed.species[relaxed.mask].unique()] = True
@@ -131,7 +147,8 @@ def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwor
         "data": "reduced MP-20" if args.data.endswith(".parquet") else args.data,
         **{k: v for k, v in run.facts().items() if k != "data"},
         "data_sha256": run.data,
-        "shaken_crystals": len(seen) - len(relaxed),
+        "shaken_crystals": shaken,
+        **({"made_crystals": len(seen) - len(relaxed) - shaken} if args.made else {}),
         "saved": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": processor(),
         "torch": torch.__version__,
