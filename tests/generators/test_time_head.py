@@ -28,7 +28,9 @@ class Edge:
 
     properties, units = ("edge",), ("angstrom",)
     baseline = torch.zeros(104, 1)
-    record = {"name": "edge"}
+
+    def __init__(self):
+        self.record = {"name": "edge"}
 
     def predict_soft(self, soft, name):
         return soft.lattice[:, 0, 0]
@@ -40,7 +42,8 @@ class Edge:
 class Blurred:
     """Previews whose edge is the final one plus normal noise that grows with time."""
 
-    record = {"name": "blurred"}
+    def __init__(self):
+        self.record = {"name": "blurred"}
 
     def trajectory(self, n, *, seed, steps):
         random = torch.Generator().manual_seed(seed)
@@ -178,7 +181,7 @@ def test_a_head_comes_back_from_its_file(network, tmp_path):
         torch.tensor([0.0, 1.0]),
         weights,
         (),
-        dict(predictor="judge-prototypes"),
+        {"predictor": "judge-prototypes"},
     )
     path = head.save(tmp_path / "head.json")
     soft = dataclasses.replace(
