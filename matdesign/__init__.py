@@ -60,6 +60,8 @@ _PUBLIC = {
     "ASEOracle": "loop.oracle",
     "Hull": "loop.hull",
     "Campaign": "loop.campaign",
+    "TimeHead": "generators.time_head",
+    "judge": "judge",
     "evaluate": "evaluate",
     "Evaluation": "evaluate",
     "Protocol": "evaluate",
@@ -144,8 +146,10 @@ if TYPE_CHECKING:
         models,
         predictors,
     )
+    from matdesign.generators.time_head import TimeHead
     from matdesign.generators.vae import VAE
     from matdesign.guidance_table import guidance_table
+    from matdesign.judge import judge
     from matdesign.loop.campaign import Campaign
     from matdesign.loop.hull import Hull
     from matdesign.loop.oracle import ASEOracle, PotentialOracle

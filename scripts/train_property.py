@@ -11,6 +11,14 @@ training.json, card.json, card.md}. Kill it at any moment and start the same com
 again: it continues from build/train/NAME.safetensors. With `--shaken 1` it also learns
 from crystals out of their minima, whose energies the default potential gives
 (scripts/shaken.py).
+
+A second predictor, to judge crystals that a first one guided, is trained apart: another
+seed, every second row, another shape of network, and, where the potential can label them,
+crystals that generators made (scripts/made.py).
+
+    python scripts/train_property.py prototypes --name judge-prototypes \\
+        --properties formation_energy_per_atom energy_above_hull --half 1 --seed 1 \\
+        --apart-from energy-prototypes --made 4000 --shape radius=5 degree=2 --layers 2
 """
 
 import argparse
@@ -22,6 +30,7 @@ import sys
 import time
 from pathlib import Path
 
+import made
 import torch
 from property_card import numbers, parts, write_card
 from shaken import labelled
@@ -55,7 +64,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--shaken", type=float, default=0.0, help="copies of each")
+    parser.add_argument("--made", type=int, default=0, help="crystals of generators")
+    parser.add_argument(
+        "--made-guided", type=int, default=0, help="guided ones, besides"
+    )
     parser.add_argument("--start", help="a model to go on from, instead of new weights")
+    parser.add_argument(
+        "--shape", nargs="*", default=[], metavar="KEY=VALUE", help="of the network"
+    )
+    parser.add_argument(
+        "--half", type=int, choices=(0, 1), help="every second row only"
+    )
+    parser.add_argument("--apart-from", help="the predictor that this one will judge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
@@ -63,11 +83,21 @@ def arguments() -> argparse.Namespace:
 
 def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwork:
     """Return the trained network, with its record, saved."""
-    relaxed = sets["train"]
+    relaxed = sets["train"] if args.half is None else sets["train"][args.half :: 2]
     seen = relaxed
     if args.shaken:
         more = labelled(relaxed, copies=args.shaken, seed=args.seed)
         seen = Crystals.cat([relaxed, more])
+    shaken = len(seen) - len(relaxed)
+    if args.made:
+        own = made.labelled(
+            args.data,
+            count=args.made,
+            guides=args.made_guided,
+            predictor=args.apart_from or "",
+            seed=args.seed,
+        )
+        seen = Crystals.cat([seen, own])
     if args.start:
         net = PropertyNetwork.load(data_dir() / "models" / args.start)
         net.seen[relaxed.species[relaxed.mask].unique()] = True
@@ -80,6 +110,7 @@ def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwor
             members=args.members,
             width=args.width,
             layers=args.layers,
+            **shape(args.shape),
         )
     first = dict(net.record)
     print(net, flush=True)
@@ -116,11 +147,14 @@ def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwor
         "data": "reduced MP-20" if args.data.endswith(".parquet") else args.data,
         **{k: v for k, v in run.facts().items() if k != "data"},
         "data_sha256": run.data,
-        "shaken_crystals": len(seen) - len(relaxed),
+        "shaken_crystals": shaken,
+        **({"made_crystals": len(seen) - len(relaxed) - shaken} if args.made else {}),
         "saved": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": processor(),
         "torch": torch.__version__,
         "started_from": first,
+        **({"half": args.half} if args.half is not None else {}),
+        **({"apart_from": args.apart_from} if args.apart_from else {}),
         "command": shlex.join(["python", "scripts/train_property.py", *words]),
     }
     folder = data_dir() / "models" / args.name
@@ -128,6 +162,13 @@ def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwor
     history = [vars(step) for step in run.history]
     write_atomic(folder / "training.json", (json.dumps(history) + "\n").encode())
     return net
+
+
+def shape(pairs: list[str]) -> dict[str, int | float]:
+    """Return {"radius": 5.0, "degree": 2} of ["radius=5", "degree=2"]."""
+    found = numbers(pairs)
+    lengths = ("radius", "near")
+    return {k: v if k in lengths else int(v) for k, v in found.items()}
 
 
 def processor() -> str:

@@ -33,6 +33,7 @@ RANK = {
     "exercises_guidance": 8,
     "exercises_representations": 7,
     "exercises_vae": 7,
+    "judge": 7,
     "plots_families": 7,
     "film_guidance": 8,
     "plots_guidance": 7,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -162,7 +163,9 @@ def _slopes(constraint: Constraint, species: Tensor) -> tuple[bool, bool, bool]:
     inputs = [one.requires_grad_() for one in (places, lattice, species)]
     mask = torch.ones(species.shape[:2], dtype=torch.bool)
     with torch.enable_grad():
-        v = constraint.violation(SoftCrystals(inputs[2], inputs[0], inputs[1], mask))
+        # of a range the value itself: both crystals may happen to lie in it
+        read = getattr(constraint, "value", constraint.violation)
+        v = read(SoftCrystals(inputs[2], inputs[0], inputs[1], mask))
         if not v.requires_grad:
             return False, False, False
         found = torch.autograd.grad(v.sum(), inputs, allow_unused=True)
@@ -189,8 +192,7 @@ def _gradients(
 
 
 def _moved(frame: Frame, u: Tensor, code: Tensor) -> Frame:
-    f = frame
-    return Frame(f.layout, f.scales, f.species, f.belief, u, code, f.spread)
+    return dataclasses.replace(frame, u=u, code=code)
 
 
 def _taken_over(frame: Frame, soft: SoftCrystals, moved: SoftCrystals) -> Frame:

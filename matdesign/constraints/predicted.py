@@ -27,16 +27,18 @@ class Property(Constraint):
     The predictor is one of the trained networks by name, a `PropertyNetwork`, or any
     function of crystals. For gradients it must be differentiable on undecided crystals.
     The strict check asks the same predictor: it says what the predictor believes, not
-    what is true. Judge with a second predictor that was trained apart.
+    what is true. `judge` asks a second predictor that was trained apart.
 
     The violation is the distance to the nearer end, in the property's unit, and infinite
     where the predictor gives no number.
 
     Args:
-        predictor: name or folder of a trained network, the network, or a function.
+        predictor: name or folder of a trained network, the network, or a function; a
+            `TimeHead` is one that knows how far to trust a preview.
         low: lower end, included; -inf for none.
         high: upper end, included; inf for none.
-        name: which property; needed where a network predicts several, and for a function.
+        name: which property; needed where a network predicts several, and for a function
+            that has no `name` of its own.
         unit: of the ends. It must be a network's own unit; for a function it is what the
             results are in.
 
@@ -72,7 +74,10 @@ class Property(Constraint):
         self._function = None if self.network is not None else predictor
         if self.network is not None:
             name, unit = _of_network(self.network, name, unit)
-        elif not callable(predictor) or not name:
+        else:
+            name = name or getattr(predictor, "name", None)
+            unit = unit or getattr(predictor, "unit", None)
+        if not callable(predictor) or not name:
             raise DataError(
                 "Property needs a network or a function of crystals, and a name for what "
                 f"a function gives; got {predictor!r} and name={name!r}."

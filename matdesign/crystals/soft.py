@@ -27,12 +27,14 @@ class SoftCrystals:
         frac: fractional coordinates, shape (crystals, sites, 3).
         lattice: rows in angstrom, shape (crystals, 3, 3).
         mask: site exists, shape (crystals, sites).
+        t: time of the state that previews them, from 1 (noise) to 0 (finished).
     """
 
     species: Tensor
     frac: Tensor
     lattice: Tensor
     mask: Tensor
+    t: float = 0.0
 
     def __len__(self) -> int:
         return self.mask.shape[0]

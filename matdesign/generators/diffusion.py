@@ -342,7 +342,7 @@ class Diffusion(Generator):
         """
         sigma = self.frac_noise.low ** (1 - t) * self.frac_noise.high**t
         spread = min(sigma, 12**-0.5), math.sin(0.5 * math.pi * t)
-        return Frame(layout, self.scales, species, belief, u, x, spread)
+        return Frame(layout, self.scales, species, belief, u, x, spread, t)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""

@@ -385,7 +385,7 @@ class FlowMatching(Generator):
             of u: t / sqrt(12), uniform; of x: t / sqrt(t^2 + (1 - t)^2), N(0, 1) data.
         """
         spread = t / TORUS, t / math.hypot(t, 1 - t)
-        return Frame(layout, self.scales, species, belief, u, x, spread)
+        return Frame(layout, self.scales, species, belief, u, x, spread, t)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""

@@ -89,6 +89,7 @@ class Frame:
         code: standardised lattice code, shape (crystals, 6).
         spread: how far the truth may be from u and from code, a standard deviation each,
             were the data as broad as the noise's scale says: 0 where all is decided.
+        t: time of the state, from 1 (noise) to 0 (data), where its family tells it.
     """
 
     layout: Layout
@@ -98,6 +99,7 @@ class Frame:
     u: Tensor
     code: Tensor
     spread: tuple[float, float]
+    t: float = 0.0
 
     def soft(
         self,
@@ -118,6 +120,7 @@ class Frame:
             self.belief if belief is None else belief,
             self.u if u is None else u,
             self.code if code is None else code,
+            self.t,
         )
 
     def rows(self, keep: Tensor) -> Frame:
@@ -125,7 +128,9 @@ class Frame:
         tensors = (self.species, self.belief, self.u, self.code)
         species, belief, u, code = (one[keep] for one in tensors)
         layout = self.layout.rows(keep)
-        return Frame(layout, self.scales, species, belief, u, code, self.spread)
+        return dataclasses.replace(
+            self, layout=layout, species=species, belief=belief, u=u, code=code
+        )
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,12 @@ class Choices(Protocol):
 
 
 def written(
-    scales: Scales, layout: Layout, belief: Tensor, u: Tensor, code: Tensor
+    scales: Scales,
+    layout: Layout,
+    belief: Tensor,
+    u: Tensor,
+    code: Tensor,
+    t: float = 0.0,
 ) -> SoftCrystals:
     """Return orbits written out as atoms.
 
@@ -216,6 +226,7 @@ def written(
         belief: probability of each element, shape (crystals, orbits, 104).
         u: free coordinates, shape (crystals, orbits, 3).
         code: standardised lattice code, shape (crystals, 6).
+        t: time of the state, from 1 (noise) to 0 (data).
     """
     index = layout.orbit[..., None].expand(-1, -1, belief.shape[-1])
     return SoftCrystals(
@@ -223,6 +234,7 @@ def written(
         layout.expand(u),
         scales.lattice(code, layout),
         layout.mask,
+        t,
     )
 
 

@@ -40,6 +40,8 @@ PREDICTORS = {
     "band-gap-mp20": "band gap, eV",
     "energy-prototypes": "formation energy and distance to the hull, eV/atom",
     "energy-perovskites": "formation energy and distance to the hull, eV/atom",
+    "judge-prototypes": "the same as energy-prototypes, trained apart from it",
+    "judge-band-gap": "band gap, eV, trained apart from band-gap-mp20",
 }
 """Property networks that a complete checkout holds, and what they predict."""
 
@@ -100,6 +102,23 @@ def load_predictor(name: str | Path) -> PropertyNetwork:
     from matdesign.generators.property_network import PropertyNetwork
 
     return PropertyNetwork.load(_folder(name, predicting=True))
+
+
+def held_out_error(network: PropertyNetwork | None, name: str) -> float | None:
+    """Return the mean absolute error on the test part that a network's card states.
+
+    Args:
+        network: any; None and those without a card of theirs give None.
+        name: which property.
+    """
+    record = network.record if network is not None else {}
+    path = data_dir() / "models" / str(record.get("name", "")) / "card.json"
+    if not path.is_file():
+        return None
+    card = json.loads(path.read_bytes())
+    if card["training"] != record or name not in card["test"]:
+        return None
+    return float(card["test"][name]["mae"]["value"])
 
 
 def load_model(name: str | Path) -> Generator:

@@ -95,6 +95,40 @@ def bootstrap(
     return float(low), float(high)
 
 
+def larger_by_chance(
+    first: Floats, second: Floats, *, seed: int = 0, shuffles: int = 2_000
+) -> float:
+    """Return the p of a one-sided permutation test that the first mean is larger.
+
+    Equation:
+        p = (1 + number of random divisions whose first mean is at least as large as the
+        one seen) / (1 + shuffles)
+
+    Args:
+        first: values, shape (n,), n >= 1.
+        second: values, shape (m,).
+        seed: of the divisions.
+        shuffles: random divisions of all values into n and m.
+
+    Returns:
+        In (0, 1]; under exchange of the two it is at most a with probability a.
+
+    Raises:
+        DataError: the first has no values.
+
+    Source:
+        E. J. G. Pitman, Suppl. J. R. Stat. Soc. 4, 119 (1937), with random divisions.
+    """
+    if not len(first):
+        raise DataError("nothing to compare: the first batch has no values.")
+    pool = np.concatenate([first, second])
+    rows = np.tile(pool, (shuffles, 1))
+    means = np.random.default_rng(seed).permuted(rows, axis=1)[:, : len(first)].mean(1)
+    # rounding must not tell equal means apart
+    as_large = means >= first.mean() - 1e-9 * np.abs(pool).max()
+    return float((1 + as_large.sum()) / (1 + shuffles))
+
+
 def weighted_median(values: Floats, draws: NDArray[np.int64]) -> float:
     """Return the median of sorted values that were drawn several times each.
 

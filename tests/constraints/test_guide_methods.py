@@ -182,6 +182,7 @@ def _frame() -> Any:
 
 def test_what_a_constraint_depends_on_is_found_out() -> None:
     assert differentiable(density(1, 2)) and not sees_places(density(1, 2))
+    assert differentiable(density(0, 99))  # in which the crystals of the trial lie
     assert differentiable(Dense()) and not speaks(Dense())
     assert sees_places(MinDistance(1.4))
 

@@ -16,6 +16,8 @@ NAMES = (
     "band-gap-mp20",
     "energy-prototypes",
     "energy-perovskites",
+    "judge-prototypes",
+    "judge-band-gap",
 )
 
 
@@ -33,9 +35,16 @@ def test_weights_and_card_belong_together(name):
         assert one.get("met", True) == (one["mae"]["value"] <= one.get("aim", 9))
 
 
-@pytest.mark.parametrize("name", ["prototypes", "perovskites"])
-def test_errors_on_the_card_are_those_of_the_weights(name):
-    folder = MODELS / f"energy-{name}"
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        ("energy-prototypes", "prototypes"),
+        ("energy-perovskites", "perovskites"),
+        ("judge-prototypes", "prototypes"),
+    ],
+)
+def test_errors_on_the_card_are_those_of_the_weights(network, name):
+    folder = MODELS / network
     net = PropertyNetwork.load(folder)
     card = json.loads((folder / "card.json").read_text())
     test = design.load(name, split="test")
@@ -70,9 +79,16 @@ def test_gaps_of_simple_crystals(eight):
     assert float(gap[6:].max()) < 0.1
 
 
-@pytest.mark.parametrize("name", ["prototypes", "perovskites"])
-def test_energies_rise_when_atoms_are_shaken(name):
-    net = PropertyNetwork.load(MODELS / f"energy-{name}")
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        ("energy-prototypes", "prototypes"),
+        ("energy-perovskites", "perovskites"),
+        ("judge-prototypes", "prototypes"),
+    ],
+)
+def test_energies_rise_when_atoms_are_shaken(network, name):
+    net = PropertyNetwork.load(MODELS / network)
     rested = design.load(name, split="test")[:60]
     moved, size = shake(rested, 7)
     far = size > 0.15

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matdesign.errors import DataError
-from matdesign.metrics.intervals import bootstrap, weighted_median, wilson
+from matdesign.metrics.intervals import (
+    bootstrap,
+    larger_by_chance,
+    weighted_median,
+    wilson,
+)
 
 
 def test_wilson_agrees_with_scipy():
@@ -74,3 +79,23 @@ def test_errors_name_the_value_and_the_remedy():
         wilson(1, 2, level=95)
     with pytest.raises(DataError, match="n = 0"):
         bootstrap(lambda d: 0.0, 0)
+
+
+def test_a_permutation_test_is_exact_on_few_values():
+    """Of the 20 divisions of 1..6 into threes one has a mean as large as 4, 5, 6."""
+    high, low = np.array([4.0, 5, 6]), np.array([1.0, 2, 3])
+    found = larger_by_chance(high, low, shuffles=20_000)
+    assert found == pytest.approx(1 / 20, abs=0.005)
+    assert larger_by_chance(low, high, shuffles=1_000) == 1
+    assert larger_by_chance(high, high[:0], shuffles=10) == 1
+    with pytest.raises(DataError, match="no values"):
+        larger_by_chance(high[:0], low)
+
+
+def test_a_permutation_test_rarely_errs_where_nothing_differs():
+    random = np.random.default_rng(1)
+    trials = [
+        larger_by_chance(*random.exponential(size=(2, 15)), shuffles=200)
+        for _ in range(400)
+    ]
+    assert 6 <= sum(p < 0.05 for p in trials) <= 36  # 20 expected, 3.7 sigma
