@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from matdesign.constraints.base import All, Constraint, check
+from matdesign.constraints.base import All, Constraint, check, listing
 from matdesign.constraints.contradictions import contradictions
 from matdesign.constraints.methods import METHODS, Choices, ranges, serve
 from matdesign.constraints.pilot import NOISE, Pilot
 from matdesign.constraints.rounds import rounds
 from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.elements import symbols
 from matdesign.errors import DataError, InfeasibleTarget
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Guide:
 
     Args:
         wanted: one constraint, or several joined with `&`.
-        method: one of `METHODS` for every constraint that can have it; None chooses.
+        method: one of `METHODS` for every constraint that can have it, with elements,
+            size and symmetry masked beside; None chooses.
         scale: strength. 0 is the unguided model bit for bit, checked but not drawn again;
             1 is the plain setting; more pushes harder. It multiplies gradients and
             rewards, and is the scale of classifier-free guidance.
@@ -117,7 +119,17 @@ class Guide:
 
         Raises:
             DataError: the method cannot serve any constraint in this family.
+            InfeasibleTarget: an element is required that the model never makes.
         """
+        known = set(model.config.get("elements", self.wanted.required))
+        strangers = self.wanted.required - known
+        if strangers:
+            names = listing(sorted(symbols()[z] for z in strangers))
+            raise InfeasibleTarget(
+                f"no crystal of this {type(model).__name__} holds {names}: it was trained "
+                "on crystals without. Require other elements, or train a model on crystals "
+                "that have them."
+            )
         return serve(self.wanted.parts, model, self.method, self.strict)
 
     def sample(
@@ -145,8 +157,9 @@ class Guide:
             each constraint, network evaluations, predictor calls and seconds.
 
         Raises:
-            InfeasibleTarget: the budget of draws was spent first; the message says how
-                many were found and which constraint to loosen.
+            InfeasibleTarget: an element is required that the model never makes, or the
+                budget of draws was spent first; the message says how many were found and
+                which constraint to loosen.
             DataError: n is negative, n_atoms does not name n sizes, or the method cannot
                 serve any constraint in this family.
         """

@@ -324,3 +324,13 @@ def test_sizes_that_cannot_hold_what_is_required_are_not_drawn() -> None:
     made = model.sample(150, seed=1, steps=1, guide=Guide(wanted))
     assert made.info["guide"]["drawn"] == 150
     assert bool(wanted.satisfied(made).all())
+
+
+@EACH
+def test_an_element_that_no_crystal_holds_is_refused_before_sampling(name: str) -> None:
+    model = shipped(name)
+    assert 54 not in model.config["elements"]
+    with pytest.raises(InfeasibleTarget, match="holds Xe: it was trained on"):
+        model.sample(2, guide=Guide(RequiredElements("Xe", "O")))
+    with pytest.raises(InfeasibleTarget, match="holds Kr and Xe"):
+        Guide(RequiredElements("Xe", "Kr"), "reject").plan(model)
