@@ -121,8 +121,8 @@ class Guide:
             DataError: the method cannot serve any constraint in this family.
             InfeasibleTarget: an element is required that the model never makes.
         """
-        known = set(model.config.get("elements", self.wanted.required))
-        strangers = self.wanted.required - known
+        config = getattr(model, "config", {})
+        strangers = self.wanted.required - set(config.get("elements", range(104)))
         if strangers:
             names = listing(sorted(symbols()[z] for z in strangers))
             raise InfeasibleTarget(
