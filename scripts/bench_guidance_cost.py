@@ -5,12 +5,12 @@
 
 For every shipped model and every way to guide it, the same number of crystals is drawn
 with and without the guide, in pairs of one seed, so that both begin with the same sizes
-and layouts: first without, then with, then the next seed. A ratio is that of one pair, so that a busy machine slows both of its parts; the
-table gives the median of all pairs and their range. Seeds differ between pairs, so that
-nothing is answered from memory that a reader's first call would have to work out; what
-the very first call costs is printed too, as "first". Overlapping crystals are not drawn
-again on either side, unless --redraws is given: how many rounds that takes is chance.
-Crystals that miss a constraint are, and count.
+and layouts: first without, then with, then the next seed. A ratio is that of one pair, so
+that a busy machine slows both of its parts; the table gives the median of all pairs and
+their range. Seeds differ between pairs, so that nothing is answered from memory that a
+reader's first call would have to work out; what the very first call costs is printed too,
+as "first". Overlapping crystals are not drawn again on either side, unless --redraws is
+given: how many rounds that takes is chance. Crystals that miss a constraint are, and count.
 
 The particles of `steer` are paid for one by one: its ratio is divided by their number.
 """
