@@ -4,13 +4,13 @@
     python scripts/bench_guidance_cost.py --models vae-prototypes --pairs 3 --clock cpu
 
 For every shipped model and every way to guide it, the same number of crystals is drawn
-with and without the guide, in pairs of one seed: first without, then with, then the next
-seed. A ratio is that of one pair, so that a busy machine slows both of its parts; the
-table gives the median of all pairs and their range. Seeds differ between pairs, so that
-nothing is answered from memory that a reader's first call would have to work out; what
-the very first call costs is printed too, as "first". Overlapping crystals are not drawn
-again on either side, unless --redraws is given: how many rounds that takes is chance.
-Crystals that miss a constraint are, and count.
+with and without the guide, in pairs of one seed, so that both begin with the same sizes
+and layouts: first without, then with, then the next seed. A ratio is that of one pair, so
+that a busy machine slows both of its parts; the table gives the median of all pairs and
+their range. Seeds differ between pairs, so that nothing is answered from memory that a
+reader's first call would have to work out; what the very first call costs is printed too,
+as "first". Overlapping crystals are not drawn again on either side, unless --redraws is
+given: how many rounds that takes is chance. Crystals that miss a constraint are, and count.
 
 The particles of `steer` are paid for one by one: its ratio is divided by their number.
 """
@@ -35,7 +35,7 @@ from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.constraints.guide import Guide
-from matdesign.crystals.batch import Crystals
+from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import MatdesignError
 from matdesign.generators.contract import Generator
 from matdesign.metrics.summary import text_table
@@ -115,9 +115,10 @@ def price(
     """
     seconds, evaluations, plain = [], [], []
     for seed in range(pairs + 1):
-        options: dict[str, Any] = {"seed": seed, "steps": steps}
-        free, asked = timed(partial(model.sample, n, **options), clock)
-        drawn = partial(way.make().sample, model, n, **options)
+        # the seed with which a guide begins to draw, so that sizes are the same
+        same = int(torch.randint(2**62, (1,), generator=generator(seed)))
+        free, asked = timed(partial(model.sample, n, seed=same, steps=steps), clock)
+        drawn = partial(way.make().sample, model, n, seed=seed, steps=steps)
         mine, spent = timed(drawn, clock)
         plain.append(free)
         seconds.append(mine / free / way.particles)

@@ -14,25 +14,27 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.elements import possible
-from matdesign.constraints.places import Place, places
+from matdesign.constraints.places import Place, places, row_of
 from matdesign.constraints.sums import (
-    Grid,
     Items,
     Table,
+    charges,
     grid_of,
     grow,
     moved,
     own_states,
     placed,
     reached,
-    sums,
-    union,
     without,
+    without_state,
 )
 from matdesign.crystals import elements
 
 Kind = tuple[tuple[int, ...], bool]
 """Oxidation states of an element, and whether its atoms may differ."""
+
+Ends = tuple[int, tuple[int, ...], dict[int, int]]
+"""Sums that can be reached at most, states sure to find an element, who has each."""
 
 
 class Completions:
@@ -74,6 +76,7 @@ class Completions:
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
         self._fresh: dict[tuple[object, ...], Table] = {}
         self._numbers: dict[frozenset[int], dict[int, list[int]]] = {}
+        self._limits: dict[tuple[object, ...], Ends] = {}
         self._kinds: dict[frozenset[int], dict[Kind, list[int]]] = {}
 
     def mask(
@@ -114,10 +117,11 @@ class Completions:
         )
         if not any(allowed.values()):
             return
-        for orbit in place.settled:
-            out[orbit] = True
-        for orbit, atoms in place.open:
-            out[orbit, sorted(allowed[atoms])] = True
+        out[list(place.settled)] = True
+        for atoms, found in allowed.items():
+            orbits = [orbit for orbit, size in place.open if size == atoms]
+            if orbits:
+                out[orbits] = row_of(found)
 
     def elements(
         self,
@@ -208,24 +212,19 @@ class Completions:
         total = sum(there.values()) + atoms + sum(c * k for c, k in rest)
         offset = self._offset(total)
         base = self._sums_of(there, offset)
-        number = self._number(vocabulary)
-        used = {q for z in there for q in self.states[z]}
-        every = tuple(sorted(used.union(number)))
-        most = reached(rest, every, offset, bool(self.each))
-        with_missing, left = placed(
-            base, rest, [self.states[z] for z in sorted(missing)]
-        )
-        own, holders = own_states(number, {*there, *missing}, left, distinct, 1)
-        sure = reached(left, own, offset, False)
+        lacking = tuple(sorted(missing))
+        about = frozenset(there), lacking, rest, vocabulary
+        most, own, held = self._ends(*about, offset, distinct, 1)
+        with_missing, left = placed(base, rest, [self.states[z] for z in lacking])
         found = []
         for kind, members in others.items():
             states, each = kind
-            modes = (states,) if each and states else [(q,) for q in states]
-            steps = tuple(s for mode in modes for s in sums(mode, atoms))
+            steps = charges(states, each, atoms)
             if not moved(base, steps) & most:
                 continue
-            z = next((z for z in members if z not in holders), None)
-            if z is not None and moved(with_missing, steps) & sure:
+            z = next((z for z in members if z not in held), members[0])
+            sure = reached(left, without_state(own, held.get(z)), offset, False)
+            if moved(with_missing, steps) & sure:
                 found.append(kind)
                 continue
             grown = {**there, members[0]: atoms}
@@ -267,9 +266,9 @@ class Completions:
         table = [0] * grid.size
         table[0] = 1 << offset
         for z in sorted(there):
-            table = self._add(table, z, there[z], grid, distinct)
+            table = grow(table, *self._kind(z), there[z], grid, distinct)
         for z in sorted(missing):
-            table = self._add(table, z, 0, grid, distinct, must=True)
+            table = grow(table, *self._kind(z), 0, grid, distinct, must=True)
         others = self._others(fresh, items, offset, distinct)
         full = grid.size - 1
         return any(table[full - k] & others[k] for k in range(grid.size))
@@ -290,14 +289,38 @@ class Completions:
         cannot be done even with every atom in any state of any element.
         """
         reach = self._sums_of(there, offset)
-        number = self._number(vocabulary)
-        used = {q for z in there for q in self.states[z]}
-        every = tuple(sorted(used.union(number)))
-        if not reach & reached(items, every, offset, bool(self.each)):
+        about = frozenset(there), tuple(missing), items, vocabulary
+        most, own, _ = self._ends(*about, offset, distinct, 0)
+        if not reach & most:
             return False
-        reach, rest = placed(reach, items, [self.states[z] for z in missing])
-        own, _ = own_states(number, {*there, *missing}, rest, distinct, 0)
-        return True if reach & reached(rest, own, offset, False) else None
+        reach, left = placed(reach, items, [self.states[z] for z in missing])
+        return True if reach & reached(left, own, offset, False) else None
+
+    def _ends(
+        self,
+        there: frozenset[int],
+        missing: tuple[int, ...],
+        items: Items,
+        vocabulary: frozenset[int],
+        offset: int,
+        distinct: bool,
+        more: int,
+    ) -> Ends:
+        """Return the negated sums that open orbits may reach at most, and `own_states`."""
+        key = (there, missing, items, vocabulary, offset, distinct, more)
+        if key not in self._limits:
+            if len(self._limits) > 50_000:
+                self._limits.clear()
+            number = self._number(vocabulary)
+            used = {q for z in there for q in self.states[z]}
+            every = tuple(sorted(used.union(number)))
+            most = reached(items, every, offset, bool(self.each))
+            rest = items
+            for _ in missing:
+                rest = without(rest, rest[0][0])
+            own = own_states(number, there.union(missing), rest, distinct, more)
+            self._limits[key] = most, *own
+        return self._limits[key]
 
     def _offset(self, atoms: int) -> int:
         """Return the bit of the sum zero, for crystals of so many atoms."""
@@ -307,9 +330,7 @@ class Completions:
         """Return the sums that elements with their atoms reach, as bits."""
         reach = 1 << offset
         for z, n in there.items():
-            states = self.states[z]
-            modes = (states,) if z in self.each and states else [(q,) for q in states]
-            reach = union(moved(reach, sums(mode, n)) for mode in modes)
+            reach = moved(reach, charges(self.states[z], z in self.each, n))
         return reach
 
     def _by_kind(self, vocabulary: frozenset[int]) -> dict[Kind, list[int]]:
@@ -362,17 +383,6 @@ class Completions:
                     table = grow(table, negated, each, 0, grid, distinct)
             self._fresh[key] = table
         return self._fresh[key]
-
-    def _add(
-        self,
-        table: Table,
-        z: int,
-        have: int,
-        grid: Grid,
-        distinct: bool,
-        must: bool = False,
-    ) -> Table:
-        return grow(table, self.states[z], z in self.each, have, grid, distinct, must)
 
     def _kind(self, z: int) -> Kind:
         return self.states[z], z in self.each

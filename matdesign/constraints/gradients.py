@@ -68,8 +68,9 @@ def nudge(
 
     Source:
         Universal guidance, Bansal et al., arXiv 2302.07121, backward part. Changed: a
-        proximal step in the metric of the belief instead of many plain ones. A step of a
-        size that does not depend on that of the gradient: Chung et al., arXiv 2209.14687.
+        proximal step in the metric of the belief instead of many plain ones. A step of one
+        width of the belief, whatever the size of the gradient: Yang et al., arXiv
+        2402.03201.
     """
     u, code, logits = frame.u, frame.code, None
     open_ = frame.species == MASK

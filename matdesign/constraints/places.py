@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 from torch import Tensor
 
+from matdesign.crystals import elements
 from matdesign.errors import DataError
 from matdesign.generators.features import MASK
 
@@ -89,3 +92,11 @@ def places(
             tuple(fixed),
             tuple(zip(free, sizes, strict=True)),
         )
+
+
+@lru_cache(maxsize=65536)
+def row_of(found: frozenset[int]) -> Tensor:
+    """Return elements as a row of a mask, bool, shape (104,); not to be written to."""
+    row = torch.zeros(elements.MAX_Z + 1, dtype=torch.bool)
+    row[sorted(found)] = True
+    return row

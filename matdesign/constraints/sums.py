@@ -109,6 +109,19 @@ def sums(states: tuple[int, ...], atoms: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=65536)
+def charges(states: tuple[int, ...], each: bool, atoms: int) -> tuple[int, ...]:
+    """Return the total charges of some atoms of one element.
+
+    Args:
+        states: what it may carry; none = it cannot be there.
+        each: every atom chooses for itself.
+        atoms: how many.
+    """
+    modes = (states,) if each and states else [(q,) for q in states]
+    return tuple(s for mode in modes for s in sums(mode, atoms))
+
+
 def moved(bits: int, steps: tuple[int, ...]) -> int:
     """Return the union of the sums in `bits`, each with each of the steps added."""
     found = 0
@@ -141,12 +154,12 @@ def placed(
 
 def own_states(
     number: dict[int, list[int]],
-    used_up: set[int],
+    used_up: frozenset[int],
     items: Items,
     distinct: bool,
     more: int,
-) -> tuple[tuple[int, ...], set[int]]:
-    """Return states that each find an element of their own, and these elements.
+) -> tuple[tuple[int, ...], dict[int, int]]:
+    """Return states that each find an element of their own, and element -> state.
 
     Args:
         number: state -> elements that have it.
@@ -156,14 +169,21 @@ def own_states(
         more: further elements that will be used up.
     """
     own: list[int] = []
-    holders: set[int] = set()
+    held: dict[int, int] = {}
+    taken = set(used_up)
     need = sum(count for _, count in items) + len(used_up) + more
     for q, having in number.items():  # states that few elements have come first
         if distinct:
             own += [q] if len(having) >= need else []
             continue
-        free = next((z for z in having if z not in used_up | holders), None)
+        free = next((z for z in having if z not in taken), None)
         if free is not None:
             own.append(q)
-            holders.add(free)
-    return tuple(sorted(own)), holders
+            held[free] = q
+            taken.add(free)
+    return tuple(sorted(own)), held
+
+
+def without_state(states: tuple[int, ...], one: int | None) -> tuple[int, ...]:
+    """Return states less one of them; None takes none away."""
+    return tuple(q for q in states if q != one) if one is not None else states
