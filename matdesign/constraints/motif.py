@@ -145,9 +145,9 @@ class Motif(Constraint):
             t.clone() for t in (soft.frac, soft.species, soft.lattice)
         )
         for b in fits.nonzero().squeeze(1).tolist():
-            one = SoftCrystals(*(t[b : b + 1] for t in _fields(soft)))
-            cell = from_code(plan.project(to_code(one.lattice)))
-            one = dataclasses.replace(one, lattice=cell)
+            row = slice(b, b + 1)
+            cell = from_code(plan.project(to_code(soft.lattice[row])))
+            one = SoftCrystals(soft.species[row], soft.frac[row], cell, soft.mask[row])
             anchor = int(self._distances(one)[0].argmin())
             wanted = wrap(one.frac[0, anchor] + plan.frac.to(one.frac))  # (k, 3)
             way = displacement(wanted[None, :, None], one.frac[:, None], cell)[0]
@@ -161,7 +161,7 @@ class Motif(Constraint):
                 mean[elements.atomic_number(self.element)] = 1.0
             species[b, taken] = mean
             lattice[b] = cell[0]
-        return SoftCrystals(species, frac, lattice, soft.mask)
+        return dataclasses.replace(soft, species=species, frac=frac, lattice=lattice)
 
     def _found(self, crystals: Crystals, b: int) -> bool:
         cell = crystals.lattice[b].detach().double().cpu().numpy()
@@ -215,10 +215,6 @@ def _root(square: Tensor) -> Tensor:
     zero = square <= 0
     root = torch.where(zero, torch.ones_like(square), square).sqrt()
     return torch.where(zero, torch.zeros_like(root), root)
-
-
-def _fields(soft: SoftCrystals) -> tuple[Tensor, ...]:
-    return soft.species, soft.frac, soft.lattice, soft.mask
 
 
 def _fragment(structure: Structure) -> Net:
