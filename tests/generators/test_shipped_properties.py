@@ -112,3 +112,30 @@ def test_shaking_does_what_it_says():
     assert float((spread / expected).square().mean()) == pytest.approx(1.0, abs=0.2)
     change = once.volume / rested.volume - 1
     assert 0.0 < float(change.abs().max()) < 0.4
+
+
+def test_judges_err_elsewhere_than_those_they_judge():
+    for name in ("judge-prototypes", "judge-band-gap"):
+        card = json.loads((MODELS / name / "card.json").read_text())
+        text = (MODELS / name / "card.md").read_text()
+        assert (
+            f"A judge of crystals that `{card['training']['apart_from']}` guided"
+            in text
+        )
+        for one in card["test"].values():
+            assert one["apart"]["correlation_of_errors"] < 0.9
+            assert one["apart"]["n"] == one["n"]
+
+
+def test_the_judge_of_energies_knows_what_generators_make():
+    card = json.loads((MODELS / "judge-prototypes/card.json").read_text())
+    for one in card["test"].values():
+        assert one["made"]["mae"]["high"] < 0.6 * one["made"]["guide_mae"]["low"]
+        assert one["made"]["correlation_of_errors"] < 0.6
+
+
+def test_the_shape_of_a_network_is_read_from_words():
+    from train_property import shape
+
+    assert shape(["radius=5", "degree=2"]) == {"radius": 5.0, "degree": 2}
+    assert isinstance(shape(["degree=2"])["degree"], int)
