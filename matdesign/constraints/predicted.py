@@ -30,7 +30,8 @@ class Property(Constraint):
     what is true. `judge` asks a second predictor that was trained apart.
 
     The violation is the distance to the nearer end, in the property's unit, and infinite
-    where the predictor gives no number.
+    where the predictor gives no number. Missing by the predictor's own error on held-out
+    crystals costs one nat of reward (`scale`), by one unit where no card states an error.
 
     Args:
         predictor: name or folder of a trained network, the network, or a function; a
@@ -66,7 +67,7 @@ class Property(Constraint):
         unit: str | None = None,
     ) -> None:
         from matdesign.generators.property_network import PropertyNetwork
-        from matdesign.generators.shipped import load_predictor
+        from matdesign.generators.shipped import held_out_error, load_predictor
 
         if isinstance(predictor, str | Path):
             predictor = load_predictor(predictor)
@@ -98,6 +99,8 @@ class Property(Constraint):
         self.unit = unit or ""
         self.low = float(low)
         self.high = float(high)
+        asked = self.network or getattr(predictor, "network", None)
+        self.scale = held_out_error(asked, self.name) or 1.0
 
     @classmethod
     def near(

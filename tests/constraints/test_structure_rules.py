@@ -1,5 +1,6 @@
 """Symmetry, size, coordination, motifs, predictions, novelty: independent oracles."""
 
+import json
 import math
 from collections.abc import Callable
 
@@ -19,8 +20,10 @@ from matdesign.constraints.predicted import Property
 from matdesign.constraints.size import NumberOfAtoms
 from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.datasets import load
 from matdesign.crystals.orbits import symmetric_layout
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
+from matdesign.paths import data_dir
 
 SALT = Structure.from_spacegroup(
     "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
@@ -520,3 +523,14 @@ def test_gradients(one: Constraint) -> None:
 def test_wrong_arguments_say_what_to_do(make: Callable[[], object], says: str) -> None:
     with pytest.raises(DataError, match=says):
         make()
+
+
+def test_missing_by_the_error_of_the_network_costs_one_nat() -> None:
+    """The card's own figure, read here apart from the package's reader."""
+    crystals = load("perovskites", split="test")[:4]
+    card = data_dir() / "models" / "energy-prototypes" / "card.json"
+    error = json.loads(card.read_text())["test"]["formation_energy_per_atom"]["mae"]
+    one = Property("energy-prototypes", high=-90.0, name="formation_energy_per_atom")
+    assert one.scale == pytest.approx(error["value"]) and 0.05 < one.scale < 0.3
+    assert torch.allclose(one.reward(crystals), -one.violation(crystals) / one.scale)
+    assert Property(_edge, 3, 5, name="first_edge").scale == 1.0
