@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from typing import Any
 
 from matdesign.constraints.base import Constraint
@@ -13,7 +14,7 @@ from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
 from matdesign.guidance_cells import Case, Cell, Free, measure, restored, unguided
 from matdesign.metrics.intervals import wilson
-from matdesign.metrics.summary import html_table, text_table
+from matdesign.metrics.summary import text_table
 from matdesign.paths import data_dir
 
 
@@ -60,7 +61,30 @@ class GuidanceTable:
         return text_table(*self.cells_as_text())
 
     def _repr_html_(self) -> str:
-        return f'<div style="overflow-x:auto">{html_table(*self.cells_as_text())}</div>'
+        head, rows = self.cells_as_text()
+        top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head[1:])
+        parts = []
+        for case in dict.fromkeys(row[0] for row in rows):
+            body = "".join(_line(row[1:]) for row in rows if row[0] == case)
+            over = f'<th colspan="{len(head) - 1}" scope="rowgroup">{escape(case)}</th>'
+            parts.append(f"<tbody><tr>{over}</tr>{body}</tbody>")
+        table = f"<table><thead><tr>{top}</tr></thead>{''.join(parts)}</table>"
+        return f'<div style="overflow-x:auto;font-size:78%">{table}</div>'
+
+
+def _line(cells: list[str]) -> str:
+    """Return one row, figures unbroken and their intervals below them."""
+    if cells[3].startswith("refused"):
+        why = f'<td colspan="{len(cells) - 3}">{escape(cells[3])}</td>'
+        return f"<tr>{''.join(f'<td>{escape(x)}</td>' for x in cells[:3])}{why}</tr>"
+    made = [escape(x).replace(" (", "<br><small>(", 1) for x in cells]
+    made = [x + "</small>" if "<small>" in x else x for x in made]
+    made[1] = made[1].replace(" + ", "<br>+ ")
+    return (
+        "<tr>"
+        + "".join(f'<td style="white-space:nowrap">{x}</td>' for x in made)
+        + "</tr>"
+    )
 
 
 def measured() -> GuidanceTable:
