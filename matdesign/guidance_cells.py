@@ -34,11 +34,13 @@ class Case:
             so that a rare thing can be compared at all.
         judge: the same constraint by a second predictor, trained apart, which decides
             what is satisfied; None lets `wanted` itself decide.
+        name: what tables call it; the constraint's own sentence where left out.
     """
 
     wanted: Constraint
     given: Constraint | None = None
     judge: Constraint | None = None
+    name: str = ""
 
     @property
     def asked(self) -> Constraint:
@@ -46,7 +48,7 @@ class Case:
         return self.wanted if self.given is None else self.given & self.wanted
 
     def __repr__(self) -> str:
-        return str(self.wanted) + (
+        return (self.name or str(self.wanted)) + (
             "" if self.given is None else f", given {self.given}"
         )
 

@@ -117,10 +117,11 @@ class Pilot:
         moved, logits = frame, None
         pulled = [one for one in self.pulled if not blind or one in self.blind]
         if pulled and max(frame.spread) > SURE:
-            # a finished crystal is moved once and for all, others at every step
-            turns, weighed = (TURNS if last else 1), keep is None
-            known = seen if weighed else {}
-            moved, logits = nudge(moved, pulled, self.scale, turns, known)
+            # a finished crystal is moved once and for all, and forgets no small move;
+            # others are moved at every step
+            turns, least = (TURNS, 0.0) if last else (1, 1.0)
+            known = seen if keep is None else {}
+            moved, logits = nudge(moved, pulled, self.scale, turns, known, least)
             done.append("moved along gradients")
         parts = self.projected if last else self.at_each_step
         if parts:

@@ -334,3 +334,22 @@ def test_an_element_that_no_crystal_holds_is_refused_before_sampling(name: str) 
         model.sample(2, guide=Guide(RequiredElements("Xe", "O")))
     with pytest.raises(InfeasibleTarget, match="holds Kr and Xe"):
         Guide(RequiredElements("Xe", "Kr"), "reject").plan(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("flow-matching", {1.0}), ("coupling-flow", {0.0, 1.0})]
+)
+def test_a_finished_crystal_is_moved_no_further_than_its_reward_says(
+    name: str, wanted: set[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Previews are pushed by a least step, which the next one half forgets; ends are not."""
+    seen: set[float] = set()
+
+    def spy(frame: Any, parts: Any, strength: float, *rest: Any) -> Any:
+        seen.add(rest[2])
+        return nudge(frame, parts, strength, *rest)
+
+    monkeypatch.setattr("matdesign.constraints.pilot.nudge", spy)
+    guide = Guide(density(6.3, 6.6), "gradient", strict="hard")
+    shipped(name).sample(4, seed=0, steps=3, guide=guide)
+    assert seen == wanted
