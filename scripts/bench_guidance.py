@@ -173,6 +173,7 @@ class Bench:
         args = self.args
         key = {
             "case": str(case),
+            "judge": str(case.judge),
             "model": checksum(weights_of(name)),
             "method": method,
             "n": [args.n, args.pool, args.seed],
