@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matdesign import lessons
 from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
 from matdesign.evaluate import Evaluation, evaluate
 from matdesign.generators.contract import Generator
 from matdesign.metrics.intervals import wilson
 from matdesign.metrics.summary import html_table, text_table
+from matdesign.paths import data_dir
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,64 @@ def side_by_side(
     return SideBySide(
         tuple(measure(load_model(name), train, name=name, n=n) for name in names)
     )
+
+
+MEASURED = (
+    "structural validity",
+    "compositional validity",
+    "COV-R",
+    "COV-P",
+    "density distance, valid",
+    "element count distance, valid",
+    "energy distance, valid",
+    "uniqueness",
+    "novelty",
+    "S.U.N.",
+    "S.U.N., a compound competing",
+    "match rate",
+    "RMSE",
+)
+"""Rows of the table on real data."""
+
+
+def measured() -> pandas.DataFrame:
+    """Return what scripts/bench_quality.py measured on reduced MP-20, as text.
+
+    Columns are batches of crystals, published samples beside those of the shipped models;
+    every cell has its 95 % interval. `attrs["source"]` is the command, machine and day.
+
+    Raises:
+        DataError: the file is not there: the data folder is incomplete.
+    """
+    import pandas
+
+    path = data_dir() / "measured" / "quality.json"
+    if not path.is_file():
+        raise DataError(
+            f"no measured table at {path}. Run scripts/bench_quality.py --output "
+            f"{path.name}, or take the data folder of a release."
+        )
+    found = json.loads(path.read_text())
+    table = pandas.DataFrame(
+        {
+            name: {row: _figure(batch["figures"].get(row)) for row in MEASURED}
+            for name, batch in found["batches"].items()
+        }
+    )
+    table.attrs["source"] = (
+        f"{found['command']} ({found['hardware']}, {found['written']})"
+    )
+    return table
+
+
+def _figure(one: dict[str, Any] | None) -> str:
+    if one is None or "value" not in one:
+        return ""
+    if "count" in one:
+        low, high = 100 * one["low"], 100 * one["high"]
+        return f"{100 * one['value']:.1f} % ({low:.1f} to {high:.1f}), n = {one['n']}"
+    unit = f" {one['unit']}" if one.get("unit") else ""
+    return f"{one['value']:.3f}{unit} ({one['low']:.3f} to {one['high']:.3f})"
 
 
 def _rate(column: Column, name: str) -> str:

@@ -1,5 +1,6 @@
 """What the chapters on architectures share: baselines, hits, sweeps, neighbours, the table."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -10,7 +11,8 @@ from matdesign.crystals.batch import Crystals
 from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.flow_matching import FlowMatching
-from matdesign.side_by_side import SideBySide, measure
+from matdesign.paths import data_dir
+from matdesign.side_by_side import SideBySide, measure, measured
 
 
 def crystal(species, volume_per_atom=15.0, seed=0):
@@ -274,3 +276,19 @@ def test_heads_leave_out_the_data_set_that_all_models_share(train):
     apart = SideBySide(tuple(columns)).cells()[0]
     assert apart[1:] == [c.name for c in columns]  # two data sets: both are named
     assert SideBySide(tuple(columns[:1])).cells()[0][1] == "flow-matching-prototypes"
+
+
+def test_the_measured_table_says_what_its_file_holds():
+    path = data_dir() / "measured" / "quality.json"
+    found = json.loads(path.read_text())
+    table = measured()
+    assert list(table.columns) == list(found["batches"])
+    one = found["batches"]["flow-matching-mp20"]["figures"]
+    share = one["COV-P"]
+    assert table["flow-matching-mp20"]["COV-P"].startswith(
+        f"{100 * share['count'] / share['n']:.1f} % ("
+    )
+    unit = table["flow-matching-mp20"]["density distance, valid"]
+    assert unit.startswith(f"{one['density distance, valid']['value']:.3f} g/cm^3")
+    assert table["DiffCSP"]["match rate"] == ""  # it was not asked for structures
+    assert found["command"] in table.attrs["source"]
