@@ -65,7 +65,7 @@ def undecided(seed: int = 0) -> SoftCrystals:
 
 @EACH
 def test_the_pattern_is_that_of_pymatgens_peaks(one: Structure) -> None:
-    """Its sticks, broadened: every point within 0.2 % of the highest.
+    """Its sticks, broadened: every point within 0.002 % of the highest.
 
     pymatgen leaves out peaks below 0.001 % of the highest.
     """
@@ -74,7 +74,7 @@ def test_the_pattern_is_that_of_pymatgens_peaks(one: Structure) -> None:
     apart = grid.numpy()[:, None] - sticks.x
     wanted = (sticks.y * np.exp(-4 * math.log(2) * (apart / 0.3) ** 2)).sum(1)
     made = powder_pattern(batch(one), grid, width=0.3)[0].numpy()
-    assert np.abs(made / made.max() - wanted / wanted.max()).max() < 2e-3
+    assert np.abs(made / made.max() - wanted / wanted.max()).max() < 2e-5
 
 
 @EACH
@@ -254,7 +254,7 @@ def test_a_gradient_guide_brings_patterns_nearer_at_the_same_seed() -> None:
         guide = design.Guide(formula & wanted, "gradient", scale=scale, strict="hard")
         made = model.sample(8, seed=0, steps=10, guide=guide)
         violations.append(float(wanted.violation(made).mean()))
-    assert violations[1] < 0.8 * violations[0]
+    assert violations[1] < 0.5 * violations[0]
 
 
 # ---- what has no pattern, and errors -------------------------------------------------
