@@ -51,6 +51,7 @@ _PUBLIC = {
     "CrystalSystem": "constraints.spacegroups",
     "ElectronegativityOrder": "constraints.electronegativity",
     "Coordination": "constraints.coordination",
+    "Diffraction": "constraints.diffraction",
     "Motif": "constraints.motif",
     "Property": "constraints.predicted",
     "Novelty": "constraints.novelty",
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
     from matdesign.constraints.checking import check_constraint
     from matdesign.constraints.composition import Composition
     from matdesign.constraints.coordination import Coordination
+    from matdesign.constraints.diffraction import Diffraction
     from matdesign.constraints.distance import MinDistance
     from matdesign.constraints.electronegativity import ElectronegativityOrder
     from matdesign.constraints.elements import OnlyElements, RequiredElements
