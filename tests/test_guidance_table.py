@@ -13,7 +13,8 @@ from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
 from matdesign.guidance_cells import Case, measure, unguided
-from matdesign.guidance_table import GuidanceTable
+from matdesign.guidance_table import GuidanceTable, measured
+from matdesign.paths import data_dir
 
 NAME = "coupling-flow-perovskites"
 
@@ -120,3 +121,14 @@ def test_a_pool_too_small_for_the_baseline_says_so() -> None:
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(DataError, match="at least 1"):
         design.guidance_table({NAME: model()}, [design.Density(5, 6)], train(), n=0)
+
+
+def test_the_measured_table_holds_what_its_file_says() -> None:
+    table = measured()
+    found = json.loads((data_dir() / "measured" / "guidance.json").read_text())["runs"]
+    assert len(table.cells) == sum(len(run["cells"]) for run in found)
+    assert all(run["command"] in table.source for run in found)
+    hard = [cell for cell in table.cells if cell.hard]
+    assert {cell.family for cell in hard} >= {"VAE", "Diffusion"} and len(hard) >= 50
+    assert all(cell.guided and cell.guided.met == cell.guided.n for cell in hard)
+    assert table.record() == [cell for run in found for cell in run["cells"]]
