@@ -178,18 +178,19 @@ def _default(one: Constraint, model: Generator) -> Choice:
     learned = ("classifier_free",) if "classifier_free" in can else ()
     exact = ("project",) if "project" in can else ()
     if family in STEPWISE and "gradient" in can:
-        why = "each preview is moved"
+        told = "the model is asked for it, and " if learned else ""
+        why = f"{told}each preview is moved"
         if exact:
             why += ", and the last one put into the range exactly"
         return Choice(one, (*learned, "gradient", *exact), why)
     if exact:
         return Choice(one, (*learned, *exact), "the finished cell is scaled into range")
+    told = "the model is asked for it, " if learned else ""
+    if "gradient" in can and not one.hard:
+        why = f"{told}particles, and the finished crystal is moved"
+        return Choice(one, (*learned, "steer", "gradient"), why)
     if learned:
         return Choice(one, learned, "the model was trained to be asked for it")
-    if "gradient" in can and not one.hard:
-        return Choice(
-            one, ("steer", "gradient"), "particles, and the finished crystal is moved"
-        )
     if not one.hard:
         return Choice(one, ("steer",), "no gradient: particles are selected on the way")
     reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
@@ -199,11 +200,15 @@ def _default(one: Constraint, model: Generator) -> Choice:
 def property_of(constraint: Constraint, model: Generator) -> str:
     """Return the property of a range that a model can be asked for; "" where none.
 
+    A predicted property is the model's own where a network predicts it by the same name.
+
     Args:
         constraint: a single one, with `quantity`, `low` and `high` where it is a range.
         model: any generator.
     """
     name = getattr(constraint, "quantity", "")
+    if not name and getattr(constraint, "network", None) is not None:
+        name = getattr(constraint, "name", "")
     ends = hasattr(constraint, "low") and hasattr(constraint, "high")
     return name if ends and name in getattr(model, "properties", {}) else ""
 

@@ -353,3 +353,20 @@ def test_a_finished_crystal_is_moved_no_further_than_its_reward_says(
     guide = Guide(density(6.3, 6.6), "gradient", strict="hard")
     shipped(name).sample(4, seed=0, steps=3, guide=guide)
     assert seen == wanted
+
+
+def test_a_predicted_property_is_asked_of_a_model_that_was_trained_with_it() -> None:
+    """The name of a network's property is the model's own; that of a function is not."""
+    energy = "formation_energy_per_atom"
+    wanted = design.Property("energy-prototypes", high=-1.5, name=energy)
+    model = design.load_model("flow-matching-prototypes")
+    assert energy in model.properties
+    (choice,) = Guide(wanted).plan(model).choices
+    assert choice.methods == ("classifier_free", "gradient")
+    (one,) = Guide(wanted).plan(design.load_model("vae-prototypes")).choices
+    assert one.methods == ("classifier_free", "steer", "gradient")
+    loose = design.Property(lambda c: c.density, high=-1.5, name=energy)
+    (other,) = Guide(loose).plan(model).choices
+    assert other.methods == ("gradient",)
+    made = model.sample(4, seed=0, steps=2, guide=Guide(wanted, strict="hard"))
+    assert made.info["guide"]["method"] == "gradient, classifier_free"
