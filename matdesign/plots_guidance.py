@@ -70,7 +70,9 @@ def plot_particles(made: Crystals, *, batch: int = 0) -> Plot:
     size = made.info["guide"]["particles"]
     figure, axes = canvas(6.4, 3.2, title="Effective number of particles")
     t, ess = [row["t"] for row in rows], [row["ess"] for row in rows]
-    axes.plot(t, ess, color=COLORS[0], marker="o", markersize=3, label="before drawing again")
+    axes.plot(
+        t, ess, color=COLORS[0], marker="o", markersize=3, label="before drawing again"
+    )
     axes.axhline(size / 2, color="#555555", lw=1, ls="--", label="resampled below")
     again = [row for row in rows if row["resampled"]]
     axes.plot(
