@@ -56,6 +56,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--rewrite", action="store_true", help="only the page, from the figures it has"
+    )
     parser.add_argument("--chunk", type=int, default=50, help="relaxed between savings")
     return parser.parse_args(given)
 
@@ -219,6 +222,10 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     args = arguments(given)
     torch.set_num_threads(args.threads)
     folder = data_dir() / "models" / args.name
+    if args.rewrite:
+        old: dict[str, Any] = json.loads((folder / "card.json").read_text())
+        write_card(old, folder)
+        return old
     work = ROOT / "build" / "cards" / args.name
     work.mkdir(parents=True, exist_ok=True)
     model = design.load_model(args.name)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from card_beside import beside, measured
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -339,6 +340,7 @@ def write_card(card: dict[str, Any], folder: Path) -> None:
             f"{one['targets'] - one['asked']} could not be asked for (an element or a "
             "formula that no layout fits) and count as misses.",
         ]
+    lines += beside(card["name"], measured())
     lines += [
         "",
         f"**Training.** {training.get('crystals', 0):,} crystals of "

@@ -3,6 +3,7 @@
 import json
 
 import card as script
+import card_beside
 import card_parts
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from matdesign.generators import shipped
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.vae import VAE
+from matdesign.paths import data_dir
 
 
 @pytest.fixture
@@ -134,3 +136,37 @@ def test_a_card_from_end_to_end(symmetric, eight, tmp_path, monkeypatch):
 def test_commands_hide_folders():
     words = ["flow-matching-mp20", "--mp20", "/a/b/mp_20_dev.parquet"]
     assert script.command(words).endswith("--mp20 mp_20_dev.parquet")
+
+
+def rate_of(value: float, n: int = 200) -> dict[str, float]:
+    return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": n}
+
+
+def test_a_card_says_by_how_much_a_bar_is_missed():
+    found = {
+        "command": "bench",
+        "hardware": "two cores",
+        "written": "today",
+        "batches": {
+            "ours": {"figures": {"S.U.N.": rate_of(0.755), "COV-P": rate_of(0.9505)}},
+            "DiffCSP": {"figures": {"S.U.N.": rate_of(0.875)}},
+            "DiffCSP++": {"figures": {"S.U.N.": rate_of(0.82)}},
+        },
+    }
+    text = "\n".join(card_beside.beside("ours", found))
+    assert (
+        "S.U.N. 75.5 % (70.5 to 80.5) of 200; bar DiffCSP, 87.5 %: missed by 12.0"
+        in text
+    )
+    assert "COV-P 95.0 % (90.0 to 100.0) of 200; bar 95 %: met" in text
+    assert card_beside.beside("another", found) == []
+    better = card_beside.beside("DiffCSP", found)
+    assert any("bar DiffCSP, 87.5 %: met" in line for line in better)
+
+
+@pytest.mark.parametrize("name", ["flow-matching-mp20", "diffusion-mp20"])
+def test_shipped_cards_hold_the_measured_figures(name):
+    page = (data_dir() / "models" / name / "card.md").read_text()
+    for line in card_beside.beside(name, card_beside.measured()):
+        assert line in page
+    assert "missed by" in page and "S.U.N." in page
