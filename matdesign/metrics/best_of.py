@@ -40,7 +40,8 @@ def best_of(
         Changed: choice by a score, and a judge apart from it.
 
     Example:
-        >>> best_of([0.0, 1.0, 1.0, 1.0], [True, False, False, False], 2).value
+        >>> found = best_of([0.0, 1.0, 1.0, 1.0], [True, False, False, False], 2)
+        >>> round(found.value, 9)
         0.5
     """
     v = np.nan_to_num(np.asarray(violation, dtype=float), nan=np.inf)
