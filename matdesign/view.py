@@ -38,8 +38,8 @@ class CrystalView:
             `"bonded"` to the cell's atoms, or `"none"`.
         bonds: draw bonds (the rule is in `scene.bonds`).
         options: `height` (pixels), `letters` (element symbols on the atoms), `start` (frame),
-            `interval` (milliseconds), `loop`, `refit` (zoom again on every frame),
-            `slider` (its name for a screen reader), `name`.
+            `interval` (milliseconds), `loop`, `refit` (zoom on every frame; else one scale
+            for all), `slider` (its name for a screen reader), `name`.
     """
 
     OPTIONS = (
@@ -157,7 +157,7 @@ def view(
     bonds: bool = True,
     **options: Any,
 ) -> CrystalView:
-    """Return a viewer for one crystal or many; several get a player.
+    """Return a viewer for one crystal or many; several get a player that zooms on each.
 
     Args:
         crystals: a batch, a pymatgen structure, or several structures.
@@ -166,7 +166,7 @@ def view(
         caption: text under the viewer.
         images: periodic copies to draw; see `CrystalView`.
         bonds: draw bonds.
-        options: see `CrystalView`.
+        options: see `CrystalView`; `refit=False` draws all crystals in one scale.
 
     Raises:
         DataError: no crystal, a coordinate that is not a number, or too many atoms.
@@ -189,7 +189,7 @@ def view(
         caption=caption,
         images=images,
         bonds=bonds,
-        **options,
+        **{"refit": True, **options},
     )
     if supercell and len(rows) == 1:
         cells = " x ".join(map(str, _repeats(supercell)))
@@ -261,7 +261,8 @@ class LiveViewer:
 
         self.data = data
         self.started = False
-        self.extent = max(scene.reach(frame) for frame in data["frames"])
+        self.refit = bool(data["options"].get("refit"))
+        self.widest = max(scene.reach(frame) for frame in data["frames"])
         self.widget = nglview.NGLWidget(
             height=f"{data['options'].get('height', 340)}px"
         )
@@ -271,7 +272,8 @@ class LiveViewer:
     def draw(self, frame: dict[str, Any]) -> None:
         """Show a frame: add the new shape first, then drop the old, so nothing flickers."""
         call = self.widget._remote_call
-        shapes = scene.shapes(frame, self.data["species"], extent=self.extent)
+        extent = scene.reach(frame) if self.refit else self.widest
+        shapes = scene.shapes(frame, self.data["species"], extent=extent)
         # A redraw is sent once; only the first picture is kept for a page that reloads.
         call(
             "addShape",
@@ -281,6 +283,8 @@ class LiveViewer:
         )
         if self.started:
             call("removeComponent", target="Stage", args=[0], fire_once=True)
+            if self.refit:
+                call("autoView", target="Stage", args=[0], fire_once=True)
             return
         look = {"clipDist": 0, "fogNear": 100, "fogFar": 100}
         call("setParameters", target="Stage", args=[look])

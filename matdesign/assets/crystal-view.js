@@ -169,7 +169,7 @@
       this.component = this.stage.addComponentFromObject(shape);
       this.component.addRepresentation("buffer");
       if (old) this.stage.removeComponent(old);
-      if (this.options.refit && old) this.component.autoView();
+      if (this.options.refit) this.component.autoView();
     }
 
     turn(right, down) {
@@ -179,13 +179,14 @@
       this.stage.viewerControls.rotate(q);
     }
 
-    /* Fit the widest frame, so that none leaves the picture. */
+    /* Fit the widest frame, so that none leaves the picture; with refit, each frame. */
     fit() {
       const frames = this.scene.frames;
       const reaches = frames.map(reach);
-      this.draw(reaches.indexOf(Math.max(...reaches)));
+      const refit = this.options.refit;
+      this.draw(refit ? this.frame : reaches.indexOf(Math.max(...reaches)));
       this.component.autoView();
-      if (frames.length > 1) this.draw();
+      if (frames.length > 1 && !refit) this.draw();
       this.plain = this.stage.viewerControls.getOrientation().clone();
       this.reset();
     }
@@ -195,6 +196,7 @@
       const controls = this.stage.viewerControls;
       controls.orient(this.plain);
       controls.rotate(new this.NGL.Quaternion(...this.options.orientation));
+      if (this.options.refit) this.component.autoView();
     }
 
     async mount() {

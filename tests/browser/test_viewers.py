@@ -47,6 +47,10 @@ def open_page(browser, tmp_path, body: str) -> None:
     browser.page.wait_for_timeout(300)
 
 
+def inked(picture: np.ndarray) -> float:
+    return float((picture.min(-1) < 250).mean())
+
+
 def slide(browser, label: str, value: int) -> None:
     handle = browser.page.get_by_role("slider", name=label)
     handle.evaluate(
@@ -91,6 +95,23 @@ def test_a_crystal_is_drawn_turns_by_mouse_and_keys_and_comes_back(browser, tmp_
     browser.page.wait_for_timeout(300)
     assert moved(first, browser.pixels(CANVAS)) > 0.03
     browser.clean()
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_small_crystal_fills_its_viewer_beside_a_large_one(browser, tmp_path, refit):
+    wide = Structure(Lattice.cubic(40), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
+    viewer = design.view([rock_salt(), wide, rock_salt()], refit=refit)
+    open_page(browser, tmp_path, viewer.to_html())
+    small = inked(browser.pixels(CANVAS))
+    assert (small > 0.1) is refit
+    slide(browser, "crystal", 1)
+    assert inked(browser.pixels(CANVAS)) > 0.005
+    slide(browser, "crystal", 2)
+    again = inked(browser.pixels(CANVAS))
+    assert again == pytest.approx(small, rel=0.05)
+    browser.page.get_by_role("button", name="back to the first view").click()
+    browser.page.wait_for_timeout(300)
+    assert inked(browser.pixels(CANVAS)) == pytest.approx(small, rel=0.05)
 
 
 def test_letters_are_written_on_the_atoms(browser, tmp_path):
