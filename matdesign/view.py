@@ -189,7 +189,7 @@ def view(
         caption=caption,
         images=images,
         bonds=bonds,
-        **{"refit": True, **options},
+        **{"refit": len(rows) > 1, **options},
     )
     if supercell and len(rows) == 1:
         cells = " x ".join(map(str, _repeats(supercell)))
