@@ -178,11 +178,7 @@ def _default(one: Constraint, model: Generator) -> Choice:
     learned = ("classifier_free",) if "classifier_free" in can else ()
     exact = ("project",) if "project" in can else ()
     if family in STEPWISE and "gradient" in can:
-        told = "the model is asked for it, and " if learned else ""
-        why = f"{told}each preview is moved"
-        if exact:
-            why += ", and the last one put into the range exactly"
-        return Choice(one, (*learned, "gradient", *exact), why)
+        return _stepwise(one, learned, exact)
     if exact:
         return Choice(one, (*learned, *exact), "the finished cell is scaled into range")
     told = "the model is asked for it, " if learned else ""
@@ -195,6 +191,25 @@ def _default(one: Constraint, model: Generator) -> Choice:
         return Choice(one, ("steer",), "no gradient: particles are selected on the way")
     reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
     return Choice(one, ("reject",), reason)
+
+
+def _stepwise(
+    one: Constraint, learned: tuple[str, ...], exact: tuple[str, ...]
+) -> Choice:
+    """Return what serves a violation with a gradient where there are previews."""
+    told = "the model is asked for it, and " if learned else ""
+    if exact:
+        why = (
+            f"{told}each preview is moved, and the last one put into the range exactly"
+        )
+        return Choice(one, (*learned, "gradient", *exact), why)
+    if one.hard:
+        return Choice(one, (*learned, "gradient"), f"{told}each preview is moved")
+    if learned:
+        why = "the model is asked for it, and particles are selected on the way"
+        return Choice(one, (*learned, "steer"), why)
+    why = "previews are moved, and particles selected on the way"
+    return Choice(one, ("steer", "gradient"), why)
 
 
 def property_of(constraint: Constraint, model: Generator) -> str:

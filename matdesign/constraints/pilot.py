@@ -105,7 +105,8 @@ class Pilot:
         keep = ess = weights = None
         resampled = 0
         if self.crowd is not None and not last:
-            keep = self.crowd.move(self._reward(frame, blind, seen))
+            trust = 1 - float(state.t)  # early previews say little of where atoms end
+            keep = self.crowd.move(trust * self._reward(frame, blind, seen))
             ess = self.crowd.ess_before
             weights = self.crowd.log_weight[0].softmax(0)
             if keep is not None:

@@ -18,6 +18,8 @@ from matdesign.constraints.gradients import differentiable, nudge, sees_places
 from matdesign.constraints.guide import METHODS, Guide
 from matdesign.constraints.masks import Masks, speaks
 from matdesign.constraints.methods import FAMILIES
+from matdesign.constraints.particles import Particles
+from matdesign.constraints.pilot import Pilot
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
@@ -362,11 +364,53 @@ def test_a_predicted_property_is_asked_of_a_model_that_was_trained_with_it() -> 
     model = design.load_model("flow-matching-prototypes")
     assert energy in model.properties
     (choice,) = Guide(wanted).plan(model).choices
-    assert choice.methods == ("classifier_free", "gradient")
+    assert choice.methods == ("classifier_free", "steer")
     (one,) = Guide(wanted).plan(design.load_model("vae-prototypes")).choices
     assert one.methods == ("classifier_free", "steer", "gradient")
     loose = design.Property(lambda c: c.density, high=-1.5, name=energy)
     (other,) = Guide(loose).plan(model).choices
-    assert other.methods == ("gradient",)
+    assert other.methods == ("steer", "gradient")
     made = model.sample(4, seed=0, steps=2, guide=Guide(wanted, strict="hard"))
-    assert made.info["guide"]["method"] == "gradient, classifier_free"
+    assert made.info["guide"]["method"] == "classifier_free, steer"
+
+
+@pytest.mark.parametrize("name", ["flow-matching", "diffusion"])
+def test_a_soft_wish_takes_particles_and_a_hard_one_or_a_range_does_not(
+    name: str,
+) -> None:
+    model = shipped(name)
+    octahedra = design.Coordination("Ti", "O", 6, cutoff=2.4)
+    wanted = octahedra & density(6, 6.5) & design.MinDistance(1.5)
+    served = [one.methods for one in Guide(wanted).plan(model).choices]
+    assert served[0] == ("steer", "gradient")
+    assert served[1][-1] == "project"
+    assert not any("steer" in methods for methods in served[1:])
+
+
+def test_a_reward_counts_in_full_only_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Early previews say little; what the last weights amount to stays the reward."""
+    told: list[tuple[float, Any]] = []
+    full: list[Any] = []
+    plain = Pilot._reward
+
+    def reward(self: Pilot, *rest: Any) -> Any:
+        full.append(plain(self, *rest))
+        return full[-1]
+
+    def move(self: Particles, given: Any) -> None:
+        told.append((float(given.sum() / full[-1].sum()), given))
+
+    def choose(self: Particles, given: Any, good: Any) -> Any:
+        assert given is full[-1]
+        return torch.arange(self.groups) * self.size
+
+    monkeypatch.setattr(Pilot, "_reward", reward)
+    monkeypatch.setattr(Particles, "move", move)
+    monkeypatch.setattr(Particles, "choose", choose)
+    guide = Guide(density(19, 20), "steer", particles=2, strict="hard")
+    shipped("flow-matching").sample(2, seed=0, steps=4, guide=guide)
+    shares = [share for share, _ in told]
+    assert shares == pytest.approx([k / 4 for k in range(len(shares))], abs=1e-5)
+    assert len(shares) == 4
