@@ -101,7 +101,8 @@ def soft(train: Crystals) -> list[Case]:
 
     The energy is asked twice: of a predictor that has seen relaxed and shaken crystals
     only, judged by one that has seen what generators make; and of that one, judged by
-    the potential, both from crystals as they stand.
+    the potential, both from crystals as they stand. The first is asked once more of
+    charge-neutral crystals, guided and not: low energies alone pull ions out of balance.
     """
     most = round(float(train.properties[ENERGY].double().quantile(0.1)), 1)
 
@@ -118,6 +119,12 @@ def soft(train: Crystals) -> list[Case]:
         ),
         Case(
             low("energy-prototypes"),
+            judge=low("judge-prototypes"),
+            name=f"{words} energy-prototypes (judge: judge-prototypes)",
+        ),
+        Case(
+            low("energy-prototypes"),
+            given=design.ChargeNeutral(),
             judge=low("judge-prototypes"),
             name=f"{words} energy-prototypes (judge: judge-prototypes)",
         ),

@@ -177,39 +177,27 @@ def _default(one: Constraint, model: Generator) -> Choice:
         return Choice(one, ("reject",), f"{family} cannot be steered")
     learned = ("classifier_free",) if "classifier_free" in can else ()
     exact = ("project",) if "project" in can else ()
-    if family in STEPWISE and "gradient" in can:
-        return _stepwise(one, learned, exact)
-    if exact:
-        return Choice(one, (*learned, *exact), "the finished cell is scaled into range")
-    told = "the model is asked for it, " if learned else ""
-    if "gradient" in can and not one.hard:
-        why = f"{told}particles, and the finished crystal is moved"
-        return Choice(one, (*learned, "steer", "gradient"), why)
-    if learned:
-        return Choice(one, learned, "the model was trained to be asked for it")
-    if not one.hard:
-        return Choice(one, ("steer",), "no gradient: particles are selected on the way")
-    reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
-    return Choice(one, ("reject",), reason)
-
-
-def _stepwise(
-    one: Constraint, learned: tuple[str, ...], exact: tuple[str, ...]
-) -> Choice:
-    """Return what serves a violation with a gradient where there are previews."""
     told = "the model is asked for it, and " if learned else ""
-    if exact:
+    steps = family in STEPWISE
+    if exact and steps and "gradient" in can:
         why = (
             f"{told}each preview is moved, and the last one put into the range exactly"
         )
         return Choice(one, (*learned, "gradient", *exact), why)
-    if one.hard:
+    if exact:
+        return Choice(one, (*learned, *exact), "the finished cell is scaled into range")
+    if one.hard and steps and "gradient" in can:
         return Choice(one, (*learned, "gradient"), f"{told}each preview is moved")
+    if one.hard:
+        reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
+        return Choice(one, ("reject",), reason)
     if learned:
-        why = "the model is asked for it, and particles are selected on the way"
-        return Choice(one, (*learned, "steer"), why)
-    why = "previews are moved, and particles selected on the way"
-    return Choice(one, ("steer", "gradient"), why)
+        return Choice(one, (*learned, "steer"), f"{told}particles are selected")
+    if "gradient" in can:
+        moved = "previews are" if steps else "the finished crystal is"
+        why = f"particles are selected, and {moved} moved"
+        return Choice(one, ("steer", "gradient"), why)
+    return Choice(one, ("steer",), "no gradient: particles are selected on the way")
 
 
 def property_of(constraint: Constraint, model: Generator) -> str:

@@ -14,6 +14,7 @@ from matdesign.constraints.masks import Masks, speaks
 from matdesign.constraints.methods import Choices
 from matdesign.constraints.particles import Particles
 from matdesign.constraints.replacement import Replacement
+from matdesign.generators.drawing import overlap
 from matdesign.generators.frames import Frame, State, Steer
 
 if TYPE_CHECKING:
@@ -148,14 +149,18 @@ class Pilot:
         """Return the particle that stands for each crystal.
 
         Args:
-            state: the last one; where some particles meet all constraints, one of them
-                is taken.
+            state: the last one. Where some particles meet all constraints, one of them
+                is taken, and where some of these have no overlapping atoms, of these.
         """
         assert state.frame is not None
         if self.crowd is None:
             return torch.arange(len(state.soft), device=state.soft.frac.device)
+        made = state.preview
         with torch.no_grad():
-            good = self.wanted.satisfied(state.preview)
+            good = self.wanted.satisfied(made)
+            whole = (good & ~overlap(made)).view(-1, self.particles)
+            some = whole.any(1, keepdim=True)
+            good = torch.where(some, whole, good.view_as(whole)).flatten()
         return self.crowd.choose(self._reward(state.frame, False, {}), good)
 
     def _reward(
