@@ -38,7 +38,7 @@ class Guide:
 
     Equation:
         wanted: p(x | met) = p(x) 1[x meets all] / P(met) for `reject`; for `steer`
-        p(x) exp(scale x reward) / Z as particles grow; the others approximate.
+        alone p(x) exp(scale x reward) / Z as particles grow; the others approximate.
 
     Args:
         wanted: one constraint, or several joined with `&`.

@@ -33,7 +33,8 @@ NOISE = 0.17
 class Pilot:
     """Applies the chosen methods between the steps of any sampler.
 
-    In this order: particles are weighed by their rewards and resampled; the preview is
+    In this order: particles are weighed by their rewards and resampled, where the reward
+    of a preview at time t counts 1 - t of that of the finished crystal; the preview is
     moved along gradients; on the last state it is projected; known places are put
     back. Elements are masked by `choices`, which the sampler asks itself.
 
