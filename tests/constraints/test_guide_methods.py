@@ -414,3 +414,26 @@ def test_a_reward_counts_in_full_only_at_the_end(
     shares = [share for share, _ in told]
     assert shares == pytest.approx([k / 4 for k in range(len(shares))], abs=1e-5)
     assert len(shares) == 4
+
+
+def test_of_particles_that_meet_a_wish_one_without_overlapping_atoms_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first of each pair overlaps, and both of the last: then any that meets it."""
+    told: list[Any] = []
+    plain = Particles.choose
+
+    def choose(self: Particles, reward: Any, good: Any) -> Any:
+        told.append((good, plain(self, reward, good)))
+        return told[-1][1]
+
+    def overlapping(crystals: Crystals) -> torch.Tensor:
+        return torch.arange(len(crystals)) % 2 < (torch.arange(len(crystals)) > 5) + 1
+
+    monkeypatch.setattr(Particles, "choose", choose)
+    monkeypatch.setattr("matdesign.constraints.pilot.overlap", overlapping)
+    guide = Guide(density(0, 100), "steer", particles=2, strict="hard")
+    shipped("coupling-flow").sample(4, seed=0, guide=guide)
+    good, taken = told[0]
+    assert good.tolist() == [False, True] * 3 + [True, True]
+    assert taken[:3].tolist() == [1, 3, 5]
