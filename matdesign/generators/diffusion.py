@@ -4,42 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.encoded import Encoded, Representation
 from matdesign.crystals.geometry import torus_difference
-from matdesign.crystals.layout import Layout
-from matdesign.generators.backbone import Prediction
-from matdesign.generators.conditions import Condition
-from matdesign.generators.contract import Generator, Loss, State, properties_of
-from matdesign.generators.denoiser import Denoiser
+from matdesign.generators.contract import Loss, State
 from matdesign.generators.features import MASK
-from matdesign.generators.frames import Frame, States
+from matdesign.generators.frames import States
 from matdesign.generators.noise import (
-    AbsorbingNoise,
     GaussianNoise,
     WrappedNoise,
-    centred,
     column,
     uniform,
 )
-from matdesign.generators.planning import (
-    Plan,
-    allowed_elements,
-    decide,
-    settle_roles,
-)
-from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.planning import Plan
 from matdesign.generators.steering import kept
-from matdesign.generators.templates import Templates
+from matdesign.generators.stepwise import Stepwise
 
 
-class Diffusion(Generator):
+class Diffusion(Stepwise):
     """Denoising diffusion of whole crystals, in either representation.
 
     Three noise processes run side by side: free coordinates spread around the torus, the
@@ -83,10 +69,6 @@ class Diffusion(Generator):
         projected ones, and the network.
     """
 
-    symmetries: ClassVar[frozenset[str]] = frozenset(
-        {"permutation", "translation", "integer_shift", "rotation"}
-    )
-
     def __init__(
         self,
         *,
@@ -103,7 +85,7 @@ class Diffusion(Generator):
         layers: int = 6,
         heads: int = 8,
         settled: float = 0.3,
-        reveal: float = 0.0,
+        reveal: float = 0.3,
         steps: int = 100,
         corrector: float = 0.2,
         temperature: float = 1.0,
@@ -112,58 +94,10 @@ class Diffusion(Generator):
         share_elements: bool = False,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
-        self.default_steps, self.reveal = steps, reveal
-        self.corrector, self.temperature = corrector, temperature
-        self.sharpness = sharpness
+        super().__init__(config)
+        self.corrector, self.sharpness = corrector, sharpness
         self.frac_noise = WrappedNoise()
         self.lattice_noise = GaussianNoise()
-        self.species_noise = AbsorbingNoise(settled)
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
-        self.templates = None if templates is None else Templates(*templates)
-        self.network = Denoiser(
-            properties=properties,
-            positions=representation == "symmetric",
-            width=width,
-            layers=layers,
-            heads=heads,
-        )
-
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals | Encoded,
-        *,
-        representation: Representation = "cell",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, cell sizes, lattices, templates and properties set what
-                the model knows.
-            representation: "cell" or "symmetric"; of no effect where `train` is encoded.
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `width`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = train if isinstance(train, Encoded) else encode(train, representation)
-        facts = scales_of(data)
-        asked = options.get("properties", properties_of(data))
-        table = None
-        if data.representation == "symmetric":
-            table = Templates.of(data, asked)
-        model = cls(
-            representation=data.representation,
-            templates=None if table is None else table.shape,
-            **{"reveal": 0.3, "properties": asked, **facts, **options},
-        )
-        model.templates = table
-        model.network.reset(seed)
-        return model
 
     def loss(
         self,
@@ -266,23 +200,6 @@ class Diffusion(Generator):
         frame = self._frame(0.0, lay, species, belief, u, self.scales.clamp(x))
         yield State(0.0, steps, frame.soft(), frame)
 
-    def _decided(
-        self,
-        plan: Plan,
-        species: Tensor,
-        belief: Tensor,
-        t: Tensor,
-        s: Tensor,
-        rng: torch.Generator,
-    ) -> Tensor:
-        """Return species at an earlier time, roles and choices of the plan kept."""
-        allowed = self.scales.allowed
-        if plan.choices is not None:
-            turned = self.species_noise.turned(species, t, s, rng)
-            return decide(plan, species, turned, belief, allowed, rng)
-        drawn = self.species_noise.back(species, belief, t, s, rng)
-        return settle_roles(plan, species, drawn, belief, allowed, rng)
-
     @torch.no_grad()
     def score(self, crystals: Crystals | Encoded, t: float) -> Tensor:
         """Return the learned score of the coordinates at a noise level.
@@ -303,56 +220,18 @@ class Diffusion(Generator):
         said = self._ask(data.layout, data.species, data.u, x, now, None, 0.0)
         return said.frac * self.frac_noise.scale(now)[:, None, None]
 
-    def _ask(
-        self,
-        layout: Layout,
-        species: Tensor,
-        u: Tensor,
-        x: Tensor,
-        t: Tensor,
-        condition: Condition | None,
-        scale: float,
-    ) -> Prediction:
-        """Return the network's answer; in P1 the score has no mean."""
-        self.evaluations += len(species) * self.network.passes(condition, scale)
-        said = self.network.guided(
-            layout, self.scales, species, u, x, t, condition, scale
-        )
-        return said._replace(frac=centred(said.frac, layout))
-
-    def _belief(self, plan: Plan, species: Tensor, logits: Tensor) -> Tensor:
-        """Return probabilities of elements, with temperature and the plan's roles."""
-        may_be = allowed_elements(plan, species, self.scales.allowed)
-        return self.species_noise.belief(species, logits / self.temperature, may_be)
-
-    def _frame(
-        self,
-        t: float,
-        layout: Layout,
-        species: Tensor,
-        belief: Tensor,
-        u: Tensor,
-        x: Tensor,
-    ) -> Frame:
-        """Return the numbers behind a preview, and how uncertain noise alone makes them.
+    def _spread(self, t: float) -> tuple[float, float]:
+        """Return how uncertain noise alone makes a preview: coordinates, lattice code.
 
         Equation:
-            spread of u: sigma(t), at most that of the uniform density, 1 / sqrt(12);
+            of u: sigma(t), at most that of the uniform density, 1 / sqrt(12);
             of x: sin(pi t / 2), that of N(0, 1) data given x_t.
         """
         sigma = self.frac_noise.low ** (1 - t) * self.frac_noise.high**t
-        spread = min(sigma, 12**-0.5), math.sin(0.5 * math.pi * t)
-        return Frame(layout, self.scales, species, belief, u, x, spread, t)
+        return min(sigma, 12**-0.5), math.sin(0.5 * math.pi * t)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
-        kept = ("representation", "width", "layers", "heads")
-        return {
-            "elements": f"{len(seen)}: {shown}",
-            "network": ", ".join(f"{k} {self.config[k]}" for k in kept),
-            "sampling": f"{self.default_steps} steps, predictor"
-            + (" and corrector" if self.corrector else ""),
-        }
+        lines = super().describe()
+        how = "predictor and corrector" if self.corrector else "predictor"
+        return {**lines, "sampling": f"{lines['sampling']}, {how}"}

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.encoded import Encoded, Representation
 from matdesign.crystals.geometry import torus_difference, wrap
-from matdesign.crystals.layout import Layout
 from matdesign.errors import DataError
-from matdesign.generators.backbone import Prediction
 from matdesign.generators.conditions import Condition
-from matdesign.generators.contract import Generator, Loss, State, properties_of
-from matdesign.generators.denoiser import Denoiser
+from matdesign.generators.contract import Loss, State
 from matdesign.generators.features import MASK
-from matdesign.generators.frames import Frame, States
+from matdesign.generators.frames import States
 from matdesign.generators.likelihood import follow
-from matdesign.generators.noise import AbsorbingNoise, centred, column, uniform
-from matdesign.generators.planning import (
-    Plan,
-    allowed_elements,
-    decide,
-    settle_roles,
-)
-from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.noise import centred, column, uniform
+from matdesign.generators.planning import Plan
 from matdesign.generators.steering import (
     kept,
     line_noise,
@@ -37,13 +27,13 @@ from matdesign.generators.steering import (
     toward,
     twin_kick,
 )
-from matdesign.generators.templates import Templates
+from matdesign.generators.stepwise import Stepwise
 
 TORUS = math.sqrt(12)
 """One over the spread of a uniform displacement in [-1/2, 1/2): the scale of velocities."""
 
 
-class FlowMatching(Generator):
+class FlowMatching(Stepwise):
     """Straight paths from data to noise, and one network that learns their velocity.
 
     Every training crystal is joined to a random point of noise by the shortest path:
@@ -86,9 +76,6 @@ class FlowMatching(Generator):
     """
 
     likelihood = "of coordinates and cell, by integration"
-    symmetries: ClassVar[frozenset[str]] = frozenset(
-        {"permutation", "translation", "integer_shift", "rotation"}
-    )
 
     def __init__(
         self,
@@ -114,55 +101,8 @@ class FlowMatching(Generator):
         share_elements: bool = False,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
-        self.default_steps, self.reveal = steps, reveal
-        self.slope, self.temperature = slope, temperature
-        self.species_noise = AbsorbingNoise(settled)
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
-        self.templates = None if templates is None else Templates(*templates)
-        self.network = Denoiser(
-            properties=properties,
-            positions=representation == "symmetric",
-            width=width,
-            layers=layers,
-            heads=heads,
-        )
-
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals | Encoded,
-        *,
-        representation: Representation = "cell",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, cell sizes, lattices, templates and properties set what
-                the model knows.
-            representation: "cell" or "symmetric"; of no effect where `train` is encoded.
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `width`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = train if isinstance(train, Encoded) else encode(train, representation)
-        facts = scales_of(data)
-        asked = options.get("properties", properties_of(data))
-        table = None
-        if data.representation == "symmetric":
-            table = Templates.of(data, asked)
-        model = cls(
-            representation=data.representation,
-            templates=None if table is None else table.shape,
-            **{"properties": asked, **facts, **options},
-        )
-        model.templates = table
-        model.network.reset(seed)
-        return model
+        super().__init__(config)
+        self.slope = slope
 
     def loss(
         self,
@@ -261,23 +201,6 @@ class FlowMatching(Generator):
         frame = self._frame(0.0, lay, species, end, u, x)
         yield State(0.0, steps, frame.soft(), frame)
 
-    def _decided(
-        self,
-        plan: Plan,
-        species: Tensor,
-        belief: Tensor,
-        t: Tensor,
-        s: Tensor,
-        rng: torch.Generator,
-    ) -> Tensor:
-        """Return species at an earlier time, roles and choices of the plan kept."""
-        allowed = self.scales.allowed
-        if plan.choices is not None:
-            turned = self.species_noise.turned(species, t, s, rng)
-            return decide(plan, species, turned, belief, allowed, rng)
-        drawn = self.species_noise.back(species, belief, t, s, rng)
-        return settle_roles(plan, species, drawn, belief, allowed, rng)
-
     def velocity(
         self, data: Encoded, condition: Condition | None = None
     ) -> tuple[Any, Tensor, Tensor]:
@@ -348,53 +271,15 @@ class FlowMatching(Generator):
         base = -0.5 * (x.square() + math.log(2 * math.pi)) * there
         return base.sum(1) + divergence
 
-    def _ask(
-        self,
-        layout: Layout,
-        species: Tensor,
-        u: Tensor,
-        x: Tensor,
-        t: Tensor,
-        condition: Condition | None,
-        scale: float,
-    ) -> Prediction:
-        """Return the network's answer; in P1 the velocity has no mean."""
-        self.evaluations += len(species) * self.network.passes(condition, scale)
-        said = self.network.guided(
-            layout, self.scales, species, u, x, t, condition, scale
-        )
-        return said._replace(frac=centred(said.frac, layout))
-
-    def _belief(self, plan: Plan, species: Tensor, logits: Tensor) -> Tensor:
-        """Return probabilities of elements, with temperature and the plan's roles."""
-        may_be = allowed_elements(plan, species, self.scales.allowed)
-        return self.species_noise.belief(species, logits / self.temperature, may_be)
-
-    def _frame(
-        self,
-        t: float,
-        layout: Layout,
-        species: Tensor,
-        belief: Tensor,
-        u: Tensor,
-        x: Tensor,
-    ) -> Frame:
-        """Return the numbers behind a preview, and how uncertain noise alone makes them.
+    def _spread(self, t: float) -> tuple[float, float]:
+        """Return how uncertain noise alone makes a preview: coordinates, lattice code.
 
         Equation:
             of u: t / sqrt(12), uniform; of x: t / sqrt(t^2 + (1 - t)^2), N(0, 1) data.
         """
-        spread = t / TORUS, t / math.hypot(t, 1 - t)
-        return Frame(layout, self.scales, species, belief, u, x, spread, t)
+        return t / TORUS, t / math.hypot(t, 1 - t)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
-        kept = ("representation", "width", "layers", "heads")
-        return {
-            "elements": f"{len(seen)}: {shown}",
-            "network": ", ".join(f"{k} {self.config[k]}" for k in kept),
-            "sampling": f"{self.default_steps} steps, slope {self.slope:g}",
-        }
+        lines = super().describe()
+        return {**lines, "sampling": f"{lines['sampling']}, slope {self.slope:g}"}
