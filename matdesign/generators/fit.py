@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded
 from matdesign.errors import DataError
-from matdesign.generators import storage
+from matdesign.generators import training_state as state
 from matdesign.generators.batching import by_size, fingerprint, pick
 from matdesign.generators.contract import Generator
 from matdesign.generators.run import Run, Step
@@ -81,7 +80,7 @@ def fit(
                 )
             window.append(step)
             if step.step % log_every == 0 or step.step == steps:
-                run.history.append(_mean(window))
+                run.history.append(state.mean_step(window))
                 bar.set_postfix(loss=f"{run.history[-1].loss:.3f}")
                 window.clear()
             bar.update()
@@ -181,7 +180,7 @@ def training(
     )
     average = [p.detach().clone() for p in model.parameters()]
     if checkpoint is not None and Path(checkpoint).exists():
-        _restore(Path(checkpoint), model, optimizer, average, record)
+        state.restore(Path(checkpoint), model, optimizer, average, record)
     wrapped, tied = fabric.setup(_Objective(model), optimizer)
     world, rank = fabric.world_size, fabric.global_rank
     share = max(1, batch_size // world)
@@ -214,7 +213,9 @@ def training(
             tied.step()
             tied.zero_grad()
             record.steps += 1
-            _average(average, model, min(ema, (1 + record.steps) / (10 + record.steps)))
+            state.update_average(
+                average, model, min(ema, (1 + record.steps) / (10 + record.steps))
+            )
             looked = None
             last = record.steps == steps
             if looked_at is not None and (last or record.steps % val_every == 0):
@@ -228,9 +229,9 @@ def training(
             yield Step(record.steps, total, terms, rate, record.seconds, looked)
             due = last or record.steps % checkpoint_every == 0
             if checkpoint is not None and due and rank == 0:
-                _save(Path(checkpoint), model, optimizer, average, record)
+                state.save(Path(checkpoint), model, optimizer, average, record)
     finally:
-        _swap(average, model)
+        state.swap(average, model)
         model.eval()
 
 
@@ -266,47 +267,19 @@ def _seed(seed: int, step: int, rank: int) -> int:
 
 
 @torch.no_grad()
-def _average(average: list[Tensor], model: Generator, keep: float) -> None:
-    torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - keep)
-
-
-@torch.no_grad()
-def _swap(average: list[Tensor], model: Generator) -> None:
-    """Exchange the model's weights and their running average."""
-    for mean, weight in zip(average, model.parameters(), strict=True):
-        held = weight.detach().clone()
-        weight.copy_(mean)
-        mean.copy_(held)
-
-
-@torch.no_grad()
 def _validate(
     model: Generator, val: Encoded, average: list[Tensor], seed: int
 ) -> float:
     """Return the loss of the averaged weights on a validation set, same noise each time."""
-    _swap(average, model)
+    state.swap(average, model)
     model.eval()
     total, n_atoms = 0.0, val.n_atoms.cpu()
     rng = generator(_seed(seed, -1, 0), model.device)
     for chunk in torch.argsort(n_atoms, stable=True).split(128):
         batch = val[chunk].to(model.device)
         total += float(model.loss(batch, seed=rng).total) * len(chunk)
-    _swap(average, model)
+    state.swap(average, model)
     return total / max(1, len(val))
-
-
-def _mean(window: list[Step]) -> Step:
-    """Return the average of several steps, dated at the last."""
-    last, count = window[-1], len(window)
-    looks = [s.val for s in window if s.val is not None]
-    return Step(
-        step=last.step,
-        loss=sum(s.loss for s in window) / count,
-        terms={k: sum(s.terms[k] for s in window) / count for k in last.terms},
-        lr=last.lr,
-        seconds=last.seconds,
-        val=looks[-1] if looks else None,
-    )
 
 
 def _device_name(fabric: Fabric) -> str:
@@ -317,54 +290,3 @@ def _device_name(fabric: Fabric) -> str:
         name = torch.cuda.get_device_name(device)
     many = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
     return f"{device.type} ({name}{many})"
-
-
-def _save(
-    path: Path,
-    model: Generator,
-    optimizer: torch.optim.Optimizer,
-    average: list[Tensor],
-    record: Run,
-) -> None:
-    """Write everything that the next step depends on, in one atomic file."""
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"average.{i}": v for i, v in enumerate(average)}
-    for i, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in slots.items()}
-    history = [asdict(step) for step in record.history]
-    storage.write_checkpoint(path, tensors, {**record.facts(), "history": history})
-
-
-def _restore(
-    path: Path,
-    model: Generator,
-    optimizer: torch.optim.Optimizer,
-    average: list[Tensor],
-    record: Run,
-) -> None:
-    """Set model, optimiser, average and record to where a checkpoint left them."""
-    tensors, facts = storage.read_checkpoint(path)
-    for name in ("seed", "batch_size", "data", "parameters"):
-        mine, theirs = getattr(record, name), facts.get(name)
-        if mine != theirs:
-            raise DataError(
-                f"{path} belongs to another training: its {name} is {theirs!r}, this one's "
-                f"{mine!r}. Give another checkpoint file, or delete this one."
-            )
-    slots: dict[int, dict[str, Tensor]] = {}
-    weights = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "model":
-            weights[rest] = tensor
-        elif kind == "average":
-            average[int(rest)].copy_(tensor)
-        else:
-            i, _, slot = rest.partition(".")
-            slots.setdefault(int(i), {})[slot] = tensor
-    model.load_state_dict(weights)
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    record.steps, record.seconds = facts["steps"], facts["seconds"]
-    record.resumed = facts["resumed"] + 1
-    record.history = [Step(**step) for step in facts["history"]]
