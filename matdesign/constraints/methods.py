@@ -185,7 +185,8 @@ def _default(one: Constraint, model: Generator) -> Choice:
         )
         return Choice(one, (*learned, "gradient", *exact), why)
     if exact:
-        return Choice(one, (*learned, *exact), "the finished cell is scaled into range")
+        why = f"{told}the finished cell is scaled into range"
+        return Choice(one, (*learned, *exact), why)
     if one.hard and steps and "gradient" in can:
         return Choice(one, (*learned, "gradient"), f"{told}each preview is moved")
     if one.hard:
