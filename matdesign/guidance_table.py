@@ -17,7 +17,6 @@ from matdesign.metrics.intervals import wilson
 from matdesign.metrics.summary import text_table
 from matdesign.paths import data_dir
 
-
 SMALL = '<small style="font-size:85%">'
 """An interval below its figure; themes of books make plain small text large."""
 
