@@ -62,6 +62,39 @@ def _sets(group: int, letter: int, left: int) -> frozenset[tuple[int, ...]] | No
     return found if len(found) <= MOST else None
 
 
+@lru_cache(maxsize=65536)
+def finest(ways: Rests) -> Rests:
+    """Return the sets that are not made from another one by joining its orbits.
+
+    They decide alone what is possible: whatever elements joined orbits may have, the
+    orbits by themselves may have too.
+
+    Args:
+        ways: sets of orbits, each as the atoms of its orbits, largest first.
+
+    Example:
+        >>> finest(((4,), (2, 2), (3, 1), (2, 1, 1)))
+        ((2, 1, 1),)
+    """
+    kept: list[tuple[int, ...]] = []
+    for way in sorted(ways, key=len, reverse=True):
+        if not any(_joins(way, other) for other in kept):
+            kept.append(way)
+    return tuple(kept)
+
+
+@lru_cache(maxsize=65536)
+def _joins(whole: tuple[int, ...], parts: tuple[int, ...]) -> bool:
+    """Return whether orbits come out when some of the others are joined."""
+    if not parts:
+        return not any(whole)
+    return any(
+        _joins((*whole[:k], room - parts[0], *whole[k + 1 :]), parts[1:])
+        for k, room in enumerate(whole)
+        if room >= parts[0]
+    )
+
+
 def growing_mask(
     choices: Choices,
     species: Tensor,
@@ -89,6 +122,7 @@ def growing_mask(
         Bool, shape (crystals, 104), a part of `within`. Without a next orbit, a crystal
         has a row of all True where it can be finished and of all False elsewhere.
     """
+    rests = [finest(ways) for ways in rests]
     rows = [i for i, ways in enumerate(rests) for _ in ways]
     longest = max((len(way) for ways in rests for way in ways), default=0)
     grown = torch.tensor(
