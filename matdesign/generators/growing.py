@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -48,9 +48,7 @@ def _sets(group: int, letter: int, left: int) -> frozenset[tuple[int, ...]] | No
         return frozenset([()])
     if letter >= NONE:
         return frozenset()
-    table = wyckoff_table()
-    size = int(table.count[group, letter])
-    free = bool(table.free[group, letter].any())
+    size, free = _positions()[group][letter]
     found = _sets(group, letter + 1, left)
     if found is None:
         return None
@@ -60,6 +58,17 @@ def _sets(group: int, letter: int, left: int) -> frozenset[tuple[int, ...]] | No
             return None
         found |= {tuple(sorted((*rest, size), reverse=True)) for rest in more}
     return found if len(found) <= MOST else None
+
+
+@cache
+def _positions() -> list[list[tuple[int, bool]]]:
+    """Return atoms of each letter of each space group, and whether it may come again."""
+    table = wyckoff_table()
+    free = table.free.any(-1)
+    return [
+        list(zip(*row, strict=True))
+        for row in zip(table.count.tolist(), free.tolist(), strict=True)
+    ]
 
 
 @lru_cache(maxsize=65536)
