@@ -221,7 +221,7 @@ class Completions:
             if not steps & may:
                 continue
             z = next((z for z in members if z not in held), members[0])
-            if steps & (sure(held[z]) if z in held else surely):
+            if steps & surely and (z not in held or steps & sure(held[z])):
                 found.append(kind)
                 continue
             grown = {**there, members[0]: atoms}
@@ -254,6 +254,8 @@ class Completions:
                 return True
         atoms = sum(there.values()) + sum(c * k for c, k in items)
         offset = self._offset(atoms)
+        if not items:
+            return bool(self._sums_of(there, offset) >> offset & 1)
         sure = self._quickly(
             there, items, vocabulary, sorted(missing), offset, distinct
         )

@@ -273,7 +273,8 @@ class SkeletonDecoder(nn.Module):
             letters, kinds = [torch.full_like(group, STOP)], [torch.zeros_like(group)]
         elif choices is not None:
             whole, counts = torch.stack(kinds, 1), torch.stack(sizes, 1)
-            met = met & finished(choices, whole, counts, allowed)
+            rows = met.nonzero().squeeze(1)
+            met[rows] = finished(choices, whole[rows], counts[rows], allowed)
         return Skeleton(group, torch.stack(letters, 1), torch.stack(kinds, 1), met)
 
 
