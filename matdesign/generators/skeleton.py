@@ -15,7 +15,7 @@ from matdesign.generators.frames import Choices
 from matdesign.generators.growing import completions, growing_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
-from matdesign.generators.roles import Roles, filling, tell, wanted_roles
+from matdesign.generators.roles import Roles, filling, fitting, tell, wanted_roles
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
@@ -283,13 +283,10 @@ class SkeletonSampler:
                 new = torch.where(active, forced[0][step], NONE)
                 now = torch.where(active, forced[1][step], 0)
             else:
-                self._tell(request.choices, [r for k, r in rows.items() if active[k]])
-                for row, roles in rows.items():
-                    if active[row]:
-                        some = mask[row].nonzero().squeeze(1).tolist()
-                        fit = roles.letters(some, int(last[row]), int(kind[row]))
-                        mask[row] = False
-                        mask[row, fit] = True
+                growing = {row: one for row, one in rows.items() if active[row]}
+                self._tell(request.choices, list(growing.values()))
+                if growing:
+                    mask = fitting(growing, mask, last.tolist(), kind.tolist())
                 dead |= active & ~mask.any(1)
                 left = left.masked_fill(dead, 0)
                 active = left > 0

@@ -11,7 +11,7 @@ from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Rests, completions, growing_mask
-from matdesign.generators.roles import Roles, filling, tell
+from matdesign.generators.roles import Roles, filling, fitting, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,
@@ -229,11 +229,9 @@ class SkeletonDecoder(nn.Module):
             waiting = [one for one in growing.values() if 0 in one.element]
             if choices is not None and waiting:
                 tell(choices, waiting, allowed)
-            for row, one in growing.items():
-                some = may[row, :LETTERS].nonzero().squeeze(1).tolist()
-                fit = one.letters(some, STOP, 0)
-                may[row, :LETTERS] = False
-                may[row, fit] = True
+            if growing:
+                start = [STOP] * len(may), [0] * len(may)
+                may[:, :LETTERS] = fitting(growing, may[:, :LETTERS], *start)
             met, live = _still(met, live, may)
             may[:, STOP] |= ~live
             scores = mix(self.next_letter(wide)).masked_fill(~may, -torch.inf)
