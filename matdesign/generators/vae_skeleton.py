@@ -225,7 +225,7 @@ class SkeletonDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = letter_mask(tables, group, letter, left, exact=exact)
-            growing = {row: one for row, one in roles.items() if live[row]}
+            growing = _some(roles, live)
             waiting = [one for one in growing.values() if 0 in one.element]
             if choices is not None and waiting:
                 tell(choices, waiting, allowed)
@@ -243,9 +243,9 @@ class SkeletonDecoder(nn.Module):
             count = _sites_of(tables, group, new[:, None])[:, 0] * live
             floor = torch.where(alone, species, 0)
             may = species_mask(allowed, letter, floor, new)
+            growing, chosen = _some(growing, live), new.tolist()
             for row, one in growing.items():
-                if live[row]:
-                    may[row] = one.elements(int(new[row]), may[row])
+                may[row] = one.elements(chosen[row], may[row])
             rows = (live & alone).nonzero().squeeze(1)
             if choices is not None and len(rows):
                 first = new + tables.fixed[group, new.clamp(max=LETTERS - 1)]
@@ -259,9 +259,9 @@ class SkeletonDecoder(nn.Module):
             scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
             species = _choose(scores, temperature, rng) * live
             letter = torch.where(live, new, STOP)
-            for row, one in growing.items():
-                if live[row]:
-                    one.place(int(new[row]), int(species[row]), rng)
+            kind_of = species.tolist()
+            for row, one in _some(growing, live).items():
+                one.place(chosen[row], kind_of[row], rng)
             left = left - count * live
             letters.append(letter)
             kinds.append(species)
@@ -290,6 +290,12 @@ def _asked(wishes: Wishes) -> Asked:
         counts = counts or [k for k in wishes.pattern[row].tolist() if k]
         found[row] = tuple(counts), kinds or [0] * len(counts)
     return found
+
+
+def _some(roles: dict[int, Roles], live: Tensor) -> dict[int, Roles]:
+    """Return the roles of the crystals that still grow."""
+    alive = live.tolist()
+    return {row: one for row, one in roles.items() if alive[row]}
 
 
 def _misfits(told: Asked, group: Tensor, met: Tensor) -> Tensor:
