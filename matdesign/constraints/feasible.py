@@ -9,32 +9,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.elements import possible
-from matdesign.constraints.places import Place, places, row_of
+from matdesign.constraints.offer import Kind, Offer
+from matdesign.constraints.places import places, row_of
 from matdesign.constraints.sums import (
     Items,
     Table,
+    charge_bits,
     charges,
     grid_of,
     grow,
     moved,
-    own_states,
     placed,
     reached,
+    steps_between,
     without,
     without_state,
 )
 from matdesign.crystals import elements
-
-Kind = tuple[tuple[int, ...], bool]
-"""Oxidation states of an element, and whether its atoms may differ."""
-
-Ends = tuple[int, tuple[int, ...], dict[int, int]]
-"""Sums that can be reached at most, states sure to find an element, who has each."""
 
 
 class Completions:
@@ -75,9 +72,7 @@ class Completions:
         self._largest = max((abs(q) for row in self.states for q in row), default=0)
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
         self._fresh: dict[tuple[object, ...], Table] = {}
-        self._numbers: dict[frozenset[int], dict[int, list[int]]] = {}
-        self._limits: dict[tuple[object, ...], Ends] = {}
-        self._kinds: dict[frozenset[int], dict[Kind, list[int]]] = {}
+        self._offers: dict[frozenset[int], Offer] = {}
 
     def mask(
         self,
@@ -105,23 +100,20 @@ class Completions:
             DataError: open orbits with and without a role in one crystal.
         """
         found = possible(species, within)
-        answer = torch.zeros_like(found, device="cpu")
+        met = torch.zeros(len(found), dtype=torch.bool)
+        at, rows = [], []
         for b, place in enumerate(places(species, counts, roles, found)):
-            if place is not None:
-                self._fill(answer[b], place, required)
+            allowed = (
+                self.elements(*place[:3], required, place.distinct) if place else {}
+            )
+            met[b] = any(allowed.values())
+            for orbit, size in place.open if place else ():
+                at.append(b * found.shape[1] + orbit)
+                rows.append(row_of(allowed[size]))
+        answer = met[:, None, None].repeat(1, *found.shape[1:])
+        if rows:
+            answer.view(-1, found.shape[-1])[at] = torch.stack(rows)
         return found & answer.to(found.device)
-
-    def _fill(self, out: Tensor, place: Place, required: frozenset[int]) -> None:
-        allowed = self.elements(
-            place.decided, place.items, place.vocabulary, required, place.distinct
-        )
-        if not any(allowed.values()):
-            return
-        out[list(place.settled)] = True
-        for atoms, found in allowed.items():
-            orbits = [orbit for orbit, size in place.open if size == atoms]
-            if orbits:
-                out[orbits] = row_of(found)
 
     def elements(
         self,
@@ -146,8 +138,7 @@ class Completions:
         """
         key = (decided, items, vocabulary, required, distinct)
         if key not in self._answers:
-            if len(self._answers) > 200_000:
-                self._answers.clear()
+            _make_room(self._answers, 200_000)
             self._answers[key] = self._solve(*key)
         return self._answers[key]
 
@@ -173,6 +164,7 @@ class Completions:
         if self.alloys.issuperset(there):
             special |= self.alloys
         special &= vocabulary
+        others = self._offer(vocabulary).kinds(special)
         found: dict[int, frozenset[int]] = {}
         for atoms, _ in items:
             rest = without(items, atoms)
@@ -183,7 +175,6 @@ class Completions:
                     continue
                 if self._completes(grown, rest, vocabulary, required, distinct):
                     good.add(z)
-            others = self._by_kind(vocabulary - special)
             kinds = self._fresh_kinds(
                 there, atoms, rest, vocabulary, required, distinct, others
             )
@@ -213,18 +204,24 @@ class Completions:
         offset = self._offset(total)
         base = self._sums_of(there, offset)
         lacking = tuple(sorted(missing))
-        about = frozenset(there), lacking, rest, vocabulary
-        most, own, held = self._ends(*about, offset, distinct, 1)
+        most, own, held = self._ends(
+            frozenset(there), lacking, rest, vocabulary, offset, distinct, 1
+        )
         with_missing, left = placed(base, rest, [self.states[z] for z in lacking])
+        may = steps_between(base, most, offset)
+
+        def sure(taken: int | None) -> int:
+            ends = reached(left, without_state(own, taken), offset, False)
+            return steps_between(with_missing, ends, offset)
+
+        surely = sure(None)
         found = []
         for kind, members in others.items():
-            states, each = kind
-            steps = charges(states, each, atoms)
-            if not moved(base, steps) & most:
+            steps = charge_bits(*kind, atoms, offset)
+            if not steps & may:
                 continue
             z = next((z for z in members if z not in held), members[0])
-            sure = reached(left, without_state(own, held.get(z)), offset, False)
-            if moved(with_missing, steps) & sure:
+            if steps & surely and (z not in held or steps & sure(held[z])):
                 found.append(kind)
                 continue
             grown = {**there, members[0]: atoms}
@@ -257,6 +254,8 @@ class Completions:
                 return True
         atoms = sum(there.values()) + sum(c * k for c, k in items)
         offset = self._offset(atoms)
+        if not items:
+            return bool(self._sums_of(there, offset) >> offset & 1)
         sure = self._quickly(
             there, items, vocabulary, sorted(missing), offset, distinct
         )
@@ -305,22 +304,14 @@ class Completions:
         offset: int,
         distinct: bool,
         more: int,
-    ) -> Ends:
+    ) -> tuple[int, tuple[int, ...], dict[int, int]]:
         """Return the negated sums that open orbits may reach at most, and `own_states`."""
-        key = (there, missing, items, vocabulary, offset, distinct, more)
-        if key not in self._limits:
-            if len(self._limits) > 50_000:
-                self._limits.clear()
-            number = self._number(vocabulary)
-            used = {q for z in there for q in self.states[z]}
-            every = tuple(sorted(used.union(number)))
-            most = reached(items, every, offset, bool(self.each))
-            rest = items
-            for _ in missing:
-                rest = without(rest, rest[0][0])
-            own = own_states(number, there.union(missing), rest, distinct, more)
-            self._limits[key] = most, *own
-        return self._limits[key]
+        offer = self._offer(vocabulary)
+        most = reached(items, offer.every(there), offset, bool(self.each))
+        used_up = there.union(missing)
+        left = sum(count for _, count in items) - len(missing)
+        need = left + len(used_up) + more if distinct else 0
+        return most, *offer.own(used_up, need)
 
     def _offset(self, atoms: int) -> int:
         """Return the bit of the sum zero, for crystals of so many atoms."""
@@ -333,32 +324,12 @@ class Completions:
             reach = moved(reach, charges(self.states[z], z in self.each, n))
         return reach
 
-    def _by_kind(self, vocabulary: frozenset[int]) -> dict[Kind, list[int]]:
-        """Return the elements of a vocabulary by kind; those of one are interchangeable."""
-        if vocabulary not in self._kinds:
-            if len(self._kinds) > 5_000:
-                self._kinds.clear()
-            found: dict[Kind, list[int]] = {}
-            for z in sorted(vocabulary):
-                found.setdefault(self._kind(z), []).append(z)
-            self._kinds[vocabulary] = found
-        return self._kinds[vocabulary]
-
-    def _number(self, vocabulary: frozenset[int]) -> dict[int, list[int]]:
-        """Return the elements of a vocabulary that have each state, few of them first.
-
-        Elements with few states stand first in each list.
-        """
-        if vocabulary not in self._numbers:
-            if len(self._numbers) > 5_000:
-                self._numbers.clear()
-            found: dict[int, list[int]] = {}
-            for z in sorted(vocabulary, key=lambda z: (len(self.states[z]), z)):
-                for q in self.states[z]:
-                    found.setdefault(q, []).append(z)
-            order = sorted(found, key=lambda q: (len(found[q]), q))
-            self._numbers[vocabulary] = {q: found[q] for q in order}
-        return self._numbers[vocabulary]
+    def _offer(self, vocabulary: frozenset[int]) -> Offer:
+        """Return what a vocabulary offers, made once."""
+        if vocabulary not in self._offers:
+            _make_room(self._offers, 5_000)
+            self._offers[vocabulary] = Offer(vocabulary, self.states, self.each)
+        return self._offers[vocabulary]
 
     def _others(
         self, fresh: frozenset[int], items: Items, offset: int, distinct: bool
@@ -372,8 +343,7 @@ class Completions:
             kinds.append((states, each, min(many, enough)))
         key = (tuple(kinds), items, offset, distinct)
         if key not in self._fresh:
-            if len(self._fresh) > 5_000:
-                self._fresh.clear()
+            _make_room(self._fresh, 5_000)
             grid = grid_of(items)
             table = [0] * grid.size
             table[0] = 1 << offset
@@ -391,3 +361,9 @@ class Completions:
 def metals() -> frozenset[int]:
     """Return the atomic numbers of metals."""
     return frozenset(elements.table("metal").nonzero().squeeze(1).tolist())
+
+
+def _make_room(table: dict[Any, Any], most: int) -> None:
+    """Forget everything when a table has become too long."""
+    if len(table) > most:
+        table.clear()

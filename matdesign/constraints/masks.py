@@ -29,7 +29,9 @@ class Masks:
     def __init__(
         self, constraints: tuple[Constraint, ...], known: tuple[Known, ...] = ()
     ) -> None:
-        self.wanted = All(*constraints) if constraints else None
+        self.wanted: Constraint | None = None
+        if constraints:  # what one alone says is its last word
+            self.wanted = constraints[0] if len(constraints) == 1 else All(*constraints)
         self.known = known
         self._known: dict[bytes, Tensor] = {}
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +14,7 @@ from matdesign.errors import DataError
 from matdesign.generators.features import MASK
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One half-decided crystal.
 
     Args:
@@ -24,16 +22,14 @@ class Place:
         items: open orbits, or open roles, as (atoms, how many such), by atoms.
         vocabulary: elements that any of them may become.
         distinct: each of them takes an element of its own.
-        settled: decided orbits, and open ones that one element is left for.
-        open: (orbit, atoms of its item) of the others.
+        open: (orbit, atoms of its item) of each that more than one element is left for.
     """
 
     decided: tuple[tuple[int, int], ...]
     items: tuple[tuple[int, int], ...]
     vocabulary: frozenset[int]
     distinct: bool
-    settled: tuple[int, ...]
-    open: tuple[tuple[int, int], ...]
+    open: list[tuple[int, int]]
 
 
 def places(
@@ -50,48 +46,63 @@ def places(
     Raises:
         DataError: open orbits with and without a role in one crystal.
     """
-    choices = found.sum(-1).tolist()
-    first = found.long().argmax(-1).tolist()
-    listed = roles.tolist() if roles is not None else [None] * len(species)
-    open_ = (species == MASK) & (found.sum(-1) > 1)
-    union = (found & open_[..., None]).any(1)
-    known: dict[bytes, frozenset[int]] = {}
-    rows = zip(species.tolist(), counts.tolist(), listed, strict=True)
-    for b, (row, atoms, role) in enumerate(rows):
-        orbits = [o for o, z in enumerate(row) if z]
-        if any(not choices[b][o] for o in orbits):
+    choices = found.sum(-1)
+    open_ = (species == MASK) & (choices > 1)
+    lost = ((species > 0) & (choices == 0)).any(1)
+    union = (found & open_[..., None]).any(1).cpu().numpy()
+    first = found.byte().argmax(-1)
+    listed = [] if roles is None else roles.tolist()
+    rows = (x.tolist() for x in (species, counts, first, open_, lost))
+    for b, (row, atoms, kind, free, hopeless) in enumerate(zip(*rows, strict=True)):
+        if hopeless:
             yield None
             continue
-        free = [o for o in orbits if row[o] == MASK and choices[b][o] > 1]
-        fixed = [o for o in orbits if o not in set(free)]
-        there: Counter[int] = Counter()
-        for o in fixed:
-            there[first[b][o]] += atoms[o]
-        of_role: Counter[int] = Counter()
-        kinds = {role[o] >= 0 for o in free} if role is not None else {False}
-        if len(kinds) > 1:
-            raise DataError(
-                "open orbits of one crystal must all have a role, or none of them; got "
-                f"roles {role}. Give the others a role of their own."
-            )
-        distinct = True in kinds
-        if distinct and role is not None:
-            for o in free:
-                of_role[role[o]] += atoms[o]
-        sizes = [of_role[role[o]] if distinct and role else atoms[o] for o in free]
-        items = Counter(of_role.values() if distinct else sizes)
-        row_of = union[b].cpu()
-        key = row_of.numpy().tobytes()
-        if key not in known:
-            known[key] = frozenset(row_of.nonzero().squeeze(1).tolist())
+        there: dict[int, int] = {}
+        for z, n, e, waits in zip(row, atoms, kind, free, strict=True):
+            if z and not waits:
+                there[e] = there.get(e, 0) + n
+        orbits = [o for o, waits in enumerate(free) if waits]
+        sizes = [atoms[o] for o in orbits]
+        items, distinct = sizes, False
+        if orbits and listed:
+            sizes, items, distinct = _by_role(listed[b], orbits, sizes)
         yield Place(
             tuple(sorted(there.items())),
-            tuple(sorted(items.items())),
-            known[key],
+            tuple(sorted((n, items.count(n)) for n in set(items))),
+            _numbers(union[b].tobytes()),
             distinct,
-            tuple(fixed),
-            tuple(zip(free, sizes, strict=True)),
+            list(zip(orbits, sizes, strict=True)),
         )
+
+
+def _by_role(
+    roles: Sequence[int], orbits: list[int], sizes: list[int]
+) -> tuple[list[int], list[int], bool]:
+    """Return atoms of the role of each open orbit, of each open role, and if any has one.
+
+    Args:
+        roles: role of each orbit, -1 = none.
+        orbits: those that are open.
+        sizes: atoms of each of these.
+    """
+    mine = [roles[o] for o in orbits]
+    if len({role >= 0 for role in mine}) > 1:
+        raise DataError(
+            "open orbits of one crystal must all have a role, or none of them; got "
+            f"roles {roles}. Give the others a role of their own."
+        )
+    if mine[0] < 0:
+        return sizes, sizes, False
+    whole: dict[int, int] = {}
+    for role, size in zip(mine, sizes, strict=True):
+        whole[role] = whole.get(role, 0) + size
+    return [whole[role] for role in mine], list(whole.values()), True
+
+
+@lru_cache(maxsize=65536)
+def _numbers(row: bytes) -> frozenset[int]:
+    """Return the elements of a row of a mask."""
+    return frozenset(z for z, there in enumerate(row) if there)
 
 
 @lru_cache(maxsize=65536)

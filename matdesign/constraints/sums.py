@@ -122,6 +122,29 @@ def charges(states: tuple[int, ...], each: bool, atoms: int) -> tuple[int, ...]:
     return tuple(s for mode in modes for s in sums(mode, atoms))
 
 
+@lru_cache(maxsize=65536)
+def charge_bits(states: tuple[int, ...], each: bool, atoms: int, offset: int) -> int:
+    """Return `charges` as bits."""
+    return moved(1 << offset, charges(states, each, atoms))
+
+
+def steps_between(starts: int, ends: int, offset: int) -> int:
+    """Return the charges that lead from one of some sums to one of others, as bits.
+
+    Args:
+        starts: sums before, as bits.
+        ends: sums after.
+        offset: bit of the sum zero, in all of them.
+    """
+    found = 0
+    while starts:
+        lowest = starts & -starts
+        start = lowest.bit_length() - 1 - offset
+        found |= ends >> start if start >= 0 else ends << -start
+        starts ^= lowest
+    return found
+
+
 def moved(bits: int, steps: tuple[int, ...]) -> int:
     """Return the union of the sums in `bits`, each with each of the steps added."""
     found = 0
@@ -150,38 +173,6 @@ def placed(
         bits = union(moved(bits, (atoms * q,)) for q in states)
         items = without(items, atoms)
     return bits, items
-
-
-def own_states(
-    number: dict[int, list[int]],
-    used_up: frozenset[int],
-    items: Items,
-    distinct: bool,
-    more: int,
-) -> tuple[tuple[int, ...], dict[int, int]]:
-    """Return states that each find an element of their own, and element -> state.
-
-    Args:
-        number: state -> elements that have it.
-        used_up: elements that may not be taken.
-        items: open orbits.
-        distinct: every orbit takes another element: there must be one for each.
-        more: further elements that will be used up.
-    """
-    own: list[int] = []
-    held: dict[int, int] = {}
-    taken = set(used_up)
-    need = sum(count for _, count in items) + len(used_up) + more
-    for q, having in number.items():  # states that few elements have come first
-        if distinct:
-            own += [q] if len(having) >= need else []
-            continue
-        free = next((z for z in having if z not in taken), None)
-        if free is not None:
-            own.append(q)
-            held[free] = q
-            taken.add(free)
-    return tuple(sorted(own)), held
 
 
 def without_state(states: tuple[int, ...], one: int | None) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -48,9 +48,7 @@ def _sets(group: int, letter: int, left: int) -> frozenset[tuple[int, ...]] | No
         return frozenset([()])
     if letter >= NONE:
         return frozenset()
-    table = wyckoff_table()
-    size = int(table.count[group, letter])
-    free = bool(table.free[group, letter].any())
+    size, free = _positions()[group][letter]
     found = _sets(group, letter + 1, left)
     if found is None:
         return None
@@ -60,6 +58,50 @@ def _sets(group: int, letter: int, left: int) -> frozenset[tuple[int, ...]] | No
             return None
         found |= {tuple(sorted((*rest, size), reverse=True)) for rest in more}
     return found if len(found) <= MOST else None
+
+
+@cache
+def _positions() -> list[list[tuple[int, bool]]]:
+    """Return atoms of each letter of each space group, and whether it may come again."""
+    table = wyckoff_table()
+    free = table.free.any(-1)
+    return [
+        list(zip(*row, strict=True))
+        for row in zip(table.count.tolist(), free.tolist(), strict=True)
+    ]
+
+
+@lru_cache(maxsize=65536)
+def finest(ways: Rests) -> Rests:
+    """Return the sets that are not made from another one by joining its orbits.
+
+    They decide alone what is possible: whatever elements joined orbits may have, the
+    orbits by themselves may have too.
+
+    Args:
+        ways: sets of orbits, each as the atoms of its orbits, largest first.
+
+    Example:
+        >>> finest(((4,), (2, 2), (3, 1), (2, 1, 1)))
+        ((2, 1, 1),)
+    """
+    kept: list[tuple[int, ...]] = []
+    for way in sorted(ways, key=len, reverse=True):
+        if not any(_joins(way, other) for other in kept):
+            kept.append(way)
+    return tuple(kept)
+
+
+@lru_cache(maxsize=65536)
+def _joins(whole: tuple[int, ...], parts: tuple[int, ...]) -> bool:
+    """Return whether orbits come out when some of the others are joined."""
+    if not parts:
+        return not any(whole)
+    return any(
+        _joins((*whole[:k], room - parts[0], *whole[k + 1 :]), parts[1:])
+        for k, room in enumerate(whole)
+        if room >= parts[0]
+    )
 
 
 def growing_mask(
@@ -89,6 +131,7 @@ def growing_mask(
         Bool, shape (crystals, 104), a part of `within`. Without a next orbit, a crystal
         has a row of all True where it can be finished and of all False elsewhere.
     """
+    rests = [finest(ways) for ways in rests]
     rows = [i for i, ways in enumerate(rests) for _ in ways]
     longest = max((len(way) for ways in rests for way in ways), default=0)
     grown = torch.tensor(

@@ -66,24 +66,22 @@ class Roles:
             letter: one of `letters`.
             fresh: elements that a role without one may take.
         """
-        found = {self.element[role] for role in self._choices[letter]} - {0}
-        taken = set(self.element)
-        known: dict[tuple[int, frozenset[int] | None], bool] = {}
+        mask = torch.zeros_like(fresh)
         for k in self._choices[letter]:
             if self.element[k]:
                 continue
             free = fresh if self.may is None else fresh & self.may[k]
-            for z in free.nonzero().squeeze(1).tolist():
-                key = k, self._again(z)
-                if z in taken or z in found:
-                    continue
-                if key not in known:
-                    known[key] = self._fits(letter, k, z)
-                if known[key]:
-                    found.add(z)
-        mask = torch.zeros_like(fresh)
-        mask[sorted(found)] = True
+            for low, high in self._alike(len(fresh)):
+                if self._fits(letter, k, low):
+                    mask[low:high] |= free[low:high]
+        mask[self.element] = False
+        mask[[self.element[k] for k in self._choices[letter] if self.element[k]]] = True
         return mask
+
+    def _alike(self, most: int) -> list[tuple[int, int]]:
+        """Return ranges of elements that the same roles may follow on a letter."""
+        chosen = sorted({z + 1 for z in self.element if z}) if self.ordered else []
+        return list(zip([0, *chosen], [*chosen, most], strict=True))
 
     def place(self, letter: int, species: int, rng: torch.Generator) -> None:
         """Take one orbit off what is left."""
@@ -139,6 +137,27 @@ def wanted_roles(request: Request, row: int, n_atoms: int) -> tuple[Counts, list
         return tuple(int(formula[z]) * times for z in kinds), kinds
     counts = [k for k in request.pattern[row].tolist() if k]
     return tuple(k * times for k in counts), [0] * len(counts)
+
+
+def fitting(
+    several: dict[int, Roles], may: Tensor, last: Sequence[int], species: Sequence[int]
+) -> Tensor:
+    """Return which letters may come next, for crystals with roles what these allow.
+
+    Args:
+        several: the roles, by crystal.
+        may: letters to choose from, bool, shape (crystals, letters).
+        last: letter of the site before in each crystal.
+        species: its element.
+    """
+    rows, made = list(several), []
+    for row, mine in zip(rows, may[rows].tolist(), strict=True):
+        some = [letter for letter, free in enumerate(mine) if free]
+        fit = several[row].letters(some, last[row], species[row])
+        made.append([letter in fit for letter in range(len(mine))])
+    may = may.clone()
+    may[rows] = torch.tensor(made, device=may.device).view(len(rows), may.shape[1])
+    return may
 
 
 def tell(choices: Choices, several: Sequence[Roles], known: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from matdesign.generators.frames import Choices
 from matdesign.generators.growing import completions, growing_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
-from matdesign.generators.roles import Roles, filling, tell, wanted_roles
+from matdesign.generators.roles import Roles, filling, fitting, tell, wanted_roles
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
@@ -245,51 +245,54 @@ class SkeletonSampler:
         forced: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return letters, elements, and which crystals came to a dead end."""
-        at, b = group.device, len(group)
+        device, b = group.device, len(group)
         twice = self.scale not in (0.0, 1.0) and bool(request.condition.anything.any())
-        condition = request.condition.to(at)
+        condition = request.condition.to(device)
         if self.scale == 0:
-            condition = Condition.nothing(b, condition.low.shape[1], at)
+            condition = Condition.nothing(b, condition.low.shape[1], device)
         ask = self.network.ask(condition.doubled() if twice else condition)
         again = 2 if twice else 1
         about = self.network.about(ask, group.repeat(again), n_atoms.repeat(again))
         keys = self.network.keys(group)
+        told = keys.repeat(again, 1, 1) if twice else keys
         rows = self._roles(request, n_atoms, group)
-        last = torch.full((b,), NONE, device=at)
+        last = torch.full((b,), NONE, device=device)
         kind, left = torch.zeros_like(last), n_atoms.clone()
-        dead = torch.zeros(b, dtype=torch.bool, device=at)
+        dead = torch.zeros(b, dtype=torch.bool, device=device)
         letters: list[Tensor] = []
         kinds: list[Tensor] = []
-        cache, step = None, 0
+        cache, step, at = None, 0, torch.arange(b, device=device)
         while bool((left > 0).any()):
             active = left > 0
+            if 2 * int(active.sum()) <= len(at):  # the others are finished
+                still = active[at]
+                cache = cache[still.repeat(again)] if cache is not None else None
+                at = at[still]
+            read = torch.cat([at, at + b]) if twice else at
             tokens = self.network.skeleton_tokens(
-                about,
-                keys.repeat(again, 1, 1),
-                last.repeat(again)[:, None],
-                kind.repeat(again)[:, None],
-                left.repeat(again)[:, None],
+                about[read],
+                told[read],
+                last[at].repeat(again)[:, None],
+                kind[at].repeat(again)[:, None],
+                left[at].repeat(again)[:, None],
                 step,
             )
-            hidden, cache = self.network.read(
-                tokens, active.repeat(again)[:, None] | (step == 0), cache
+            new_hidden, cache = self.network.read(
+                tokens, active[at].repeat(again)[:, None] | (step == 0), cache
             )
             self.evaluations += len(tokens)
-            score = self._mixed(
-                self.network.letter_logits(hidden, keys.repeat(again, 1, 1)), b
-            )
+            hidden = new_hidden.new_zeros(again * b, *new_hidden.shape[1:])
+            hidden = hidden.index_copy(0, read, new_hidden)
+            score = self._mixed(self.network.letter_logits(hidden, told), b)
             mask = letter_mask(self.fill, group, last, kind, left)
             if forced is not None and step < len(forced[0]):
                 new = torch.where(active, forced[0][step], NONE)
                 now = torch.where(active, forced[1][step], 0)
             else:
-                self._tell(request.choices, [r for k, r in rows.items() if active[k]])
-                for row, roles in rows.items():
-                    if active[row]:
-                        some = mask[row].nonzero().squeeze(1).tolist()
-                        fit = roles.letters(some, int(last[row]), int(kind[row]))
-                        mask[row] = False
-                        mask[row, fit] = True
+                growing = {row: one for row, one in rows.items() if active[row]}
+                self._tell(request.choices, list(growing.values()))
+                if growing:
+                    mask = fitting(growing, mask, last.tolist(), kind.tolist())
                 dead |= active & ~mask.any(1)
                 left = left.masked_fill(dead, 0)
                 active = left > 0
@@ -299,18 +302,18 @@ class SkeletonSampler:
                 grown = _Grown(
                     request.choices, group, letters, kinds, left, self.allowed
                 )
-                before = last, kind, rows
-                mask = self._may(new, *before, active, grown)
+                state = last, kind, rows
+                mask = self._may(new, *state, active, grown)
                 lost = active & ~mask.any(1)
                 while bool(lost.any()):  # letters that no element can follow
                     score[lost, new[lost]] = -torch.inf
                     lost &= score.isfinite().any(1)
                     if bool(lost.any()):
                         new[lost] = choose(score[lost], self.rng)
-                        found = self._may(new, *before, lost, grown)
+                        found = self._may(new, *state, lost, grown)
                         mask = torch.where(lost[:, None], found, mask)
                         lost &= ~mask.any(1)
-                now = self._elements(hidden, keys, new, mask, active)
+                now = self._elements(hidden, told, new, mask, active)
                 dead |= active & (now == 0)
             for row, roles in rows.items():
                 if active[row] and not dead[row]:
@@ -344,16 +347,12 @@ class SkeletonSampler:
         return grown.possible(mask, letter, alone)
 
     def _elements(
-        self, hidden: Tensor, keys: Tensor, letter: Tensor, mask: Tensor, active: Tensor
+        self, hidden: Tensor, told: Tensor, letter: Tensor, mask: Tensor, active: Tensor
     ) -> Tensor:
         """Return drawn elements for chosen letters, 0 where none can be."""
-        again = len(hidden) // len(keys)
-        score = self._mixed(
-            self.network.species_logits(
-                hidden, keys.repeat(again, 1, 1), letter.repeat(again)[:, None]
-            ),
-            len(keys),
-        )
+        again = len(hidden) // len(letter)
+        raw = self.network.species_logits(hidden, told, letter.repeat(again)[:, None])
+        score = self._mixed(raw, len(letter))
         can = active & mask.any(1)
         now = torch.zeros_like(letter)
         score = score.masked_fill(~mask, -torch.inf) / self.temperature

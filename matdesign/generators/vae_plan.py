@@ -21,11 +21,20 @@ from matdesign.generators.vae_latent import Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import STOP, Skeleton, Wishes
 
-TRIES = 10
-"""How often a skeleton that breaks a wish is drawn again."""
+TRIES = 11
+"""How often skeletons are drawn for crystals of which none met the wishes yet."""
 
 COPIES = 8
-"""How many are drawn for each that is drawn again; the first that meets it counts."""
+"""How many at once, at most; the first that meets the wishes counts."""
+
+
+def copies(turn: int) -> int:
+    """Return how many skeletons to draw at once for what failed in all turns before.
+
+    Most that fail once succeed the second time. Skeletons are independent of each other,
+    so that only the cost depends on this number: `TRIES` turns are 73 skeletons.
+    """
+    return min(4 * turn - 2, COPIES) if turn else 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,7 +189,7 @@ def draw_skeletons(
 ) -> tuple[Tensor, Skeleton]:
     """Return latents and skeletons that meet the wishes.
 
-    What breaks a wish is drawn again, latent and all. After `TRIES` rounds P1 is the
+    What breaks a wish is drawn again, latent and all. After `TRIES` turns P1 is the
     only group, in which every formula fits, unless a space group is asked for too.
 
     Args:
@@ -205,8 +214,8 @@ def draw_skeletons(
     species = torch.zeros_like(letter)
     left = torch.arange(n, device=z.device)
     for turn in range(TRIES + 1):
-        copies = COPIES if turn else 1
-        rows = left.repeat_interleave(copies)
+        many = copies(turn)
+        rows = left.repeat_interleave(many)
         some = wishes[rows] if turn < TRIES else _in_p1(wishes[rows])
         told = asked[rows]
         new = prior.draw(told, rng)
@@ -220,8 +229,8 @@ def draw_skeletons(
             temperature=temperature,
             choices=choices,
         )
-        whole = made.met.view(-1, copies)
-        best = whole.int().argmax(1) + copies * torch.arange(len(left)).to(left)
+        whole = made.met.view(-1, many)
+        best = whole.int().argmax(1) + many * torch.arange(len(left)).to(left)
         good, wide = whole.any(1), made.letter.shape[1]
         done, best = left[good], best[good]
         z[done], group[done] = new[best], made.spacegroup[best]
@@ -232,7 +241,7 @@ def draw_skeletons(
             return z, Skeleton(group, letter, species, torch.ones_like(group) > 0)
     raise InfeasibleTarget(
         f"found no arrangement of atoms that meets the wishes for {len(left)} of {n} "
-        f"crystals in {TRIES} tries. Leave out the space group, or ask for another number "
+        f"crystals in {TRIES} turns. Leave out the space group, or ask for another number "
         "of atoms."
     )
 

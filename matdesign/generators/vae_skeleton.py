@@ -11,7 +11,7 @@ from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Rests, completions, growing_mask
-from matdesign.generators.roles import Roles, filling, tell
+from matdesign.generators.roles import Roles, filling, fitting, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,
@@ -225,15 +225,13 @@ class SkeletonDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = letter_mask(tables, group, letter, left, exact=exact)
-            growing = {row: one for row, one in roles.items() if live[row]}
+            growing = _some(roles, live)
             waiting = [one for one in growing.values() if 0 in one.element]
             if choices is not None and waiting:
                 tell(choices, waiting, allowed)
-            for row, one in growing.items():
-                some = may[row, :LETTERS].nonzero().squeeze(1).tolist()
-                fit = one.letters(some, STOP, 0)
-                may[row, :LETTERS] = False
-                may[row, fit] = True
+            if growing:
+                start = [STOP] * len(may), [0] * len(may)
+                may[:, :LETTERS] = fitting(growing, may[:, :LETTERS], *start)
             met, live = _still(met, live, may)
             may[:, STOP] |= ~live
             scores = mix(self.next_letter(wide)).masked_fill(~may, -torch.inf)
@@ -245,9 +243,9 @@ class SkeletonDecoder(nn.Module):
             count = _sites_of(tables, group, new[:, None])[:, 0] * live
             floor = torch.where(alone, species, 0)
             may = species_mask(allowed, letter, floor, new)
+            growing, chosen = _some(growing, live), new.tolist()
             for row, one in growing.items():
-                if live[row]:
-                    may[row] = one.elements(int(new[row]), may[row])
+                may[row] = one.elements(chosen[row], may[row])
             rows = (live & alone).nonzero().squeeze(1)
             if choices is not None and len(rows):
                 first = new + tables.fixed[group, new.clamp(max=LETTERS - 1)]
@@ -261,9 +259,9 @@ class SkeletonDecoder(nn.Module):
             scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
             species = _choose(scores, temperature, rng) * live
             letter = torch.where(live, new, STOP)
-            for row, one in growing.items():
-                if live[row]:
-                    one.place(int(new[row]), int(species[row]), rng)
+            kind_of = species.tolist()
+            for row, one in _some(growing, live).items():
+                one.place(chosen[row], kind_of[row], rng)
             left = left - count * live
             letters.append(letter)
             kinds.append(species)
@@ -273,7 +271,8 @@ class SkeletonDecoder(nn.Module):
             letters, kinds = [torch.full_like(group, STOP)], [torch.zeros_like(group)]
         elif choices is not None:
             whole, counts = torch.stack(kinds, 1), torch.stack(sizes, 1)
-            met = met & finished(choices, whole, counts, allowed)
+            rows = met.nonzero().squeeze(1)
+            met[rows] = finished(choices, whole[rows], counts[rows], allowed)
         return Skeleton(group, torch.stack(letters, 1), torch.stack(kinds, 1), met)
 
 
@@ -291,6 +290,12 @@ def _asked(wishes: Wishes) -> Asked:
         counts = counts or [k for k in wishes.pattern[row].tolist() if k]
         found[row] = tuple(counts), kinds or [0] * len(counts)
     return found
+
+
+def _some(roles: dict[int, Roles], live: Tensor) -> dict[int, Roles]:
+    """Return the roles of the crystals that still grow."""
+    alive = live.tolist()
+    return {row: one for row, one in roles.items() if alive[row]}
 
 
 def _misfits(told: Asked, group: Tensor, met: Tensor) -> Tensor:

@@ -9,8 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from matdesign.constraints.base import Constraint
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.constraints.masks import Masks
+from matdesign.constraints.offer import Offer
+from matdesign.constraints.sums import charge_bits, steps_between
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
@@ -218,3 +222,48 @@ def test_a_crystal_half_with_roles_is_refused() -> None:
         ChargeNeutral().allowed(
             torch.full((1, 2), MASK), torch.ones(1, 2).long(), torch.tensor([[0, -1]])
         )
+
+
+def test_steps_between_sums_are_all_differences() -> None:
+    random = python_random.Random(2)
+    for _ in range(50):
+        starts = {random.randint(-20, 20) for _ in range(random.randint(0, 6))}
+        ends = {random.randint(-20, 20) for _ in range(random.randint(0, 6))}
+        sets = (sum(1 << (s + 64) for s in sums) for sums in (starts, ends))
+        found = steps_between(*sets, 64)
+        expected = {end - start for start in starts for end in ends}
+        assert {k - 64 for k in range(129) if found >> k & 1} == expected
+    assert charge_bits((-2, 3), False, 2, 8) == 1 << 4 | 1 << 14
+    assert charge_bits((-2, 3), True, 2, 8) == 1 << 4 | 1 << 9 | 1 << 14
+
+
+def test_an_offer_sorts_elements_by_what_they_can_carry() -> None:
+    states = [(), (1,), (), (1,), (2, 3), (3, 2)]
+    offer = Offer(frozenset({1, 2, 3, 4}), states, frozenset({3}))
+    assert offer.kinds(frozenset({1})) == {
+        ((), False): [2],
+        ((1,), True): [3],
+        ((2, 3), False): [4],
+    }
+    assert offer.having == {2: [4], 3: [4], 1: [1, 3]}
+    assert offer.every(frozenset({5})) == (1, 2, 3)
+    assert offer.own(frozenset(), 0) == ((1, 2), {4: 2, 1: 1})
+    assert offer.own(frozenset({1, 4}), 0) == ((1,), {3: 1})
+    assert offer.own(frozenset(), 2) == ((1,), {})  # of the others there is one
+
+
+@pytest.mark.parametrize("rule", [*RULES, RequiredElements("Fe", "O")], ids=str)
+def test_what_a_rule_says_alone_is_its_last_word(rule: Constraint) -> None:
+    """Asked again within its own answer it says the same, so that masks ask it once."""
+    random = python_random.Random(4)
+    vocabulary = numbers("Na", "Fe", "Cu", "O", "F")
+    known = torch.zeros(MASK, dtype=torch.bool)
+    known[vocabulary] = True
+    rows = [[random.choice([MASK, MASK, *vocabulary]) for _ in range(4)] for _ in "ab"]
+    rows += [[MASK] * 3 + [0], [MASK] * 4, [8, 8, MASK, 0], [11, 11, MASK, MASK]]
+    species = torch.tensor(rows)
+    counts = torch.tensor([[1, 2, 3, 1]] * len(rows)) * (species > 0)
+    among = known & (species > 0)[..., None]
+    found = Masks((rule,))(species, counts, None, among)
+    again = (rule & rule).allowed(species, counts, None, among)
+    assert again is not None and torch.equal(found, again)

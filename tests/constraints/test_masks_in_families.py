@@ -22,8 +22,9 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import Filling
+from matdesign.generators.growing import completions, finest, growing_mask
 from matdesign.generators.planning import Plan, allowed_elements, plan_cells
-from matdesign.generators.roles import Roles, filling, tell
+from matdesign.generators.roles import Roles, filling, fitting, tell
 
 SYMBOLS = ("Na", "Ca", "Ti", "Al", "O", "Cl", "Fe", "S")
 PALETTE = tuple(elements.atomic_number(s) for s in SYMBOLS)
@@ -83,6 +84,71 @@ def test_without_an_order_a_letter_takes_elements_as_they_come() -> None:
         may = roles.elements(0, torch.ones(104, dtype=torch.bool))
         # titanium first would leave no place for oxygen, were there an order
         assert may.nonzero().flatten().tolist() == ([8] if ordered else [8, 22])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_elements_of_roles_against_trying_each_one(ordered: bool) -> None:
+    """Two letters with room for several orbits, and every element by itself."""
+    seen = 0
+    for chosen in ([0, 0, 0], [0, 17, 0], [22, 0, 8], [11, 0, 22]):
+        for may in (None, torch.stack([known(), known().flip(0), known()])):
+            letters = Filling([1, 2], [3, 3], (2, 1, 3))
+            roles = Roles(letters, (2, 1, 3), list(chosen), may, ordered)
+            for letter in roles.letters([0, 1], 27, 0):
+                expected = torch.zeros(104, dtype=torch.bool)
+                for k in roles._choices[letter]:
+                    if chosen[k]:
+                        expected[chosen[k]] = True
+                        continue
+                    free = known() if may is None else known() & may[k]
+                    for z in set(free.nonzero().flatten().tolist()) - set(chosen):
+                        expected[z] |= roles._fits(letter, k, z)
+                found = roles.elements(letter, known())
+                assert torch.equal(found, expected), (chosen, letter)
+                seen += int(found.any())
+    assert seen > 5
+
+
+def test_letters_of_many_roles_are_those_of_each() -> None:
+    def two() -> dict[int, Roles]:
+        counts = ((1, 1), (2, 1))
+        return {2 * i: Roles(filling(221, n), n, [8, 0]) for i, n in enumerate(counts)}
+
+    may = torch.rand(3, 27, generator=torch.Generator().manual_seed(0)) < 0.7
+    found = fitting(two(), may, [27, 27, 0], [0, 0, 8])
+    assert torch.equal(found[1], may[1])
+    for row, one in two().items():
+        some = may[row].nonzero().flatten().tolist()
+        fit = one.letters(some, [27, 27, 0][row], [0, 0, 8][row])
+        assert found[row].nonzero().flatten().tolist() == fit
+
+
+# ---- half-grown crystals -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("group", "atoms"), [(221, 8), (194, 8), (99, 7)])
+def test_the_finest_ways_allow_what_all_ways_allow(group: int, atoms: int) -> None:
+    """Against asking about every way to finish, one at a time."""
+    rules = ChargeNeutral(), RequiredElements("O"), Composition("Na2O")
+    ways = completions(group, 0, atoms)
+    assert 0 < len(finest(ways)) < len(ways)
+    for wanted in (rules[:1], rules[1:2], rules[:2], rules[2:]):
+        for there, new in ([], 1), ([8], 2), ([11, 17], 1), ([22], 3):
+            species = torch.tensor([there], dtype=torch.long)
+            parts = species, species.sign() * 2, torch.tensor([new])
+            whole = growing_mask(Masks(wanted), *parts, [ways], known()[None], known())
+            each = [
+                growing_mask(Masks(wanted), *parts, [(way,)], known()[None], known())
+                for way in ways
+            ]
+            assert torch.equal(whole, torch.stack(each).any(0)), (wanted, there)
+
+
+def test_finest_ways_are_not_made_from_each_other() -> None:
+    assert finest(()) == () and finest(((),)) == ((),)
+    assert finest(((3, 3), (4, 2), (3, 2, 1))) == ((3, 2, 1),)
+    assert finest(((3, 3), (2, 2, 2))) == ((2, 2, 2), (3, 3))
+    assert finest(((4, 2), (2, 2, 2), (5, 1), (3, 3))) == ((2, 2, 2), (5, 1), (3, 3))
 
 
 # ---- samplers ------------------------------------------------------------------------

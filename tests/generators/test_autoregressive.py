@@ -507,3 +507,23 @@ def test_crowded_crystals_are_returned_and_counted(model, monkeypatch):
     without = model.sample(40, seed=2)
     assert len(without) == 40
     assert without.info["crowded"] > with_tries
+
+
+def test_finished_crystals_are_not_read_and_change_nothing(
+    cell_model: Autoregressive,
+) -> None:
+    """A long crystal among short ones is the one that it is by itself."""
+
+    def grown(sizes: list[int]) -> tuple[torch.Tensor, int]:
+        sampler = cell_model.skeletons(torch.Generator().manual_seed(1), 1.0)
+        sampler.temperature = 1e-6  # the likeliest always
+        request = cell_model.request(len(sizes), sizes, None)
+        n_atoms = torch.tensor(sizes)
+        with torch.no_grad():
+            _, species = sampler.sites(request, n_atoms, torch.ones_like(n_atoms))
+        return species, sampler.evaluations
+
+    alone, read = grown([9])
+    among, all_read = grown([1, 1, 9, 2, 1, 1, 1, 1])
+    assert torch.equal(among[2], alone[0]) and read == 9
+    assert 9 + 8 <= all_read < 3 * 9
