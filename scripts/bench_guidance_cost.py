@@ -4,13 +4,14 @@
     python scripts/bench_guidance_cost.py --models vae-prototypes --pairs 3 --clock cpu
 
 For every shipped model and every way to guide it, the same number of crystals is drawn
-with and without the guide, in pairs of one seed, so that both begin with the same sizes
-and layouts: first without, then with, then the next seed. A ratio is that of one pair, so
-that a busy machine slows both of its parts; the table gives the median of all pairs and
-their range. Seeds differ between pairs, so that nothing is answered from memory that a
-reader's first call would have to work out; what the very first call costs is printed too,
-as "first". Overlapping crystals are not drawn again on either side, unless --redraws is
-given: how many rounds that takes is chance. Crystals that miss a constraint are, and count.
+with and without the guide, in pairs: first with, then without, of the sizes that the guided
+crystals have (a formula pattern decides sizes, and large crystals cost more), then the next
+seed. A ratio is that of one pair, so that a busy machine slows both of its parts; the table
+gives the median of all pairs and their range. Seeds differ between pairs, so that nothing
+is answered from memory that a reader's first call would have to work out; what the very
+first call costs is printed too, as "first". Overlapping crystals are not drawn again on
+either side, unless --redraws is given: how many rounds that takes is chance. Crystals that
+miss a constraint are, and count.
 
 The particles of `steer` are paid for one by one: its ratio is divided by their number.
 """
@@ -92,12 +93,12 @@ WAYS = {
 }
 
 
-def timed(draw: Callable[[], Crystals], clock: str) -> tuple[float, int]:
-    """Return the seconds that drawing takes, and the evaluations of the network."""
+def timed(draw: Callable[[], Crystals], clock: str) -> tuple[float, Crystals]:
+    """Return the seconds that drawing takes, and what was drawn."""
     now = time.process_time if clock == "cpu" else time.perf_counter
     start = now()
     made = draw()
-    return now() - start, int(made.info["network_evaluations"])
+    return now() - start, made
 
 
 def price(
@@ -109,17 +110,22 @@ def price(
         model: any generator.
         way: how it is guided.
         n: crystals of each draw.
-        pairs: draws without and with the guide; one more comes before, for "first".
+        pairs: draws with and without the guide; one more comes before, for "first".
         steps: sampling steps; None takes the model's own number.
         clock: "wall" or "cpu".
     """
     seconds, evaluations, plain = [], [], []
     for seed in range(pairs + 1):
-        # the seed with which a guide begins to draw, so that sizes are the same
-        same = int(torch.randint(2**62, (1,), generator=generator(seed)))
-        free, asked = timed(partial(model.sample, n, seed=same, steps=steps), clock)
         drawn = partial(way.make().sample, model, n, seed=seed, steps=steps)
-        mine, spent = timed(drawn, clock)
+        mine, guided = timed(drawn, clock)
+        # the seed with which the guide began to draw
+        same = int(torch.randint(2**62, (1,), generator=generator(seed)))
+        sizes = guided.n_atoms.tolist()
+        bare = partial(model.sample, n, seed=same, n_atoms=sizes, steps=steps)
+        free, unguided = timed(bare, clock)
+        asked, spent = (
+            int(made.info["network_evaluations"]) for made in (unguided, guided)
+        )
         plain.append(free)
         seconds.append(mine / free / way.particles)
         evaluations.append(spent / asked / way.particles)
