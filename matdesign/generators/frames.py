@@ -193,6 +193,10 @@ class Steering(Protocol):
 class Choices(Protocol):
     """Says which elements may still be where, given what is already decided."""
 
+    @property
+    def required(self) -> frozenset[int]:
+        """Elements that must be there in the end, whatever else is asked."""
+
     def __call__(
         self, species: Tensor, counts: Tensor, role: Tensor | None, among: Tensor
     ) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import torch
@@ -150,3 +151,63 @@ def growing_mask(
     found = torch.zeros_like(within, dtype=torch.long)
     found.index_add_(0, at, (here & whole[:, None]).long())
     return (found > 0) & within
+
+
+@dataclass
+class Grown:
+    """The sites so far, and what is asked of all elements together."""
+
+    choices: Choices | None
+    group: Tensor
+    letters: list[Tensor]
+    kinds: list[Tensor]
+    left: Tensor
+    known: Tensor
+    fill: Tensor
+
+    def possible(self, mask: Tensor, letter: Tensor, active: Tensor) -> Tensor:
+        """Return which elements leave a way to finish the crystal, (crystals, 104)."""
+        if self.choices is None or not bool(active.any()):
+            return mask
+        table = wyckoff_table(str(self.group.device))
+        rows = active.nonzero().squeeze(1)
+        group, new = self.group[rows], letter[rows]
+        size, free = table.count[group, new], table.freedom[group, new] > 0
+        after = (self.left[rows] - size).tolist()
+        first = torch.where(free, new, new + 1).tolist()
+        rests = [completions(*at) for at in zip(group.tolist(), first, after)]
+        none = torch.zeros((len(rows), 0), dtype=torch.long, device=rows.device)
+        before = torch.stack(self.letters, 1)[rows] if self.letters else none
+        kind = torch.stack(self.kinds, 1)[rows] if self.kinds else none
+        counts = table.count[group[:, None], before] * (kind > 0)
+        kind = torch.where(counts > 0, kind, 0)
+        parts = kind, counts, size, rests, mask[rows], self.known
+        left = growing_mask(self.choices, *parts)
+        left &= self._in_order(kind, group, new, size, self.left[rows] - size)
+        return mask.index_copy(0, rows, left)
+
+    def _in_order(
+        self, kind: Tensor, group: Tensor, new: Tensor, size: Tensor, after: Tensor
+    ) -> Tensor:
+        """Return which elements pass over no required one for good, (crystals, 104).
+
+        Sites on one letter come in the order of their elements. Where what is left can
+        only go to this very letter, no element may come before a missing lighter one.
+
+        Args:
+            kind: elements so far, shape (crystals, sites).
+            group: space groups, shape (crystals,).
+            new: chosen letters, same shape.
+            size: atoms of these, same shape.
+            after: atoms that are left then, same shape.
+        """
+        assert self.choices is not None
+        number = torch.arange(self.known.shape[0], device=kind.device)
+        lightest = torch.full_like(new, len(number))
+        for z in sorted(self.choices.required, reverse=True):
+            lightest = torch.where((kind == z).any(1), lightest, z)
+        later = torch.zeros_like(new, dtype=torch.bool)
+        for _ in range(self.fill.shape[2]):
+            later |= (after > 0) & self.fill[group, new + 1, after.clamp(min=0)]
+            after = after - size
+        return (number <= lightest[:, None]) | later[:, None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import completions, growing_mask
+from matdesign.generators.growing import Grown, completions, growing_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.roles import Roles, filling, fitting, tell, wanted_roles
@@ -24,38 +23,6 @@ RESTARTS = 50
 
 COPIES = 8
 """How many times at once."""
-
-
-@dataclass
-class _Grown:
-    """The sites so far, and what is asked of all elements together."""
-
-    choices: Choices | None
-    group: Tensor
-    letters: list[Tensor]
-    kinds: list[Tensor]
-    left: Tensor
-    known: Tensor
-
-    def possible(self, mask: Tensor, letter: Tensor, active: Tensor) -> Tensor:
-        """Return which elements leave a way to finish the crystal, (crystals, 104)."""
-        if self.choices is None or not bool(active.any()):
-            return mask
-        table = wyckoff_table(str(self.group.device))
-        rows = active.nonzero().squeeze(1)
-        group, new = self.group[rows], letter[rows]
-        size, free = table.count[group, new], table.freedom[group, new] > 0
-        after = (self.left[rows] - size).tolist()
-        first = torch.where(free, new, new + 1).tolist()
-        rests = [completions(*at) for at in zip(group.tolist(), first, after)]
-        none = torch.zeros((len(rows), 0), dtype=torch.long, device=rows.device)
-        before = torch.stack(self.letters, 1)[rows] if self.letters else none
-        kind = torch.stack(self.kinds, 1)[rows] if self.kinds else none
-        counts = table.count[group[:, None], before] * (kind > 0)
-        kind = torch.where(counts > 0, kind, 0)
-        parts = kind, counts, size, rests, mask[rows], self.known
-        left = growing_mask(self.choices, *parts)
-        return mask.index_copy(0, rows, left)
 
 
 class SkeletonSampler:
@@ -299,8 +266,9 @@ class SkeletonSampler:
                 new = torch.full_like(last, NONE)
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
-                grown = _Grown(
-                    request.choices, group, letters, kinds, left, self.allowed
+                grown = Grown(
+                    *(request.choices, group, letters, kinds, left, self.allowed),
+                    self.fill,
                 )
                 state = last, kind, rows
                 mask = self._may(new, *state, active, grown)
@@ -333,7 +301,7 @@ class SkeletonSampler:
         before: Tensor,
         rows: dict[int, Roles],
         active: Tensor,
-        grown: _Grown,
+        grown: Grown,
     ) -> Tensor:
         """Return which elements chosen letters may have, bool, (crystals, 104)."""
         mask = element_mask(self.allowed, letter, last, before)

@@ -20,6 +20,7 @@ from matdesign.generators.completion import Partial
 from matdesign.generators.contract import Generator
 from matdesign.generators.filling import Filling, fill_table
 from matdesign.generators.fit import fit
+from matdesign.generators.growing import Grown
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
 from matdesign.generators.sequence import sequences
@@ -527,3 +528,68 @@ def test_finished_crystals_are_not_read_and_change_nothing(
     among, all_read = grown([1, 1, 9, 2, 1, 1, 1, 1])
     assert torch.equal(among[2], alone[0]) and read == 9
     assert 9 + 8 <= all_read < 3 * 9
+
+
+def lays_out(group: int, letter: int, left: int) -> list[tuple[int, ...]]:
+    """All ways to place atoms on letters from one on, by recursion."""
+    if not left:
+        return [()]
+    table, found = wyckoff_table(), []
+    for at in range(letter, NONE):
+        size, free = int(table.count[group, at]), bool(table.freedom[group, at] > 0)
+        if 0 < size <= left:
+            rest = lays_out(group, at if free else at + 1, left - size)
+            found += [(at, *one) for one in rest]
+    return found
+
+
+@pytest.mark.parametrize("group", [1, 2, 5, 38, 99, 123, 160, 186])
+def test_no_element_passes_over_a_missing_lighter_one(group):
+    """Against all ways to go on: one of them must have room for oxygen, in order."""
+
+    class Oxygen:
+        required = frozenset({8})
+
+    table = wyckoff_table()
+    fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], 6)
+    known = torch.ones(104, dtype=torch.bool)
+    groups = torch.tensor([group])
+    grown = Grown(Oxygen(), groups, [], [], groups, known, fill)
+    tried = 0
+    for letter in range(NONE):
+        size = int(table.count[group, letter])
+        for after in range(1, 7):
+            ways = [w for w in lays_out(group, letter, after + size) if w[0] == letter]
+            if not size or not ways:
+                continue
+            for before in (0, 8):
+                found = grown._in_order(
+                    torch.tensor([[before]]),
+                    groups,
+                    torch.tensor([letter]),
+                    torch.tensor([size]),
+                    torch.tensor([after]),
+                )[0]
+                for z in (7, 8, 9):
+                    room = any(z <= 8 or at > letter for w in ways for at in w[1:])
+                    assert bool(found[z]) is (before == 8 or z == 8 or room)
+                    tried += 1
+    assert tried >= 30
+
+
+def test_required_elements_come_without_a_dead_end(monkeypatch):
+    turns = []
+    attempt = skeleton.SkeletonSampler._attempt
+
+    def spy(self, *rest):
+        found = attempt(self, *rest)
+        turns.append(int(found[2].sum()))
+        return found
+
+    monkeypatch.setattr(skeleton.SkeletonSampler, "_attempt", spy)
+    made = design.load_model("autoregressive-prototypes")
+    made.redraws = 0
+    wanted = design.RequiredElements("O")
+    crystals = made.sample(128, seed=0, guide=design.Guide(wanted))
+    assert bool(wanted.satisfied(crystals).all())
+    assert turns == [0]
