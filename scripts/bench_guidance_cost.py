@@ -4,14 +4,16 @@
     python scripts/bench_guidance_cost.py --models vae-prototypes --pairs 3 --clock cpu
 
 For every shipped model and every way to guide it, the same number of crystals is drawn
-with and without the guide, in pairs: first with, then without, of the sizes that the guided
-crystals have (a formula pattern decides sizes, and large crystals cost more), then the next
-seed. A ratio is that of one pair, so that a busy machine slows both of its parts; the table
-gives the median of all pairs and their range. Seeds differ between pairs, so that nothing
-is answered from memory that a reader's first call would have to work out; what the very
-first call costs is printed too, as "first". Overlapping crystals are not drawn again on
-either side, unless --redraws is given: how many rounds that takes is chance. Crystals that
-miss a constraint are, and count.
+with and without the guide, in pairs of one seed, so that both begin with the same layouts:
+first with, then without, of the sizes that the guided crystals have where these are others (a
+formula pattern decides sizes, and large crystals cost more), then the next seed. One draw
+that is not timed comes before each pair, so that neither is the first to work out a layout.
+A ratio is that of one pair, so that a busy machine slows both of its parts; the table gives
+the median of all pairs and their range. Seeds differ between pairs, so that no mask is
+answered from memory that a reader's first call would have to work out; what the very first
+call costs is printed too, as "first". Overlapping crystals are not drawn again on either
+side, unless --redraws is given: how many rounds that takes is chance. Crystals that miss a
+constraint are, and count.
 
 The particles of `steer` are paid for one by one: its ratio is divided by their number.
 """
@@ -116,11 +118,13 @@ def price(
     """
     seconds, evaluations, plain = [], [], []
     for seed in range(pairs + 1):
+        # the seed with which the guide begins to draw
+        same = int(torch.randint(2**62, (1,), generator=generator(seed)))
+        before = model.sample(n, seed=same, steps=steps)
         drawn = partial(way.make().sample, model, n, seed=seed, steps=steps)
         mine, guided = timed(drawn, clock)
-        # the seed with which the guide began to draw
-        same = int(torch.randint(2**62, (1,), generator=generator(seed)))
-        sizes = guided.n_atoms.tolist()
+        moved = not torch.equal(before.n_atoms, guided.n_atoms)
+        sizes = guided.n_atoms.tolist() if moved else None
         bare = partial(model.sample, n, seed=same, n_atoms=sizes, steps=steps)
         free, unguided = timed(bare, clock)
         asked, spent = (
