@@ -233,7 +233,7 @@ class Generator(nn.Module, abc.ABC):
         n_atoms: int | Sequence[int] | Tensor | None = None,
         conditions: Conditions | None = None,
         scale: float = 1.0,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         steering: Steering | None = None,
     ) -> Crystals:
         """Return n new crystals.
@@ -257,7 +257,8 @@ class Generator(nn.Module, abc.ABC):
                 as well as the model learned it.
             scale: of classifier-free guidance: 0 ignores the learned conditions, 1 is the
                 conditional model, more pushes further.
-            batch_size: crystals made at once.
+            batch_size: crystals (or particles) made at once; None takes 64 on a CPU,
+                whose cache holds no more, and 256 elsewhere.
             steering: what a guide gives to look at every state and move it; not for use
                 together with `guide`.
 

@@ -255,7 +255,7 @@ class Guide(Protocol):
         n_atoms: int | Sequence[int] | Tensor | None,
         conditions: Conditions | None,
         scale: float,
-        batch_size: int,
+        batch_size: int | None,
     ) -> Crystals:
         """Return n crystals."""
 

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
+import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import distances, torus_difference
 from matdesign.errors import DataError, ShapeError
+from matdesign.generators import sampling
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
@@ -354,3 +356,22 @@ def test_noise_ends_where_the_data_began(learned, eight):
     frac, _ = model.frac_noise.add(eight.frac, layout, zero, rng)
     assert torus_difference(eight.frac, frac).abs().max() < 0.03
     assert torch.equal(model.species_noise.add(eight.species, zero, rng), eight.species)
+
+
+def test_a_batch_holds_what_the_caches_of_a_processor_do(monkeypatch):
+    made = design.load_model("vae-prototypes")
+    sizes = []
+    plain = sampling.draw
+
+    def spy(model, some, **options):
+        sizes.append(len(some))
+        return plain(model, some, **options)
+
+    monkeypatch.setattr(sampling, "draw", spy)
+    one = made.sample(70, seed=0)
+    assert sizes == [sampling.ON_CPU, 70 - sampling.ON_CPU]
+    other = made.sample(70, seed=0, batch_size=sampling.ON_CPU)
+    assert torch.equal(one.frac, other.frac)
+    sizes.clear()
+    made.sample(70, seed=0, batch_size=sampling.ON_GPU)
+    assert sizes == [70]
