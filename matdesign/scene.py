@@ -223,7 +223,7 @@ def shapes(
             made.append(("cylinder", at[end], half, _rgb(kinds[end]["color"]), 0.09))
     corner = np.array(list(itertools.product((0, 1), repeat=3))) @ cell - middle
     corner = corner.round(3).tolist()
-    thick = max(0.035, 0.006 * float(np.linalg.norm(middle)))  # seen from afar, too
+    thick = max(0.035, 0.008 * float(np.linalg.norm(middle)))  # seen from afar, too
     for p, q in itertools.combinations(range(8), 2):
         if (p ^ q).bit_count() == 1:
             made.append(("cylinder", corner[p], corner[q], [0.35, 0.35, 0.4], thick))

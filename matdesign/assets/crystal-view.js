@@ -74,7 +74,7 @@
     }
     const c = frame.cell, mid = centre(c);
     const corner = (n) => [0, 1, 2].map((x) => (n & 1) * c[x] + ((n >> 1) & 1) * c[3 + x] + (n >> 2) * c[6 + x] - mid[x]);
-    const thick = Math.max(0.035, 0.006 * Math.hypot(...mid));  // seen from afar, too
+    const thick = Math.max(0.035, 0.008 * Math.hypot(...mid));  // seen from afar, too
     for (let p = 0; p < 8; p++) {
       for (const bit of [1, 2, 4]) {
         if (!(p & bit)) shape.addCylinder(corner(p), corner(p | bit), [0.35, 0.35, 0.4], thick, "cell edge");
