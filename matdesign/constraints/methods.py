@@ -130,7 +130,7 @@ def serve(
         wanted: single constraints.
         model: any generator.
         method: one of `METHODS` for all that can have it; elements, size and symmetry are
-            masked instead, which costs next to nothing, unless the method would be left
+            masked instead, which costs no evaluation, unless the method would be left
             without any constraint. None chooses for each.
         strict: "all" or "hard".
 
@@ -158,7 +158,7 @@ def serve(
         masked -= {one for one in parts if not why_not[one]}
     for one in parts:
         if one in masked:
-            chosen.append(Choice(one, ("mask",), "costs next to nothing"))
+            chosen.append(Choice(one, ("mask",), "holds at every step"))
         elif not why_not[one]:
             chosen.append(Choice(one, (method,), "as asked"))
         else:
@@ -170,7 +170,7 @@ def _default(one: Constraint, model: Generator) -> Choice:
     family = type(model).__name__
     can = {method for method in METHODS if not refusal(one, method, model)}
     if "mask" in can:
-        return Choice(one, ("mask",), "holds at every step and costs next to nothing")
+        return Choice(one, ("mask",), "holds at every step")
     if "replace" in can:
         return Choice(one, ("replace",), "its places are known beforehand")
     if family not in FAMILIES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -134,9 +135,9 @@ class Stepwise(Generator):
         drawn = self.species_noise.back(species, belief, t, s, rng)
         return settle_roles(plan, species, drawn, belief, allowed, rng)
 
+    @abc.abstractmethod
     def _spread(self, t: float) -> tuple[float, float]:
         """Return how uncertain noise alone makes a preview: coordinates, lattice code."""
-        raise NotImplementedError
 
     def _frame(
         self,

@@ -15,6 +15,7 @@ from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.features import MASK
 from matdesign.generators.fit import fit
+from matdesign.generators.stepwise import Stepwise
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
 
@@ -375,3 +376,12 @@ def test_a_batch_holds_what_the_caches_of_a_processor_do(monkeypatch):
     sizes.clear()
     made.sample(70, seed=0, batch_size=sampling.ON_GPU)
     assert sizes == [70]
+
+
+def test_a_family_with_steps_must_say_how_wide_its_belief_is(model):
+    class Silent(Stepwise):
+        loss = Diffusion.loss
+        _states = Diffusion._states
+
+    with pytest.raises(TypeError, match="_spread"):
+        Silent(model.config)
