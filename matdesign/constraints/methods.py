@@ -130,7 +130,7 @@ def serve(
         wanted: single constraints.
         model: any generator.
         method: one of `METHODS` for all that can have it; elements, size and symmetry are
-            masked instead, which costs no evaluation, unless the method would be left
+            masked instead, which holds at every step, unless the method would be left
             without any constraint. None chooses for each.
         strict: "all" or "hard".
 
