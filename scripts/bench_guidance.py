@@ -8,6 +8,7 @@ were drawn for them. For soft constraints it compares the hit rate with that of 
 crystals of the same model and with the best of N unguided ones at equal network
 evaluations. Where a predictor guides, a second one, trained apart, judges, if it is
 shipped. --sets gap asks models of MP-20 for a band gap (their training rows: --data).
+--sets fresh asks for what no default was chosen on.
 
 Every cell is kept in --cache: start the same command again and it continues.
 """
@@ -49,7 +50,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--sets", nargs="+", choices=("hard", "soft", "gap"), default=["hard", "soft"]
+        "--sets",
+        nargs="+",
+        choices=("hard", "soft", "gap", "fresh"),
+        default=["hard", "soft"],
     )
     parser.add_argument(
         "--methods", nargs="+", default=["chosen"], help="chosen: what the guide takes"
@@ -136,13 +140,46 @@ def soft(train: Crystals) -> list[Case]:
     ]
 
 
-def gap() -> list[Case]:
-    """Return the band gap of a solar cell's neighbourhood, for models of MP-20."""
+def fresh(*, gap: bool) -> list[Case]:
+    """Return wishes that nobody had measured when the guide's defaults were chosen.
+
+    Args:
+        gap: whether to ask for a band gap, of models of MP-20, and for nothing else.
+    """
+    if gap:
+        return [band_gap(3, 4)]
+
+    def energy(predictor: Any) -> design.Constraint:
+        return design.Property(predictor, -1.2, -1.0, name=ENERGY)
+
+    return [
+        Case(design.Density(3, 3.3)),
+        Case(design.VolumePerAtom(19, 20)),
+        Case(
+            design.Coordination("Al", "O", 6, cutoff=2.3),
+            given=design.RequiredElements("Al", "O"),
+        ),
+        Case(
+            energy("energy-prototypes"),
+            judge=energy("judge-prototypes"),
+            name="formation energy from -1.2 to -1 eV/atom, by energy-prototypes "
+            "(judge: judge-prototypes)",
+        ),
+    ]
+
+
+def band_gap(low: float, high: float) -> Case:
+    """Return the case of a band gap in a range, eV."""
     wanted, judge = (
-        design.Property(name, 1, 2, name="band_gap")
+        design.Property(name, low, high, name="band_gap")
         for name in ("band-gap-mp20", "judge-band-gap")
     )
-    return [Case(wanted, judge=judge)]
+    return Case(wanted, judge=judge)
+
+
+def gap() -> list[Case]:
+    """Return the band gap of a solar cell's neighbourhood, for models of MP-20."""
+    return [band_gap(1, 2)]
 
 
 class Bench:
@@ -264,18 +301,21 @@ def work(args: argparse.Namespace) -> GuidanceTable:
     """Return the table, written after every cell."""
     table = GuidanceTable()
     plans: list[tuple[str, Bench, list[Case]]] = []
-    if {"hard", "soft"} & set(args.sets):
+    if {"hard", "soft", "fresh"} & set(args.sets):
         train = design.load("prototypes", split="train")
         bench = Bench(args, train)
         cases = hard() if "hard" in args.sets else []
         cases += soft(train) if "soft" in args.sets else []
+        cases += fresh(gap=False) if "fresh" in args.sets else []
         plans.append(("prototypes", bench, cases))
-    if "gap" in args.sets:
+    if "gap" in args.sets or ("fresh" in args.sets and args.data):
         if args.data is None:
             raise DataError("--sets gap needs the rows of MP-20: give --data FILE.")
         from mp20 import load_reduced
 
-        plans.append(("mp20", Bench(args, load_reduced(args.data)["train"]), gap()))
+        gaps = gap() if "gap" in args.sets else []
+        gaps += fresh(gap=True) if "fresh" in args.sets else []
+        plans.append(("mp20", Bench(args, load_reduced(args.data)["train"]), gaps))
     for data, bench, cases in plans:
         names = [f"{family}-{data}" for family in args.families]
         for name in [one for one in names if one in design.models()]:
