@@ -51,6 +51,9 @@ class Constraint(ABC):
     required: frozenset[int] = frozenset()
     """Atomic numbers that every crystal that meets this constraint holds."""
 
+    quick: bool = False
+    """Whether `completable` costs much less than `allowed`."""
+
     @abstractmethod
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return how far each crystal is from meeting the constraint.
@@ -105,6 +108,28 @@ class Constraint(ABC):
             Bool, shape (crystals, orbits, 104), or None.
         """
         return None
+
+    def completable(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        within: Tensor,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        """Return whether the open orbits of each crystal can be filled, (crystals,).
+
+        What `allowed` says when it is asked of crystals without roles, in one bit. A
+        constraint that can tell it for less says that it is `quick`.
+
+        Args:
+            species: as for `allowed`.
+            counts: likewise.
+            within: likewise, shape (crystals, orbits, 104).
+            required: likewise.
+        """
+        may = self.allowed(species, counts, None, within, required)
+        may = within if may is None else may
+        return (may.any(-1) | (species == 0)).all(1)
 
     def conditions(self) -> dict[str, Any]:
         """Return what of the constraint a generator can be asked for, exactly.
@@ -178,6 +203,7 @@ class All(Constraint):
             raise DataError("All() got no constraint; give at least one.")
         self.hard = all(one.hard for one in self._parts)
         self.required = frozenset().union(*(one.required for one in self._parts))
+        self.quick = sum(one.quick for one in self._parts) == 1
 
     @property
     def parts(self) -> tuple[Constraint, ...]:
@@ -219,6 +245,27 @@ class All(Constraint):
             if found is before:
                 break
         return found
+
+    def completable(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        within: Tensor,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        """Return whether the open orbits can be filled; see `Constraint.completable`.
+
+        The part that is quick is asked last, within what the others leave.
+        """
+        if not self.quick:
+            return super().completable(species, counts, within, required)
+        required = required | self.required
+        for one in self.parts:
+            if not one.quick:
+                answer = one.allowed(species, counts, None, within, required)
+                within = within if answer is None else answer
+        last = next(one for one in self.parts if one.quick)
+        return last.completable(species, counts, within, required)
 
     def conditions(self) -> dict[str, Any]:
         """Return what the parts can be asked for together.

@@ -57,6 +57,7 @@ class ChargeNeutral(Constraint):
     """
 
     unit = "e"
+    quick = True
 
     def __init__(
         self,
@@ -119,6 +120,17 @@ class ChargeNeutral(Constraint):
         """Return what keeps a neutral completion reachable; see `Completions.mask`."""
         table = _completions(self.states, self.mixed_valence, self.alloys)
         return table.mask(species, counts, roles, within, required)
+
+    def completable(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        within: Tensor,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        """Return whether a neutral completion is there; see `Constraint.completable`."""
+        table = _completions(self.states, self.mixed_valence, self.alloys)
+        return table.completable(species, counts, within, required)
 
 
 @cache

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.elements import possible
-from matdesign.constraints.offer import Kind, Offer
+from matdesign.constraints.offer import Decided, Kind, Offer, exchanged
 from matdesign.constraints.places import places, row_of
 from matdesign.constraints.sums import (
     Items,
@@ -52,7 +52,8 @@ class Completions:
 
     The cost is linear in elements, states and atoms, and in the number of sub-multisets
     of the open orbits (n + 1 for n orbits of one size); nothing is enumerated. Most
-    answers are proved before that, from states that find elements of their own.
+    answers are proved before that, from states that find elements of their own, and
+    crystals that differ in elements of equal states alone share one answer.
 
     Args:
         states: oxidation states of each atomic number, 104 tuples.
@@ -71,6 +72,7 @@ class Completions:
         self.alloys = alloys
         self._largest = max((abs(q) for row in self.states for q in row), default=0)
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
+        self._whole: dict[tuple[object, ...], bool] = {}
         self._fresh: dict[tuple[object, ...], Table] = {}
         self._offers: dict[frozenset[int], Offer] = {}
 
@@ -115,9 +117,32 @@ class Completions:
             answer.view(-1, found.shape[-1])[at] = torch.stack(rows)
         return found & answer.to(found.device)
 
+    def completable(
+        self,
+        species: Tensor,
+        counts: Tensor,
+        within: Tensor,
+        required: frozenset[int] = frozenset(),
+    ) -> Tensor:
+        """Return which crystals have a neutral completion; see `Constraint.completable`."""
+        found = []
+        may = possible(species, within)
+        for place in places(species, counts, None, may):
+            if place is None or not place.decided:
+                some = self.elements(*place[:3], required) if place else {}
+                found.append(any(some.values()))
+                continue
+            key = (*place[:3], required)
+            if key not in self._whole:
+                _make_room(self._whole, 200_000)
+                there = dict(place.decided)
+                self._whole[key] = self._completes(there, *key[1:], False)
+            found.append(self._whole[key])
+        return torch.tensor(found, dtype=torch.bool, device=species.device)
+
     def elements(
         self,
-        decided: tuple[tuple[int, int], ...],
+        decided: Decided,
         items: Items,
         vocabulary: frozenset[int],
         required: frozenset[int] = frozenset(),
@@ -136,15 +161,19 @@ class Completions:
             Atoms of an orbit -> elements; {0: elements there} where nothing is open, with
             an empty set where the crystal cannot be completed.
         """
-        key = (decided, items, vocabulary, required, distinct)
+        there, back = self._offer(vocabulary).renamed(decided, required)
+        key = (there, items, vocabulary, required, distinct)
         if key not in self._answers:
             _make_room(self._answers, 200_000)
             self._answers[key] = self._solve(*key)
-        return self._answers[key]
+        found = self._answers[key]
+        if not back:
+            return found
+        return {atoms: exchanged(known, back) for atoms, known in found.items()}
 
     def _solve(
         self,
-        decided: tuple[tuple[int, int], ...],
+        decided: Decided,
         items: Items,
         vocabulary: frozenset[int],
         required: frozenset[int],
@@ -328,7 +357,9 @@ class Completions:
         """Return what a vocabulary offers, made once."""
         if vocabulary not in self._offers:
             _make_room(self._offers, 5_000)
-            self._offers[vocabulary] = Offer(vocabulary, self.states, self.each)
+            self._offers[vocabulary] = Offer(
+                vocabulary, self.states, self.each, self.alloys
+            )
         return self._offers[vocabulary]
 
     def _others(

@@ -213,6 +213,19 @@ class Choices(Protocol):
             undecided orbits of a crystal that cannot be finished.
         """
 
+    @property
+    def quick(self) -> bool:
+        """Whether `completable` costs much less than a mask of all elements."""
+
+    def completable(self, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:
+        """Return which crystals can be finished, bool, shape (crystals,).
+
+        Args:
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+            counts: atoms of each orbit, 0 on padding, shape (crystals, orbits).
+            among: elements to choose from, bool, shape (crystals, orbits, 104).
+        """
+
 
 def written(
     scales: Scales,

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
+from matdesign.generators.drawing import copies
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Grown, completions, growing_mask
+from matdesign.generators.growing import Grown, completions, finishable
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.roles import Roles, filling, fitting, tell, wanted_roles
@@ -20,9 +21,6 @@ from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 RESTARTS = 50
 """How often a crystal that cannot be finished is begun again."""
-
-COPIES = 8
-"""How many times at once."""
 
 
 class SkeletonSampler:
@@ -146,10 +144,7 @@ class SkeletonSampler:
         none = torch.zeros((len(group), 0), dtype=torch.long, device=group.device)
         pairs = zip(group.tolist(), n_atoms.tolist())
         rests = [completions(g, 0, n) for g, n in pairs]
-        within = self.allowed.expand(len(group), -1)
-        blank = torch.zeros_like(group)
-        parts = none, none, blank, rests, within, self.allowed
-        left = growing_mask(request.choices, *parts).any(1)
+        left = finishable(request.choices, none, none, rests, self.allowed)
         rows = self._roles(request, n_atoms, group)
         if rows:
             at = torch.tensor(list(rows), device=left.device)
@@ -179,12 +174,12 @@ class SkeletonSampler:
         todo = torch.arange(len(group), device=group.device)
         for turn in range(RESTARTS):
             # what failed is begun several times at once, and the first whole one counts
-            copies = 1 if turn == 0 else COPIES
-            rows = todo.repeat_interleave(copies)
+            many = copies(turn)
+            rows = todo.repeat_interleave(many)
             part = request[rows.cpu()]
             some, kinds, dead = self._attempt(part, n_atoms[rows], group[rows], forced)
-            whole = ~dead.view(-1, copies)
-            best = whole.int().argmax(1) + copies * torch.arange(len(todo)).to(todo)
+            whole = ~dead.view(-1, many)
+            best = whole.int().argmax(1) + many * torch.arange(len(todo)).to(todo)
             width = some.shape[1]
             letter[todo], species[todo] = NONE, 0
             letter[todo, :width], species[todo, :width] = some[best], kinds[best]
@@ -228,6 +223,7 @@ class SkeletonSampler:
         dead = torch.zeros(b, dtype=torch.bool, device=device)
         letters: list[Tensor] = []
         kinds: list[Tensor] = []
+        sizes: list[Tensor] = []
         cache, step, at = None, 0, torch.arange(b, device=device)
         while bool((left > 0).any()):
             active = left > 0
@@ -266,13 +262,19 @@ class SkeletonSampler:
                 new = torch.full_like(last, NONE)
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
-                grown = Grown(
-                    *(request.choices, group, letters, kinds, left, self.allowed),
-                    self.fill,
-                )
+                grown = self._grown(request.choices, group, kinds, sizes, left)
                 state = last, kind, rows
-                mask = self._may(new, *state, active, grown)
-                lost = active & ~mask.any(1)
+                now, unsure = torch.zeros_like(last), active
+                if grown is not None and grown.choices.quick:
+                    # draw and ask; a mask is only worked out where the answer is no
+                    mask = self._may(new, *state, active, None)
+                    now = self._elements(hidden, told, new, mask, active)
+                    asked = self._alone(active & (now > 0), rows)
+                    met = grown.finishable(new, now, asked)
+                    unsure = active & (now == 0)
+                    unsure[asked[~met]] = True
+                mask = self._may(new, *state, unsure, grown)
+                lost = unsure & ~mask.any(1)
                 while bool(lost.any()):  # letters that no element can follow
                     score[lost, new[lost]] = -torch.inf
                     lost &= score.isfinite().any(1)
@@ -281,16 +283,19 @@ class SkeletonSampler:
                         found = self._may(new, *state, lost, grown)
                         mask = torch.where(lost[:, None], found, mask)
                         lost &= ~mask.any(1)
-                now = self._elements(hidden, told, new, mask, active)
+                found = self._elements(hidden, told, new, mask, unsure)
+                now = torch.where(unsure, found, now)
                 dead |= active & (now == 0)
             for row, roles in rows.items():
                 if active[row] and not dead[row]:
                     roles.place(int(new[row]), int(now[row]), self.rng)
-            left = (left - self.table.count[group, new]).masked_fill(dead, 0)
+            size = self.table.count[group, new]
+            left = (left - size).masked_fill(dead, 0)
             last = torch.where(active, new, last)
             kind = torch.where(active, now, kind)
             letters.append(new)
             kinds.append(now)
+            sizes.append(size)
             step += 1
         return torch.stack(letters, 1), torch.stack(kinds, 1), dead
 
@@ -301,18 +306,41 @@ class SkeletonSampler:
         before: Tensor,
         rows: dict[int, Roles],
         active: Tensor,
-        grown: Grown,
+        grown: Grown | None,
     ) -> Tensor:
-        """Return which elements chosen letters may have, bool, (crystals, 104)."""
+        """Return which elements chosen letters may have, bool, (crystals, 104).
+
+        Without what has `grown`, by order and roles alone.
+        """
         mask = element_mask(self.allowed, letter, last, before)
         for row, roles in rows.items():
             if active[row]:
                 mask[row] = (
                     roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
                 )
+        alone = self._alone(active, rows)
+        if grown is not None and len(alone):
+            mask[alone] = grown.possible(letter, mask[alone], alone)
+        return mask
+
+    def _alone(self, active: Tensor, rows: dict[int, Roles]) -> Tensor:
+        """Return the crystals of which no composition is asked: roles know for others."""
         alone = active.clone()
-        alone[list(rows)] = False  # a composition is asked for: roles know
-        return grown.possible(mask, letter, alone)
+        alone[list(rows)] = False
+        return alone.nonzero().squeeze(1)
+
+    def _grown(
+        self,
+        choices: Choices | None,
+        group: Tensor,
+        kinds: list[Tensor],
+        sizes: list[Tensor],
+        left: Tensor,
+    ) -> Grown | None:
+        """Return half-grown crystals, to ask about them; None where nothing is asked."""
+        if choices is None:
+            return None
+        return Grown(choices, group, kinds, sizes, left, self.allowed)
 
     def _elements(
         self, hidden: Tensor, told: Tensor, letter: Tensor, mask: Tensor, active: Tensor

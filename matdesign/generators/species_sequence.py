@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
@@ -174,16 +176,60 @@ class SpeciesSequence(nn.Module):
                 logits = combine(
                     self(untold, species, upto, given)[:, -1], logits, scale
                 )
-            may = allowed_elements(plan, species, allowed)
-            may = may.gather(1, orbit[..., None].expand(-1, -1, MASK)).squeeze(1)
-            in_order = rising(drawn, letter[:, : place + 1])[:, -1]
-            may = may & (in_order | given[:, None])
-            chance = (logits / temperature).masked_fill(~may, -torch.inf)
-            found = torch.multinomial(chance[waits].softmax(-1), 1, generator=rng)
-            species = species.clone()
+            in_order = rising(drawn, letter[:, : place + 1])[:, -1] | given[:, None]
+            chance = logits.masked_fill(~in_order, -torch.inf) / temperature
             rows = waits.nonzero().squeeze(1)
-            species[rows, orbit[rows, 0]] = found.squeeze(1)
+            here = orbit[rows, 0]
+            species = draw_element(plan, species, rows, here, chance, allowed, rng)
         return species
+
+
+def draw_element(
+    plan: Plan,
+    species: Tensor,
+    rows: Tensor,
+    orbit: Tensor,
+    logits: Tensor,
+    allowed: Tensor,
+    rng: torch.Generator,
+) -> Tensor:
+    """Return species with one more orbit decided in some crystals.
+
+    Where the choices are quick to say whether a crystal can be finished, an element is
+    drawn and asked about, and what else could be there is only worked out if the answer
+    is no: the draw has the same distribution.
+
+    Equation:
+        p(z | may) = p(z) 1[may] + P(may not) p(z) 1[may] / P(may)
+
+    Args:
+        plan: layouts, roles and choices.
+        species: 104 where undecided, shape (crystals, orbits).
+        rows: crystals of which an orbit is decided.
+        orbit: which one of each.
+        logits: of all elements for that orbit of every crystal, shape (crystals, 104).
+        allowed: elements that the model knows, bool, shape (104,).
+        rng: source of randomness.
+    """
+    species, choices = species.clone(), plan.choices
+    if choices is not None and choices.quick and not bool((plan.role >= 0).any()):
+        free = dataclasses.replace(plan, choices=None)
+        species = draw_element(free, species, rows, orbit, logits, allowed, rng)
+        among = allowed_elements(free, species, allowed)[rows]
+        counts = plan.layout.count[rows]
+        whole = choices.completable(species[rows], counts, among)
+        rows, orbit = rows[~whole], orbit[~whole]
+        species[rows, orbit] = MASK
+    if not len(rows):
+        return species
+    if choices is None:
+        may = allowed_elements(plan, species, allowed)[rows, orbit]
+    else:
+        may = allowed_elements(plan.rows(rows), species[rows], allowed)
+        may = may[torch.arange(len(rows)), orbit]
+    chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
+    species[rows, orbit] = torch.multinomial(chance, 1, generator=rng).squeeze(1)
+    return species
 
 
 def rising(drawn: Tensor, letter: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from matdesign.crystals.layout import Layout
 from matdesign.errors import InfeasibleTarget
+from matdesign.generators.drawing import copies
 from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Rests, completions, growing_mask
+from matdesign.generators.growing import Rests, completions, finishable
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request
 from matdesign.generators.roles import Roles, filling, tell, wanted_roles
@@ -23,18 +24,6 @@ from matdesign.generators.vae_tables import STOP, Skeleton, Wishes
 
 TRIES = 11
 """How often skeletons are drawn for crystals of which none met the wishes yet."""
-
-COPIES = 8
-"""How many at once, at most; the first that meets the wishes counts."""
-
-
-def copies(turn: int) -> int:
-    """Return how many skeletons to draw at once for what failed in all turns before.
-
-    Most that fail once succeed the second time. Skeletons are independent of each other,
-    so that only the cost depends on this number: `TRIES` turns are 73 skeletons.
-    """
-    return min(4 * turn - 2, COPIES) if turn else 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,9 +133,7 @@ def _possible(
         known[size] = tuple(sorted(ways))
     none = torch.zeros((len(sizes), 0), dtype=torch.long)
     rests = [known[size] for size in sizes.tolist()]
-    parts = none, none, torch.zeros_like(sizes), rests
-    within = allowed.expand(len(sizes), -1)
-    left = growing_mask(request.choices, *parts, within, allowed).any(1)
+    left = finishable(request.choices, none, none, rests, allowed)
     rows, roles = [], []
     for row in range(len(sizes)):
         wanted, kinds = wanted_roles(request, row, int(sizes[row]))

@@ -10,7 +10,7 @@ from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Rests, completions, growing_mask
+from matdesign.generators.growing import Grown, Rests, finishable
 from matdesign.generators.roles import Roles, filling, fitting, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
@@ -246,17 +246,24 @@ class SkeletonDecoder(nn.Module):
             growing, chosen = _some(growing, live), new.tolist()
             for row, one in growing.items():
                 may[row] = one.elements(chosen[row], may[row])
+            scores = mix(self.element(hidden))
             rows = (live & alone).nonzero().squeeze(1)
             if choices is not None and len(rows):
-                first = new + tables.fixed[group, new.clamp(max=LETTERS - 1)]
-                rests = _rests(group[rows], first[rows], (left - count)[rows])
-                grown = [x[rows] for x in kinds], [x[rows] for x in sizes]
-                may[rows] = _completed(
-                    choices, *grown, count[rows], rests, may[rows], allowed
-                )
+                grown = Grown(choices, group, kinds, sizes, left, allowed)
+                unsure = rows
+                if choices.quick:
+                    # draw and ask; a mask is only worked out where the answer is no
+                    bounded = scores.masked_fill(~may, -torch.inf)
+                    found = _choose(bounded, temperature, rng)
+                    whole = grown.finishable(new, found, rows)
+                    number = torch.arange(len(allowed), device=new.device)
+                    may[rows] &= ~whole[:, None] | (number == found[rows, None])
+                    unsure = rows[~whole]
+                if len(unsure):
+                    may[unsure] = grown.possible(new, may[unsure], unsure)
             met, live = _still(met, live, may)
             may[~live, 1] = True
-            scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
+            scores = scores.masked_fill(~may, -torch.inf)
             species = _choose(scores, temperature, rng) * live
             letter = torch.where(live, new, STOP)
             kind_of = species.tolist()
@@ -308,28 +315,6 @@ def _misfits(told: Asked, group: Tensor, met: Tensor) -> Tensor:
     return torch.tensor(bad, dtype=torch.long, device=group.device)
 
 
-def _rests(group: Tensor, first: Tensor, after: Tensor) -> list[Rests]:
-    """Return the ways to place so many atoms on the letters from the first one on."""
-    rows = zip(group.tolist(), first.tolist(), after.tolist(), strict=True)
-    return [completions(*row) for row in rows]
-
-
-def _completed(
-    choices: Choices,
-    kinds: list[Tensor],
-    sizes: list[Tensor],
-    count: Tensor,
-    rests: list[Rests],
-    within: Tensor,
-    known: Tensor,
-) -> Tensor:
-    """Return which elements the next orbit may have, given what may follow it."""
-    none = torch.zeros((len(count), 0), dtype=torch.long, device=count.device)
-    placed = torch.stack(kinds, 1) if kinds else none
-    counts = torch.stack(sizes, 1) if sizes else none
-    return growing_mask(choices, placed, counts, count, rests, within, known)
-
-
 def finished(
     choices: Choices, species: Tensor, counts: Tensor, allowed: Tensor
 ) -> Tensor:
@@ -341,11 +326,8 @@ def finished(
         counts: atoms of each, same shape.
         allowed: elements that the model knows, bool, shape (104,).
     """
-    none = torch.zeros_like(counts[:, 0])
-    within = allowed.expand(len(species), -1)
     rests: list[Rests] = [((),)] * len(species)
-    parts = species, counts, none, rests, within, allowed
-    return growing_mask(choices, *parts).any(1)
+    return finishable(choices, species, counts, rests, allowed)
 
 
 def _still(met: Tensor, live: Tensor, may: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from matdesign.crystals.encoded import Encoded, encode
 from matdesign.crystals.geometry import min_distance
 from matdesign.crystals.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
-from matdesign.generators import elbo, vae_plan, von_mises
+from matdesign.generators import drawing, elbo, vae_plan, von_mises
 from matdesign.generators.contract import Generator
 from matdesign.generators.fit import fit
 from matdesign.generators.vae import VAE
@@ -446,5 +446,5 @@ def test_errors_say_what_to_do(eight):
 
 def test_more_begun_at_once_are_as_many_in_all() -> None:
     """The skeletons of a VAE before P1 alone is left, however they are grouped."""
-    assert [vae_plan.copies(turn) for turn in range(4)] == [1, 2, 6, 8]
-    assert sum(vae_plan.copies(turn) for turn in range(vae_plan.TRIES)) == 73
+    assert [drawing.copies(turn) for turn in range(4)] == [1, 2, 6, 8]
+    assert sum(drawing.copies(turn) for turn in range(vae_plan.TRIES)) == 73
