@@ -1,7 +1,7 @@
 """The interface of a constraint, how constraints combine, and the printed check."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,7 @@ class Constraint(ABC):
     """Atomic numbers that every crystal that meets this constraint holds."""
 
     quick: bool = False
-    """Whether `completable` costs much less than `allowed`."""
+    """Whether `completable` answers, and costs much less than `allowed`."""
 
     @abstractmethod
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
@@ -111,25 +111,21 @@ class Constraint(ABC):
 
     def completable(
         self,
-        species: Tensor,
-        counts: Tensor,
-        within: Tensor,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor:
-        """Return whether the open orbits of each crystal can be filled, (crystals,).
+        there: Mapping[int, int],
+        sizes: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> bool:
+        """Return whether orbits can be added so that this is met.
 
-        What `allowed` says when it is asked of crystals without roles, in one bit. A
-        constraint that can tell it for less says that it is `quick`.
+        What `allowed` tells of all elements, for one crystal that has some already: asked
+        only where `quick` says that it costs much less.
 
         Args:
-            species: as for `allowed`.
-            counts: likewise.
-            within: likewise, shape (crystals, orbits, 104).
-            required: likewise.
+            there: atoms of each element so far; one element at least.
+            sizes: atoms of the orbits to add.
+            vocabulary: elements that these may have.
         """
-        may = self.allowed(species, counts, None, within, required)
-        may = within if may is None else may
-        return (may.any(-1) | (species == 0)).all(1)
+        raise NotImplementedError
 
     def conditions(self) -> dict[str, Any]:
         """Return what of the constraint a generator can be asked for, exactly.
@@ -203,7 +199,6 @@ class All(Constraint):
             raise DataError("All() got no constraint; give at least one.")
         self.hard = all(one.hard for one in self._parts)
         self.required = frozenset().union(*(one.required for one in self._parts))
-        self.quick = sum(one.quick for one in self._parts) == 1
 
     @property
     def parts(self) -> tuple[Constraint, ...]:
@@ -245,27 +240,6 @@ class All(Constraint):
             if found is before:
                 break
         return found
-
-    def completable(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        within: Tensor,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor:
-        """Return whether the open orbits can be filled; see `Constraint.completable`.
-
-        The part that is quick is asked last, within what the others leave.
-        """
-        if not self.quick:
-            return super().completable(species, counts, within, required)
-        required = required | self.required
-        for one in self.parts:
-            if not one.quick:
-                answer = one.allowed(species, counts, None, within, required)
-                within = within if answer is None else answer
-        last = next(one for one in self.parts if one.quick)
-        return last.completable(species, counts, within, required)
 
     def conditions(self) -> dict[str, Any]:
         """Return what the parts can be asked for together.

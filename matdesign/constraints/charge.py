@@ -1,5 +1,6 @@
 """The constraint that ions of common charges add up to nothing."""
 
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -123,14 +124,13 @@ class ChargeNeutral(Constraint):
 
     def completable(
         self,
-        species: Tensor,
-        counts: Tensor,
-        within: Tensor,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor:
-        """Return whether a neutral completion is there; see `Constraint.completable`."""
+        there: Mapping[int, int],
+        sizes: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> bool:
+        """Return whether orbits can be added; see `Constraint.completable`."""
         table = _completions(self.states, self.mixed_valence, self.alloys)
-        return table.completable(species, counts, within, required)
+        return table.completable(there, sizes, vocabulary)
 
 
 @cache

@@ -8,7 +8,7 @@ charge to every sum is a shift. The sets grow element by element, never choice b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,26 +119,19 @@ class Completions:
 
     def completable(
         self,
-        species: Tensor,
-        counts: Tensor,
-        within: Tensor,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor:
-        """Return which crystals have a neutral completion; see `Constraint.completable`."""
-        found = []
-        may = possible(species, within)
-        for place in places(species, counts, None, may):
-            if place is None or not place.decided:
-                some = self.elements(*place[:3], required) if place else {}
-                found.append(any(some.values()))
-                continue
-            key = (*place[:3], required)
-            if key not in self._whole:
-                _make_room(self._whole, 200_000)
-                there = dict(place.decided)
-                self._whole[key] = self._completes(there, *key[1:], False)
-            found.append(self._whole[key])
-        return torch.tensor(found, dtype=torch.bool, device=species.device)
+        there: Mapping[int, int],
+        sizes: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> bool:
+        """Return whether orbits can be added; see `Constraint.completable`."""
+        key = (tuple(sorted(there.items())), sizes, vocabulary)
+        if key not in self._whole:
+            _make_room(self._whole, 200_000)
+            items = tuple(sorted(Counter(sizes).items()))
+            none: frozenset[int] = frozenset()
+            found = self._completes(dict(there), items, vocabulary, none, False)
+            self._whole[key] = found
+        return self._whole[key]
 
     def elements(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,7 +35,7 @@ class Masks:
         if constraints:  # what one alone says is its last word
             self.wanted = constraints[0] if len(constraints) == 1 else All(*constraints)
         self.required = frozenset() if self.wanted is None else self.wanted.required
-        self.quick = self.wanted is not None and self.wanted.quick
+        self.quick = self.wanted is not None and self.wanted.quick and not known
         self.known = known
         self._known: dict[bytes, Tensor] = {}
 
@@ -73,13 +75,15 @@ class Masks:
             self._known |= zip(new, left.cpu(), strict=True)
         return torch.stack([self._known[key] for key in keys]).to(species.device)
 
-    def completable(self, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:
-        """Return which crystals can be finished, as `frames.Choices` says."""
-        for one in self.known:
-            among = _held(one, species, counts, among)
-        if self.wanted is None:
-            return (among.any(-1) | (species == 0)).all(1)
-        return self.wanted.completable(species, counts, among)
+    def completable(
+        self,
+        there: Mapping[int, int],
+        sizes: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> bool:
+        """Return whether a crystal can be finished, as `frames.Choices` says."""
+        assert self.wanted is not None
+        return self.wanted.completable(there, sizes, vocabulary)
 
 
 def _held(known: Known, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:

@@ -215,15 +215,20 @@ class Choices(Protocol):
 
     @property
     def quick(self) -> bool:
-        """Whether `completable` costs much less than a mask of all elements."""
+        """Whether `completable` answers, and costs much less than all elements."""
 
-    def completable(self, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:
-        """Return which crystals can be finished, bool, shape (crystals,).
+    def completable(
+        self,
+        there: Mapping[int, int],
+        sizes: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> bool:
+        """Return whether orbits can be added to a crystal so that it is as asked.
 
         Args:
-            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
-            counts: atoms of each orbit, 0 on padding, shape (crystals, orbits).
-            among: elements to choose from, bool, shape (crystals, orbits, 104).
+            there: atoms of each element so far; one element at least.
+            sizes: atoms of the orbits to add.
+            vocabulary: elements that these may have.
         """
 
 

@@ -2,145 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
+from matdesign.generators.rests import Rests, completions, finest, positions_of, stays
 from matdesign.generators.wyckoff_table import wyckoff_table
 
-MOST = 12
-"""More ways than this to go on are not written out; single atoms stand for the rest."""
-
-Rests = tuple[tuple[int, ...], ...]
-
-
-@lru_cache(maxsize=65536)
-def completions(spacegroup: int, letter: int, left: int) -> Rests:
-    """Return the sets of orbits that fill what is left of a cell.
-
-    Args:
-        spacegroup: 1 to 230.
-        letter: first letter that may still be used.
-        left: atoms to place.
-
-    Returns:
-        Each set as the atoms of its orbits, largest first. Where there are more than
-        `MOST` sets, one set of single atoms: it leaves at least as much possible, for
-        an orbit of m atoms can always be thought of as m orbits of one element.
-
-    Example:
-        >>> completions(221, 0, 4)  # letters a to d hold 1, 1, 3 and 3 atoms
-        ((3, 1),)
-    """
-    found = _sets(_rooms(spacegroup, letter, left), left)
-    if found is None:
-        return ((1,) * left,)
-    return tuple(sorted(found, key=lambda one: (len(one), one)))
-
-
-Rooms = tuple[tuple[int, int], ...]
-"""Sizes of orbits, largest first, and how many of each there may be."""
-
-
-def _rooms(group: int, letter: int, left: int) -> Rooms:
-    """Return the orbits that letters from one on have room for, within so many atoms."""
-    room: dict[int, int] = {}
-    for size, free in _positions()[group][letter:]:
-        if 0 < size <= left:
-            most = left // size
-            room[size] = most if free else min(most, room.get(size, 0) + 1)
-    return tuple(sorted(room.items(), reverse=True))
-
-
-@lru_cache(maxsize=65536)
-def _sets(rooms: Rooms, left: int) -> frozenset[tuple[int, ...]] | None:
-    """Return all sets of orbits of so many atoms; None where there are too many.
-
-    Letters of equal size are interchangeable, so that space groups share the answers.
-    """
-    if not left:
-        return frozenset([()])
-    if not rooms:
-        return frozenset()
-    found: set[tuple[int, ...]] = set()
-    (size, most), *others = rooms
-    for taken in range(min(most, left // size) + 1):
-        rest = left - taken * size
-        smaller = tuple((k, min(n, rest // k)) for k, n in others if k <= rest)
-        more = _sets(smaller, rest)
-        if more is None:
-            return None
-        found |= {(size,) * taken + one for one in more}
-        if len(found) > MOST:
-            return None
-    return frozenset(found)
-
-
-@cache
-def _positions() -> list[list[tuple[int, bool]]]:
-    """Return atoms of each letter of each space group, and whether it may come again."""
-    table = wyckoff_table()
-    free = table.free.any(-1)
-    return [
-        list(zip(*row, strict=True))
-        for row in zip(table.count.tolist(), free.tolist(), strict=True)
-    ]
-
-
-@lru_cache(maxsize=65536)
-def stays(group: int, letter: int, left: int) -> bool:
-    """Return whether all atoms after a site on a letter can only go to this letter too.
-
-    Args:
-        group: space group.
-        letter: of the site.
-        left: atoms to place, those of the site among them.
-
-    Example:
-        >>> stays(1, 0, 3), stays(221, 0, 4)  # P1 has one letter
-        (True, False)
-    """
-    size, _ = _positions()[group][letter]
-    after = range(left - size, 0, -size)
-    return not any(completions(group, letter + 1, atoms) for atoms in after)
-
-
-@lru_cache(maxsize=65536)
-def finest(ways: Rests) -> Rests:
-    """Return the sets that are not made from another one by joining its orbits.
-
-    They decide alone what is possible: whatever elements joined orbits may have, the
-    orbits by themselves may have too.
-
-    Args:
-        ways: sets of orbits, each as the atoms of its orbits, largest first.
-
-    Example:
-        >>> finest(((4,), (2, 2), (3, 1), (2, 1, 1)))
-        ((2, 1, 1),)
-    """
-    kept: list[tuple[int, ...]] = []
-    for way in sorted(ways, key=len, reverse=True):
-        if not any(_joins(way, other) for other in kept):
-            kept.append(way)
-    return tuple(kept)
-
-
-@lru_cache(maxsize=65536)
-def _joins(whole: tuple[int, ...], parts: tuple[int, ...]) -> bool:
-    """Return whether orbits come out when some of the others are joined."""
-    if not parts:
-        return not any(whole)
-    return any(
-        _joins((*whole[:k], room - parts[0], *whole[k + 1 :]), parts[1:])
-        for k, room in enumerate(whole)
-        if room >= parts[0]
-    )
+DRAWS = 4
+"""Elements drawn and asked about before all that could be there is worked out."""
 
 
 def growing_mask(
@@ -196,11 +71,8 @@ def finishable(
         known: elements to choose from for what follows, bool, shape (104,).
     """
     at, kinds, placed, among = _finished(species, counts, rests, known)
-    if choices.quick:
-        whole = choices.completable(kinds, placed, among)
-    else:
-        may = choices(kinds, placed, None, among)
-        whole = (may.any(-1) | (placed == 0)).all(1)
+    may = choices(kinds, placed, None, among)
+    whole = (may.any(-1) | (placed == 0)).all(1)
     found = torch.zeros_like(species[:, :1].sum(1))
     return found.index_add(0, at, whole.long()) > 0
 
@@ -228,6 +100,46 @@ def _finished(
     return at, kinds, placed, known & (placed > 0)[..., None]
 
 
+def draw_and_ask(
+    choices: Choices,
+    score: Tensor,
+    draw: Callable[[Tensor], Tensor],
+    whole: Callable[[Tensor, Tensor], Tensor],
+    possible: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return an element for each crystal that lets it be finished, 0 where none does.
+
+    Where choices are quick to say whether a crystal can be finished, an element is drawn
+    and asked about, and after `DRAWS` refusals all that could be there is worked out.
+    Refused elements are not drawn again, so that the distribution is that of a mask.
+
+    Equation:
+        p(z) 1[z may be] / P(may be) = p(z) 1[z may be] + p(refused) x (the same, again)
+
+    Args:
+        choices: what is asked.
+        score: log weights of elements, -inf where one cannot be, (crystals, 104).
+        draw: draws one of each row of scores.
+        whole: for numbers of crystals and their elements: which can be finished.
+        possible: for numbers of crystals: which elements they may take.
+    """
+    found = torch.zeros(len(score), dtype=torch.long, device=score.device)
+    todo, score, turn = torch.arange(len(score), device=score.device), score.clone(), 0
+    while len(todo):
+        if turn == DRAWS or not choices.quick:
+            score[todo] = score[todo].masked_fill(~possible(todo), -torch.inf)
+        todo = todo[score[todo].isfinite().any(1)]
+        drawn = draw(score[todo])
+        if not choices.quick:
+            return found.index_copy(0, todo, drawn)
+        good = whole(todo, drawn)
+        found[todo[good]] = drawn[good]
+        todo, drawn = todo[~good], drawn[~good]
+        score[todo, drawn] = -torch.inf
+        turn += 1
+    return found
+
+
 @dataclass
 class Grown:
     """Half-grown crystals, site after site, and what is asked of all their elements.
@@ -248,32 +160,74 @@ class Grown:
     left: Tensor
     known: Tensor
 
-    def possible(self, letter: Tensor, within: Tensor, rows: Tensor) -> Tensor:
+    def draw(
+        self,
+        letter: Tensor,
+        score: Tensor,
+        rows: Tensor,
+        draw: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Return the element of the next site of some crystals, 0 where none can be.
+
+        Args:
+            letter: of that site, shape (crystals,).
+            score: log weights of elements, -inf where one cannot be, (crystals, 104).
+            rows: the crystals that get an element.
+            draw: draws one of each row of scores.
+        """
+
+        def whole(some: Tensor, drawn: Tensor) -> Tensor:
+            return self.finishable(letter, drawn, rows[some])
+
+        def possible(some: Tensor) -> Tensor:
+            return self.possible(letter, rows[some])
+
+        return draw_and_ask(self.choices, score[rows], draw, whole, possible)
+
+    def possible(self, letter: Tensor, rows: Tensor) -> Tensor:
         """Return which elements leave a way to finish some crystals, (rows, 104).
 
         Args:
             letter: of the next site of each crystal, shape (crystals,).
-            within: elements to choose from, bool, shape (rows, 104).
             rows: the crystals that are asked about.
         """
         kind, counts, size, rests = self._with(letter, rows)
+        within = self.known.expand(len(rows), -1)
         parts = kind, counts, size, rests, within, self.known
         return growing_mask(self.choices, *parts) & self._in_order(letter, rows)
 
     def finishable(self, letter: Tensor, species: Tensor, rows: Tensor) -> Tensor:
         """Return which crystals can be finished with a site more, bool, (rows,).
 
+        What is left comes after that site: on its letter there are no lighter elements.
+
         Args:
             letter: of that site, shape (crystals,).
-            species: its element, same shape.
+            species: its element, shape (rows,).
             rows: the crystals that are asked about.
         """
-        kind, counts, size, rests = self._with(letter, rows)
-        kind = torch.cat([kind, species[rows, None]], 1)
-        counts = torch.cat([counts, size[:, None]], 1)
-        whole = finishable(self.choices, kind, counts, rests, self.known)
-        order = self._in_order(letter, rows).gather(1, species[rows, None])
-        return whole & order.squeeze(1)
+        if not len(rows):
+            return torch.zeros_like(rows, dtype=torch.bool)
+        kinds, counts = self._sites(rows)
+        at = (one[rows].tolist() for one in (self.group, letter, self.left))
+        before = kinds.tolist(), counts.tolist()
+        row, answers = self.known.cpu().numpy().tobytes(), []
+        for z, kind, atoms, group, new, left in zip(species.tolist(), *before, *at):
+            size, free = positions_of()[group][new]
+            there = atoms_of([*kind, z], [*atoms, size])
+            some = _numbers(row, z if stays(group, new, left) else 0)
+            ways = finest(completions(group, new if free else new + 1, left - size))
+            ask = self.choices.completable
+            answers.append(any(ask(there, way, some) for way in ways))
+        return torch.tensor(answers, device=rows.device)
+
+    def _sites(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return elements and atoms so far, shape (rows, sites) each."""
+        if not self.kinds:
+            return rows.new_zeros(len(rows), 0), rows.new_zeros(len(rows), 0)
+        counts = torch.stack(self.counts, 1)[rows]
+        kinds = torch.where(counts > 0, torch.stack(self.kinds, 1)[rows], 0)
+        return kinds, counts * (kinds > 0)
 
     def _with(
         self, letter: Tensor, rows: Tensor
@@ -285,11 +239,7 @@ class Grown:
         after = (self.left[rows] - size).tolist()
         first = torch.where(free, new, new + 1).tolist()
         rests = [completions(*at) for at in zip(group.tolist(), first, after)]
-        none = torch.zeros((len(rows), 0), dtype=torch.long, device=rows.device)
-        kind = torch.stack(self.kinds, 1)[rows] if self.kinds else none
-        counts = torch.stack(self.counts, 1)[rows] if self.counts else none
-        counts = counts * (kind > 0)
-        return torch.where(counts > 0, kind, 0), counts, size, rests
+        return *self._sites(rows), size, rests
 
     def _in_order(self, letter: Tensor, rows: Tensor) -> Tensor:
         """Return which elements pass over no required one for good, (rows, 104).
@@ -310,3 +260,32 @@ class Grown:
         stay = [stays(*one) for one in zip(*at, strict=True)]
         free = ~torch.tensor(stay, dtype=torch.bool, device=rows.device)
         return (number <= lightest[:, None]) | free[:, None]
+
+
+def atoms_of(species: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
+    """Return the atoms of each element of one crystal; open orbits and padding left out.
+
+    Args:
+        species: element of each orbit, 0 = padding, 104 = open.
+        counts: atoms of each.
+    """
+    found: dict[int, int] = {}
+    for z, atoms in zip(species, counts, strict=True):
+        if 0 < z < MASK:
+            found[z] = found.get(z, 0) + atoms
+    return found
+
+
+def numbers(known: Tensor, lowest: int = 0) -> frozenset[int]:
+    """Return the atomic numbers of a mask from one on.
+
+    Args:
+        known: bool, shape (104,).
+        lowest: the smallest that counts.
+    """
+    return _numbers(known.cpu().numpy().tobytes(), lowest)
+
+
+@lru_cache(maxsize=1024)
+def _numbers(row: bytes, lowest: int) -> frozenset[int]:
+    return frozenset(z for z, there in enumerate(row) if there and z >= lowest)

@@ -12,9 +12,10 @@ from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.drawing import copies
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Grown, completions, finishable
+from matdesign.generators.growing import Grown, finishable
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
+from matdesign.generators.rests import completions
 from matdesign.generators.roles import Roles, filling, fitting, tell, wanted_roles
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
@@ -263,28 +264,19 @@ class SkeletonSampler:
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
                 grown = self._grown(request.choices, group, kinds, sizes, left)
-                state = last, kind, rows
-                now, unsure = torch.zeros_like(last), active
-                if grown is not None and grown.choices.quick:
-                    # draw and ask; a mask is only worked out where the answer is no
-                    mask = self._may(new, *state, active, None)
-                    now = self._elements(hidden, told, new, mask, active)
-                    asked = self._alone(active & (now > 0), rows)
-                    met = grown.finishable(new, now, asked)
-                    unsure = active & (now == 0)
-                    unsure[asked[~met]] = True
-                mask = self._may(new, *state, unsure, grown)
-                lost = unsure & ~mask.any(1)
+                mask = self._may(new, last, kind, rows, active)
+                now = self._elements(hidden, told, new, mask, active, rows, grown)
+                lost = active & (now == 0)
                 while bool(lost.any()):  # letters that no element can follow
                     score[lost, new[lost]] = -torch.inf
                     lost &= score.isfinite().any(1)
                     if bool(lost.any()):
                         new[lost] = choose(score[lost], self.rng)
-                        found = self._may(new, *state, lost, grown)
-                        mask = torch.where(lost[:, None], found, mask)
-                        lost &= ~mask.any(1)
-                found = self._elements(hidden, told, new, mask, unsure)
-                now = torch.where(unsure, found, now)
+                        mask = self._may(new, last, kind, rows, lost)
+                        now += self._elements(
+                            hidden, told, new, mask, lost, rows, grown
+                        )
+                        lost &= now == 0
                 dead |= active & (now == 0)
             for row, roles in rows.items():
                 if active[row] and not dead[row]:
@@ -306,28 +298,15 @@ class SkeletonSampler:
         before: Tensor,
         rows: dict[int, Roles],
         active: Tensor,
-        grown: Grown | None,
     ) -> Tensor:
-        """Return which elements chosen letters may have, bool, (crystals, 104).
-
-        Without what has `grown`, by order and roles alone.
-        """
+        """Return which elements chosen letters may have by order and roles, (crystals, 104)."""
         mask = element_mask(self.allowed, letter, last, before)
         for row, roles in rows.items():
             if active[row]:
                 mask[row] = (
                     roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
                 )
-        alone = self._alone(active, rows)
-        if grown is not None and len(alone):
-            mask[alone] = grown.possible(letter, mask[alone], alone)
         return mask
-
-    def _alone(self, active: Tensor, rows: dict[int, Roles]) -> Tensor:
-        """Return the crystals of which no composition is asked: roles know for others."""
-        alone = active.clone()
-        alone[list(rows)] = False
-        return alone.nonzero().squeeze(1)
 
     def _grown(
         self,
@@ -343,17 +322,34 @@ class SkeletonSampler:
         return Grown(choices, group, kinds, sizes, left, self.allowed)
 
     def _elements(
-        self, hidden: Tensor, told: Tensor, letter: Tensor, mask: Tensor, active: Tensor
+        self,
+        hidden: Tensor,
+        told: Tensor,
+        letter: Tensor,
+        mask: Tensor,
+        active: Tensor,
+        rows: dict[int, Roles],
+        grown: Grown | None,
     ) -> Tensor:
         """Return drawn elements for chosen letters, 0 where none can be."""
         again = len(hidden) // len(letter)
         raw = self.network.species_logits(hidden, told, letter.repeat(again)[:, None])
         score = self._mixed(raw, len(letter))
-        can = active & mask.any(1)
         now = torch.zeros_like(letter)
         score = score.masked_fill(~mask, -torch.inf) / self.temperature
-        if can.any():
-            now[can] = choose(score[can], self.rng)
+
+        def draw(some: Tensor) -> Tensor:
+            return choose(some, self.rng)
+
+        plain = active & mask.any(1)
+        if grown is not None:  # where a composition is asked for, roles know
+            asked = plain.clone()
+            asked[list(rows)] = False
+            plain &= ~asked
+            at = asked.nonzero().squeeze(1)
+            now[at] = grown.draw(letter, score, at, draw)
+        if plain.any():
+            now[plain] = draw(score[plain])
         return now
 
     def _tell(self, choices: Choices | None, several: list[Roles]) -> None:

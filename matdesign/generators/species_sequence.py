@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +9,7 @@ from matdesign.crystals.layout import Layout
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import Attention, PositionFeatures
 from matdesign.generators.features import MASK, SpeciesEmbedding, SpeciesHead
+from matdesign.generators.growing import atoms_of, draw_and_ask, numbers
 from matdesign.generators.planning import Plan, allowed_elements
 
 
@@ -195,13 +194,6 @@ def draw_element(
 ) -> Tensor:
     """Return species with one more orbit decided in some crystals.
 
-    Where the choices are quick to say whether a crystal can be finished, an element is
-    drawn and asked about, and what else could be there is only worked out if the answer
-    is no: the draw has the same distribution.
-
-    Equation:
-        p(z | may) = p(z) 1[may] + P(may not) p(z) 1[may] / P(may)
-
     Args:
         plan: layouts, roles and choices.
         species: 104 where undecided, shape (crystals, orbits).
@@ -211,25 +203,38 @@ def draw_element(
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
-    species, choices = species.clone(), plan.choices
-    if choices is not None and choices.quick and not bool((plan.role >= 0).any()):
-        free = dataclasses.replace(plan, choices=None)
-        species = draw_element(free, species, rows, orbit, logits, allowed, rng)
-        among = allowed_elements(free, species, allowed)[rows]
-        counts = plan.layout.count[rows]
-        whole = choices.completable(species[rows], counts, among)
-        rows, orbit = rows[~whole], orbit[~whole]
-        species[rows, orbit] = MASK
-    if not len(rows):
-        return species
-    if choices is None:
+
+    def draw(score: Tensor) -> Tensor:
+        return torch.multinomial(score.softmax(-1), 1, generator=rng).squeeze(1)
+
+    choices = plan.choices
+    if choices is None or bool((plan.role >= 0).any()):
         may = allowed_elements(plan, species, allowed)[rows, orbit]
-    else:
-        may = allowed_elements(plan.rows(rows), species[rows], allowed)
-        may = may[torch.arange(len(rows)), orbit]
-    chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
-    species[rows, orbit] = torch.multinomial(chance, 1, generator=rng).squeeze(1)
-    return species
+        found = draw(logits[rows].masked_fill(~may, -torch.inf))
+        return species.index_put((rows, orbit), found)
+    counts, known = plan.layout.count, numbers(allowed)
+
+    def whole(some: Tensor, drawn: Tensor) -> Tensor:
+        at = rows[some]
+        kinds = species[at].index_put((torch.arange(len(at)), orbit[some]), drawn)
+        answers = []
+        for kind, atoms in zip(kinds.tolist(), counts[at].tolist(), strict=True):
+            left = tuple(n for z, n in zip(kind, atoms, strict=True) if z == MASK)
+            there = atoms_of(kind, atoms)
+            answers.append(choices.completable(there, left, known))
+        return torch.tensor(answers, device=at.device)
+
+    def possible(some: Tensor) -> Tensor:
+        part = plan.rows(rows[some])
+        may = allowed_elements(part, species[rows[some]], allowed)
+        return may[torch.arange(len(some)), orbit[some]]
+
+    score = logits[rows].masked_fill(~allowed, -torch.inf)
+    found = draw_and_ask(choices, score, draw, whole, possible)
+    lost = found == 0  # goes on; the strict check will find it
+    if bool(lost.any()):
+        found[lost] = draw(score[lost])
+    return species.index_put((rows, orbit), found)
 
 
 def rising(drawn: Tensor, letter: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.drawing import copies
 from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Rests, completions, finishable
+from matdesign.generators.growing import finishable
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request
+from matdesign.generators.rests import Rests, completions
 from matdesign.generators.roles import Roles, filling, tell, wanted_roles
 from matdesign.generators.steering import REPLANS
 from matdesign.generators.vae_latent import Prior

@@ -10,7 +10,8 @@ from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Grown, Rests, finishable
+from matdesign.generators.growing import Grown, finishable
+from matdesign.generators.rests import Rests
 from matdesign.generators.roles import Roles, filling, fitting, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
@@ -179,6 +180,9 @@ class SkeletonDecoder(nn.Module):
             null, bound = logits.chunk(2)
             return combine(null, bound, scale)
 
+        def draw(scores: Tensor) -> Tensor:
+            return _choose(scores, temperature, rng)
+
         def twice(value: Tensor) -> Tensor:
             return torch.cat([value, value]) if guided else value
 
@@ -246,25 +250,16 @@ class SkeletonDecoder(nn.Module):
             growing, chosen = _some(growing, live), new.tolist()
             for row, one in growing.items():
                 may[row] = one.elements(chosen[row], may[row])
-            scores = mix(self.element(hidden))
+            met, live = _still(met, live, may)
+            may[~live, 1] = True
+            scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
+            species = draw(scores) * live
             rows = (live & alone).nonzero().squeeze(1)
             if choices is not None and len(rows):
                 grown = Grown(choices, group, kinds, sizes, left, allowed)
-                unsure = rows
-                if choices.quick:
-                    # draw and ask; a mask is only worked out where the answer is no
-                    bounded = scores.masked_fill(~may, -torch.inf)
-                    found = _choose(bounded, temperature, rng)
-                    whole = grown.finishable(new, found, rows)
-                    number = torch.arange(len(allowed), device=new.device)
-                    may[rows] &= ~whole[:, None] | (number == found[rows, None])
-                    unsure = rows[~whole]
-                if len(unsure):
-                    may[unsure] = grown.possible(new, may[unsure], unsure)
-            met, live = _still(met, live, may)
-            may[~live, 1] = True
-            scores = scores.masked_fill(~may, -torch.inf)
-            species = _choose(scores, temperature, rng) * live
+                species[rows] = grown.draw(new, scores, rows, draw)
+                lost = live & (species == 0)
+                met, live = met & ~lost, live & ~lost
             letter = torch.where(live, new, STOP)
             kind_of = species.tolist()
             for row, one in _some(growing, live).items():

@@ -22,8 +22,9 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import Filling
-from matdesign.generators.growing import completions, finest, growing_mask
+from matdesign.generators.growing import growing_mask
 from matdesign.generators.planning import Plan, allowed_elements, plan_cells
+from matdesign.generators.rests import completions, finest
 from matdesign.generators.roles import Roles, filling, fitting, tell
 
 SYMBOLS = ("Na", "Ca", "Ti", "Al", "O", "Cl", "Fe", "S")

@@ -16,7 +16,7 @@ from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.flow_matching import FlowMatching
 from matdesign.generators.frames import State, Steer
-from matdesign.generators.growing import completions
+from matdesign.generators.rests import completions
 from matdesign.generators.steering import line_noise, straight_noise
 from matdesign.generators.vae import VAE
 from matdesign.generators.wyckoff_table import wyckoff_table
