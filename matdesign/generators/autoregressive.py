@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -134,7 +134,6 @@ class Autoregressive(Generator):
         fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], largest)
         self.register_buffer("fill", fill, persistent=False)
         self.register_buffer("seen", torch.zeros(231, largest + 1))
-        self._scale = 1.0
         self.crowded = 0
 
     @classmethod
@@ -256,9 +255,7 @@ class Autoregressive(Generator):
     # ---- sampling -----------------------------------------------------------------------
 
     @torch.no_grad()
-    def plan(
-        self, request: Request, rng: torch.Generator, scale: float | None = None
-    ) -> Plan:
+    def plan(self, request: Request, rng: torch.Generator, scale: float = 1.0) -> Plan:
         """Return size, space group, letters and elements of new crystals.
 
         This is the first pass of the network: what is left for `_states` is the lattice
@@ -275,7 +272,7 @@ class Autoregressive(Generator):
         with at_rest(self):
             for rows in torch.arange(len(request)).split(512):
                 some = request[rows]
-                sampler = self.skeletons(rng, self._scale if scale is None else scale)
+                sampler = self.skeletons(rng, scale)
                 symmetric = self.representation == "symmetric"
                 n_atoms, group = sampler.sizes_and_groups(some, symmetric)
                 letter, species = sampler.sites(some, n_atoms, group)
@@ -346,26 +343,13 @@ class Autoregressive(Generator):
         self.evaluations += placing.evaluations
         self.crowded += int(placing.crowded.sum())
 
-    def trajectory(
-        self, n: int, *, scale: float = 1.0, **options: Any
-    ) -> Iterator[State]:
-        """Yield growing crystals, one more site in each; see `Generator.trajectory`."""
-        self._scale = scale
-        try:
-            yield from super().trajectory(n, scale=scale, **options)
-        finally:
-            self._scale = 1.0
-
-    def sample(self, n: int, *, scale: float = 1.0, **options: Any) -> Crystals:
+    def sample(self, n: int, **options: Any) -> Crystals:
         """Return n new crystals; see `Generator.sample`.
 
         `info["crowded"]` counts those in which no draw kept all atoms apart (`overlap`).
         """
-        self._scale, self.crowded = scale, 0
-        try:
-            made = super().sample(n, scale=scale, **options)
-        finally:
-            self._scale = 1.0
+        self.crowded = 0
+        made = super().sample(n, **options)
         return made.replace(info={**made.info, "crowded": self.crowded})
 
     def first_sites(self, crystal: Crystals | Encoded, keep: int) -> Partial:

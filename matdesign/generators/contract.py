@@ -172,8 +172,14 @@ class Generator(nn.Module, abc.ABC):
             properties=self.properties,
         )
 
-    def plan(self, request: Request, rng: torch.Generator) -> Plan:
-        """Return what is fixed before sampling: sizes, layouts, asked species."""
+    def plan(self, request: Request, rng: torch.Generator, scale: float = 1.0) -> Plan:
+        """Return what is fixed before sampling: sizes, layouts, asked species.
+
+        Args:
+            request: what is asked for.
+            rng: source of randomness, on the model's device.
+            scale: of classifier-free guidance, for families whose network draws layouts.
+        """
         at_home = generator(
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )
@@ -220,8 +226,8 @@ class Generator(nn.Module, abc.ABC):
         """
         steps = self._steps(steps)
         rng = generator(seed, self.device)
-        plan = self.plan(self.request(n, n_atoms, conditions), rng).to(self.device)
-        yield from self._states(plan, steps=steps, scale=scale, rng=rng)
+        plan = self.plan(self.request(n, n_atoms, conditions), rng, scale)
+        yield from self._states(plan.to(self.device), steps=steps, scale=scale, rng=rng)
 
     def sample(
         self,

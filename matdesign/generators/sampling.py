@@ -61,7 +61,7 @@ def draw_request(
         copies = steering.particles
         request = request[torch.arange(n).repeat_interleave(copies)]
         request = dataclasses.replace(request, choices=steering.choices)
-    plan = model.plan(request, rng)
+    plan = model.plan(request, rng, scale)
     largest = plan.n_atoms.view(n, copies).amax(1) if n else plan.n_atoms
     order = torch.argsort(largest, stable=True)
     parts = []

@@ -24,6 +24,7 @@ from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.vae_decoding import (
     decode,
     draw,
+    drawn,
     frames,
     walk,
     with_mixture,
@@ -317,8 +318,22 @@ class VAE(Generator):
 
     # ---- sampling -------------------------------------------------------------------------
 
-    def plan(self, request: Request, rng: torch.Generator) -> WishingPlan:
-        """Return what is fixed before sampling: wishes that the decoder must meet."""
+    @torch.no_grad()
+    def plan(
+        self, request: Request, rng: torch.Generator, scale: float = 1.0
+    ) -> WishingPlan:
+        """Return latents, and layouts and elements that meet the wishes.
+
+        Args:
+            request: what is asked for.
+            rng: source of randomness, on the model's device.
+            scale: of classifier-free guidance.
+        """
+        plan = self.wishes(request, rng)
+        return drawn(self, plan, rng, scale) if len(plan) else plan
+
+    def wishes(self, request: Request, rng: torch.Generator) -> WishingPlan:
+        """Return what the decoder must meet, with nothing drawn yet."""
         at_home = generator(
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )

@@ -91,6 +91,48 @@ def noisy(guess: Guess, layout: Layout, spread: float, rng: torch.Generator) -> 
     return guess._replace(u=wrap(guess.u + away) * layout.free, x=x)
 
 
+def drawn(
+    model: VAE, plan: WishingPlan, rng: torch.Generator, scale: float
+) -> WishingPlan:
+    """Return a plan with its latents, layouts and elements drawn, on the CPU.
+
+    All crystals are drawn together, and so later sorted by sizes that are theirs.
+
+    Args:
+        model: the autoencoder.
+        plan: what the crystals must be.
+        rng: source of randomness.
+        scale: of classifier-free guidance.
+    """
+    plan = plan.to(model.device)
+    asked = model._vector(plan.condition) * (scale != 0.0)
+    rows = torch.arange(len(plan), device=model.device)
+    return plan.drawn(*_skeletons(model, plan, asked, rows, rng, scale))
+
+
+def _skeletons(
+    model: VAE,
+    plan: WishingPlan,
+    asked: Tensor,
+    rows: Tensor,
+    rng: torch.Generator,
+    scale: float,
+) -> tuple[Tensor, Layout, Tensor]:
+    """Return latents, layouts and elements of some crystals of a plan."""
+    z, made = draw_skeletons(
+        model.skeleton,
+        model.prior,
+        asked[rows],
+        plan.wishes[rows],
+        model.scales.allowed,
+        rng,
+        scale=scale,
+        temperature=model.temperature,
+        choices=plan.choices,
+    )
+    return z, *layout_of(made, cells=model.representation == "cell")
+
+
 def draw(
     model: VAE,
     plan: WishingPlan,
@@ -99,7 +141,7 @@ def draw(
     scale: float,
     rng: torch.Generator,
 ) -> tuple[Layout, Tensor, Latent]:
-    """Return layouts, species and latents of new crystals.
+    """Return layouts, species and latents of new crystals, those of the plan at first.
 
     Where the model has a smallest distance, crystals that break it are drawn again, up to
     `REDRAWS` times.
@@ -115,18 +157,10 @@ def draw(
     left = torch.arange(len(plan), device=asked.device)
     done: list[tuple[Tensor, Layout, Tensor, Latent]] = []
     for turn in range(REDRAWS + 1):
-        z, drawn = draw_skeletons(
-            model.skeleton,
-            model.prior,
-            asked[left],
-            plan.wishes[left],
-            model.scales.allowed,
-            rng,
-            scale=scale,
-            temperature=model.temperature,
-            choices=plan.choices,
-        )
-        layout, species = layout_of(drawn, cells=model.representation == "cell")
+        if turn == 0 and plan.z is not None:
+            z, layout, species = plan.z, plan.layout, plan.species
+        else:
+            z, layout, species = _skeletons(model, plan, asked, left, rng, scale)
         shape = (*species.shape, model.geometry.own.in_features)
         own = torch.randn(shape, generator=rng, device=z.device)
         latent = Latent(z, own * layout.orbits[..., None])
@@ -252,8 +286,7 @@ def decode(
         )
     rng = generator(seed, model.device)
     request = model.request(len(z), n_atoms, conditions)
-    plan = model.plan(request, rng)
-    plan = plan.to(model.device)
+    plan = model.wishes(request, rng).to(model.device)
     asked = model._vector(plan.condition)
     z = z.to(model.device)
     made = model.skeleton.draw(

@@ -29,26 +29,37 @@ TRIES = 11
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WishingPlan(Plan):
-    """A plan that leaves the layout to the decoder and says what must hold of it.
+    """A plan that knows what must hold of it, should a layout have to be drawn again.
 
     Args:
-        wishes: hard wishes; `layout` only carries sizes that were drawn for sorting.
+        wishes: hard wishes.
+        z: latents that the layouts and elements were drawn from, shape (crystals,
+            latent); without them nothing was drawn yet, and the layout carries sizes.
     """
 
     wishes: Wishes = dataclasses.field(kw_only=True)
+    z: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __getitem__(self, index: Tensor) -> WishingPlan:
         """Return the plan of some crystals."""
-        return _wishing(super().__getitem__(index), self.wishes[index])
+        z = None if self.z is None else self.z[index]
+        return _wishing(super().__getitem__(index), self.wishes[index], z)
 
     def to(self, device: torch.device | str) -> WishingPlan:
         """Return the plan on a device."""
-        return _wishing(super().to(device), self.wishes.to(device))
+        z = None if self.z is None else self.z.to(device)
+        return _wishing(super().to(device), self.wishes.to(device), z)
+
+    def drawn(self, z: Tensor, layout: Layout, species: Tensor) -> WishingPlan:
+        """Return the plan with latents, and what was drawn from them, on the CPU."""
+        role = torch.full_like(species, -1)
+        parts = layout, species, role, self.condition, self.choices
+        return WishingPlan(*parts, wishes=self.wishes, z=z).to("cpu")
 
 
-def _wishing(plan: Plan, wishes: Wishes) -> WishingPlan:
+def _wishing(plan: Plan, wishes: Wishes, z: Tensor | None = None) -> WishingPlan:
     parts = plan.layout, plan.species, plan.role, plan.condition, plan.choices
-    return WishingPlan(*parts, wishes=wishes)
+    return WishingPlan(*parts, wishes=wishes, z=z)
 
 
 def wishing_plan(

@@ -550,9 +550,9 @@ def test_no_element_passes_over_a_missing_lighter_one(group):
     class Oxygen:
         required = frozenset({8})
 
+    table, tried = wyckoff_table(), 0
     known = torch.ones(104, dtype=torch.bool)
     groups = torch.tensor([group])
-    tried = 0
     for letter in range(NONE):
         size = int(table.count[group, letter])
         for after in range(1, 7):
