@@ -24,6 +24,7 @@ from matdesign.constraints.sums import (
     charges,
     grid_of,
     grow,
+    items_of,
     moved,
     placed,
     reached,
@@ -72,7 +73,6 @@ class Completions:
         self.alloys = alloys
         self._largest = max((abs(q) for row in self.states for q in row), default=0)
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
-        self._whole: dict[tuple[object, ...], bool] = {}
         self._fresh: dict[tuple[object, ...], Table] = {}
         self._offers: dict[frozenset[int], Offer] = {}
 
@@ -124,14 +124,16 @@ class Completions:
         vocabulary: frozenset[int],
     ) -> bool:
         """Return whether orbits can be added; see `Constraint.completable`."""
-        key = (tuple(sorted(there.items())), sizes, vocabulary)
-        if key not in self._whole:
-            _make_room(self._whole, 200_000)
-            items = tuple(sorted(Counter(sizes).items()))
-            none: frozenset[int] = frozenset()
-            found = self._completes(dict(there), items, vocabulary, none, False)
-            self._whole[key] = found
-        return self._whole[key]
+        offset = self._offset(sum(there.values()) + sum(sizes))
+        reach = self._sums_of(there, offset)
+        if not sizes:
+            alone = len(there) == 1 or self.alloys.issuperset(there)
+            return alone or bool(reach >> offset & 1)
+        items = items_of(sizes)
+        spare = self._offer(vocabulary).spare(len(there))
+        if reach & reached(items, spare, offset, False):
+            return True  # whoever is there, each of these states finds another element
+        return self._completes(dict(there), items, vocabulary, frozenset(), False)
 
     def elements(
         self,
@@ -339,7 +341,7 @@ class Completions:
         """Return the bit of the sum zero, for crystals of so many atoms."""
         return 1 << (self._largest * atoms).bit_length()
 
-    def _sums_of(self, there: dict[int, int], offset: int) -> int:
+    def _sums_of(self, there: Mapping[int, int], offset: int) -> int:
         """Return the sums that elements with their atoms reach, as bits."""
         reach = 1 << offset
         for z, n in there.items():

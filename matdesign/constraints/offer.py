@@ -53,6 +53,7 @@ class Offer:
             alike.setdefault(key, []).append(z)
         self._alike = {z: members for members in alike.values() for z in members}
         self._every: dict[frozenset[int], tuple[int, ...]] = {}
+        self._spare: dict[int, tuple[int, ...]] = {}
         self._own: dict[tuple[frozenset[int], int], Own] = {}
 
     def kind(self, z: int) -> Kind:
@@ -106,6 +107,23 @@ class Offer:
             used = {q for z in there for q in self.states[z]}
             self._every[there] = tuple(sorted(used.union(self.having)))
         return self._every[there]
+
+    def spare(self, gone: int) -> tuple[int, ...]:
+        """Return states that each find an element of their own, whoever is gone.
+
+        Args:
+            gone: how many elements may not be taken, whichever they are.
+        """
+        if gone not in self._spare:
+            taken: set[int] = set()
+            found = []
+            for q, having in self.having.items():
+                free = [z for z in having if z not in taken]
+                if len(free) > gone:
+                    taken.update(free[: gone + 1])
+                    found.append(q)
+            self._spare[gone] = tuple(sorted(found))
+        return self._spare[gone]
 
     def own(self, used_up: frozenset[int], need: int) -> Own:
         """Return states that each find an element of their own, and element -> state.

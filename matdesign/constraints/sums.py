@@ -92,6 +92,12 @@ def reached(items: Items, states: tuple[int, ...], offset: int, each: bool) -> i
     return bits
 
 
+@lru_cache(maxsize=65536)
+def items_of(sizes: tuple[int, ...]) -> Items:
+    """Return orbits, each by its atoms, as items."""
+    return tuple(sorted((atoms, sizes.count(atoms)) for atoms in set(sizes)))
+
+
 def union(sets: Iterable[int]) -> int:
     """Return the sums that any of the sets holds."""
     found = 0

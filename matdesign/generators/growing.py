@@ -14,7 +14,7 @@ from matdesign.generators.frames import Choices
 from matdesign.generators.rests import Rests, completions, finest, positions_of, stays
 from matdesign.generators.wyckoff_table import wyckoff_table
 
-DRAWS = 4
+DRAWS = 8
 """Elements drawn and asked about before all that could be there is worked out."""
 
 
