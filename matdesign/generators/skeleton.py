@@ -16,7 +16,15 @@ from matdesign.generators.growing import Grown, finishable
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.rests import completions
-from matdesign.generators.roles import Roles, filling, fitting, tell, wanted_roles
+from matdesign.generators.roles import (
+    Roles,
+    filling,
+    fitting,
+    some_of,
+    taking,
+    tell,
+    wanted_roles,
+)
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
@@ -253,7 +261,7 @@ class SkeletonSampler:
                 new = torch.where(active, forced[0][step], NONE)
                 now = torch.where(active, forced[1][step], 0)
             else:
-                growing = {row: one for row, one in rows.items() if active[row]}
+                growing = some_of(rows, active)
                 self._tell(request.choices, list(growing.values()))
                 if growing:
                     mask = fitting(growing, mask, last.tolist(), kind.tolist())
@@ -278,9 +286,9 @@ class SkeletonSampler:
                         )
                         lost &= now == 0
                 dead |= active & (now == 0)
-            for row, roles in rows.items():
-                if active[row] and not dead[row]:
-                    roles.place(int(new[row]), int(now[row]), self.rng)
+            letter_of, kind_of = new.tolist(), now.tolist()
+            for row, roles in some_of(rows, active & ~dead).items():
+                roles.place(letter_of[row], kind_of[row], self.rng)
             size = self.table.count[group, new]
             left = (left - size).masked_fill(dead, 0)
             last = torch.where(active, new, last)
@@ -301,11 +309,9 @@ class SkeletonSampler:
     ) -> Tensor:
         """Return which elements chosen letters may have by order and roles, (crystals, 104)."""
         mask = element_mask(self.allowed, letter, last, before)
-        for row, roles in rows.items():
-            if active[row]:
-                mask[row] = (
-                    roles.elements(int(letter[row]), mask[row].clone()) & mask[row]
-                )
+        growing = some_of(rows, active)
+        if growing:
+            mask = taking(growing, mask, letter.tolist())
         return mask
 
     def _grown(
@@ -371,8 +377,8 @@ class SkeletonSampler:
     ) -> dict[int, Roles]:
         """Return the roles of the crystals of which a composition is asked."""
         made = {}
-        for row in range(len(group)):
-            wanted, kinds = wanted_roles(request, row, int(n_atoms[row]))
+        for row, (g, n) in enumerate(zip(group.tolist(), n_atoms.tolist())):
+            wanted, kinds = wanted_roles(request, row, n)
             if wanted:
-                made[row] = Roles(filling(int(group[row]), wanted), wanted, list(kinds))
+                made[row] = Roles(filling(g, wanted), wanted, list(kinds))
         return made

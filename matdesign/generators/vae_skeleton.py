@@ -12,7 +12,7 @@ from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Grown, finishable
 from matdesign.generators.rests import Rests
-from matdesign.generators.roles import Roles, filling, fitting, tell
+from matdesign.generators.roles import Roles, filling, fitting, some_of, taking, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,
@@ -205,12 +205,10 @@ class SkeletonDecoder(nn.Module):
                 scores[bad].masked_fill(~may[bad], -torch.inf), temperature, rng
             )
             bad = _misfits(told, group, met)
+        groups = group.tolist()
         roles = {
-            row: Roles(
-                filling(int(group[row]), wanted), wanted, list(kinds), None, False
-            )
+            row: Roles(filling(groups[row], wanted), wanted, list(kinds), None, False)
             for row, (wanted, kinds) in told.items()
-            if met[row]
         }
         alone = torch.ones_like(met)
         alone[list(told)] = False
@@ -229,7 +227,7 @@ class SkeletonDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = letter_mask(tables, group, letter, left, exact=exact)
-            growing = _some(roles, live)
+            growing = some_of(roles, live)
             waiting = [one for one in growing.values() if 0 in one.element]
             if choices is not None and waiting:
                 tell(choices, waiting, allowed)
@@ -247,9 +245,9 @@ class SkeletonDecoder(nn.Module):
             count = _sites_of(tables, group, new[:, None])[:, 0] * live
             floor = torch.where(alone, species, 0)
             may = species_mask(allowed, letter, floor, new)
-            growing, chosen = _some(growing, live), new.tolist()
-            for row, one in growing.items():
-                may[row] = one.elements(chosen[row], may[row])
+            growing, chosen = some_of(growing, live), new.tolist()
+            if growing:
+                may = taking(growing, may, chosen)
             met, live = _still(met, live, may)
             may[~live, 1] = True
             scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
@@ -262,7 +260,7 @@ class SkeletonDecoder(nn.Module):
                 met, live = met & ~lost, live & ~lost
             letter = torch.where(live, new, STOP)
             kind_of = species.tolist()
-            for row, one in _some(growing, live).items():
+            for row, one in some_of(growing, live).items():
                 one.place(chosen[row], kind_of[row], rng)
             left = left - count * live
             letters.append(letter)
@@ -294,18 +292,13 @@ def _asked(wishes: Wishes) -> Asked:
     return found
 
 
-def _some(roles: dict[int, Roles], live: Tensor) -> dict[int, Roles]:
-    """Return the roles of the crystals that still grow."""
-    alive = live.tolist()
-    return {row: one for row, one in roles.items() if alive[row]}
-
-
 def _misfits(told: Asked, group: Tensor, met: Tensor) -> Tensor:
     """Return crystals whose space group cannot hold what is asked."""
+    groups, good = group.tolist(), met.tolist()
     bad = [
         row
         for row, (wanted, _) in told.items()
-        if met[row] and not filling(int(group[row]), wanted).possible(0, wanted)
+        if good[row] and not filling(groups[row], wanted).possible(0, wanted)
     ]
     return torch.tensor(bad, dtype=torch.long, device=group.device)
 
