@@ -329,8 +329,7 @@ class VAE(Generator):
             rng: source of randomness, on the model's device.
             scale: of classifier-free guidance.
         """
-        plan = self.wishes(request, rng)
-        return drawn(self, plan, rng, scale) if len(plan) else plan
+        return drawn(self, self.wishes(request, rng), rng, scale)
 
     def wishes(self, request: Request, rng: torch.Generator) -> WishingPlan:
         """Return what the decoder must meet, with nothing drawn yet."""

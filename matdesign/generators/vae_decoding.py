@@ -104,6 +104,8 @@ def drawn(
         rng: source of randomness.
         scale: of classifier-free guidance.
     """
+    if not len(plan):
+        return plan
     plan = plan.to(model.device)
     asked = model._vector(plan.condition) * (scale != 0.0)
     rows = torch.arange(len(plan), device=model.device)
