@@ -117,13 +117,13 @@ class Constraint(ABC):
     ) -> bool:
         """Return whether orbits can be added so that this is met.
 
-        What `allowed` tells of all elements, for one crystal that has some already: asked
-        only where `quick` says that it costs much less.
+        What `allowed` tells of all elements, for one crystal: asked only where `quick`.
 
         Args:
             there: atoms of each element so far; one element at least.
             sizes: atoms of the orbits to add.
-            vocabulary: elements that these may have.
+            vocabulary: elements that these may have; exact where those that are there
+                are among them, and else it may say yes too often, never too rarely.
         """
         raise NotImplementedError
 

@@ -19,6 +19,7 @@ from matdesign.constraints.sums import charge_bits, steps_between
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.generators.growing import draw_and_ask
 
 MASK = 104
 
@@ -279,6 +280,50 @@ def test_crystals_that_differ_in_like_elements_share_one_answer(
     assert exchanged(one, {19: 37, 37: 19}) == other
     assert {17, 35} < one
     assert len(fresh._answers) == 1
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_whether_it_can_be_finished_is_what_a_mask_says(rule: ChargeNeutral) -> None:
+    """The quick answer, yes and no, against the mask of the same crystal."""
+    random, said = python_random.Random(6), set()
+    for _ in range(300):
+        vocabulary = frozenset(random.sample(range(1, 104), random.choice([3, 8, 60])))
+        kinds = random.sample(sorted(vocabulary), random.randint(1, 3))
+        there = {z: random.randint(1, 4) for z in kinds}
+        sizes = tuple(random.randint(1, 4) for _ in range(random.randint(0, 3)))
+        species = torch.tensor([[*there, *[MASK] * len(sizes)]])
+        counts = torch.tensor([[*there.values(), *sizes]])
+        within = torch.zeros(1, len(there) + len(sizes), MASK, dtype=torch.bool)
+        within[0, range(len(there)), list(there)] = True
+        within[0, len(there) :, sorted(vocabulary)] = True
+        allowed = rule.allowed(species, counts, None, within)
+        assert allowed is not None
+        found = rule.completable(there, sizes, vocabulary)
+        assert found is bool(allowed.any(-1).all()), (there, sizes, vocabulary)
+        said.add((found, len(sizes) > 0))
+    assert len(said) == 4
+
+
+def test_drawing_and_asking_is_drawing_within_a_mask() -> None:
+    """Shares against the softmax of what is allowed; nothing where nothing is."""
+    n, allowed = 20_000, torch.tensor([0.0, 1, 0, 1, 1]) > 0
+    score = torch.tensor([-9.0, 1, 3, 0, -1]).expand(n + 1, -1).clone()
+    score[n] = -torch.inf
+    rng = torch.Generator().manual_seed(0)
+    for quick in (True, False):
+        masks = Masks((ChargeNeutral(),))
+        masks.quick = quick
+        drawn = draw_and_ask(
+            masks,
+            score,
+            lambda some: some.softmax(-1).multinomial(1, generator=rng).squeeze(1),
+            lambda _, z: allowed[z],
+            lambda some: allowed.expand(len(some), -1),
+        )
+        assert int(drawn[n]) == 0
+        share = torch.bincount(drawn[:n], minlength=5) / n
+        exact = torch.tensor([-torch.inf, 1, -torch.inf, 0, -1]).softmax(-1)
+        assert (share - exact).abs().max() < 5 * (0.25 / n) ** 0.5
 
 
 @pytest.mark.parametrize("rule", [*RULES, RequiredElements("Fe", "O")], ids=str)
