@@ -36,7 +36,7 @@ _PUBLIC = {
     "load_predictor": "generators.shipped",
     "predictors": "generators.shipped",
     "Constraint": "constraints.base",
-    "check": "constraints.base",
+    "check": "constraints.check",
     "check_constraint": "constraints.checking",
     "OnlyElements": "constraints.elements",
     "RequiredElements": "constraints.elements",
@@ -112,9 +112,10 @@ sys.modules[__name__].__class__ = _Package
 
 if TYPE_CHECKING:
     from matdesign.about import about, device, scale, source
-    from matdesign.constraints.base import Constraint, check
+    from matdesign.constraints.base import Constraint
     from matdesign.constraints.between import Between, Density, VolumePerAtom
     from matdesign.constraints.charge import ChargeNeutral
+    from matdesign.constraints.check import check
     from matdesign.constraints.checking import check_constraint
     from matdesign.constraints.composition import Composition
     from matdesign.constraints.coordination import Coordination

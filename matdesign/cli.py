@@ -73,7 +73,7 @@ def check(
     want: Want = [],  # noqa: B006
 ) -> None:
     """Say which crystals meet which constraints, and by how much the others do not."""
-    from matdesign.constraints.base import check as checked
+    from matdesign.constraints.check import check as checked
 
     wanted = shell.constraint(want)
     if wanted is None:

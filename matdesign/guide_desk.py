@@ -8,7 +8,8 @@ from functools import reduce
 from operator import and_
 from typing import Any
 
-from matdesign.constraints.base import Constraint, check
+from matdesign.constraints.base import Constraint
+from matdesign.constraints.check import check
 from matdesign.constraints.guide import Guide
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, MatdesignError

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from matdesign.constraints.base import Check, Constraint, check
+from matdesign.constraints.base import Constraint
+from matdesign.constraints.check import Check, check
 from matdesign.crystals import geometry
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, ShapeError

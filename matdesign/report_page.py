@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from matdesign.constraints.base import Check
+from matdesign.constraints.check import Check
 from matdesign.pages import ASSETS, standalone_assets
 from matdesign.view import view
 

@@ -140,14 +140,8 @@ def soft(train: Crystals) -> list[Case]:
     ]
 
 
-def fresh(*, gap: bool) -> list[Case]:
-    """Return wishes that nobody had measured when the guide's defaults were chosen.
-
-    Args:
-        gap: whether to ask for a band gap, of models of MP-20, and for nothing else.
-    """
-    if gap:
-        return [band_gap(3, 4)]
+def fresh() -> list[Case]:
+    """Return wishes that nobody had measured when the guide's defaults were chosen."""
 
     def energy(predictor: Any) -> design.Constraint:
         return design.Property(predictor, -1.2, -1.0, name=ENERGY)
@@ -306,7 +300,7 @@ def work(args: argparse.Namespace) -> GuidanceTable:
         bench = Bench(args, train)
         cases = hard() if "hard" in args.sets else []
         cases += soft(train) if "soft" in args.sets else []
-        cases += fresh(gap=False) if "fresh" in args.sets else []
+        cases += fresh() if "fresh" in args.sets else []
         plans.append(("prototypes", bench, cases))
     if "gap" in args.sets or ("fresh" in args.sets and args.data):
         if args.data is None:
@@ -314,7 +308,7 @@ def work(args: argparse.Namespace) -> GuidanceTable:
         from mp20 import load_reduced
 
         gaps = gap() if "gap" in args.sets else []
-        gaps += fresh(gap=True) if "fresh" in args.sets else []
+        gaps += [band_gap(3, 4)] if "fresh" in args.sets else []
         plans.append(("mp20", Bench(args, load_reduced(args.data)["train"]), gaps))
     for data, bench, cases in plans:
         names = [f"{family}-{data}" for family in args.families]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
-from matdesign.constraints.base import Constraint, check
+from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import Between
 from matdesign.constraints.charge import ChargeNeutral
+from matdesign.constraints.check import check
 from matdesign.constraints.distance import MinDistance
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.files import read

@@ -1,9 +1,8 @@
-"""The interface of a constraint, how constraints combine, and the printed check."""
+"""The interface of a constraint, and how constraints combine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,7 @@ from matdesign.constraints.known import Known
 from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas
+from matdesign.generators.features import MASK
 
 
 class Constraint(ABC):
@@ -28,7 +25,9 @@ class Constraint(ABC):
 
     What else a constraint may offer has a default that says "nothing": `allowed` (a mask
     over elements), `conditions` (what a generator can be asked for), `project` (an exact
-    projection), `known` (places that are fixed beforehand), `reward`.
+    projection), `known` (places that are fixed beforehand), `reward`. A constraint that
+    tells faster than with a mask whether a crystal can be finished says so: `quick`, and
+    its own `completable`.
 
     Example:
         >>> from matdesign.constraints.elements import OnlyElements
@@ -52,7 +51,7 @@ class Constraint(ABC):
     """Atomic numbers that every crystal that meets this constraint holds."""
 
     quick: bool = False
-    """Whether `completable` answers, and costs much less than `allowed`."""
+    """Whether `completable` costs much less than `allowed`."""
 
     @abstractmethod
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
@@ -117,7 +116,7 @@ class Constraint(ABC):
     ) -> bool:
         """Return whether orbits can be added so that this is met.
 
-        What `allowed` tells of all elements, for one crystal: asked only where `quick`.
+        Here: what `allowed` leaves of the elements, for one crystal.
 
         Args:
             there: atoms of each element so far; one element at least.
@@ -125,7 +124,14 @@ class Constraint(ABC):
             vocabulary: elements that these may have; exact where those that are there
                 are among them, and else it may say yes too often, never too rarely.
         """
-        raise NotImplementedError
+        orbits = len(there) + len(sizes)
+        species = torch.tensor([[*there, *[MASK] * len(sizes)]])
+        counts = torch.tensor([[*there.values(), *sizes]])
+        within = torch.zeros(1, orbits, MASK, dtype=torch.bool)
+        within[0, range(len(there)), list(there)] = True
+        within[0, len(there) :, sorted(vocabulary)] = True
+        allowed = self.allowed(species, counts, None, within)
+        return allowed is None or bool(allowed.any(-1).all())
 
     def conditions(self) -> dict[str, Any]:
         """Return what of the constraint a generator can be asked for, exactly.
@@ -275,126 +281,7 @@ class All(Constraint):
         return ", and ".join(one.sentence() for one in self.parts)
 
 
-@dataclass(frozen=True, eq=False)
-class Check:
-    """Which crystals meet which constraints; prints as two tables.
-
-    Args:
-        constraints: the single constraints.
-        formulas: reduced formula of every crystal.
-        satisfied: strict answers, shape (crystals, constraints).
-        violation: distances from satisfaction, shape (crystals, constraints), each
-            column in its constraint's unit.
-        ids: name of every crystal; empty where none were given.
-    """
-
-    constraints: tuple[Constraint, ...]
-    formulas: tuple[str, ...]
-    satisfied: Tensor
-    violation: Tensor
-    ids: tuple[str, ...] = ()
-
-    @property
-    def met(self) -> Tensor:
-        """Whether each crystal meets every constraint, shape (crystals,)."""
-        return self.satisfied.all(dim=1)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many crystals meet each constraint, by its sentence, and all of them."""
-        each = self.satisfied.sum(dim=0).tolist()
-        found = {str(c): int(k) for c, k in zip(self.constraints, each, strict=True)}
-        return {**found, "all of them": int(self.met.sum())}
-
-    def reasons(self) -> tuple[str, ...]:
-        """Return, for every crystal, which constraints it misses; "" where none."""
-        reasons = []
-        for row in self.satisfied.tolist():
-            pairs = zip(self.constraints, row, strict=True)
-            missed = [str(one) for one, held in pairs if not held]
-            reasons.append(f"misses: {'; '.join(missed)}" if missed else "")
-        return tuple(reasons)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one dict per crystal: name, formula, met, and each violation."""
-        made = []
-        for i, formula in enumerate(self.formulas):
-            row: dict[str, Any] = {"id": self.ids[i] if self.ids else str(i)}
-            row |= {"formula": formula, "met": bool(self.met[i])}
-            for j, one in enumerate(self.constraints):
-                row[f"{one} [{one.unit}]"] = float(self.violation[i, j])
-            made.append(row)
-        return made
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """Return the rows as a pandas table."""
-        import pandas
-
-        return pandas.DataFrame(self.rows())
-
-    def __len__(self) -> int:
-        return len(self.formulas)
-
-    def __repr__(self) -> str:
-        total = len(self)
-        lines = [f"{int(self.met.sum())} of {total} crystals meet every constraint", ""]
-        for k, (one, count) in enumerate(
-            zip(self.constraints, self.satisfied.sum(dim=0).tolist(), strict=True)
-        ):
-            lines.append(f"  {_letter(k)}  {count:>6} of {total}  {one}  [{one.unit}]")
-        heads = "".join(f"{_letter(k):>10}" for k in range(len(self.constraints)))
-        lines += ["", f"  {'id':<16}{'formula':<18}{heads}   (met, or by how much not)"]
-        shown = range(total) if total <= 24 else range(20)
-        for i in shown:
-            name = (self.ids[i] if self.ids else str(i))[:15]
-            cells = "".join(
-                f"{'met' if self.satisfied[i, k] else _short(self.violation[i, k]):>10}"
-                for k in range(len(self.constraints))
-            )
-            lines.append(f"  {name:<16}{self.formulas[i][:17]:<18}{cells}")
-        if len(shown) < total:
-            lines.append(f"  ... and {total - len(shown)} more; see .to_pandas()")
-        return "\n".join(lines)
-
-
-def check(crystals: Crystals, wanted: Constraint) -> Check:
-    """Return which crystals meet which of the wanted constraints.
-
-    Args:
-        crystals: finished crystals.
-        wanted: one constraint, or several joined with `&`.
-
-    Returns:
-        A table that prints: counts per constraint, then one line per crystal.
-
-    Raises:
-        DataError: the second argument is not a constraint.
-
-    Example:
-        >>> import matdesign as design  # doctest: +SKIP
-        >>> design.check(crystals, design.MinDistance(1.4))  # doctest: +SKIP
-    """
-    if not isinstance(wanted, Constraint):
-        raise DataError(
-            f"check needs a constraint as its second argument; got {wanted!r}. "
-            "Build one such as MinDistance(1.4), and join several with &."
-        )
-    parts = wanted.parts
-    with torch.no_grad():
-        satisfied = torch.stack([one.satisfied(crystals) for one in parts], dim=1)
-        violation = torch.stack([one.violation(crystals) for one in parts], dim=1)
-    return Check(parts, crystals.formulas, satisfied, violation, crystals.ids)
-
-
 def listing(names: Iterable[str]) -> str:
     """Return names in one phrase: "Ca, O and Ti"."""
     words = list(names)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _letter(k: int) -> str:
-    return chr(ord("A") + k) if k < 26 else f"#{k + 1}"
-
-
-def _short(value: Tensor) -> str:
-    return f"{float(value):.3g}"

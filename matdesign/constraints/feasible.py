@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.elements import possible
-from matdesign.constraints.offer import Decided, Kind, Offer, exchanged
+from matdesign.constraints.offer import Decided, Kind, Offer
 from matdesign.constraints.places import places, row_of
 from matdesign.constraints.sums import (
     Items,
@@ -53,8 +53,7 @@ class Completions:
 
     The cost is linear in elements, states and atoms, and in the number of sub-multisets
     of the open orbits (n + 1 for n orbits of one size); nothing is enumerated. Most
-    answers are proved before that, from states that find elements of their own, and
-    crystals that differ in elements of equal states alone share one answer.
+    answers are proved before that, from states that find elements of their own.
 
     Args:
         states: oxidation states of each atomic number, 104 tuples.
@@ -156,15 +155,11 @@ class Completions:
             Atoms of an orbit -> elements; {0: elements there} where nothing is open, with
             an empty set where the crystal cannot be completed.
         """
-        there, back = self._offer(vocabulary).renamed(decided, required)
-        key = (there, items, vocabulary, required, distinct)
+        key = (decided, items, vocabulary, required, distinct)
         if key not in self._answers:
             _make_room(self._answers, 200_000)
             self._answers[key] = self._solve(*key)
-        found = self._answers[key]
-        if not back:
-            return found
-        return {atoms: exchanged(known, back) for atoms, known in found.items()}
+        return self._answers[key]
 
     def _solve(
         self,
@@ -352,9 +347,7 @@ class Completions:
         """Return what a vocabulary offers, made once."""
         if vocabulary not in self._offers:
             _make_room(self._offers, 5_000)
-            self._offers[vocabulary] = Offer(
-                vocabulary, self.states, self.each, self.alloys
-            )
+            self._offers[vocabulary] = Offer(vocabulary, self.states, self.each)
         return self._offers[vocabulary]
 
     def _others(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from matdesign.constraints.base import All, Constraint, check, listing
+from matdesign.constraints.base import All, Constraint, listing
+from matdesign.constraints.check import check
 from matdesign.constraints.contradictions import contradictions
 from matdesign.constraints.methods import METHODS, Choices, ranges, serve
 from matdesign.constraints.pilot import NOISE, Pilot

@@ -82,8 +82,8 @@ class Masks:
         vocabulary: frozenset[int],
     ) -> bool:
         """Return whether a crystal can be finished, as `frames.Choices` says."""
-        assert self.wanted is not None
-        return self.wanted.completable(there, sizes, vocabulary)
+        wanted = self.wanted
+        return wanted is None or wanted.completable(there, sizes, vocabulary)
 
 
 def _held(known: Known, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:

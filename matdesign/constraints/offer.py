@@ -24,7 +24,6 @@ class Offer:
         vocabulary: elements.
         states: oxidation states of each atomic number.
         each: elements whose atoms may differ in charge.
-        alloys: elements that need no charges among themselves.
     """
 
     def __init__(
@@ -32,7 +31,6 @@ class Offer:
         vocabulary: frozenset[int],
         states: Sequence[tuple[int, ...]],
         each: frozenset[int],
-        alloys: frozenset[int],
     ) -> None:
         self.states, self.each = states, each
         self.by_kind: dict[Kind, list[int]] = {}
@@ -47,11 +45,6 @@ class Offer:
                 found.setdefault(q, []).append(z)
         for q in sorted(found, key=lambda q: (len(found[q]), q)):
             self.having[q] = found[q]
-        alike: dict[tuple[Kind, bool, bool], list[int]] = {}
-        for z in range(len(states)):
-            key = self.kind(z), z in vocabulary, z in alloys
-            alike.setdefault(key, []).append(z)
-        self._alike = {z: members for members in alike.values() for z in members}
         self._every: dict[frozenset[int], tuple[int, ...]] = {}
         self._spare: dict[int, tuple[int, ...]] = {}
         self._own: dict[tuple[frozenset[int], int], Own] = {}
@@ -70,34 +63,6 @@ class Offer:
         for kind in {self.kind(z) for z in special}:
             found[kind] = [z for z in found[kind] if z not in special]
         return {kind: members for kind, members in found.items() if members}
-
-    def renamed(
-        self, decided: Decided, required: frozenset[int]
-    ) -> tuple[Decided, dict[int, int]]:
-        """Return a crystal with the first of all elements that would do as well.
-
-        Args:
-            decided: (atomic number, atoms) of what is there, by atomic number.
-            required: elements that keep their names.
-
-        Returns:
-            The same with other elements, and how to exchange elements to come back.
-        """
-        new = [(z, atoms) for z, atoms in decided if z in required]
-        held: dict[int, list[tuple[int, int]]] = {}
-        for z, atoms in decided:
-            if z not in required:
-                held.setdefault(self._alike[z][0], []).append((atoms, z))
-        back: dict[int, int] = {}
-        for first, several in held.items():
-            names = [z for z in self._alike[first] if z not in required]
-            new += [(name, atoms) for name, (atoms, _) in zip(names, sorted(several))]
-            before = [z for _, z in sorted(several)]
-            now = names[: len(before)]
-            back.update(zip(now, before))
-            left, free = set(before) - set(now), set(now) - set(before)
-            back.update(zip(left, free))  # these are not there: any order will do
-        return tuple(sorted(new)), {a: b for a, b in back.items() if a != b}
 
     def every(self, there: frozenset[int]) -> tuple[int, ...]:
         """Return all states of these elements and of those that are there, in order."""
@@ -150,14 +115,3 @@ class Offer:
             if free is not None:
                 held[free] = q
         return tuple(sorted(held.values())), held
-
-
-def exchanged(found: frozenset[int], back: dict[int, int]) -> frozenset[int]:
-    """Return elements after some of them changed places.
-
-    Args:
-        found: elements.
-        back: who goes where; the same elements on both sides.
-    """
-    moved = found.intersection(back)
-    return found.difference(moved).union(back[z] for z in moved)

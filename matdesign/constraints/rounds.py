@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matdesign.constraints.base import Check, Constraint, check
+from matdesign.constraints.base import Constraint
+from matdesign.constraints.check import Check, check
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, InfeasibleTarget
 

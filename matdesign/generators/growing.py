@@ -24,7 +24,6 @@ def growing_mask(
     counts: Tensor,
     new: Tensor,
     rests: Sequence[Rests],
-    within: Tensor,
     known: Tensor,
 ) -> Tensor:
     """Return which elements the next orbit of each crystal may have.
@@ -38,20 +37,19 @@ def growing_mask(
         counts: atoms of these orbits, same shape.
         new: atoms of the next orbit, shape (crystals,).
         rests: for each crystal, the ways to place what is left after it.
-        within: elements to choose from for it, bool, shape (crystals, 104).
-        known: elements to choose from for what follows, bool, shape (104,).
+        known: elements to choose from, bool, shape (104,).
 
     Returns:
-        Bool, shape (crystals, 104), a part of `within`.
+        Bool, shape (crystals, 104), a part of `known`.
     """
     next_ = torch.full_like(new[:, None], MASK)
     with_new = torch.cat([species, next_], 1), torch.cat([counts, new[:, None]], 1)
     at, kinds, placed, among = _finished(*with_new, rests, known)
     may = choices(kinds, placed, None, among)
     whole = (may.any(-1) | (placed == 0)).all(1)
-    found = torch.zeros_like(within, dtype=torch.long)
+    found = torch.zeros(len(new), len(known), dtype=torch.long, device=new.device)
     found.index_add_(0, at, (may[:, counts.shape[1]] & whole[:, None]).long())
-    return (found > 0) & within
+    return found > 0
 
 
 def finishable(
@@ -191,9 +189,7 @@ class Grown:
             letter: of the next site of each crystal, shape (crystals,).
             rows: the crystals that are asked about.
         """
-        kind, counts, size, rests = self._with(letter, rows)
-        within = self.known.expand(len(rows), -1)
-        parts = kind, counts, size, rests, within, self.known
+        parts = *self._with(letter, rows), self.known
         return growing_mask(self.choices, *parts) & self._in_order(letter, rows)
 
     def finishable(self, letter: Tensor, species: Tensor, rows: Tensor) -> Tensor:

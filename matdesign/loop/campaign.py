@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from matdesign.constraints.base import All, Constraint, check
+from matdesign.constraints.base import All, Constraint
+from matdesign.constraints.check import check
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop import rebuild

@@ -154,10 +154,9 @@ def test_the_finest_ways_allow_what_all_ways_allow(group: int, atoms: int) -> No
         for there, new in ([], 1), ([8], 2), ([11, 17], 1), ([22], 3):
             species = torch.tensor([there], dtype=torch.long)
             parts = species, species.sign() * 2, torch.tensor([new])
-            whole = growing_mask(Masks(wanted), *parts, [ways], known()[None], known())
+            whole = growing_mask(Masks(wanted), *parts, [ways], known())
             each = [
-                growing_mask(Masks(wanted), *parts, [(way,)], known()[None], known())
-                for way in ways
+                growing_mask(Masks(wanted), *parts, [(way,)], known()) for way in ways
             ]
             assert torch.equal(whole, torch.stack(each).any(0)), (wanted, there)
 
