@@ -21,6 +21,9 @@ LARGEST_ROUND = 1024
 Draw = Callable[[int, int, "list[int] | None"], Crystals]
 """Draws so many crystals with a seed, of given sizes: (size, seed, n_atoms)."""
 
+Slot = tuple[int, int | None]
+"""A place in the result, and how many atoms its crystal has; None = any number."""
+
 
 def rounds(
     draw: Draw,
@@ -50,25 +53,41 @@ def rounds(
     """
     slots = _slots(n, n_atoms)
     record = Record(wanted, n, draws, strict)
-    kept: dict[int, Crystals] = {}
+    kept: list[Crystals] = []
+    filled: list[int] = []
     while slots:
         size = record.next_round(len(slots))
         if size < 1:
-            raise InfeasibleTarget(record.failure(len(kept)))
+            raise InfeasibleTarget(record.failure(len(filled)))
         asked = [slots[k % len(slots)] for k in range(size)]
         sizes = None if n_atoms is None else [atoms or 0 for _, atoms in asked]
         seed = int(torch.randint(2**62, (1,), generator=random, device=random.device))
         drawn = draw(size, seed, sizes)
         checked = check(drawn, wanted)
         good = record.add(size, drawn, checked)
-        for i in good.nonzero().squeeze(1).tolist():
-            atoms = None if n_atoms is None else int(drawn.n_atoms[i])
-            slot = next((s for s in slots if s[1] == atoms), None)
-            if slot is not None:
-                kept[slot[0]] = drawn[[i]]
-                slots.remove(slot)
-    made = Crystals.cat([kept[i] for i in range(n)]) if n else _none()
-    return made, record
+        chosen, places = _matched(slots, drawn.n_atoms.tolist(), good.tolist())
+        kept.append(drawn[chosen])
+        filled += places
+        done = set(places)
+        slots = [one for one in slots if one[0] not in done]
+    order = sorted(range(n), key=filled.__getitem__)
+    return (Crystals.cat(kept)[order] if n else _none()), record
+
+
+def _matched(
+    slots: list[Slot], atoms: list[int], good: list[bool]
+) -> tuple[list[int], list[int]]:
+    """Return crystals that may be kept, and the place in the result that each takes."""
+    free: dict[int | None, list[int]] = {}
+    for place, size in reversed(slots):
+        free.setdefault(size, []).append(place)
+    chosen, places = [], []
+    for i in [i for i, held in enumerate(good) if held]:
+        waiting = free.get(atoms[i]) or free.get(None)
+        if waiting:
+            chosen.append(i)
+            places.append(waiting.pop())
+    return chosen, places
 
 
 class Record:
@@ -159,9 +178,7 @@ class Record:
         }
 
 
-def _slots(
-    n: int, n_atoms: int | Sequence[int] | Tensor | None
-) -> list[tuple[int, int | None]]:
+def _slots(n: int, n_atoms: int | Sequence[int] | Tensor | None) -> list[Slot]:
     """Return the crystals still to be found: position in the result, and size."""
     if n < 0:
         raise DataError(f"the number of crystals must be >= 0; got {n}.")
