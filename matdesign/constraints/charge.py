@@ -8,6 +8,8 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.feasible import Completions, metals
+from matdesign.constraints.places import row_of
+from matdesign.constraints.sums import charges, items_of, moved, nearest
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -132,6 +134,18 @@ class ChargeNeutral(Constraint):
         table = _completions(self.states, self.mixed_valence, self.alloys)
         return table.completable(there, sizes, vocabulary)
 
+    def next_elements(
+        self,
+        there: Mapping[int, int],
+        size: int,
+        rest: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> Tensor:
+        """Return what one more orbit may be; see `Constraint.next_elements`."""
+        table = _completions(self.states, self.mixed_valence, self.alloys)
+        decided, items = tuple(sorted(there.items())), items_of((size, *rest))
+        return row_of(table.elements(decided, items, vocabulary)[size])
+
 
 @cache
 def oxidation_states(name: str) -> tuple[tuple[int, ...], ...]:
@@ -183,12 +197,12 @@ def _residual(
     amounts: tuple[tuple[int, int], ...], name: str, mixed: frozenset[int]
 ) -> float:
     states = oxidation_states(name)
-    sums = {0}
+    largest = max(abs(q) for z, _ in amounts for q in (*states[z], 1))
+    offset = 1 << (largest * sum(count for _, count in amounts)).bit_length()
+    reach = 1 << offset
     for z, count in amounts:
-        one_atom_each, atoms = (count, 1) if z in mixed else (1, count)
-        for _ in range(one_atom_each):
-            sums = {s + atoms * q for s in sums for q in states[z]}
-    return float(min((abs(s) for s in sums), default=float("inf")))
+        reach = moved(reach, charges(states[z], z in mixed, count))
+    return nearest(reach, offset)
 
 
 def amounts_of(species: list[int]) -> dict[int, int]:

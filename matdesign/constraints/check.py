@@ -118,11 +118,24 @@ def check(crystals: Crystals, wanted: Constraint) -> Check:
             f"check needs a constraint as its second argument; got {wanted!r}. "
             "Build one such as MinDistance(1.4), and join several with &."
         )
-    parts = wanted.parts
+    parts, satisfied = wanted.parts, held(crystals, wanted)
     with torch.no_grad():
-        satisfied = torch.stack([one.satisfied(crystals) for one in parts], dim=1)
         violation = torch.stack([one.violation(crystals) for one in parts], dim=1)
     return Check(parts, crystals.formulas, satisfied, violation, crystals.ids)
+
+
+@torch.no_grad()
+def held(crystals: Crystals, wanted: Constraint) -> Tensor:
+    """Return which of the wanted constraints each crystal meets, strictly.
+
+    Args:
+        crystals: finished crystals.
+        wanted: one constraint, or several joined with `&`.
+
+    Returns:
+        Booleans of shape (crystals, constraints).
+    """
+    return torch.stack([one.satisfied(crystals) for one in wanted.parts], dim=1)
 
 
 def _letter(k: int) -> str:

@@ -132,6 +132,8 @@ class Completions:
         spare = self._offer(vocabulary).spare(len(there))
         if reach & reached(items, spare, offset, False):
             return True  # whoever is there, each of these states finds another element
+        if len(sizes) == 1:
+            return bool(self._closing(there, sizes[0], vocabulary))
         return self._completes(dict(there), items, vocabulary, frozenset(), False)
 
     def elements(
@@ -179,6 +181,10 @@ class Completions:
             and (not distinct or sum(k for _, k in items) == 1)
         ):
             return {atoms: vocabulary for atoms, _ in items}  # of one element
+        if sum(k for _, k in items) == 1 and not required and there:
+            atoms = items[0][0]
+            last = self._closing(there, atoms, vocabulary)
+            return {atoms: last.difference(there if distinct else ())}
         special = required | frozenset(there)
         if self.alloys.issuperset(there):
             special |= self.alloys
@@ -200,6 +206,30 @@ class Completions:
             good.update(*(others[kind] for kind in kinds))
             found[atoms] = frozenset(good)
         return found
+
+    def _closing(
+        self, there: Mapping[int, int], size: int, vocabulary: frozenset[int]
+    ) -> frozenset[int]:
+        """Return the elements that the last orbit may have.
+
+        Args:
+            there: atoms of each element so far; one element at least.
+            size: atoms of the orbit.
+            vocabulary: elements to choose from.
+        """
+        offset = self._offset(sum(there.values()) + size)
+        steps = steps_between(self._sums_of(there, offset), 1 << offset, offset)
+        found: set[int] = set()
+        for bits, members in self._offer(vocabulary).charges(size, offset):
+            if bits & steps:
+                found.update(members)
+        found.difference_update(there)
+        if self.alloys.issuperset(there):
+            found |= self.alloys & vocabulary
+        for z in vocabulary.intersection(there):
+            if self.completable({**there, z: there[z] + size}, (), vocabulary):
+                found.add(z)
+        return frozenset(found)
 
     def _fresh_kinds(
         self,

@@ -85,6 +85,17 @@ class Masks:
         wanted = self.wanted
         return wanted is None or wanted.completable(there, sizes, vocabulary)
 
+    def next_elements(
+        self,
+        there: Mapping[int, int],
+        size: int,
+        rest: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> Tensor:
+        """Return which elements one more orbit may have, as `frames.Choices` says."""
+        assert self.wanted is not None
+        return self.wanted.next_elements(there, size, rest, vocabulary)
+
 
 def _held(known: Known, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:
     """Return what is left where the first sites have known elements, or one for all."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matdesign.constraints.sums import charge_bits
+
 Kind = tuple[tuple[int, ...], bool]
 """Oxidation states of an element, and whether its atoms may differ."""
 
@@ -45,6 +47,7 @@ class Offer:
                 found.setdefault(q, []).append(z)
         for q in sorted(found, key=lambda q: (len(found[q]), q)):
             self.having[q] = found[q]
+        self._charges: dict[tuple[int, int], list[tuple[int, list[int]]]] = {}
         self._every: dict[frozenset[int], tuple[int, ...]] = {}
         self._spare: dict[int, tuple[int, ...]] = {}
         self._own: dict[tuple[frozenset[int], int], Own] = {}
@@ -63,6 +66,21 @@ class Offer:
         for kind in {self.kind(z) for z in special}:
             found[kind] = [z for z in found[kind] if z not in special]
         return {kind: members for kind, members in found.items() if members}
+
+    def charges(self, atoms: int, offset: int) -> list[tuple[int, list[int]]]:
+        """Return the charges of an orbit of each kind as bits, and who are of the kind.
+
+        Args:
+            atoms: of the orbit.
+            offset: bit of the sum zero.
+        """
+        key = atoms, offset
+        if key not in self._charges:
+            self._charges[key] = [
+                (charge_bits(*kind, atoms, offset), members)
+                for kind, members in self.by_kind.items()
+            ]
+        return self._charges[key]
 
     def every(self, there: frozenset[int]) -> tuple[int, ...]:
         """Return all states of these elements and of those that are there, in order."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.check import Check, check
+from matdesign.constraints.check import held
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, InfeasibleTarget
 
@@ -63,8 +63,7 @@ def rounds(
         sizes = None if n_atoms is None else [atoms or 0 for _, atoms in asked]
         seed = int(torch.randint(2**62, (1,), generator=random, device=random.device))
         drawn = draw(size, seed, sizes)
-        checked = check(drawn, wanted)
-        good = record.add(size, drawn, checked)
+        good = record.add(size, drawn, held(drawn, wanted))
         chosen, places = _matched(slots, drawn.n_atoms.tolist(), good.tolist())
         kept.append(drawn[chosen])
         filled += places
@@ -82,7 +81,7 @@ def _matched(
     for place, size in reversed(slots):
         free.setdefault(size, []).append(place)
     chosen, places = [], []
-    for i in [i for i, held in enumerate(good) if held]:
+    for i in [i for i, one in enumerate(good) if one]:
         waiting = free.get(atoms[i]) or free.get(None)
         if waiting:
             chosen.append(i)
@@ -122,13 +121,19 @@ class Record:
         wanted = math.ceil(missing / share * 1.1)
         return min(max(wanted, missing), LARGEST_ROUND, self.budget - self.drawn)
 
-    def add(self, size: int, drawn: Crystals, checked: Check) -> Tensor:
-        """Count one round; return which of its crystals may be kept, (crystals,)."""
-        enforced = torch.tensor(self.enforced, device=checked.satisfied.device)
-        good = (checked.satisfied | ~enforced).all(1)
+    def add(self, size: int, drawn: Crystals, satisfied: Tensor) -> Tensor:
+        """Count one round; return which of its crystals may be kept, (crystals,).
+
+        Args:
+            size: how many were asked for.
+            drawn: the crystals of the round.
+            satisfied: which constraints each meets, bool, shape (crystals, constraints).
+        """
+        enforced = torch.tensor(self.enforced, device=satisfied.device)
+        good = (satisfied | ~enforced).all(1)
         self.drawn += size
         self.met += int(good.sum())
-        self.held = torch.cat([self.held, checked.satisfied.cpu()])
+        self.held = torch.cat([self.held, satisfied.cpu()])
         self.info = self.info or dict(drawn.info)
         cost = drawn.info.get("network_evaluations")
         if self.evaluations is None or cost is None:

@@ -159,6 +159,14 @@ def moved(bits: int, steps: tuple[int, ...]) -> int:
     return found
 
 
+def nearest(bits: int, offset: int) -> float:
+    """Return how far the sum next to zero is from it; inf where there is none."""
+    below, above = bits & (1 << offset) - 1, bits >> offset
+    low = offset + 1 - below.bit_length() if below else float("inf")
+    high = (above & -above).bit_length() - 1 if above else float("inf")
+    return float(min(low, high))
+
+
 def without(items: Items, atoms: int) -> Items:
     """Return the items less one of the given size."""
     return tuple((c, k - (c == atoms)) for c, k in items if k > (c == atoms))

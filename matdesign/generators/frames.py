@@ -215,7 +215,7 @@ class Choices(Protocol):
 
     @property
     def quick(self) -> bool:
-        """Whether `completable` answers, and costs much less than all elements."""
+        """Whether `completable` and `next_elements` answer, at much less cost than a mask."""
 
     def completable(
         self,
@@ -229,6 +229,22 @@ class Choices(Protocol):
             there: atoms of each element so far; one element at least.
             sizes: atoms of the orbits to add.
             vocabulary: elements that these may have.
+        """
+
+    def next_elements(
+        self,
+        there: Mapping[int, int],
+        size: int,
+        rest: tuple[int, ...],
+        vocabulary: frozenset[int],
+    ) -> Tensor:
+        """Return which elements one more orbit of a crystal may have, bool, (104,).
+
+        Args:
+            there: atoms of each element so far; one element at least.
+            size: atoms of the orbit.
+            rest: atoms of the orbits after it.
+            vocabulary: elements to choose from.
         """
 
 

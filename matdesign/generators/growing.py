@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from matdesign.generators.asking import Question, atoms_of, first_allowed
 from matdesign.generators.features import MASK
+from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
 from matdesign.generators.rests import Rests, completions, finest, positions_of, stays
+from matdesign.generators.roles import Roles, filling, tell
 from matdesign.generators.wyckoff_table import wyckoff_table
-
-DRAWS = 8
-"""Elements drawn and asked about before all that could be there is worked out."""
 
 
 def growing_mask(
@@ -75,6 +74,33 @@ def finishable(
     return found.index_add(0, at, whole.long()) > 0
 
 
+def can_begin(
+    choices: Choices,
+    rests: Sequence[Rests],
+    wanted: Sequence[tuple[Counts, list[int]]],
+    known: Tensor,
+) -> Tensor:
+    """Return which crystals can be made as asked, bool, shape (crystals,).
+
+    Args:
+        choices: what is asked of the elements.
+        rests: for each crystal, the ways to place its atoms.
+        wanted: atoms and element of each of its roles, 0 = open; where there are any,
+            these decide.
+        known: elements to choose from, bool, shape (104,).
+    """
+    keys = [(counts, tuple(kinds)) for counts, kinds in wanted]
+    free = {ways for ways, (counts, _) in zip(rests, keys, strict=True) if not counts}
+    told = {key for key in keys if key[0]}
+    blank = torch.zeros(len(free), 0, dtype=torch.long, device=known.device)
+    whole = finishable(choices, blank, blank, list(free), known).tolist()
+    left = dict(zip(free, whole, strict=True))
+    roles = [Roles(filling(1, counts), counts, [*kinds]) for counts, kinds in told]
+    fits = dict(zip(told, tell(choices, roles, known).tolist(), strict=True))
+    met = [fits[key] if key[0] else left[ways] for ways, key in zip(rests, keys)]
+    return torch.tensor(met, dtype=torch.bool, device=known.device)
+
+
 def _finished(
     species: Tensor, counts: Tensor, rests: Sequence[Rests], known: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -98,46 +124,6 @@ def _finished(
     return at, kinds, placed, known & (placed > 0)[..., None]
 
 
-def draw_and_ask(
-    choices: Choices,
-    score: Tensor,
-    draw: Callable[[Tensor], Tensor],
-    whole: Callable[[Tensor, Tensor], Tensor],
-    possible: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Return an element for each crystal that lets it be finished, 0 where none does.
-
-    Where choices are quick to say whether a crystal can be finished, an element is drawn
-    and asked about, and after `DRAWS` refusals all that could be there is worked out.
-    Refused elements are not drawn again, so that the distribution is that of a mask.
-
-    Equation:
-        p(z) 1[z may be] / P(may be) = p(z) 1[z may be] + p(refused) x (the same, again)
-
-    Args:
-        choices: what is asked.
-        score: log weights of elements, -inf where one cannot be, (crystals, 104).
-        draw: draws one of each row of scores.
-        whole: for numbers of crystals and their elements: which can be finished.
-        possible: for numbers of crystals: which elements they may take.
-    """
-    found = torch.zeros(len(score), dtype=torch.long, device=score.device)
-    todo, score, turn = torch.arange(len(score), device=score.device), score.clone(), 0
-    while len(todo):
-        if turn == DRAWS or not choices.quick:
-            score[todo] = score[todo].masked_fill(~possible(todo), -torch.inf)
-        todo = todo[score[todo].isfinite().any(1)]
-        drawn = draw(score[todo])
-        if not choices.quick:
-            return found.index_copy(0, todo, drawn)
-        good = whole(todo, drawn)
-        found[todo[good]] = drawn[good]
-        todo, drawn = todo[~good], drawn[~good]
-        score[todo, drawn] = -torch.inf
-        turn += 1
-    return found
-
-
 @dataclass
 class Grown:
     """Half-grown crystals, site after site, and what is asked of all their elements.
@@ -158,29 +144,21 @@ class Grown:
     left: Tensor
     known: Tensor
 
-    def draw(
-        self,
-        letter: Tensor,
-        score: Tensor,
-        rows: Tensor,
-        draw: Callable[[Tensor], Tensor],
-    ) -> Tensor:
+    def draw(self, letter: Tensor, ranked: Tensor, rows: Tensor) -> Tensor:
         """Return the element of the next site of some crystals, 0 where none can be.
 
         Args:
             letter: of that site, shape (crystals,).
-            score: log weights of elements, -inf where one cannot be, (crystals, 104).
+            ranked: order of the elements; see `asking.first_allowed`, shape (rows, 104).
             rows: the crystals that get an element.
-            draw: draws one of each row of scores.
         """
-
-        def whole(some: Tensor, drawn: Tensor) -> Tensor:
-            return self.finishable(letter, drawn, rows[some])
-
-        def possible(some: Tensor) -> Tensor:
-            return self.possible(letter, rows[some])
-
-        return draw_and_ask(self.choices, score[rows], draw, whole, possible)
+        return first_allowed(
+            self.choices,
+            ranked,
+            self.known,
+            lambda: self.questions(letter, rows),
+            lambda: self.possible(letter, rows),
+        )
 
     def possible(self, letter: Tensor, rows: Tensor) -> Tensor:
         """Return which elements leave a way to finish some crystals, (rows, 104).
@@ -192,30 +170,22 @@ class Grown:
         parts = *self._with(letter, rows), self.known
         return growing_mask(self.choices, *parts) & self._in_order(letter, rows)
 
-    def finishable(self, letter: Tensor, species: Tensor, rows: Tensor) -> Tensor:
-        """Return which crystals can be finished with a site more, bool, (rows,).
-
-        What is left comes after that site: on its letter there are no lighter elements.
+    def questions(self, letter: Tensor, rows: Tensor) -> list[Question]:
+        """Return some crystals that get a site more, and what may come after it.
 
         Args:
             letter: of that site, shape (crystals,).
-            species: its element, shape (rows,).
             rows: the crystals that are asked about.
         """
-        if not len(rows):
-            return torch.zeros_like(rows, dtype=torch.bool)
         kinds, counts = self._sites(rows)
         at = (one[rows].tolist() for one in (self.group, letter, self.left))
-        before = kinds.tolist(), counts.tolist()
-        row, answers = self.known.cpu().numpy().tobytes(), []
-        for z, kind, atoms, group, new, left in zip(species.tolist(), *before, *at):
+        found = []
+        for kind, atoms, group, new, left in zip(kinds.tolist(), counts.tolist(), *at):
             size, free = positions_of()[group][new]
-            there = atoms_of([*kind, z], [*atoms, size])
-            some = _numbers(row, z if stays(group, new, left) else 0)
             ways = finest(completions(group, new if free else new + 1, left - size))
-            ask = self.choices.completable
-            answers.append(any(ask(there, way, some) for way in ways))
-        return torch.tensor(answers, device=rows.device)
+            rising = stays(group, new, left)
+            found.append(Question(atoms_of(kind, atoms), size, ways, rising))
+        return found
 
     def _sites(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return elements and atoms so far, shape (rows, sites) each."""
@@ -256,32 +226,3 @@ class Grown:
         stay = [stays(*one) for one in zip(*at, strict=True)]
         free = ~torch.tensor(stay, dtype=torch.bool, device=rows.device)
         return (number <= lightest[:, None]) | free[:, None]
-
-
-def atoms_of(species: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
-    """Return the atoms of each element of one crystal; open orbits and padding left out.
-
-    Args:
-        species: element of each orbit, 0 = padding, 104 = open.
-        counts: atoms of each.
-    """
-    found: dict[int, int] = {}
-    for z, atoms in zip(species, counts, strict=True):
-        if 0 < z < MASK:
-            found[z] = found.get(z, 0) + atoms
-    return found
-
-
-def numbers(known: Tensor, lowest: int = 0) -> frozenset[int]:
-    """Return the atomic numbers of a mask from one on.
-
-    Args:
-        known: bool, shape (104,).
-        lowest: the smallest that counts.
-    """
-    return _numbers(known.cpu().numpy().tobytes(), lowest)
-
-
-@lru_cache(maxsize=1024)
-def _numbers(row: bytes, lowest: int) -> frozenset[int]:
-    return frozenset(z for z, there in enumerate(row) if there and z >= lowest)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,9 @@ from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 Mask = npt.NDArray[np.bool_]
 """A mask of one crystal: at a hundred entries NumPy is several times as fast as torch."""
 
+After = tuple[frozenset[int], tuple[int, ...]]
+"""Roles that may follow an element on its letter; elements that can come only elsewhere."""
+
 
 @dataclass
 class Roles:
@@ -31,6 +36,7 @@ class Roles:
         element: atomic number of each role, 0 = not chosen yet.
         may: elements that each role may take, NumPy bool, shape (roles, 104); None = any.
         ordered: elements on one letter come in the order of their numbers.
+        required: elements that some role must have in the end.
     """
 
     filling: Filling
@@ -38,10 +44,20 @@ class Roles:
     element: list[int]
     may: Mask | None = None
     ordered: bool = True
+    required: frozenset[int] = frozenset()
     _choices: dict[int, list[int]] = field(default_factory=dict)
+    _taken: dict[int, Mask] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.whole = self.left
+        self.allow(self.may, self.required)
+
+    def allow(self, may: Mask | None, required: frozenset[int]) -> None:
+        """Take notice of which elements each role may have, and which must be there."""
+        self.may, self.required = may, required
+        self.heaviest = [MASK] * len(self.element)
+        if may is not None:
+            self.heaviest = (may.shape[1] - 1 - may[:, ::-1].argmax(1)).tolist()
 
     def letters(self, allowed: list[int], last: int, species: int) -> list[int]:
         """Return the letters that still lead to a whole crystal.
@@ -54,11 +70,13 @@ class Roles:
         self._choices = {}
         for letter in allowed:
             lowest = species if letter == last else 0
+            fresh = species + 1 if letter == last else 0
+            ordered = self._in_order(letter)
             fit = [
                 k
                 for k, z in enumerate(self.element)
-                if (not z or z >= lowest)
-                and self._fits(letter, k, z if z or letter != last else species + 1)
+                if (z >= lowest if z else self.heaviest[k] > lowest)
+                and self._fits(letter, k, self._after(z or fresh) if ordered else None)
             ]
             if fit:
                 self._choices[letter] = fit
@@ -72,36 +90,47 @@ class Roles:
             fresh: elements that a role without one may take, likewise.
         """
         mask = np.zeros_like(fresh)
+        alike = self._alike(letter, len(fresh))
+        self._taken = {}
         for k in self._choices[letter]:
             if self.element[k]:
                 continue
             free = fresh if self.may is None else fresh & self.may[k]
-            for low, high in self._alike(len(fresh)):
-                if self._fits(letter, k, low):
-                    mask[low:high] |= free[low:high]
+            self._taken[k] = taken = np.zeros_like(fresh)
+            fits: dict[After | None, bool] = {}
+            for low, high, after in alike:
+                if after not in fits:
+                    fits[after] = self._fits(letter, k, after)
+                if fits[after]:
+                    taken[low:high] = free[low:high]
+            mask |= taken
         mask[self.element] = False
         for k in self._choices[letter]:
             if self.element[k]:
                 mask[self.element[k]] = True
         return mask
 
-    def _alike(self, most: int) -> list[tuple[int, int]]:
-        """Return ranges of elements that the same roles may follow on a letter."""
-        chosen = sorted({z + 1 for z in self.element if z}) if self.ordered else []
-        return list(zip([0, *chosen], [*chosen, most], strict=True))
+    def _alike(self, letter: int, most: int) -> list[tuple[int, int, After | None]]:
+        """Return ranges of elements after which the same may follow, and what may."""
+        if not self._in_order(letter):
+            return [(0, most, None)]
+        first = {z + 1 for z in {*self.element, *self.required} if z}
+        edges = sorted(first.union(z for z in self.heaviest if z < most))
+        ranges = zip([0, *edges], [*edges, most], strict=True)
+        return [(low, high, self._after(low)) for low, high in ranges]
 
     def place(self, letter: int, species: int, rng: torch.Generator) -> None:
-        """Take one orbit off what is left."""
+        """Take one orbit off what is left.
+
+        Args:
+            letter: its letter.
+            species: one of `elements` of that letter.
+            rng: draws the role, where several may take the element.
+        """
         if species in self.element:
             role = self.element.index(species)
         else:
-            open_roles = [
-                k
-                for k in self._choices[letter]
-                if not self.element[k]
-                and (self.may is None or bool(self.may[k, species]))
-                and self._fits(letter, k, species)
-            ]
+            open_roles = [k for k, taken in self._taken.items() if taken[species]]
             role = open_roles[0]
             if len(open_roles) > 1:
                 many = len(open_roles)
@@ -111,17 +140,43 @@ class Roles:
         size = self.filling.count[letter]
         self.left = tuple(n - size if k == role else n for k, n in enumerate(self.left))
 
-    def _fits(self, letter: int, role: int, z: int) -> bool:
-        """Return whether a role may take element z on a letter."""
-        after = self.filling.after(letter, role, self.left, self._again(z))
-        return after is not None
+    def _in_order(self, letter: int) -> bool:
+        """Return whether other elements may follow on a letter, by their numbers."""
+        return self.ordered and self.filling.freedom[letter] > 0
 
-    def _again(self, z: int) -> frozenset[int] | None:
-        """Return the roles that may follow element z on the same letter; None = all."""
-        if not self.ordered:
-            return None
-        return frozenset(
-            k for k, other in enumerate(self.element) if not other or other >= z
+    def _after(self, z: int) -> After:
+        """Return who may follow element z on its letter, and whom it must not shut out."""
+        follow = frozenset(
+            k
+            for k, other in enumerate(self.element)
+            if other >= z or (not other and self.heaviest[k] > z)
+        )
+        missing = [r for r in self.required if r < z and r not in self.element]
+        return follow, tuple(missing)
+
+    def _fits(self, letter: int, role: int, after: After | None) -> bool:
+        """Return whether a role may take a place on a letter.
+
+        Lighter elements cannot come after it there, so that for each required one that
+        is missing some open role must find all of its places on other letters.
+
+        Args:
+            letter: of the place.
+            role: number of the role.
+            after: `_after` of its element; None where elements come in any order.
+        """
+        if after is None:
+            return self.filling.after(letter, role, self.left) is not None
+        again = after[0] | {role}
+        if self.filling.after(letter, role, self.left, again) is None:
+            return False
+        return all(
+            any(
+                self.filling.after(letter, role, self.left, again - {k}) is not None
+                for k, z in enumerate(self.element)
+                if not z and k != role and (self.may is None or self.may[k, missing])
+            )
+            for missing in after[1]
         )
 
 
@@ -136,15 +191,24 @@ def filling(spacegroup: int, wanted: Counts) -> Filling:
     )
 
 
-def wanted_roles(request: Request, row: int, n_atoms: int) -> tuple[Counts, list[int]]:
-    """Return atoms and element (0 = open) of each role asked for; empty without any."""
-    times = n_atoms // int(request.unit[row])
-    formula = request.formula[row]
-    if bool(formula.any()):
-        kinds = formula.nonzero().squeeze(1).tolist()
-        return tuple(int(formula[z]) * times for z in kinds), kinds
-    counts = [k for k in request.pattern[row].tolist() if k]
-    return tuple(k * times for k in counts), [0] * len(counts)
+def wanted_roles(request: Request, n_atoms: Tensor) -> list[tuple[Counts, list[int]]]:
+    """Return atoms and element (0 = open) of each role asked for; empty without any.
+
+    Args:
+        request: what is asked of some crystals.
+        n_atoms: atoms in the cell of each.
+    """
+    times = (n_atoms.cpu() // request.unit).tolist()
+    found: list[tuple[Counts, list[int]]] = []
+    for pattern, many in zip(request.pattern.tolist(), times, strict=True):
+        counts = tuple(k * many for k in pattern if k)
+        found.append((counts, [0] * len(counts)))
+    at = request.formula.nonzero(as_tuple=True)
+    named = zip(*(one.tolist() for one in (*at, request.formula[at])), strict=True)
+    for row, several in groupby(named, key=itemgetter(0)):
+        kinds, counts = zip(*((z, k * times[row]) for _, z, k in several), strict=True)
+        found[row] = counts, list(kinds)
+    return found
 
 
 def some_of(several: dict[int, Roles], which: Tensor) -> dict[int, Roles]:
@@ -219,5 +283,5 @@ def tell(choices: Choices, several: Sequence[Roles], known: Tensor) -> Tensor:
     among |= (species[..., None] == number) & (number > 0)
     may = choices(species, rows(lambda r: r.whole, 0), role, among)
     for one, mine in zip(several, may.cpu().numpy(), strict=True):
-        one.may = mine
+        one.allow(mine, choices.required)
     return (may.any(-1) | (species == 0)).all(1)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from matdesign.errors import InfeasibleTarget
+from matdesign.generators.asking import perturbed
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.drawing import copies
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Grown, finishable
+from matdesign.generators.growing import Grown, can_begin
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.rests import completions
@@ -123,7 +124,7 @@ class SkeletonSampler:
         logits = prior.T[n_atoms] + self.scale * self.network.group_logits(
             asked, n_atoms
         )
-        group = torch.zeros_like(n_atoms)
+        group, roles = torch.zeros_like(n_atoms), wanted_roles(request, n_atoms)
         todo = torch.arange(len(group), device=group.device)
         while len(todo):
             if bool(logits[todo].isneginf().all(1).any()):
@@ -133,10 +134,10 @@ class SkeletonSampler:
                 )
             group[todo] = choose(logits[todo], self.rng)
             left = []
-            for row in todo.tolist():
-                wanted, _ = wanted_roles(request, row, int(n_atoms[row]))
-                if wanted and not filling(int(group[row]), wanted).possible(0, wanted):
-                    logits[row, group[row]] = -torch.inf
+            for row, drawn in zip(todo.tolist(), group[todo].tolist(), strict=True):
+                wanted, _ = roles[row]
+                if wanted and not filling(drawn, wanted).possible(0, wanted):
+                    logits[row, drawn] = -torch.inf
                     left.append(row)
             todo = torch.tensor(left, dtype=torch.long, device=group.device)
         return n_atoms, group
@@ -150,15 +151,10 @@ class SkeletonSampler:
             group: space group of each.
         """
         assert request.choices is not None
-        none = torch.zeros((len(group), 0), dtype=torch.long, device=group.device)
-        pairs = zip(group.tolist(), n_atoms.tolist())
-        rests = [completions(g, 0, n) for g, n in pairs]
-        left = finishable(request.choices, none, none, rests, self.allowed)
-        rows = self._roles(request, n_atoms, group)
-        if rows:
-            at = torch.tensor(list(rows), device=left.device)
-            left[at] = tell(request.choices, list(rows.values()), self.allowed)
-        return left
+        pairs = zip(group.tolist(), n_atoms.tolist(), strict=True)
+        ways = [completions(g, 0, n) for g, n in pairs]
+        wanted = wanted_roles(request, n_atoms)
+        return can_begin(request.choices, ways, wanted, self.allowed)
 
     def sites(
         self,
@@ -271,7 +267,9 @@ class SkeletonSampler:
                 new = torch.full_like(last, NONE)
                 score = score.masked_fill(~mask, -torch.inf) / self.temperature
                 new[active] = choose(score[active], self.rng)
-                grown = self._grown(request.choices, group, kinds, sizes, left)
+                grown = None
+                if (asked := request.choices) is not None:
+                    grown = Grown(asked, group, kinds, sizes, left, self.allowed)
                 mask = self._may(new, last, kind, rows, active)
                 now = self._elements(hidden, told, new, mask, active, rows, grown)
                 lost = active & (now == 0)
@@ -314,19 +312,6 @@ class SkeletonSampler:
             mask = taking(growing, mask, letter.tolist())
         return mask
 
-    def _grown(
-        self,
-        choices: Choices | None,
-        group: Tensor,
-        kinds: list[Tensor],
-        sizes: list[Tensor],
-        left: Tensor,
-    ) -> Grown | None:
-        """Return half-grown crystals, to ask about them; None where nothing is asked."""
-        if choices is None:
-            return None
-        return Grown(choices, group, kinds, sizes, left, self.allowed)
-
     def _elements(
         self,
         hidden: Tensor,
@@ -341,21 +326,19 @@ class SkeletonSampler:
         again = len(hidden) // len(letter)
         raw = self.network.species_logits(hidden, told, letter.repeat(again)[:, None])
         score = self._mixed(raw, len(letter))
-        now = torch.zeros_like(letter)
         score = score.masked_fill(~mask, -torch.inf) / self.temperature
 
-        def draw(some: Tensor) -> Tensor:
-            return choose(some, self.rng)
-
+        now = torch.zeros_like(letter)
         plain = active & mask.any(1)
         if grown is not None:  # where a composition is asked for, roles know
             asked = plain.clone()
             asked[list(rows)] = False
             plain &= ~asked
             at = asked.nonzero().squeeze(1)
-            now[at] = grown.draw(letter, score, at, draw)
+            if len(at):
+                now[at] = grown.draw(letter, perturbed(score[at], self.rng), at)
         if plain.any():
-            now[plain] = draw(score[plain])
+            now[plain] = choose(score[plain], self.rng)
         return now
 
     def _tell(self, choices: Choices | None, several: list[Roles]) -> None:
@@ -376,9 +359,9 @@ class SkeletonSampler:
         self, request: Request, n_atoms: Tensor, group: Tensor
     ) -> dict[int, Roles]:
         """Return the roles of the crystals of which a composition is asked."""
-        made = {}
-        for row, (g, n) in enumerate(zip(group.tolist(), n_atoms.tolist())):
-            wanted, kinds = wanted_roles(request, row, n)
-            if wanted:
-                made[row] = Roles(filling(g, wanted), wanted, list(kinds))
-        return made
+        asked = zip(group.tolist(), wanted_roles(request, n_atoms), strict=True)
+        return {
+            row: Roles(filling(g, wanted), wanted, kinds)
+            for row, (g, (wanted, kinds)) in enumerate(asked)
+            if wanted
+        }

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.layout import Layout
+from matdesign.generators.asking import Question, atoms_of, first_allowed, perturbed
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import Attention, PositionFeatures
 from matdesign.generators.features import MASK, SpeciesEmbedding, SpeciesHead
-from matdesign.generators.growing import atoms_of, draw_and_ask, numbers
 from matdesign.generators.planning import Plan, allowed_elements
 
 
@@ -203,37 +203,33 @@ def draw_element(
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
-
-    def draw(score: Tensor) -> Tensor:
-        return torch.multinomial(score.softmax(-1), 1, generator=rng).squeeze(1)
-
     choices = plan.choices
     if choices is None or bool((plan.role >= 0).any()):
         may = allowed_elements(plan, species, allowed)[rows, orbit]
-        found = draw(logits[rows].masked_fill(~may, -torch.inf))
+        chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
+        found = torch.multinomial(chance, 1, generator=rng).squeeze(1)
         return species.index_put((rows, orbit), found)
-    counts, known = plan.layout.count, numbers(allowed)
+    counts = plan.layout.count[rows]
 
-    def whole(some: Tensor, drawn: Tensor) -> Tensor:
-        at = rows[some]
-        kinds = species[at].index_put((torch.arange(len(at)), orbit[some]), drawn)
-        answers = []
-        for kind, atoms in zip(kinds.tolist(), counts[at].tolist(), strict=True):
-            left = tuple(n for z, n in zip(kind, atoms, strict=True) if z == MASK)
-            there = atoms_of(kind, atoms)
-            answers.append(choices.completable(there, left, known))
-        return torch.tensor(answers, device=at.device)
+    def questions() -> list[Question]:
+        asked = []
+        sites = zip(
+            species[rows].tolist(), counts.tolist(), orbit.tolist(), strict=True
+        )
+        for kinds, atoms, new in sites:
+            open_ = [k for k, z in enumerate(kinds) if z == MASK and k != new]
+            rest = tuple(atoms[k] for k in open_)
+            asked.append(Question(atoms_of(kinds, atoms), atoms[new], (rest,), False))
+        return asked
 
-    def possible(some: Tensor) -> Tensor:
-        part = plan.rows(rows[some])
-        may = allowed_elements(part, species[rows[some]], allowed)
-        return may[torch.arange(len(some)), orbit[some]]
+    def mask() -> Tensor:
+        may = allowed_elements(plan.rows(rows), species[rows], allowed)
+        return may[torch.arange(len(rows)), orbit]
 
-    score = logits[rows].masked_fill(~allowed, -torch.inf)
-    found = draw_and_ask(choices, score, draw, whole, possible)
+    ranked = perturbed(logits[rows].masked_fill(~allowed, -torch.inf), rng)
+    found = first_allowed(choices, ranked, allowed, questions, mask)
     lost = found == 0  # goes on; the strict check will find it
-    if bool(lost.any()):
-        found[lost] = draw(score[lost])
+    found[lost] = ranked[lost].argmax(1)
     return species.index_put((rows, orbit), found)
 
 

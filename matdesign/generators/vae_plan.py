@@ -13,11 +13,11 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.drawing import copies
 from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import finishable
+from matdesign.generators.growing import can_begin
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request
 from matdesign.generators.rests import Rests, completions
-from matdesign.generators.roles import Roles, filling, tell, wanted_roles
+from matdesign.generators.roles import wanted_roles
 from matdesign.generators.steering import REPLANS
 from matdesign.generators.vae_latent import Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
@@ -143,18 +143,8 @@ def _possible(
     for size in sizes.unique().tolist():
         ways = {way for group in some for way in completions(group, 0, size)}
         known[size] = tuple(sorted(ways))
-    none = torch.zeros((len(sizes), 0), dtype=torch.long)
     rests = [known[size] for size in sizes.tolist()]
-    left = finishable(request.choices, none, none, rests, allowed)
-    rows, roles = [], []
-    for row in range(len(sizes)):
-        wanted, kinds = wanted_roles(request, row, int(sizes[row]))
-        if wanted:
-            rows.append(row)
-            roles.append(Roles(filling(1, wanted), wanted, list(kinds)))
-    if rows:
-        left[rows] = tell(request.choices, roles, allowed)
-    return left
+    return can_begin(request.choices, rests, wanted_roles(request, sizes), allowed)
 
 
 def _feasible(

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.encoded import Encoded
+from matdesign.generators.asking import perturbed
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
-from matdesign.generators.growing import Grown, finishable
-from matdesign.generators.rests import Rests
+from matdesign.generators.growing import Grown
 from matdesign.generators.roles import Roles, filling, fitting, some_of, taking, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
@@ -196,7 +196,7 @@ class SkeletonDecoder(nn.Module):
         scores = mix(self.group(torch.cat([z, asked], 1)))
         group = _choose(scores.masked_fill(~may, -torch.inf), temperature, rng)
         told = _asked(wishes)
-        bad = _misfits(told, group, met)
+        bad = _misfits(told, torch.tensor(list(told), dtype=torch.long), group, met)
         while len(bad):  # groups whose letters cannot hold the formula or pattern
             may[bad, group[bad]] = False
             met = met & may.any(1)
@@ -204,7 +204,7 @@ class SkeletonDecoder(nn.Module):
             group[bad] = _choose(
                 scores[bad].masked_fill(~may[bad], -torch.inf), temperature, rng
             )
-            bad = _misfits(told, group, met)
+            bad = _misfits(told, bad, group, met)
         groups = group.tolist()
         roles = {
             row: Roles(filling(groups[row], wanted), wanted, list(kinds), None, False)
@@ -241,27 +241,33 @@ class SkeletonDecoder(nn.Module):
             live = live & (new < STOP)
             if not bool(live.any()):
                 break
-            hidden = self.hidden(torch.cat([wide, self.letter(twice(new))], 1))
-            count = _sites_of(tables, group, new[:, None])[:, 0] * live
-            floor = torch.where(alone, species, 0)
-            may = species_mask(allowed, letter, floor, new)
-            growing, chosen = some_of(growing, live), new.tolist()
-            if growing:
-                may = taking(growing, may, chosen)
-            met, live = _still(met, live, may)
-            may[~live, 1] = True
-            scores = mix(self.element(hidden)).masked_fill(~may, -torch.inf)
-            species = draw(scores) * live
-            rows = (live & alone).nonzero().squeeze(1)
-            if choices is not None and len(rows):
-                grown = Grown(choices, group, kinds, sizes, left, allowed)
-                species[rows] = grown.draw(new, scores, rows, draw)
-                lost = live & (species == 0)
-                met, live = met & ~lost, live & ~lost
+            floor, lost = torch.where(alone, species, 0), live.clone()
+            species = torch.zeros_like(species)
+            while bool(lost.any()):
+                mine = some_of(growing, lost)
+                may = species_mask(allowed, letter, floor, new)
+                may = taking(mine, may, new.tolist()) if mine else may
+                rows = (lost & may.any(1)).nonzero().squeeze(1)
+                at = torch.cat([rows, rows + len(group)]) if guided else rows
+                hidden = torch.cat([wide[at], self.letter(twice(new[rows]))], 1)
+                score = mix(self.element(self.hidden(hidden)))
+                score = score.masked_fill(~may[rows], -torch.inf)
+                ranked = perturbed(score, rng, temperature)
+                species[rows] = ranked.argmax(1)
+                if choices is not None and bool(alone[rows].any()):
+                    free = alone[rows]  # of the others, roles know
+                    grown = Grown(choices, group, kinds, sizes, left, allowed)
+                    species[rows[free]] = grown.draw(new, ranked[free], rows[free])
+                lost &= species == 0
+                scores[lost, new[lost]] = -torch.inf  # no element can follow
+                stuck = lost & scores.isneginf().all(1)
+                met, live, lost = met & ~stuck, live & ~stuck, lost & ~stuck
+                new[lost] = draw(scores[lost])
             letter = torch.where(live, new, STOP)
-            kind_of = species.tolist()
+            letter_of, kind_of = new.tolist(), species.tolist()
             for row, one in some_of(growing, live).items():
-                one.place(chosen[row], kind_of[row], rng)
+                one.place(letter_of[row], kind_of[row], rng)
+            count = _sites_of(tables, group, new[:, None])[:, 0] * live
             left = left - count * live
             letters.append(letter)
             kinds.append(species)
@@ -269,10 +275,6 @@ class SkeletonDecoder(nn.Module):
         met = met & torch.where(exact, left == 0, left < self.largest)
         if not letters:
             letters, kinds = [torch.full_like(group, STOP)], [torch.zeros_like(group)]
-        elif choices is not None:
-            whole, counts = torch.stack(kinds, 1), torch.stack(sizes, 1)
-            rows = met.nonzero().squeeze(1)
-            met[rows] = finished(choices, whole[rows], counts[rows], allowed)
         return Skeleton(group, torch.stack(letters, 1), torch.stack(kinds, 1), met)
 
 
@@ -292,30 +294,14 @@ def _asked(wishes: Wishes) -> Asked:
     return found
 
 
-def _misfits(told: Asked, group: Tensor, met: Tensor) -> Tensor:
-    """Return crystals whose space group cannot hold what is asked."""
-    groups, good = group.tolist(), met.tolist()
-    bad = [
-        row
-        for row, (wanted, _) in told.items()
-        if good[row] and not filling(groups[row], wanted).possible(0, wanted)
+def _misfits(told: Asked, rows: Tensor, group: Tensor, met: Tensor) -> Tensor:
+    """Return those of some crystals whose space group cannot hold what is asked."""
+    some = rows.to(group.device)
+    fits = [
+        filling(number, told[row][0]).possible(0, told[row][0])
+        for row, number in zip(rows.tolist(), group[some].tolist(), strict=True)
     ]
-    return torch.tensor(bad, dtype=torch.long, device=group.device)
-
-
-def finished(
-    choices: Choices, species: Tensor, counts: Tensor, allowed: Tensor
-) -> Tensor:
-    """Return which whole crystals meet what is asked of their elements, (crystals,).
-
-    Args:
-        choices: what is asked.
-        species: element of each orbit, 0 on padding, shape (crystals, orbits).
-        counts: atoms of each, same shape.
-        allowed: elements that the model knows, bool, shape (104,).
-    """
-    rests: list[Rests] = [((),)] * len(species)
-    return finishable(choices, species, counts, rests, allowed)
+    return some[met[some] & ~torch.tensor(fits, dtype=torch.bool, device=some.device)]
 
 
 def _still(met: Tensor, live: Tensor, may: Tensor) -> tuple[Tensor, Tensor]:
@@ -357,6 +343,4 @@ def _pick(logits: Tensor, index: Tensor) -> Tensor:
 
 def _choose(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
     """Return an index drawn from logits, or the largest at temperature 0."""
-    noise = torch.rand(logits.shape, generator=rng, device=rng.device).to(logits.device)
-    gumbel = -torch.log(-torch.log(noise.clamp(1e-12, 1 - 1e-7)))
-    return (logits + temperature * gumbel).argmax(-1)
+    return perturbed(logits, rng, temperature).argmax(-1)

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.charge import ChargeNeutral
+from matdesign.constraints.charge import ChargeNeutral, oxidation_states
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.constraints.masks import Masks
 from matdesign.constraints.offer import Offer
-from matdesign.constraints.sums import charge_bits, steps_between
+from matdesign.constraints.sums import charge_bits, nearest, steps_between
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.generators.growing import draw_and_ask
 
 MASK = 104
 
@@ -269,26 +268,40 @@ def test_whether_it_can_be_finished_is_what_a_mask_says(rule: ChargeNeutral) -> 
     assert len(said) == 4
 
 
-def test_drawing_and_asking_is_drawing_within_a_mask() -> None:
-    """Shares against the softmax of what is allowed; nothing where nothing is."""
-    n, allowed = 20_000, torch.tensor([0.0, 1, 0, 1, 1]) > 0
-    score = torch.tensor([-9.0, 1, 3, 0, -1]).expand(n + 1, -1).clone()
-    score[n] = -torch.inf
-    rng = torch.Generator().manual_seed(0)
-    for quick in (True, False):
-        masks = Masks((ChargeNeutral(),))
-        masks.quick = quick
-        drawn = draw_and_ask(
-            masks,
-            score,
-            lambda some: some.softmax(-1).multinomial(1, generator=rng).squeeze(1),
-            lambda _, z: allowed[z],
-            lambda some: allowed.expand(len(some), -1),
-        )
-        assert int(drawn[n]) == 0
-        share = torch.bincount(drawn[:n], minlength=5) / n
-        exact = torch.tensor([-torch.inf, 1, -torch.inf, 0, -1]).softmax(-1)
-        assert (share - exact).abs().max() < 5 * (0.25 / n) ** 0.5
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_what_comes_next_is_what_a_mask_says(rule: ChargeNeutral) -> None:
+    """Elements of one more orbit, the last or not, against the mask of the crystal."""
+    random, said = python_random.Random(8), set()
+    for _ in range(200):
+        vocabulary = frozenset(random.sample(range(1, 104), random.choice([3, 8, 60])))
+        kinds = random.sample(sorted(vocabulary), random.randint(1, 3))
+        there = {z: random.randint(1, 4) for z in kinds}
+        rest = tuple(random.randint(1, 4) for _ in range(random.choice([0, 0, 1, 2])))
+        question = there, random.randint(1, 4), rest, vocabulary
+        found = rule.next_elements(*question)
+        assert torch.equal(found, Constraint.next_elements(rule, *question)), question
+        said.add((bool(found.any()), len(rest) > 0))
+    assert len(said) == 4
+
+
+def test_the_nearest_sum_is_the_smallest_charge() -> None:
+    """Against the set of all sums, with atoms of one charge and of charges each."""
+    random = python_random.Random(3)
+    for _ in range(200):
+        amounts = {z: random.randint(1, 4) for z in random.sample(range(1, 104), 3)}
+        for mixed in (False, True):
+            rule = ChargeNeutral("smact14", mixed_valence=mixed)
+            states, metal = oxidation_states("smact14"), elements.table("metal")
+            sums = {0}
+            for z, atoms in amounts.items():
+                each = mixed and bool(metal[z])
+                for _ in range(atoms if each else 1):
+                    size = 1 if each else atoms
+                    sums = {s + size * q for s in sums for q in states[z]}
+            least = min((abs(s) for s in sums), default=float("inf"))
+            assert rule.residual(amounts) == least, amounts
+    assert nearest(0, 8) == float("inf")
+    assert [nearest(1 << 8 + s, 8) for s in (-3, 0, 2)] == [3, 0, 2]
 
 
 @pytest.mark.parametrize("rule", [*RULES, RequiredElements("Fe", "O")], ids=str)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import random as python_random
 from functools import cache
 
 import bench_guidance_cost as bench
@@ -20,13 +21,24 @@ from matdesign.constraints.masks import Masks
 from matdesign.constraints.spacegroups import CrystalSystem
 from matdesign.crystals import elements
 from matdesign.errors import InfeasibleTarget
+from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import Filling
 from matdesign.generators.growing import growing_mask
 from matdesign.generators.planning import Plan, allowed_elements, plan_cells
+from matdesign.generators.request import Request
 from matdesign.generators.rests import completions, finest
-from matdesign.generators.roles import Roles, filling, fitting, some_of, taking, tell
+from matdesign.generators.roles import (
+    Roles,
+    filling,
+    fitting,
+    some_of,
+    taking,
+    tell,
+    wanted_roles,
+)
+from matdesign.generators.wyckoff_table import NONE
 
 SYMBOLS = ("Na", "Ca", "Ti", "Al", "O", "Cl", "Fe", "S")
 PALETTE = tuple(elements.atomic_number(s) for s in SYMBOLS)
@@ -69,7 +81,7 @@ def test_a_fresh_element_goes_to_a_role_that_may_have_it() -> None:
     """Ti on a single site of ABX3: never in the role that needs three."""
     pattern = (3, 1, 1)
     for seed in range(8):
-        roles = Roles(filling(1, pattern), pattern, [0, 0, 0])
+        roles = Roles(filling(1, pattern), pattern, [0, 0, 0], ordered=False)
         tell(Masks((ChargeNeutral(),)), [roles], known())
         assert roles.letters([0], 27, 0) == [0]
         titanium = elements.atomic_number("Ti")
@@ -105,11 +117,74 @@ def test_elements_of_roles_against_trying_each_one(ordered: bool) -> None:
                         continue
                     free = known() if may is None else known() & may[k]
                     for z in set(free.nonzero().flatten().tolist()) - set(chosen):
-                        expected[z] |= roles._fits(letter, k, z)
+                        after = roles._after(z) if ordered else None
+                        expected[z] |= roles._fits(letter, k, after)
                 found = roles.elements(letter, known().numpy())
                 assert (found == expected.numpy()).all(), (chosen, letter)
                 seen += int(found.any())
     assert seen > 5
+
+
+def test_an_element_that_nothing_can_follow_is_not_taken() -> None:
+    """In P1 the lightest comes first: the lightest of some neutral crystal, listed."""
+    pattern, rule = (3, 1, 1), ChargeNeutral()
+    roles = Roles(filling(1, pattern), pattern, [0, 0, 0])
+    tell(Masks((rule,)), [roles], known())
+    roles.letters([0], 27, 0)
+    found = set(roles.elements(0, known().numpy()).nonzero()[0].tolist())
+    possible = {
+        min(kinds)
+        for kinds in itertools.permutations(PALETTE, 3)
+        if not rule.residual(dict(zip(kinds, pattern, strict=True)))
+    }
+    assert possible <= found < set(PALETTE)
+
+
+@pytest.mark.parametrize("group", [8, 15, 99, 161, 221])
+@pytest.mark.parametrize("required", ["O", "Ca", "Cl"])
+def test_roles_leave_a_way_to_a_required_element(group: int, required: str) -> None:
+    """Letters and elements at random: no dead end, and the element is there."""
+    z, counts, many = elements.atomic_number(required), (3, 1, 1), 0
+    random, rng = python_random.Random(group), torch.Generator().manual_seed(group)
+    masks = Masks((RequiredElements(required),))
+    for times in (1, 2, 4):
+        wanted = tuple(times * k for k in counts)
+        if not filling(group, wanted).possible(0, wanted):
+            continue
+        for _ in range(40):
+            roles = Roles(filling(group, wanted), wanted, [0, 0, 0])
+            letter, kind, many = NONE, 0, many + 1
+            while any(roles.left):
+                tell(masks, [roles], known())
+                before = letter if kind else -1
+                free = roles.filling.freedom
+                order = [
+                    n for n in range(NONE) if n > before or (free[n] and n == before)
+                ]
+                letters = roles.letters(order, letter, kind)
+                assert letters, (roles, letter, kind)
+                new = random.choice(letters)
+                may = roles.elements(new, known().numpy())
+                may[: kind if new == letter else 0] = False
+                assert may.any(), (roles, new, letter, kind)
+                letter, kind = new, random.choice(may.nonzero()[0].tolist())
+                roles.place(letter, kind, rng)
+            assert z in roles.element
+    assert many >= 40
+
+
+def test_wanted_roles_of_formulas_patterns_and_neither() -> None:
+    formula, pattern = torch.zeros(2, 3, 104, dtype=torch.long)
+    formula[1, [8, 22]] = torch.tensor([2, 1])
+    pattern = pattern[:, :4].clone()
+    pattern[0, :3] = torch.tensor([3, 1, 1])
+    nothing = Condition.nothing(3, 0)
+    request = Request(torch.zeros(3).long(), None, formula, pattern, nothing, {})
+    assert wanted_roles(request, torch.tensor([10, 6, 4])) == [
+        ((6, 2, 2), [0, 0, 0]),
+        ((4, 2), [8, 22]),
+        ((), []),
+    ]
 
 
 def test_letters_of_many_roles_are_those_of_each() -> None:
