@@ -8,7 +8,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.feasible import Completions, metals
-from matdesign.constraints.places import row_of
+from matdesign.constraints.places import mask, row_of
 from matdesign.constraints.sums import charges, items_of, moved, nearest
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
@@ -120,9 +120,9 @@ class ChargeNeutral(Constraint):
         within: Tensor | None = None,
         required: frozenset[int] = frozenset(),
     ) -> Tensor | None:
-        """Return what keeps a neutral completion reachable; see `Completions.mask`."""
+        """Return what keeps a neutral completion reachable; see `places.mask`."""
         table = _completions(self.states, self.mixed_valence, self.alloys)
-        return table.mask(species, counts, roles, within, required)
+        return mask(table.elements, species, counts, roles, within, required)
 
     def completable(
         self,

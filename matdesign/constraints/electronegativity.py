@@ -9,6 +9,7 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.charge import STATES, amounts_of, oxidation_states
 from matdesign.constraints.elements import possible
 from matdesign.constraints.feasible import Completions
+from matdesign.constraints.places import mask
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -83,7 +84,7 @@ class ElectronegativityOrder(Constraint):
     ) -> Tensor | None:
         """Return what keeps an ordered neutral completion reachable.
 
-        As `Completions.mask`, once for each cut: an element is allowed where one cut
+        As `places.mask`, once for each cut: an element is allowed where one cut
         allows it. With all elements to choose from that is some seventy times the work
         of `ChargeNeutral`; a `within` of few elements leaves few cuts that differ.
         """
@@ -97,7 +98,7 @@ class ElectronegativityOrder(Constraint):
             tables.setdefault(rows, table)
         found = torch.zeros_like(everything)
         for table in tables.values():
-            found |= table.mask(species, counts, roles, within, required)
+            found |= mask(table.elements, species, counts, roles, within, required)
             if torch.equal(found, everything):
                 break
         return found

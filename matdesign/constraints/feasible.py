@@ -11,12 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from matdesign.constraints.elements import possible
 from matdesign.constraints.offer import Decided, Kind, Offer
-from matdesign.constraints.places import places, row_of
 from matdesign.constraints.sums import (
     Items,
     Table,
@@ -74,47 +69,6 @@ class Completions:
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
         self._fresh: dict[tuple[object, ...], Table] = {}
         self._offers: dict[frozenset[int], Offer] = {}
-
-    def mask(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor:
-        """Return which elements each orbit may become; see `Constraint.allowed`.
-
-        An open orbit with one element left within counts as decided. The others are
-        judged with all that any of them may be: exact when that is the same for all of
-        them, and else a mask that rules out too little, never too much.
-
-        Args:
-            species: 0 = padding, 104 = undecided, shape (crystals, orbits).
-            counts: atoms of each orbit, same shape.
-            roles: role of each orbit, -1 = none; either all open orbits of a crystal
-                have one or none.
-            within: what else allows, bool, shape (104,) or (crystals, orbits, 104).
-            required: elements that must be there.
-
-        Raises:
-            DataError: open orbits with and without a role in one crystal.
-        """
-        found = possible(species, within)
-        met = torch.zeros(len(found), dtype=torch.bool)
-        at, rows = [], []
-        for b, place in enumerate(places(species, counts, roles, found)):
-            allowed = (
-                self.elements(*place[:3], required, place.distinct) if place else {}
-            )
-            met[b] = any(allowed.values())
-            for orbit, size in place.open if place else ():
-                at.append(b * found.shape[1] + orbit)
-                rows.append(row_of(allowed[size]))
-        answer = met[:, None, None].repeat(1, *found.shape[1:])
-        if rows:
-            answer.view(-1, found.shape[-1])[at] = torch.stack(rows)
-        return found & answer.to(found.device)
 
     def completable(
         self,

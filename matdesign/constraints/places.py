@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from matdesign.constraints.elements import possible
 from matdesign.crystals import elements
 from matdesign.errors import DataError
 from matdesign.generators.features import MASK
@@ -73,6 +74,47 @@ def places(
             distinct,
             list(zip(orbits, sizes, strict=True)),
         )
+
+
+def mask(
+    elements_of: Callable[..., dict[int, frozenset[int]]],
+    species: Tensor,
+    counts: Tensor,
+    roles: Tensor | None = None,
+    within: Tensor | None = None,
+    required: frozenset[int] = frozenset(),
+) -> Tensor:
+    """Return which elements each orbit may become; see `Constraint.allowed`.
+
+    An open orbit with one element left within counts as decided. The others are judged
+    with all that any of them may be: exact when that is the same for all of them, and
+    else a mask that rules out too little, never too much.
+
+    Args:
+        elements_of: what an orbit of each size may become; see `Completions.elements`.
+        species: 0 = padding, 104 = undecided, shape (crystals, orbits).
+        counts: atoms of each orbit, same shape.
+        roles: role of each orbit, -1 = none; either all open orbits of a crystal have
+            one or none.
+        within: what else allows, bool, shape (104,) or (crystals, orbits, 104).
+        required: elements that must be there.
+
+    Raises:
+        DataError: open orbits with and without a role in one crystal.
+    """
+    found = possible(species, within)
+    met = torch.zeros(len(found), dtype=torch.bool)
+    at, rows = [], []
+    for b, place in enumerate(places(species, counts, roles, found)):
+        allowed = elements_of(*place[:3], required, place.distinct) if place else {}
+        met[b] = any(allowed.values())
+        for orbit, size in place.open if place else ():
+            at.append(b * found.shape[1] + orbit)
+            rows.append(row_of(allowed[size]))
+    answer = met[:, None, None].repeat(1, *found.shape[1:])
+    if rows:
+        answer.view(-1, found.shape[-1])[at] = torch.stack(rows)
+    return found & answer.to(found.device)
 
 
 def _by_role(
