@@ -87,13 +87,17 @@ def _line(cells: list[str]) -> str:
     return f"<tr><td>{made[0]}</td>{figures}</tr>"
 
 
-def measured() -> GuidanceTable:
-    """Return the table that scripts/bench_guidance.py measured with many crystals.
+def measured(name: str = "guidance") -> GuidanceTable:
+    """Return a table that scripts/bench_guidance.py measured with many crystals.
+
+    Args:
+        name: "guidance", or "guidance-again": the same soft cases with another seed, and
+            wishes on which no default of a guide was chosen.
 
     Raises:
         DataError: it is not there: the data folder is incomplete.
     """
-    path = data_dir() / "measured" / "guidance.json"
+    path = data_dir() / "measured" / f"{name}.json"
     if not path.is_file():
         raise DataError(
             f"no measured table at {path}. Run scripts/bench_guidance.py --output "
