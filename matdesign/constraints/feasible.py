@@ -68,6 +68,7 @@ class Completions:
         self._largest = max((abs(q) for row in self.states for q in row), default=0)
         self._answers: dict[tuple[object, ...], dict[int, frozenset[int]]] = {}
         self._fresh: dict[tuple[object, ...], Table] = {}
+        self._charges: dict[tuple[int, int], tuple[int, ...]] = {}
         self._offers: dict[frozenset[int], Offer] = {}
 
     def completable(
@@ -323,8 +324,11 @@ class Completions:
     def _sums_of(self, there: Mapping[int, int], offset: int) -> int:
         """Return the sums that elements with their atoms reach, as bits."""
         reach = 1 << offset
-        for z, n in there.items():
-            reach = moved(reach, charges(self.states[z], z in self.each, n))
+        for pair in there.items():
+            if pair not in self._charges:
+                z, n = pair
+                self._charges[pair] = charges(self.states[z], z in self.each, n)
+            reach = moved(reach, self._charges[pair])
         return reach
 
     def _offer(self, vocabulary: frozenset[int]) -> Offer:

@@ -80,30 +80,43 @@ def first_allowed(
     if not choices.quick:
         return _first(ranked.masked_fill(~mask(), -torch.inf))
     asked, row = questions(), known.cpu().numpy().tobytes()
-    found = [0] * len(asked)
-
-    def ask(rows: Sequence[int], ranked: Tensor, most: int) -> list[int]:
-        """Return the rows for which the first so many elements are refused."""
-        best = ranked.topk(most)
-        there = best.values.isfinite().sum(1).tolist()
-        for i, kinds, many in zip(rows, best.indices.tolist(), there, strict=True):
-            fits = (z for z in kinds[:many] if _whole(choices, asked[i], z, row))
-            found[i] = next(fits, 0)
-        return [i for i in rows if not found[i]]
-
-    def left(rows: Sequence[int]) -> Tensor:
-        """Return the order of the elements of some crystals, less what cannot be."""
-        may = torch.stack([_possible(choices, asked[i], row) for i in rows])
-        return ranked[rows].masked_fill(~may.to(ranked.device), -torch.inf)
-
     last = [i for i, one in enumerate(asked) if one.there and one.ways == ((),)]
-    if last:
-        for i, z in zip(last, _first(left(last)).tolist(), strict=True):
-            found[i] = z
     rest = sorted(set(range(len(asked))) - set(last))
-    refused = ask(rest, ranked[rest], DRAWS) if rest else []
+
+    def left(rows: list[int]) -> Tensor:
+        may = [_possible(choices, asked[i], row) for i in rows]
+        return ranked[rows].masked_fill(~torch.stack(may).to(found.device), -torch.inf)
+
+    def whole(rows: list[int]) -> Callable[[int, int], bool]:
+        return lambda k, z: _whole(choices, asked[rows[k]], z, row)
+
+    found = torch.zeros(len(asked), dtype=torch.long, device=ranked.device)
+    if last:
+        found[last] = _first(left(last))
+    found[rest] = first_accepted(ranked[rest], whole(rest), DRAWS)
+    refused = [i for i in rest if not found[i]]
     if refused:
-        ask(refused, left(refused), ranked.shape[1])
+        found[refused] = first_accepted(left(refused), whole(refused), len(known))
+    return found
+
+
+def first_accepted(
+    ranked: Tensor, accepts: Callable[[int, int], bool], most: int
+) -> Tensor:
+    """Return the first element of each row that is accepted, 0 where none is.
+
+    Args:
+        ranked: order of the elements, largest first, -inf where one cannot be, shape
+            (rows, 104).
+        accepts: whether a row may take an element.
+        most: elements to ask about.
+    """
+    best = ranked.topk(most)
+    there = best.values.isfinite().sum(1).tolist()
+    rows = enumerate(zip(best.indices.tolist(), there, strict=True))
+    found = [
+        next((z for z in kinds[:many] if accepts(k, z)), 0) for k, (kinds, many) in rows
+    ]
     return torch.tensor(found, dtype=torch.long, device=ranked.device)
 
 

@@ -89,6 +89,7 @@ class Filling:
         self.reach.reverse()
 
         self._known: dict[tuple[int, Counts, frozenset[int]], bool] = {}
+        self._roles: dict[tuple[int, Counts], tuple[int, ...]] = {}
 
     def possible(
         self, letter: int, left: Counts, roles: frozenset[int] | None = None
@@ -116,6 +117,19 @@ class Filling:
                 for k in roles
             )
         return self._known[key]
+
+    def roles(self, letter: int, left: Counts) -> tuple[int, ...]:
+        """Return the roles of which an orbit may stand on a letter, in any order.
+
+        Args:
+            letter: position of the orbit.
+            left: atoms of each role before.
+        """
+        key = letter, left
+        if key not in self._roles:
+            fits = (self.after(letter, k, left) is not None for k in range(len(left)))
+            self._roles[key] = tuple(k for k, fit in enumerate(fits) if fit)
+        return self._roles[key]
 
     def after(
         self, letter: int, role: int, left: Counts, roles: frozenset[int] | None = None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from matdesign.generators.asking import DRAWS, first_accepted
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import Counts, Filling
 from matdesign.generators.frames import Choices
@@ -45,8 +46,7 @@ class Roles:
     may: Mask | None = None
     ordered: bool = True
     required: frozenset[int] = frozenset()
-    _choices: dict[int, list[int]] = field(default_factory=dict)
-    _taken: dict[int, Mask] = field(default_factory=dict)
+    _choices: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.whole = self.left
@@ -69,74 +69,48 @@ class Roles:
         """
         self._choices = {}
         for letter in allowed:
-            lowest = species if letter == last else 0
-            fresh = species + 1 if letter == last else 0
-            ordered = self._in_order(letter)
-            fit = [
-                k
-                for k, z in enumerate(self.element)
-                if (z >= lowest if z else self.heaviest[k] > lowest)
-                and self._fits(letter, k, self._after(z or fresh) if ordered else None)
-            ]
+            fit = self.filling.roles(letter, self.left)
+            if fit and self._in_order(letter):
+                here = species if letter == last else 0
+                fit = tuple(k for k in fit if self._follows(letter, k, here))
             if fit:
                 self._choices[letter] = fit
         return list(self._choices)
 
-    def elements(self, letter: int, fresh: Mask) -> Mask:
-        """Return which elements may stand on a chosen letter, NumPy bool, shape (104,).
+    def takers(self, letter: int, z: int) -> list[int]:
+        """Return the roles that may put an element on a chosen letter.
 
         Args:
             letter: one of `letters`.
-            fresh: elements that a role without one may take, likewise.
+            z: the element.
         """
-        mask = np.zeros_like(fresh)
-        alike = self._alike(letter, len(fresh))
-        self._taken = {}
-        for k in self._choices[letter]:
-            if self.element[k]:
-                continue
-            free = fresh if self.may is None else fresh & self.may[k]
-            self._taken[k] = taken = np.zeros_like(fresh)
-            fits: dict[After | None, bool] = {}
-            for low, high, after in alike:
-                if after not in fits:
-                    fits[after] = self._fits(letter, k, after)
-                if fits[after]:
-                    taken[low:high] = free[low:high]
-            mask |= taken
-        mask[self.element] = False
-        for k in self._choices[letter]:
-            if self.element[k]:
-                mask[self.element[k]] = True
-        return mask
-
-    def _alike(self, letter: int, most: int) -> list[tuple[int, int, After | None]]:
-        """Return ranges of elements after which the same may follow, and what may."""
-        if not self._in_order(letter):
-            return [(0, most, None)]
-        first = {z + 1 for z in {*self.element, *self.required} if z}
-        edges = sorted(first.union(z for z in self.heaviest if z < most))
-        ranges = zip([0, *edges], [*edges, most], strict=True)
-        return [(low, high, self._after(low)) for low, high in ranges]
+        choices = self._choices[letter]
+        if z in self.element:
+            return [k for k in choices if self.element[k] == z]
+        free = [
+            k
+            for k in choices
+            if not self.element[k] and (self.may is None or self.may[k, z])
+        ]
+        if not free or not self._in_order(letter):
+            return free
+        after = self._after(z)
+        return [k for k in free if self._fits(letter, k, after)]
 
     def place(self, letter: int, species: int, rng: torch.Generator) -> None:
         """Take one orbit off what is left.
 
         Args:
             letter: its letter.
-            species: one of `elements` of that letter.
+            species: an element that some role may put there.
             rng: draws the role, where several may take the element.
         """
-        if species in self.element:
-            role = self.element.index(species)
-        else:
-            open_roles = [k for k, taken in self._taken.items() if taken[species]]
-            role = open_roles[0]
-            if len(open_roles) > 1:
-                many = len(open_roles)
-                draw = torch.randint(many, (1,), generator=rng, device=rng.device)
-                role = open_roles[int(draw)]
-            self.element[role] = species
+        takers = self.takers(letter, species)
+        role = takers[0]
+        if len(takers) > 1:
+            draw = torch.randint(len(takers), (1,), generator=rng, device=rng.device)
+            role = takers[int(draw)]
+        self.element[role] = species
         size = self.filling.count[letter]
         self.left = tuple(n - size if k == role else n for k, n in enumerate(self.left))
 
@@ -154,7 +128,14 @@ class Roles:
         missing = [r for r in self.required if r < z and r not in self.element]
         return follow, tuple(missing)
 
-    def _fits(self, letter: int, role: int, after: After | None) -> bool:
+    def _follows(self, letter: int, role: int, before: int) -> bool:
+        """Return whether a role may come after an element on a letter, 0 = the first."""
+        z = self.element[role]
+        if (z or self.heaviest[role] - 1) < before:
+            return False
+        return self._fits(letter, role, self._after(z or (before and before + 1)))
+
+    def _fits(self, letter: int, role: int, after: After) -> bool:
         """Return whether a role may take a place on a letter.
 
         Lighter elements cannot come after it there, so that for each required one that
@@ -163,10 +144,8 @@ class Roles:
         Args:
             letter: of the place.
             role: number of the role.
-            after: `_after` of its element; None where elements come in any order.
+            after: `_after` of its element.
         """
-        if after is None:
-            return self.filling.after(letter, role, self.left) is not None
         again = after[0] | {role}
         if self.filling.after(letter, role, self.left, again) is None:
             return False
@@ -243,19 +222,31 @@ def fitting(
     return may.index_put((torch.tensor(rows),), torch.from_numpy(made).to(may.device))
 
 
-def taking(several: dict[int, Roles], may: Tensor, letter: Sequence[int]) -> Tensor:
-    """Return which elements may be taken, for crystals with roles what these allow.
+def taking(roles: Sequence[Roles], ranked: Tensor, letter: Sequence[int]) -> Tensor:
+    """Return the first element of each crystal that one of its roles may take, else 0.
 
     Args:
-        several: the roles, by crystal, after `fitting`.
-        may: elements to choose from, bool, shape (crystals, 104).
+        roles: those of each crystal, after `fitting`.
+        ranked: order of the elements, largest first, -inf where one cannot be, shape
+            (crystals, 104); see `asking.perturbed`.
         letter: chosen letter of each crystal.
     """
-    rows = list(several)
-    made = may[rows].cpu().numpy()
-    for row, mine in zip(rows, made, strict=True):
-        mine &= several[row].elements(letter[row], mine)
-    return may.index_put((torch.tensor(rows),), torch.from_numpy(made).to(may.device))
+
+    def takes(rows: list[int]) -> Callable[[int, int], bool]:
+        return lambda k, z: bool(roles[rows[k]].takers(letter[rows[k]], z))
+
+    told = [one.may.any(0) for one in roles if one.may is not None]
+    if len(told) == len(roles):  # of elements that no role may have none is asked about
+        left = torch.from_numpy(np.stack(told)).to(ranked.device)
+        ranked = ranked.masked_fill(~left, -torch.inf)
+    rows = list(range(len(roles)))
+    found = first_accepted(ranked, takes(rows), DRAWS)
+    refused = (found == 0).nonzero().squeeze(1)
+    if len(refused):
+        every = ranked.shape[1]
+        more = first_accepted(ranked[refused], takes(refused.tolist()), every)
+        found[refused] = more
+    return found
 
 
 def tell(choices: Choices, several: Sequence[Roles], known: Tensor) -> Tensor:

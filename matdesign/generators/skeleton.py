@@ -270,7 +270,7 @@ class SkeletonSampler:
                 grown = None
                 if (asked := request.choices) is not None:
                     grown = Grown(asked, group, kinds, sizes, left, self.allowed)
-                mask = self._may(new, last, kind, rows, active)
+                mask = element_mask(self.allowed, new, last, kind)
                 now = self._elements(hidden, told, new, mask, active, rows, grown)
                 lost = active & (now == 0)
                 while bool(lost.any()):  # letters that no element can follow
@@ -278,7 +278,7 @@ class SkeletonSampler:
                     lost &= score.isfinite().any(1)
                     if bool(lost.any()):
                         new[lost] = choose(score[lost], self.rng)
-                        mask = self._may(new, last, kind, rows, lost)
+                        mask = element_mask(self.allowed, new, last, kind)
                         now += self._elements(
                             hidden, told, new, mask, lost, rows, grown
                         )
@@ -296,21 +296,6 @@ class SkeletonSampler:
             sizes.append(size)
             step += 1
         return torch.stack(letters, 1), torch.stack(kinds, 1), dead
-
-    def _may(
-        self,
-        letter: Tensor,
-        last: Tensor,
-        before: Tensor,
-        rows: dict[int, Roles],
-        active: Tensor,
-    ) -> Tensor:
-        """Return which elements chosen letters may have by order and roles, (crystals, 104)."""
-        mask = element_mask(self.allowed, letter, last, before)
-        growing = some_of(rows, active)
-        if growing:
-            mask = taking(growing, mask, letter.tolist())
-        return mask
 
     def _elements(
         self,
@@ -330,15 +315,17 @@ class SkeletonSampler:
 
         now = torch.zeros_like(letter)
         plain = active & mask.any(1)
-        if grown is not None:  # where a composition is asked for, roles know
-            asked = plain.clone()
-            asked[list(rows)] = False
-            plain &= ~asked
-            at = asked.nonzero().squeeze(1)
-            if len(at):
-                now[at] = grown.draw(letter, perturbed(score[at], self.rng), at)
-        if plain.any():
-            now[plain] = choose(score[plain], self.rng)
+        there = plain.tolist()
+        mine = [row for row in rows if there[row]]
+        if mine:  # where a composition is asked for, roles know
+            ranked, plain[mine] = perturbed(score[mine], self.rng), False
+            some, new = [rows[row] for row in mine], letter[mine].tolist()
+            now[mine] = taking(some, ranked, new)
+        at = plain.nonzero().squeeze(1)
+        if len(at) and grown is not None:
+            now[at] = grown.draw(letter, perturbed(score[at], self.rng), at)
+        elif len(at):
+            now[at] = choose(score[at], self.rng)
         return now
 
     def _tell(self, choices: Choices | None, several: list[Roles]) -> None:

@@ -244,9 +244,7 @@ class SkeletonDecoder(nn.Module):
             floor, lost = torch.where(alone, species, 0), live.clone()
             species = torch.zeros_like(species)
             while bool(lost.any()):
-                mine = some_of(growing, lost)
                 may = species_mask(allowed, letter, floor, new)
-                may = taking(mine, may, new.tolist()) if mine else may
                 rows = (lost & may.any(1)).nonzero().squeeze(1)
                 at = torch.cat([rows, rows + len(group)]) if guided else rows
                 hidden = torch.cat([wide[at], self.letter(twice(new[rows]))], 1)
@@ -254,8 +252,15 @@ class SkeletonDecoder(nn.Module):
                 score = score.masked_fill(~may[rows], -torch.inf)
                 ranked = perturbed(score, rng, temperature)
                 species[rows] = ranked.argmax(1)
-                if choices is not None and bool(alone[rows].any()):
-                    free = alone[rows]  # of the others, roles know
+                free = alone[rows]
+                if not bool(free.all()):
+                    mine = rows[~free]
+                    several, chosen = (
+                        [roles[k] for k in mine.tolist()],
+                        new[mine].tolist(),
+                    )
+                    species[mine] = taking(several, ranked[~free], chosen)
+                if choices is not None and bool(free.any()):
                     grown = Grown(choices, group, kinds, sizes, left, allowed)
                     species[rows[free]] = grown.draw(new, ranked[free], rows[free])
                 lost &= species == 0
