@@ -21,7 +21,9 @@ The particles of `steer` are paid for one by one: its ratio is divided by their 
 import argparse
 import json
 import os
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -220,7 +222,11 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     """Measure, print, and write a record where asked."""
     args = arguments(given)
     torch.set_num_threads(args.threads)
+    words = sys.argv[1:] if given is None else given
+    plain = [Path(w).name if w.endswith(".json") else w for w in words]
     record = {
+        "command": shlex.join(["python", "scripts/bench_guidance_cost.py", *plain]),
+        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": hardware(),
         "load": os.getloadavg()[0],
         **{

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -257,21 +258,21 @@ class All(Constraint):
     ) -> Tensor | None:
         """Return what every part allows; None where no part has a say.
 
-        Parts are asked in turn, each within what the others leave, until nothing changes.
+        Parts are asked in turn, each within what the others leave, until none takes
+        anything from what another left; what one says is its own last word.
         Jointly exact for elements that are allowed or required with one that reckons
         with both (charge); of other combinations it rules out what one part rules out.
         """
         required = required | self.required
         found: Tensor | None = None
-        size = -1
-        while found is None or int(found.sum()) != size:
-            size = -1 if found is None else int(found.sum())
-            before = found
-            for one in self.parts:
-                answer = one.allowed(species, counts, roles, within, required)
-                if answer is not None:
-                    found = within = answer
-            if found is before:
+        size, agreed = -1, 0
+        for one in cycle(self.parts):
+            answer = one.allowed(species, counts, roles, within, required)
+            left = size if answer is None else int(answer.sum())
+            agreed = agreed + 1 if left == size else 1
+            if answer is not None:
+                found, within, size = answer, answer, left
+            if agreed == len(self.parts):
                 break
         return found
 
