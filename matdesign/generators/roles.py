@@ -77,6 +77,20 @@ class Roles:
                 self._choices[letter] = fit
         return list(self._choices)
 
+    def worth_asking(self, letter: int, most: int) -> Mask:
+        """Return which elements a role might put on a chosen letter, (most,).
+
+        Args:
+            letter: one of `letters`.
+            most: number of elements.
+        """
+        choices = self._choices[letter]
+        if any(not self.element[k] for k in choices):
+            return np.ones(most, bool) if self.may is None else np.any(self.may, 0)
+        mask = np.zeros(most, bool)
+        mask[[self.element[k] for k in choices]] = True
+        return mask
+
     def takers(self, letter: int, z: int) -> list[int]:
         """Return the roles that may put an element on a chosen letter.
 
@@ -235,11 +249,9 @@ def taking(roles: Sequence[Roles], ranked: Tensor, letter: Sequence[int]) -> Ten
     def takes(rows: list[int]) -> Callable[[int, int], bool]:
         return lambda k, z: bool(roles[rows[k]].takers(letter[rows[k]], z))
 
-    told = [one.may.any(0) for one in roles if one.may is not None]
-    if len(told) == len(roles):  # of elements that no role may have none is asked about
-        left = torch.from_numpy(np.stack(told)).to(ranked.device)
-        ranked = ranked.masked_fill(~left, -torch.inf)
-    rows = list(range(len(roles)))
+    left = [one.worth_asking(letter[i], ranked.shape[1]) for i, one in enumerate(roles)]
+    may = torch.from_numpy(np.stack(left)).to(ranked.device)
+    ranked, rows = ranked.masked_fill(~may, -torch.inf), list(range(len(roles)))
     found = first_accepted(ranked, takes(rows), DRAWS)
     refused = (found == 0).nonzero().squeeze(1)
     if len(refused):
