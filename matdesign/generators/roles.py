@@ -145,9 +145,11 @@ class Roles:
     def _follows(self, letter: int, role: int, before: int) -> bool:
         """Return whether a role may come after an element on a letter, 0 = the first."""
         z = self.element[role]
+        if not z and not before:
+            return True  # whatever it becomes, as far as one can tell
         if (z or self.heaviest[role] - 1) < before:
             return False
-        return self._fits(letter, role, self._after(z or (before and before + 1)))
+        return self._fits(letter, role, self._after(z or before + 1))
 
     def _fits(self, letter: int, role: int, after: After) -> bool:
         """Return whether a role may take a place on a letter.
