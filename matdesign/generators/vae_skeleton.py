@@ -254,12 +254,9 @@ class SkeletonDecoder(nn.Module):
                 species[rows] = ranked.argmax(1)
                 free = alone[rows]
                 if not bool(free.all()):
-                    mine = rows[~free]
-                    several, chosen = (
-                        [roles[k] for k in mine.tolist()],
-                        new[mine].tolist(),
-                    )
-                    species[mine] = taking(several, ranked[~free], chosen)
+                    told_of = rows[~free].tolist()
+                    mine, chosen = [roles[k] for k in told_of], new[told_of].tolist()
+                    species[told_of] = taking(mine, ranked[~free], chosen)
                 if choices is not None and bool(free.any()):
                     grown = Grown(choices, group, kinds, sizes, left, allowed)
                     species[rows[free]] = grown.draw(new, ranked[free], rows[free])
@@ -268,6 +265,7 @@ class SkeletonDecoder(nn.Module):
                 stuck = lost & scores.isneginf().all(1)
                 met, live, lost = met & ~stuck, live & ~stuck, lost & ~stuck
                 new[lost] = draw(scores[lost])
+                live, lost = live & (new < STOP), lost & (new < STOP)
             letter = torch.where(live, new, STOP)
             letter_of, kind_of = new.tolist(), species.tolist()
             for row, one in some_of(growing, live).items():
