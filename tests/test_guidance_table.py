@@ -2,8 +2,10 @@
 
 import json
 import math
+import shlex
 from functools import cache
 
+import bench_guidance_cost
 import pytest
 import torch
 
@@ -123,12 +125,32 @@ def test_nothing_to_measure_is_refused() -> None:
         design.guidance_table({NAME: model()}, [design.Density(5, 6)], train(), n=0)
 
 
-def test_the_measured_table_holds_what_its_file_says() -> None:
-    table = measured()
-    found = json.loads((data_dir() / "measured" / "guidance.json").read_text())["runs"]
+@pytest.mark.parametrize("name", ["guidance", "guidance-again"])
+def test_a_measured_table_holds_what_its_file_says(name: str) -> None:
+    table = measured(name)
+    path = data_dir() / "measured" / f"{name}.json"
+    found = json.loads(path.read_text())["runs"]
     assert len(table.cells) == sum(len(run["cells"]) for run in found)
     assert all(run["command"] in table.source for run in found)
-    hard = [cell for cell in table.cells if cell.hard]
+    assert table.record() == [cell for run in found for cell in run["cells"]]
+
+
+def test_what_was_measured_of_hard_constraints_holds_always() -> None:
+    hard = [cell for cell in measured().cells if cell.hard]
     assert {cell.family for cell in hard} >= {"VAE", "Diffusion"} and len(hard) >= 50
     assert all(cell.guided and cell.guided.met == cell.guided.n for cell in hard)
-    assert table.record() == [cell for run in found for cell in run["cells"]]
+
+
+def test_measured_prices_are_those_of_a_command() -> None:
+    path = data_dir() / "measured" / "guidance-cost.json"
+    runs = json.loads(path.read_text())["runs"]
+    words = [shlex.split(run["command"])[2:] for run in runs]
+    asked = [bench_guidance_cost.arguments(one) for one in words]
+    for run, args in zip(runs, asked, strict=True):
+        assert set(run["prices"]) == set(args.models) and run["n"] == args.n
+        for ways in run["prices"].values():
+            for way, price in ways.items():
+                assert way in args.ways
+                if "error" not in price:
+                    assert price["met"] is (price["median"] <= price["bar"])
+                    assert price["low"] <= price["median"] <= price["high"]
