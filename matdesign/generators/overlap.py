@@ -16,7 +16,12 @@ LEAST = 0.7
 
 
 def clearance(
-    layout: Layout, species: Tensor, u: Tensor, cell: Tensor, orbits: Tensor
+    layout: Layout,
+    species: Tensor,
+    u: Tensor,
+    cell: Tensor,
+    orbits: Tensor,
+    new: Tensor | None = None,
 ) -> Tensor:
     """Return the smallest distance of two atoms over the smallest that they may have.
 
@@ -29,6 +34,7 @@ def clearance(
         u: free coordinates, shape (crystals, orbits, 3).
         cell: primitive cells, rows in angstrom, shape (crystals, 3, 3).
         orbits: those that count, bool, shape (crystals, orbits).
+        new: orbits of which one atom at least is in each pair, same shape; None = any.
 
     Returns:
         Shape (crystals,); below 1 two atoms overlap; infinite for fewer than two atoms.
@@ -52,6 +58,9 @@ def clearance(
     needed = (SHARE * (radius[:, None] + radius[:, :, None])).clamp(min=LEAST)
     both = counts[:, None] & counts[:, :, None]
     both &= ~torch.eye(both.shape[1], dtype=torch.bool, device=cell.device)
+    if new is not None:
+        fresh = new.gather(1, layout.orbit)
+        both &= fresh[:, None] | fresh[:, :, None]
     ratio = (distance / needed).masked_fill(~both, torch.inf)
     return (
         ratio.flatten(1).amin(1)

@@ -187,7 +187,7 @@ class Placement:
         """Draw the coordinates of site i, again where it overlaps with those before."""
         net, layout, b = self.network, self.plan.layout, len(self.u)
         rows = self.free[:, i].any(-1).nonzero().squeeze(1)
-        until = torch.arange(layout.count.shape[1], device=rows.device) <= i
+        number = torch.arange(layout.count.shape[1], device=rows.device)
         best = self.cell.new_full((b,), -1.0)
         chosen = self.u[:, i].clone()
         for _ in range(self.draws.tries):
@@ -208,7 +208,8 @@ class Placement:
                 self.plan.species[rows, :m],
                 self.u[rows, :m],
                 self.cell[rows],
-                part.orbits & until[:m],
+                part.orbits & (number <= i)[:m],
+                part.orbits & (number == i)[:m],
             )
             better = room > best[rows]
             chosen[rows] = torch.where(better[:, None], point, chosen[rows])
