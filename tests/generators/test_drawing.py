@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from pymatgen.core import Lattice
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import SoftCrystals
+from matdesign.crystals.layout import Layout
 from matdesign.generators.contract import Generator, State
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.drawing import draw, overlap
+from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import plan_cells
 
 
@@ -101,3 +104,27 @@ def test_redrawn_crystals_keep_what_was_asked(eight):
     made = model.sample(4, seed=0, steps=3, conditions=wish)
     assert set(made.formulas) == {"SrTiO3"}
     assert {"redrawn", "overlapping"} <= made.info.keys()
+
+
+def test_the_room_of_one_atom_is_that_of_its_pairs() -> None:
+    """Against pymatgen's periodic distances; the least of all atoms is that of the crystal."""
+    rng = torch.Generator().manual_seed(1)
+    layout = Layout.whole_cell(torch.tensor([5, 3]))
+    u = torch.rand(2, 5, 3, generator=rng)
+    cell = 4 * torch.eye(3).expand(2, 3, 3)
+    species = torch.where(layout.orbits, 11, 0)
+    needed = 0.6 * 2 * float(elements.table("radius")[11])
+    each = []
+    for k in range(5):
+        new = layout.orbits & (torch.arange(5) == k)
+        each.append(clearance(layout, species, u, cell, layout.orbits, new))
+        for row, atoms in enumerate((5, 3)):
+            if k >= atoms:
+                assert each[k][row].isinf()
+                continue
+            lattice = Lattice(cell[row].numpy())
+            at = u[row, :atoms].numpy()
+            far = np.delete(lattice.get_all_distances(at[k], at)[0], k)
+            assert float(each[k][row]) == pytest.approx(far.min() / needed, rel=1e-4)
+    whole = clearance(layout, species, u, cell, layout.orbits)
+    assert torch.allclose(torch.stack(each).amin(0), whole)
