@@ -44,8 +44,15 @@ def clearance(
         reduced cells, an upper bound for very skewed ones.
     """
     counts = layout.mask & orbits.gather(1, layout.orbit)
+    if not counts.shape[1]:
+        return cell.new_full((len(cell),), torch.inf)
+    atom = torch.arange(counts.shape[1], device=cell.device)
+    mine, one = counts, atom.expand_as(counts)
+    if new is not None:  # those atoms first, no more of the others than there must be
+        mine = counts & new.gather(1, layout.orbit)
+        mine, one = mine.byte().topk(max(int(mine.sum(1).amax()), 1), dim=1)
     frac, kinds = layout.expand(u), layout.expand_species(species)
-    delta = frac[:, None] - frac[:, :, None]
+    delta = frac[:, None] - frac.gather(1, one[..., None].expand(-1, -1, 3))[:, :, None]
     delta = delta - torch.round(delta)  # (b, i, j, 3)
     step = torch.tensor([-1.0, 0.0, 1.0], device=cell.device, dtype=cell.dtype)
     images = torch.cartesian_prod(step, step, step)
@@ -55,15 +62,7 @@ def clearance(
     square = (along * delta).sum(-1, keepdim=True) + 2 * along @ images.T
     distance = (square + own[:, None, None]).amin(-1).clamp(min=0).sqrt()
     radius = elements.table("radius").to(cell)[kinds]
-    needed = (SHARE * (radius[:, None] + radius[:, :, None])).clamp(min=LEAST)
-    both = counts[:, None] & counts[:, :, None]
-    both &= ~torch.eye(both.shape[1], dtype=torch.bool, device=cell.device)
-    if new is not None:
-        fresh = new.gather(1, layout.orbit)
-        both &= fresh[:, None] | fresh[:, :, None]
-    ratio = (distance / needed).masked_fill(~both, torch.inf)
-    return (
-        ratio.flatten(1).amin(1)
-        if ratio.shape[1]
-        else ratio.new_full((len(cell),), torch.inf)
-    )
+    sums = radius[:, None] + radius.gather(1, one)[:, :, None]
+    both = mine.bool()[:, :, None] & counts[:, None] & (one[:, :, None] != atom)
+    ratio = distance / (SHARE * sums).clamp(min=LEAST)
+    return ratio.masked_fill(~both, torch.inf).flatten(1).amin(1)

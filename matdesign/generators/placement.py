@@ -170,17 +170,24 @@ class Placement:
         held = layout.orbits & ~layout.free.any(-1)
         x = raw.new_zeros(len(raw), 6)
         best = x.new_full((len(raw),), -1.0)
+        rows = torch.arange(len(raw), device=x.device)
         for _ in range(self.draws.tries):
-            drawn = self.network.lattices.sample(raw, self.rng, self.draws.lattice)
-            drawn = self.scales.clamp(drawn) * layout.code_free
-            cell = self.scales.lattice(drawn, layout)
-            room = clearance(layout, self.plan.species, self.u, cell, held)
-            better = (best < 1) & (room > best)
-            x = torch.where(better[:, None], drawn, x)
-            best = torch.where(better, room, best)
-            if bool((best >= 1).all()):
+            if not len(rows):
                 break
-        self.crowded |= best < 1
+            part = layout[rows]
+            m = part.count.shape[1]
+            drawn = self.network.lattices.sample(
+                raw[rows], self.rng, self.draws.lattice
+            )
+            drawn = self.scales.clamp(drawn) * part.code_free
+            cell = self.scales.lattice(drawn, part)
+            kinds, u = self.plan.species[rows, :m], self.u[rows, :m]
+            room = clearance(part, kinds, u, cell, held[rows, :m])
+            better = room > best[rows]
+            x[rows] = torch.where(better[:, None], drawn, x[rows])
+            best[rows] = torch.maximum(best[rows], room)
+            rows = rows[best[rows] < 1]
+        self.crowded[rows] = True
         return x
 
     def _place(self, hidden: Tensor, i: int) -> None:

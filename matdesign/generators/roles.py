@@ -47,6 +47,7 @@ class Roles:
     ordered: bool = True
     required: frozenset[int] = frozenset()
     _choices: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _takers: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.whole = self.left
@@ -67,7 +68,7 @@ class Roles:
             last: letter of the site before.
             species: its element.
         """
-        self._choices = {}
+        self._choices, self._takers = {}, {}
         for letter in allowed:
             fit = self.filling.roles(letter, self.left)
             if fit and self._in_order(letter):
@@ -98,6 +99,11 @@ class Roles:
             letter: one of `letters`.
             z: the element.
         """
+        if (letter, z) not in self._takers:
+            self._takers[letter, z] = self._find_takers(letter, z)
+        return self._takers[letter, z]
+
+    def _find_takers(self, letter: int, z: int) -> list[int]:
         choices = self._choices[letter]
         if z in self.element:
             return [k for k in choices if self.element[k] == z]
