@@ -18,6 +18,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.layout import Layout
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
+from matdesign.generators.sampling import order_made
 from matdesign.generators.storage import write_atomic
 from matdesign.metrics.intervals import wilson
 
@@ -78,12 +79,12 @@ def sample_with_groups(
     plan_of, states_of, write_out = model.plan, model._states, Layout.expand
     planned: list[Tensor] = []
     written: list[tuple[Layout, Tensor]] = []
-    sizes: list[Tensor] = []
+    orders: list[Tensor] = []
     groups: list[Tensor] = []
 
     def plan(*args: Any, **named: Any) -> Any:
         made = plan_of(*args, **named)
-        sizes.append(made.n_atoms)
+        orders.append(order_made(model, made))
         if model.redraws:
             planned.append(made.layout.spacegroup.cpu())
         return made
@@ -119,8 +120,7 @@ def sample_with_groups(
     if planned:
         return made, planned[0]
     # sampling makes crystals of like sizes together and puts them back in order
-    order_made = torch.argsort(sizes[0], stable=True)
-    return made, torch.cat(groups)[torch.argsort(order_made)]
+    return made, torch.cat(groups)[torch.argsort(orders[0])]
 
 
 @contextmanager

@@ -82,6 +82,7 @@ class Autoregressive(Generator):
     """
 
     likelihood = "exact"
+    by_orbits = True
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )

@@ -77,6 +77,9 @@ class Generator(nn.Module, abc.ABC):
         templates: space groups, positions and species of the training set, from which a
             "symmetric" model may take its layouts; None where it makes its own.
         default_steps: sampling steps where none are asked for.
+        by_orbits: whether sampling takes as many steps as a batch's largest number of
+            orbits: then batches are of crystals with about as many orbits, and else with
+            about as many atoms.
         redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
         redrawn: crystals so far that were drawn more than once.
         share_elements: whether orbits that share an element in the training crystal that
@@ -86,6 +89,7 @@ class Generator(nn.Module, abc.ABC):
 
     symmetries: ClassVar[frozenset[str]] = frozenset()
     likelihood: ClassVar[str] = "none"
+    by_orbits: ClassVar[bool] = False
     default_steps: int = 100
     evaluations: int = 0
     redrawn: int = 0
@@ -264,7 +268,8 @@ class Generator(nn.Module, abc.ABC):
             scale: of classifier-free guidance: 0 ignores the learned conditions, 1 is the
                 conditional model, more pushes further.
             batch_size: crystals (or particles) made at once; None takes 64 on a CPU,
-                whose cache holds no more, and 256 elsewhere.
+                whose cache holds no more, and 256 elsewhere; twice as many with
+                `by_orbits`.
             steering: what a guide gives to look at every state and move it; not for use
                 together with `guide`.
 

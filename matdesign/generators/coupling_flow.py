@@ -82,6 +82,7 @@ class CouplingFlow(Generator):
     """
 
     likelihood = "exact"
+    by_orbits = True
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import ShapeError
@@ -16,9 +17,11 @@ from matdesign.generators.request import Request
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
+    from matdesign.generators.planning import Plan
 
 ON_CPU, ON_GPU = 64, 256
-"""Crystals made at once: more leave the caches of a CPU, and less leave a GPU idle."""
+"""Crystals made at once: more leave the caches of a CPU, and less leave a GPU idle. Twice
+as many where a model goes from orbit to orbit and some are finished before others."""
 
 
 def draw_request(
@@ -33,8 +36,9 @@ def draw_request(
 ) -> Crystals:
     """Return one crystal for each wish of a request.
 
-    Crystals of similar size are made together, so little is wasted on padding. With a
-    steering that takes several particles, those of one crystal stay in one batch.
+    Crystals with about as many atoms (orbits, with `model.by_orbits`) are made together,
+    so that little is wasted on padding. With a steering that takes several particles,
+    those of one crystal stay in one batch.
 
     Args:
         model: any generator.
@@ -43,7 +47,7 @@ def draw_request(
         steps: sampling steps.
         scale: of classifier-free guidance.
         batch_size: crystals (or particles) made at once; None takes `ON_CPU` there and
-            `ON_GPU` elsewhere.
+            `ON_GPU` elsewhere, twice as many with `model.by_orbits`.
         steering: looks at every state and may move it.
 
     Raises:
@@ -51,6 +55,7 @@ def draw_request(
     """
     if batch_size is None:
         batch_size = ON_CPU if model.device.type == "cpu" else ON_GPU
+        batch_size *= 2 if model.by_orbits else 1
     if batch_size < 1:
         raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
     start, before, n = time.perf_counter(), model.evaluations, len(request)
@@ -62,8 +67,7 @@ def draw_request(
         request = request[torch.arange(n).repeat_interleave(copies)]
         request = dataclasses.replace(request, choices=steering.choices)
     plan = model.plan(request, rng, scale)
-    largest = plan.n_atoms.view(n, copies).amax(1) if n else plan.n_atoms
-    order = torch.argsort(largest, stable=True)
+    order = order_made(model, plan, copies)
     parts = []
     with one_thread(n * copies <= 64 and model.device.type == "cpu"):
         for chunk in order.split(max(1, batch_size // copies)) if n else ():
@@ -77,6 +81,21 @@ def draw_request(
     info["redrawn"] = model.redrawn - redrawn
     info["overlapping"] = int(overlap(made).sum()) if parts else 0
     return made.replace(info=info)
+
+
+def order_made(model: Generator, plan: Plan, copies: int = 1) -> Tensor:
+    """Return the crystals of a plan in the order in which they are made, small ones first.
+
+    Args:
+        model: what makes them; counts orbits with `by_orbits`, atoms else.
+        plan: of all crystals, particles of one after the other.
+        copies: particles of each crystal, of which the largest counts.
+
+    Returns:
+        Long, shape (crystals,).
+    """
+    size = plan.layout.orbits.sum(1) if model.by_orbits else plan.n_atoms
+    return torch.argsort(size.view(-1, copies).amax(1), stable=True)
 
 
 def provenance(

@@ -378,6 +378,40 @@ def test_a_batch_holds_what_the_caches_of_a_processor_do(monkeypatch):
     assert sizes == [70]
 
 
+@pytest.mark.parametrize(
+    "name", ["autoregressive-prototypes", "coupling-flow-prototypes"]
+)
+def test_models_that_go_from_orbit_to_orbit_take_like_numbers_of_orbits(
+    name, monkeypatch
+):
+    """Batches follow each other in orbits; particles of one crystal stay together."""
+    made = design.load_model(name)
+    spans, plain = [], sampling.draw
+
+    def spy(model, some, **options):
+        orbits = some.layout.orbits.sum(1)
+        copies = options["steering"].particles if options["steering"] else 1
+        most = orbits.view(-1, copies).amax(1)
+        spans.append((len(some), int(most.min()), int(most.max())))
+        return plain(model, some, **options)
+
+    monkeypatch.setattr(sampling, "draw", spy)
+    assert made.by_orbits
+    made.sample(150, seed=0)
+    made.sample(
+        40,
+        seed=0,
+        guide=design.Guide(design.Density(4, 6), "steer", particles=4, strict="hard"),
+    )
+    once = 2 * sampling.ON_CPU
+    free, steered = spans[:2], spans[2:]
+    assert [n for n, *_ in free] == [once, 150 - once]
+    assert [n for n, *_ in steered] == [once, 160 - once]
+    for some in (free, steered):
+        assert some[0][2] <= some[1][1]
+        assert some[0][1] < some[1][2]
+
+
 def test_a_family_with_steps_must_say_how_wide_its_belief_is(model):
     class Silent(Stepwise):
         loss = Diffusion.loss
