@@ -16,7 +16,6 @@ Every cell is kept in --cache: start the same command again and it continues.
 import argparse
 import hashlib
 import json
-import shlex
 import sys
 import time
 from collections.abc import Iterable
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import hardware
+from machine import command, hardware
 from quality_stages import checksum, weights_of
 
 import matdesign as design
@@ -276,10 +275,8 @@ def meets(cell: Cell) -> bool:
 
 def write(args: argparse.Namespace, table: GuidanceTable) -> None:
     """Write the cells so far."""
-    words = sys.argv[1:]
-    plain = [Path(w).name if w.endswith((".parquet", ".json")) else w for w in words]
     found = {
-        "command": shlex.join(["python", "scripts/bench_guidance.py", *plain]),
+        "command": command("bench_guidance.py", sys.argv[1:]),
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

@@ -21,7 +21,6 @@ The particles of `steer` are paid for one by one: its ratio is divided by their 
 import argparse
 import json
 import os
-import shlex
 import statistics
 import sys
 import time
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import hardware
+from machine import command, hardware
 
 import matdesign as design
 from matdesign.constraints.between import Between
@@ -223,9 +222,8 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     args = arguments(given)
     torch.set_num_threads(args.threads)
     words = sys.argv[1:] if given is None else given
-    plain = [Path(w).name if w.endswith(".json") else w for w in words]
     record = {
-        "command": shlex.join(["python", "scripts/bench_guidance_cost.py", *plain]),
+        "command": command("bench_guidance_cost.py", words),
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": hardware(),
         "load": os.getloadavg()[0],

@@ -21,14 +21,13 @@ Every stage is kept in --cache: start the same command again and it continues.
 
 import argparse
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import hardware
+from machine import command, hardware
 from mp20 import load_reduced
 from quality_stages import (
     ENERGY,
@@ -167,9 +166,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "train": len(parts["train"]),
         "test": len(parts["test"]),
         "energy": energy_key,
-        "command": shlex.join(
-            ["python", "scripts/bench_quality.py", *plain(sys.argv[1:])]
-        ),
+        "command": command("bench_quality.py", sys.argv[1:]),
         "hardware": hardware(),
         "protocol": [*Protocol().lines(), Protocol().coverage_line()],
         "batches": {},
@@ -216,11 +213,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             row["relaxation"] = record
             write(args, found)
     return found
-
-
-def plain(words: list[str]) -> list[str]:
-    """Return arguments with files by their name: where they lie is nobody's business."""
-    return [Path(x).name if x.endswith((".parquet", ".json")) else x for x in words]
 
 
 def cell(one: dict[str, Any] | None, kind: str) -> str:

@@ -16,7 +16,6 @@ again and it continues.
 import argparse
 import hashlib
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -31,7 +30,7 @@ from card_parts import (
     symmetry_kept,
     write_card,
 )
-from machine import hardware
+from machine import command, hardware
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
@@ -211,12 +210,6 @@ def relax(made: Crystals, args: argparse.Namespace, work: Path) -> list[dict[str
     return sorted(rows, key=lambda row: int(row["index"]))
 
 
-def command(words: list[str]) -> str:
-    """Return the command without the folders of this machine."""
-    short = [Path(x).name if x.endswith(".parquet") else x for x in words]
-    return shlex.join(["python", "scripts/card.py", *short])
-
-
 def main(given: list[str] | None = None) -> dict[str, Any]:
     """Draw, judge, relax, predict, write, and return the card."""
     args = arguments(given)
@@ -273,7 +266,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         "oracle": rows[0]["oracle"] if rows else "",
         "hardware": hardware(),
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "command": command(sys.argv[1:] if given is None else given),
+        "command": command("card.py", sys.argv[1:] if given is None else given),
         "licence": "MIT",
         "units": {"energy_above_hull": "eV/atom", "seconds": "s"},
     }

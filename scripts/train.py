@@ -18,7 +18,6 @@ tells. Options of the family go by `--set`, those of design.training by `--fit`.
 import argparse
 import copy
 import json
-import shlex
 import sys
 import time
 from importlib import import_module
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import fast_products, hardware
+from machine import command, fast_products, hardware
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
@@ -155,16 +154,6 @@ def budget(
     return steps, plans
 
 
-def command(words: list[str]) -> str:
-    """Return the command without the folders of this machine."""
-    short = []
-    for word in words:
-        head, sign, path = word.rpartition("=")
-        file = path.endswith(".parquet")
-        short.append(f"{head}{sign}{Path(path).name}" if file else word)
-    return shlex.join(["python", "scripts/train.py", *short])
-
-
 def main(given: list[str] | None = None) -> Path:
     """Train, save, write the record, and return the folder of the model."""
     args = arguments(given)
@@ -226,7 +215,7 @@ def main(given: list[str] | None = None) -> Path:
         "saved": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": hardware(),
         "torch": torch.__version__,
-        "command": command(sys.argv[1:] if given is None else given),
+        "command": command("train.py", sys.argv[1:] if given is None else given),
     }
     folder = model.save(data_dir() / "models" / name)
     history = [vars(step) for step in run.history]

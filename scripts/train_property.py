@@ -23,15 +23,13 @@ crystals that generators made (scripts/made.py).
 
 import argparse
 import json
-import os
-import platform
-import shlex
 import sys
 import time
 from pathlib import Path
 
 import made
 import torch
+from machine import command, processor
 from property_card import numbers, parts, write_card
 from shaken import labelled
 
@@ -141,7 +139,6 @@ def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwor
                 file.write(line + "\n")
             print(line, flush=True)
     print(run)
-    words = [Path(x).name if x.endswith(".parquet") else x for x in sys.argv[1:]]
     net.record = {
         "name": args.name,
         "data": "reduced MP-20" if args.data.endswith(".parquet") else args.data,
@@ -155,7 +152,7 @@ def train(args: argparse.Namespace, sets: dict[str, Crystals]) -> PropertyNetwor
         "started_from": first,
         **({"half": args.half} if args.half is not None else {}),
         **({"apart_from": args.apart_from} if args.apart_from else {}),
-        "command": shlex.join(["python", "scripts/train_property.py", *words]),
+        "command": command("train_property.py", sys.argv[1:]),
     }
     folder = data_dir() / "models" / args.name
     net.save(folder)
@@ -169,14 +166,6 @@ def shape(pairs: list[str]) -> dict[str, int | float]:
     found = numbers(pairs)
     lengths = ("radius", "near")
     return {k: v if k in lengths else int(v) for k, v in found.items()}
-
-
-def processor() -> str:
-    """Return the name of the processor and how many cores the machine has."""
-    path = Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
-    names = [x.split(":")[1].strip() for x in text.splitlines() if "model name" in x]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def main() -> None:

@@ -133,11 +133,6 @@ def test_a_card_from_end_to_end(symmetric, eight, tmp_path, monkeypatch):
     assert before == after
 
 
-def test_commands_hide_folders():
-    words = ["flow-matching-mp20", "--mp20", "/a/b/mp_20_dev.parquet"]
-    assert script.command(words).endswith("--mp20 mp_20_dev.parquet")
-
-
 def rate_of(value: float, n: int = 200) -> dict[str, float]:
     return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": n}
 

@@ -68,9 +68,7 @@ def test_the_record_says_how_to_repeat_it_and_not_where(place):
     record = Generator.load(folder).record
     for key in ("data_sha256", "seed", "seconds", "hardware", "command", "device"):
         assert record[key] not in (None, "")
-    assert script.command(["vae", "mp20=/a/b/mp_20_dev.parquet"]) == (
-        "python scripts/train.py vae mp20=mp_20_dev.parquet"
-    )
+    assert str(place) not in record["command"] and place.name in record["command"]
     history = json.loads((folder / "training.json").read_text())
     assert history[-1]["step"] == 2 and history[-1]["val"] is not None
 
