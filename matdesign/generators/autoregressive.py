@@ -83,6 +83,7 @@ class Autoregressive(Generator):
 
     likelihood = "exact"
     by_orbits = True
+    at_once = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )

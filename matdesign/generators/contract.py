@@ -80,6 +80,8 @@ class Generator(nn.Module, abc.ABC):
         by_orbits: whether sampling takes as many steps as a batch's largest number of
             orbits: then batches are of crystals with about as many orbits, and else with
             about as many atoms.
+        at_once: crystals (or particles) that are made together on a CPU, whose caches hold
+            no more, and elsewhere.
         redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
         redrawn: crystals so far that were drawn more than once.
         share_elements: whether orbits that share an element in the training crystal that
@@ -90,6 +92,7 @@ class Generator(nn.Module, abc.ABC):
     symmetries: ClassVar[frozenset[str]] = frozenset()
     likelihood: ClassVar[str] = "none"
     by_orbits: ClassVar[bool] = False
+    at_once: ClassVar[tuple[int, int]] = (64, 256)
     default_steps: int = 100
     evaluations: int = 0
     redrawn: int = 0
@@ -267,9 +270,7 @@ class Generator(nn.Module, abc.ABC):
                 as well as the model learned it.
             scale: of classifier-free guidance: 0 ignores the learned conditions, 1 is the
                 conditional model, more pushes further.
-            batch_size: crystals (or particles) made at once; None takes 64 on a CPU,
-                whose cache holds no more, and 256 elsewhere; twice as many with
-                `by_orbits`.
+            batch_size: crystals (or particles) made at once; None takes `at_once`.
             steering: what a guide gives to look at every state and move it; not for use
                 together with `guide`.
 

@@ -83,6 +83,7 @@ class CouplingFlow(Generator):
 
     likelihood = "exact"
     by_orbits = True
+    at_once = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
     from matdesign.generators.planning import Plan
 
-ON_CPU, ON_GPU = 64, 256
-"""Crystals made at once: more leave the caches of a CPU, and less leave a GPU idle. Twice
-as many where a model goes from orbit to orbit and some are finished before others."""
-
 
 def draw_request(
     model: Generator,
@@ -46,16 +42,14 @@ def draw_request(
         seed: of all randomness.
         steps: sampling steps.
         scale: of classifier-free guidance.
-        batch_size: crystals (or particles) made at once; None takes `ON_CPU` there and
-            `ON_GPU` elsewhere, twice as many with `model.by_orbits`.
+        batch_size: crystals (or particles) made at once; None takes `model.at_once`.
         steering: looks at every state and may move it.
 
     Raises:
         ShapeError: batch_size is not positive.
     """
     if batch_size is None:
-        batch_size = ON_CPU if model.device.type == "cpu" else ON_GPU
-        batch_size *= 2 if model.by_orbits else 1
+        batch_size = model.at_once[0 if model.device.type == "cpu" else 1]
     if batch_size < 1:
         raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
     start, before, n = time.perf_counter(), model.evaluations, len(request)

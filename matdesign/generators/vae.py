@@ -69,8 +69,7 @@ class VAE(Generator):
         orbit_latent: size of each orbit's.
         passes: passes that mend the decoder's first guess.
         components: normals in the prior's mixture; 0 takes N(0, I).
-        free_nats: divergence of the crystal's latent that costs nothing, so that it is
-            used from the start.
+        free_nats: divergence of the crystal's latent that is free, so that it gets used.
         beta: weight of the divergence; 1 makes the loss a bound.
         temperature: of letters and species in sampling; 1 draws from the model.
         spread: share of the decoder's noise on coordinates and cell in sampling; 1 draws
@@ -88,6 +87,7 @@ class VAE(Generator):
 
     likelihood = "a lower bound, by importance sampling"
     symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
+    at_once = (128, 512)
 
     def __init__(
         self,

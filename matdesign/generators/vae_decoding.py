@@ -18,6 +18,7 @@ from matdesign.errors import InfeasibleTarget, ShapeError
 from matdesign.generators import von_mises
 from matdesign.generators.conditions import combine
 from matdesign.generators.contract import State
+from matdesign.generators.drawing import copies
 from matdesign.generators.frames import LOOSE, Frame, States, Steer
 from matdesign.generators.scales import Scales
 from matdesign.generators.vae_geometry import GeometryDecoder, Guess
@@ -108,24 +109,22 @@ def drawn(
         return plan
     plan = plan.to(model.device)
     asked = model._vector(plan.condition) * (scale != 0.0)
-    rows = torch.arange(len(plan), device=model.device)
-    return plan.drawn(*_skeletons(model, plan, asked, rows, rng, scale))
+    return plan.drawn(*_skeletons(model, plan, asked, rng, scale))
 
 
 def _skeletons(
     model: VAE,
     plan: WishingPlan,
     asked: Tensor,
-    rows: Tensor,
     rng: torch.Generator,
     scale: float,
 ) -> tuple[Tensor, Layout, Tensor]:
-    """Return latents, layouts and elements of some crystals of a plan."""
+    """Return latents, layouts and elements of the crystals of a plan."""
     z, made = draw_skeletons(
         model.skeleton,
         model.prior,
-        asked[rows],
-        plan.wishes[rows],
+        asked,
+        plan.wishes,
         model.scales.allowed,
         rng,
         scale=scale,
@@ -146,7 +145,10 @@ def draw(
     """Return layouts, species and latents of new crystals, those of the plan at first.
 
     Where the model has a smallest distance, crystals that break it are drawn again, up to
-    `REDRAWS` times.
+    `REDRAWS` times: latent, layout, elements, and the size where none was asked for.
+
+    Equation:
+        p(x | asked, apart) = p(x | asked) 1[apart] / P(apart | asked), by rejection
 
     Args:
         model: the autoencoder.
@@ -159,36 +161,37 @@ def draw(
     left = torch.arange(len(plan), device=asked.device)
     done: list[tuple[Tensor, Layout, Tensor, Latent]] = []
     for turn in range(REDRAWS + 1):
+        # what failed is drawn several times at once, and the first that stands apart counts
+        many = copies(turn)
+        rows = left.repeat_interleave(many)
+        told = asked[rows]
         if turn == 0 and plan.z is not None:
             z, layout, species = plan.z, plan.layout, plan.species
         else:
-            z, layout, species = _skeletons(model, plan, asked, left, rng, scale)
+            some = plan if turn == 0 else model.wishes(plan.request[rows.cpu()], rng)
+            some = some.to(model.device)
+            z, layout, species = _skeletons(model, some, told, rng, scale)
         shape = (*species.shape, model.geometry.own.in_features)
         own = torch.randn(shape, generator=rng, device=z.device)
         latent = Latent(z, own * layout.orbits[..., None])
-        good = torch.ones_like(left, dtype=torch.bool)
+        good = torch.ones_like(rows, dtype=torch.bool)
         if model.apart > 0 and turn < REDRAWS:
-            *_, guess = guided(
-                model.geometry,
-                layout,
-                species,
-                latent,
-                asked[left],
-                model.scales,
-                steps,
-                scale,
-            )
-            model.evaluations += len(left) * (steps + 1)
+            about = layout, species, latent, told
+            *_, guess = guided(model.geometry, *about, model.scales, steps, scale)
+            model.evaluations += len(rows) * (steps + 1)
             hot = nn.functional.one_hot(species, periodic_table.MAX_Z + 1).to(z)
             near = min_distance(soft(model.scales, layout, hot, guess))
             good = near >= model.apart
-        kept = good.nonzero().squeeze(1)
+        good = good.view(-1, many)
+        found = good.any(1)
+        first = good.int().argmax(1) + many * torch.arange(len(left)).to(left)
+        kept = first[found]
         if len(kept):
             part = layout[kept]
             width = part.count.shape[1]
             small = Latent(z[kept], latent.orbits[kept, :width])
-            done.append((left[kept], part, species[kept, :width], small))
-        left = left[~good]
+            done.append((left[found], part, species[kept, :width], small))
+        left = left[~found]
         if not len(left):
             break
         model.redrawn += len(left) * (turn == 0)

@@ -14,6 +14,7 @@ from matdesign.crystals.geometry import wrap
 from matdesign.crystals.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
+from matdesign.generators.batching import by_size
 from matdesign.generators.features import SpeciesEmbedding
 from matdesign.generators.frames import Steer
 from matdesign.generators.scales import Scales
@@ -202,18 +203,50 @@ class GeometryDecoder(nn.Module):
             start, cell = u.detach(), x.detach()
             if blur is not None:
                 start, cell = _blurred(start, cell, blur)
-            said = self.mend(
+            frac, lattice = self._mended(
                 layout.expand_species(species),
                 layout.expand(start),
                 scales.lattice(scales.clamp(cell), layout),
                 cell,
                 torch.full_like(n, 1 / turn),
-                whole=top,
-                each=sites,
+                top,
+                sites,
             )
-            u = wrap(start + 0.1 * layout.pull_back(said.frac)) * layout.free
-            x = (cell + 0.3 * said.lattice) * layout.code_free
+            u = wrap(start + 0.1 * layout.pull_back(frac)) * layout.free
+            x = (cell + 0.3 * lattice) * layout.code_free
             steer = yield guess(turn)
+
+    def _mended(
+        self,
+        species: Tensor,
+        frac: Tensor,
+        lattice: Tensor,
+        code: Tensor,
+        t: Tensor,
+        top: Tensor,
+        sites: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `mend` says of places and cells, as `PairTransformer` takes them.
+
+        The cost of pairs grows with the square of the largest crystal, so that on a CPU
+        crystals of unlike sizes, such as the particles of one, are read apart.
+        """
+        n, whole = (species > 0).sum(1), torch.arange(len(species), device=top.device)
+        move, shape = torch.zeros_like(frac), torch.zeros_like(code)
+        apart = top.device.type == "cpu" and not torch.is_grad_enabled()
+        for rows in by_size(n, whole) if apart else [whole]:
+            m = int(n[rows].amax()) if len(rows) else 0
+            said = self.mend(
+                species[rows, :m],
+                frac[rows, :m],
+                lattice[rows],
+                code[rows],
+                t[rows],
+                whole=top[rows],
+                each=sites[rows, :m],
+            )
+            move[rows, :m], shape[rows] = said.frac, said.lattice
+        return move, shape
 
 
 def _blurred(u: Tensor, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

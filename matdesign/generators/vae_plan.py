@@ -33,33 +33,39 @@ class WishingPlan(Plan):
 
     Args:
         wishes: hard wishes.
+        request: what was asked for, one for each crystal, on the CPU.
         z: latents that the layouts and elements were drawn from, shape (crystals,
             latent); without them nothing was drawn yet, and the layout carries sizes.
     """
 
     wishes: Wishes = dataclasses.field(kw_only=True)
+    request: Request = dataclasses.field(kw_only=True)
     z: Tensor | None = dataclasses.field(default=None, kw_only=True)
 
     def __getitem__(self, index: Tensor) -> WishingPlan:
         """Return the plan of some crystals."""
         z = None if self.z is None else self.z[index]
-        return _wishing(super().__getitem__(index), self.wishes[index], z)
+        asked = self.wishes[index], self.request[index.cpu()]
+        return _wishing(super().__getitem__(index), *asked, z)
 
     def to(self, device: torch.device | str) -> WishingPlan:
         """Return the plan on a device."""
         z = None if self.z is None else self.z.to(device)
-        return _wishing(super().to(device), self.wishes.to(device), z)
+        return _wishing(super().to(device), self.wishes.to(device), self.request, z)
 
     def drawn(self, z: Tensor, layout: Layout, species: Tensor) -> WishingPlan:
         """Return the plan with latents, and what was drawn from them, on the CPU."""
         role = torch.full_like(species, -1)
         parts = layout, species, role, self.condition, self.choices
-        return WishingPlan(*parts, wishes=self.wishes, z=z).to("cpu")
+        made = WishingPlan(*parts, wishes=self.wishes, request=self.request, z=z)
+        return made.to("cpu")
 
 
-def _wishing(plan: Plan, wishes: Wishes, z: Tensor | None = None) -> WishingPlan:
+def _wishing(
+    plan: Plan, wishes: Wishes, request: Request, z: Tensor | None = None
+) -> WishingPlan:
     parts = plan.layout, plan.species, plan.role, plan.condition, plan.choices
-    return WishingPlan(*parts, wishes=wishes, z=z)
+    return WishingPlan(*parts, wishes=wishes, request=request, z=z)
 
 
 def wishing_plan(
@@ -108,7 +114,7 @@ def wishing_plan(
         request.pattern * times,
     )
     plan = dataclasses.replace(plan, choices=request.choices)
-    return _wishing(plan, wishes)
+    return _wishing(plan, wishes, request)
 
 
 def _possible_sizes(

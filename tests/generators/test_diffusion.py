@@ -359,8 +359,10 @@ def test_noise_ends_where_the_data_began(learned, eight):
     assert torch.equal(model.species_noise.add(eight.species, zero, rng), eight.species)
 
 
-def test_a_batch_holds_what_the_caches_of_a_processor_do(monkeypatch):
-    made = design.load_model("vae-prototypes")
+@pytest.mark.parametrize("name", ["vae-prototypes", "flow-matching-prototypes"])
+def test_a_batch_holds_what_the_caches_of_a_processor_do(name, monkeypatch):
+    made = design.load_model(name)
+    most, every = made.at_once[0], {"seed": 0, "steps": 1}
     sizes = []
     plain = sampling.draw
 
@@ -369,13 +371,13 @@ def test_a_batch_holds_what_the_caches_of_a_processor_do(monkeypatch):
         return plain(model, some, **options)
 
     monkeypatch.setattr(sampling, "draw", spy)
-    one = made.sample(70, seed=0)
-    assert sizes == [sampling.ON_CPU, 70 - sampling.ON_CPU]
-    other = made.sample(70, seed=0, batch_size=sampling.ON_CPU)
+    one = made.sample(130, **every)
+    assert sizes == {64: [64, 64, 2], 128: [128, 2]}[most]
+    other = made.sample(130, batch_size=most, **every)
     assert torch.equal(one.frac, other.frac)
     sizes.clear()
-    made.sample(70, seed=0, batch_size=sampling.ON_GPU)
-    assert sizes == [70]
+    made.sample(130, batch_size=made.at_once[1], **every)
+    assert sizes == [130]
 
 
 @pytest.mark.parametrize(
@@ -403,7 +405,7 @@ def test_models_that_go_from_orbit_to_orbit_take_like_numbers_of_orbits(
         seed=0,
         guide=design.Guide(design.Density(4, 6), "steer", particles=4, strict="hard"),
     )
-    once = 2 * sampling.ON_CPU
+    once = made.at_once[0]
     free, steered = spans[:2], spans[2:]
     assert [n for n, *_ in free] == [once, 150 - once]
     assert [n for n, *_ in steered] == [once, 160 - once]

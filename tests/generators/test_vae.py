@@ -9,10 +9,10 @@ import torch
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, encode
-from matdesign.crystals.geometry import min_distance
+from matdesign.crystals.geometry import min_distance, torus_difference
 from matdesign.crystals.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
-from matdesign.generators import drawing, elbo, vae_plan, von_mises
+from matdesign.generators import drawing, elbo, vae_decoding, vae_plan, von_mises
 from matdesign.generators.contract import Generator
 from matdesign.generators.fit import fit
 from matdesign.generators.vae import VAE
@@ -421,6 +421,32 @@ def test_a_smallest_distance_is_kept_by_drawing_again(eight):
     assert float(kept) < 0.95  # there is something to do
     assert (min_distance(after) >= 1.0).float().mean() > kept + 0.02
     assert after.info["network_evaluations"] > before.info["network_evaluations"]
+
+
+def test_crystals_of_unlike_sizes_are_read_apart_and_alike(eight, monkeypatch):
+    """Small crystals beside large ones are mended as they are by themselves."""
+    model = awake(eight, "cell").float()
+    sizes = torch.tensor([2, 5]).repeat(20)
+    plan = model.plan(model.request(40, sizes), generator(0))
+    asked = model._vector(plan.condition)
+    with torch.no_grad():
+        drawn = vae_decoding.draw(model, plan, asked, 2, 1.0, generator(1))
+    read, mend = [], model.geometry.mend.forward
+
+    def spy(species, *rest, **more):
+        read.append(tuple(species.shape))
+        return mend(species, *rest, **more)
+
+    monkeypatch.setattr(model.geometry.mend, "forward", spy)
+    whole = model.geometry(*drawn, asked, model.scales)
+    assert set(read) == {(40, 5)}
+    read.clear()
+    with torch.no_grad():
+        apart = model.geometry(*drawn, asked, model.scales)
+    assert set(read) == {(20, 2), (20, 5)}
+    for one, other in zip(whole, apart, strict=True):
+        assert (torus_difference(one.u, other.u).abs() < 1e-5).all()
+        assert torch.allclose(one.x, other.x, atol=1e-5)
 
 
 def test_a_trajectory_ends_with_the_sample(eight):
