@@ -1,5 +1,6 @@
 """`VAE`: bounds against exact values, symmetries, masks, learning, seeds, saving."""
 
+import dataclasses
 import itertools
 import math
 import warnings
@@ -7,6 +8,8 @@ import warnings
 import pytest
 import torch
 
+import matdesign as design
+from matdesign.constraints.masks import Masks
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, encode
 from matdesign.crystals.geometry import min_distance, torus_difference
@@ -447,6 +450,27 @@ def test_crystals_of_unlike_sizes_are_read_apart_and_alike(eight, monkeypatch):
     for one, other in zip(whole, apart, strict=True):
         assert (torus_difference(one.u, other.u).abs() < 1e-5).all()
         assert torch.allclose(one.x, other.x, atol=1e-5)
+
+
+@pytest.mark.parametrize("asked", [None, 4])
+def test_what_fails_is_drawn_again_with_another_size_unless_one_was_asked(
+    eight, asked, monkeypatch
+):
+    """Under a mask, which fixes sizes beforehand, as well as without one."""
+    model = VAE.for_data(eight, representation="symmetric", **SMALL).eval()
+    model.apart = 1.0
+    allowed = Masks((design.OnlyElements("Na", "Cl", "Mg", "O"),))
+    request = dataclasses.replace(model.request(30, asked), choices=allowed)
+    plan = model.plan(request, generator(0))
+    assert (plan.n_atoms > 2).any()
+    near = "matdesign.generators.vae_decoding.min_distance"
+    monkeypatch.setattr(near, lambda made: torch.where(made.mask.sum(1) > 2, 0.0, 9.0))
+    told = model._vector(plan.condition)
+    layout, species, latent = vae_decoding.draw(model, plan, told, 1, 1.0, generator(1))
+    sizes = layout.n_atoms
+    assert (sizes <= 2).all() if asked is None else (sizes == asked).all()
+    assert len(species) == len(latent.whole) == 30
+    assert model.redrawn == int((plan.n_atoms > 2).sum())
 
 
 def test_a_trajectory_ends_with_the_sample(eight):
