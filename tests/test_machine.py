@@ -12,7 +12,7 @@ import pytest
         ("/some/where/mp_20_dev.parquet", "mp_20_dev.parquet"),
         ("mp20=/a/b/mp_20_dev.parquet", "mp20=mp_20_dev.parquet"),
         ("data/measured/guidance.json", "guidance.json"),
-        ("/home/somebody/cache/", "cache"),
+        ("/some/where/cache/", "cache"),
         ("width=64", "width=64"),
         ("g/cm^3", "'g/cm^3'"),
         ("mask: elements", "'mask: elements'"),
