@@ -78,8 +78,8 @@ class Roles:
                 self._choices[letter] = fit
         return list(self._choices)
 
-    def worth_asking(self, letter: int, most: int) -> Mask:
-        """Return which elements a role might put on a chosen letter, (most,).
+    def worth_asking(self, letter: int, most: int) -> Mask | None:
+        """Return which elements a role might put on a chosen letter, (most,); None = any.
 
         Args:
             letter: one of `letters`.
@@ -87,7 +87,7 @@ class Roles:
         """
         choices = self._choices[letter]
         if any(not self.element[k] for k in choices):
-            return np.ones(most, bool) if self.may is None else np.any(self.may, 0)
+            return None if self.may is None else np.any(self.may, 0)
         mask = np.zeros(most, bool)
         mask[[self.element[k] for k in choices]] = True
         return mask
@@ -257,10 +257,16 @@ def taking(roles: Sequence[Roles], ranked: Tensor, letter: Sequence[int]) -> Ten
     def takes(rows: list[int]) -> Callable[[int, int], bool]:
         return lambda k, z: bool(roles[rows[k]].takers(letter[rows[k]], z))
 
-    left = [one.worth_asking(letter[i], ranked.shape[1]) for i, one in enumerate(roles)]
-    may = torch.from_numpy(np.stack(left)).to(ranked.device)
-    ranked, rows = ranked.masked_fill(~may, -torch.inf), list(range(len(roles)))
-    found = first_accepted(ranked, takes(rows), DRAWS)
+    asked = (
+        one.worth_asking(letter[i], ranked.shape[1]) for i, one in enumerate(roles)
+    )
+    left = {i: may for i, may in enumerate(asked) if may is not None}
+    if left:
+        some = torch.tensor(list(left)).to(ranked.device)
+        may = torch.from_numpy(np.stack(list(left.values()))).to(ranked.device)
+        fewer = ranked[some].masked_fill(~may, -torch.inf)
+        ranked = ranked.index_put((some,), fewer)
+    found = first_accepted(ranked, takes(list(range(len(roles)))), DRAWS)
     refused = (found == 0).nonzero().squeeze(1)
     if len(refused):
         every = ranked.shape[1]
