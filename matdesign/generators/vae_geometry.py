@@ -231,21 +231,17 @@ class GeometryDecoder(nn.Module):
         The cost of pairs grows with the square of the largest crystal, so that on a CPU
         crystals of unlike sizes, such as the particles of one, are read apart.
         """
-        n, whole = (species > 0).sum(1), torch.arange(len(species), device=top.device)
+        if torch.is_grad_enabled() or top.device.type != "cpu":
+            said = self.mend(species, frac, lattice, code, t, whole=top, each=sites)
+            return said.frac, said.lattice
+        n = (species > 0).sum(1)
         move, shape = torch.zeros_like(frac), torch.zeros_like(code)
-        apart = top.device.type == "cpu" and not torch.is_grad_enabled()
-        for rows in by_size(n, whole) if apart else [whole]:
+        for rows in by_size(n, torch.arange(len(species))):
             m = int(n[rows].amax()) if len(rows) else 0
-            said = self.mend(
-                species[rows, :m],
-                frac[rows, :m],
-                lattice[rows],
-                code[rows],
-                t[rows],
-                whole=top[rows],
-                each=sites[rows, :m],
-            )
-            move[rows, :m], shape[rows] = said.frac, said.lattice
+            few, each = (species[rows, :m], frac[rows, :m]), sites[rows, :m]
+            more = lattice[rows], code[rows], t[rows]
+            said = self.mend(*few, *more, whole=top[rows], each=each)
+            move[rows, :m], shape[rows] = said.frac.to(move), said.lattice.to(shape)
         return move, shape
 
 
