@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from card_beside import beside, measured
 from numpy.typing import NDArray
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.layout import Layout
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
-from matdesign.generators.sampling import order_made
 from matdesign.generators.storage import write_atomic
 from matdesign.metrics.intervals import wilson
 
@@ -59,10 +56,7 @@ def sample_with_groups(
 ) -> tuple[Crystals, Tensor]:
     """Return samples, and the space group that each one is laid out in.
 
-    A model that draws overlapping crystals again keeps the layouts of its plan: they are
-    returned. Others may make layouts later; sites are written out by `Layout.expand`, which
-    is watched here, and that the last thing written out for a batch is what the batch
-    became is checked, coordinate by coordinate.
+    They are those of the model's plan: what is drawn again later keeps its layout.
 
     Args:
         model: any generator.
@@ -72,55 +66,22 @@ def sample_with_groups(
 
     Returns:
         The crystals, and the numbers of their space groups, long, shape (crystals,).
-
-    Raises:
-        DataError: what was written out is not what came back.
     """
-    plan_of, states_of, write_out = model.plan, model._states, Layout.expand
+    plan_of = model.plan
     planned: list[Tensor] = []
-    written: list[tuple[Layout, Tensor]] = []
-    orders: list[Tensor] = []
-    groups: list[Tensor] = []
 
     def plan(*args: Any, **named: Any) -> Any:
         made = plan_of(*args, **named)
-        orders.append(order_made(model, made))
-        if model.redraws:
-            planned.append(made.layout.spacegroup.cpu())
+        planned.append(made.layout.spacegroup.cpu())
         return made
 
-    def expand(layout: Layout, u: Tensor) -> Tensor:
-        out = write_out(layout, u)
-        written[:] = [(layout, out)]
-        return out
-
-    def states(*args: Any, **named: Any) -> Iterator[Any]:
-        last = None
-        for last in states_of(*args, **named):
-            yield last
-        layout, points = written[0]
-        there = layout.mask[..., None]
-        if last is None or not torch.equal(last.soft.frac * there, points * there):
-            raise DataError(
-                "samples were not written out from one layout; their space groups are "
-                "unknown."
-            )
-        groups.append(layout.spacegroup.cpu())
-
-    hooks: dict[str, Any] = {"plan": plan, "_states": states}
-    for name, hook in hooks.items():
-        setattr(model, name, hook)
-    Layout.expand = expand  # type: ignore[method-assign]
+    model.plan = plan  # type: ignore[method-assign]
     try:
         made = model.sample(n, seed=seed, **options)
     finally:
-        Layout.expand = write_out  # type: ignore[method-assign]
-        for name in hooks:
-            delattr(model, name)
-    if planned:
-        return made, planned[0]
-    # sampling makes crystals of like sizes together and puts them back in order
-    return made, torch.cat(groups)[torch.argsort(orders[0])]
+        del model.plan
+    (groups,) = planned
+    return made, groups
 
 
 @contextmanager

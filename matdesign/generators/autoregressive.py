@@ -257,7 +257,13 @@ class Autoregressive(Generator):
     # ---- sampling -----------------------------------------------------------------------
 
     @torch.no_grad()
-    def plan(self, request: Request, rng: torch.Generator, scale: float = 1.0) -> Plan:
+    def plan(
+        self,
+        request: Request,
+        rng: torch.Generator,
+        scale: float = 1.0,
+        steps: int | None = None,
+    ) -> Plan:
         """Return size, space group, letters and elements of new crystals.
 
         This is the first pass of the network: what is left for `_states` is the lattice
@@ -267,6 +273,7 @@ class Autoregressive(Generator):
             request: what is asked for.
             rng: source of randomness, on the model's device.
             scale: of classifier-free guidance.
+            steps: not needed for it.
         """
         if not len(request):
             return plan_cells(request, request.n_atoms, len(self.properties), rng)

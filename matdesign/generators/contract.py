@@ -179,13 +179,20 @@ class Generator(nn.Module, abc.ABC):
             properties=self.properties,
         )
 
-    def plan(self, request: Request, rng: torch.Generator, scale: float = 1.0) -> Plan:
+    def plan(
+        self,
+        request: Request,
+        rng: torch.Generator,
+        scale: float = 1.0,
+        steps: int | None = None,
+    ) -> Plan:
         """Return what is fixed before sampling: sizes, layouts, asked species.
 
         Args:
             request: what is asked for.
             rng: source of randomness, on the model's device.
             scale: of classifier-free guidance, for families whose network draws layouts.
+            steps: sampling steps, for families that look ahead; None takes the model's.
         """
         at_home = generator(
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
@@ -232,8 +239,10 @@ class Generator(nn.Module, abc.ABC):
             DataError: a condition that this model does not know.
         """
         steps = self._steps(steps)
+        if n < 1:
+            raise ShapeError(f"a trajectory is that of at least 1 crystal; got {n}.")
         rng = generator(seed, self.device)
-        plan = self.plan(self.request(n, n_atoms, conditions), rng, scale)
+        plan = self.plan(self.request(n, n_atoms, conditions), rng, scale, steps)
         yield from self._states(plan.to(self.device), steps=steps, scale=scale, rng=rng)
 
     def sample(

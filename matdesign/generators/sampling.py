@@ -60,8 +60,8 @@ def draw_request(
         copies = steering.particles
         request = request[torch.arange(n).repeat_interleave(copies)]
         request = dataclasses.replace(request, choices=steering.choices)
-    plan = model.plan(request, rng, scale)
-    order = order_made(model, plan, copies)
+    plan = model.plan(request, rng, scale, steps)
+    order = _order_made(model, plan, copies)
     parts = []
     with one_thread(n * copies <= 64 and model.device.type == "cpu"):
         for chunk in order.split(max(1, batch_size // copies)) if n else ():
@@ -77,7 +77,7 @@ def draw_request(
     return made.replace(info=info)
 
 
-def order_made(model: Generator, plan: Plan, copies: int = 1) -> Tensor:
+def _order_made(model: Generator, plan: Plan, copies: int = 1) -> Tensor:
     """Return the crystals of a plan in the order in which they are made, small ones first.
 
     Args:

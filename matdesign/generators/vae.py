@@ -23,12 +23,11 @@ from matdesign.generators.request import Request
 from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.vae_decoding import (
     decode,
-    draw,
-    drawn,
     frames,
     walk,
     with_mixture,
 )
+from matdesign.generators.vae_draws import drawn
 from matdesign.generators.vae_geometry import GeometryDecoder
 from matdesign.generators.vae_latent import (
     Encoder,
@@ -37,9 +36,9 @@ from matdesign.generators.vae_latent import (
     Prior,
     redraw,
 )
-from matdesign.generators.vae_plan import WishingPlan, wishing_plan
+from matdesign.generators.vae_plan import LatentPlan, wishes_of
 from matdesign.generators.vae_skeleton import SkeletonDecoder
-from matdesign.generators.vae_tables import wyckoff_tables
+from matdesign.generators.vae_tables import Wishes, wyckoff_tables
 
 
 class VAE(Generator):
@@ -191,7 +190,7 @@ class VAE(Generator):
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
         condition = self.asked.training_condition(data, rng)
-        asked = self._vector(condition)
+        asked = self.told(condition)
         posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         z = posterior.draw(rng)
         terms = self._skeleton_terms(z, asked, data, rng if self.training else None)
@@ -256,7 +255,7 @@ class VAE(Generator):
         """Return log p(x, z) - log q(z | x) of draws, nats, (samples, crystals)."""
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
-        asked = self._vector(self._nothing(len(data)))
+        asked = self.told(self._nothing(len(data)))
         posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         return elbo.log_weights(
             lambda z: self._log_joint(z, asked, data),
@@ -306,11 +305,12 @@ class VAE(Generator):
         table = wyckoff_tables().origin.to(layout.spacegroup.device)
         return table[layout.spacegroup]
 
-    def _vector(self, condition: Condition) -> Tensor:
-        """Return what is asked as a vector, in the precision of the weights."""
+    def told(self, condition: Condition, scale: float = 1.0) -> Tensor:
+        """Return what is asked as a vector, in the precision of the weights, 0 at scale 0."""
         to = self.scales.mean.dtype
         precise = {x: getattr(condition, x).to(to) for x in ("low", "high")}
-        made: Tensor = self.asked(dataclasses.replace(condition, **precise))
+        asked = dataclasses.replace(condition.to(self.device), **precise)
+        made: Tensor = self.asked(asked) * (scale != 0.0)
         return made
 
     def _nothing(self, n: int) -> Condition:
@@ -320,44 +320,41 @@ class VAE(Generator):
 
     @torch.no_grad()
     def plan(
-        self, request: Request, rng: torch.Generator, scale: float = 1.0
-    ) -> WishingPlan:
-        """Return latents, and layouts and elements that meet the wishes.
+        self,
+        request: Request,
+        rng: torch.Generator,
+        scale: float = 1.0,
+        steps: int | None = None,
+    ) -> Plan:
+        """Return latents, layouts and elements of crystals; see `vae_draws.drawn`."""
+        return drawn(self, request, rng, scale, self._steps(steps))
 
-        Args:
-            request: what is asked for.
-            rng: source of randomness, on the model's device.
-            scale: of classifier-free guidance.
-        """
-        return drawn(self, self.wishes(request, rng), rng, scale)
-
-    def wishes(self, request: Request, rng: torch.Generator) -> WishingPlan:
-        """Return what the decoder must meet, with nothing drawn yet."""
+    def wishes(self, request: Request, rng: torch.Generator) -> Wishes:
+        """Return what the decoder must meet, on the model's device."""
         at_home = generator(
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )
-        return wishing_plan(
+        made = wishes_of(
             request,
             self.size_histogram,
-            len(self.properties),
             at_home,
             allowed=self.known_elements,
             cells=self.representation == "cell",
         )
+        return made.to(self.device)
 
     @torch.no_grad()
     def _states(
         self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
     ) -> States:
         """Yield the geometry at the prior's mean, the first guess, and each mended one."""
-        if not isinstance(plan, WishingPlan):
+        if not isinstance(plan, LatentPlan):
             raise DataError(
                 f"a VAE needs a plan of its own; got {type(plan).__name__}. "
                 "Make it with model.plan(request, rng)."
             )
-        asked = self._vector(plan.condition) * (scale != 0.0)
-        layout, species, latent = draw(self, plan, asked, steps, scale, rng)
-        yield from frames(self, layout, species, latent, asked, steps, scale, rng)
+        about = plan.layout, plan.species, plan.latent, self.told(plan.condition, scale)
+        yield from frames(self, *about, steps, scale, rng)
 
     # ---- instruments ----------------------------------------------------------------------
 
@@ -365,7 +362,7 @@ class VAE(Generator):
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         data = self.prepare(crystals)
-        asked = self._vector(self._nothing(len(data)))
+        asked = self.told(self._nothing(len(data)))
         origin = self._origin(data.layout)
         return self.encoder(data, self.scales, origin, asked).whole.mean
 

@@ -12,24 +12,20 @@ from torch import Tensor, nn
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, SoftCrystals, generator
 from matdesign.crystals.encoded import Encoded
-from matdesign.crystals.geometry import min_distance, wrap
+from matdesign.crystals.geometry import wrap
 from matdesign.crystals.layout import Layout
 from matdesign.errors import InfeasibleTarget, ShapeError
 from matdesign.generators import von_mises
 from matdesign.generators.conditions import combine
 from matdesign.generators.contract import State
-from matdesign.generators.drawing import copies
 from matdesign.generators.frames import LOOSE, Frame, States, Steer
 from matdesign.generators.scales import Scales
 from matdesign.generators.vae_geometry import GeometryDecoder, Guess
 from matdesign.generators.vae_latent import Latent, arc
-from matdesign.generators.vae_plan import WishingPlan, draw_skeletons, layout_of
+from matdesign.generators.vae_plan import layout_of
 
 if TYPE_CHECKING:
     from matdesign.generators.vae import VAE
-
-REDRAWS = 20
-"""How often a crystal whose atoms come too near is drawn again."""
 
 
 def guided(
@@ -90,126 +86,6 @@ def noisy(guess: Guess, layout: Layout, spread: float, rng: torch.Generator) -> 
     noise = torch.randn(guess.x.shape, generator=rng, device=rng.device).to(guess.x)
     x = guess.x + spread * guess.log_std.exp() * noise * layout.code_free
     return guess._replace(u=wrap(guess.u + away) * layout.free, x=x)
-
-
-def drawn(
-    model: VAE, plan: WishingPlan, rng: torch.Generator, scale: float
-) -> WishingPlan:
-    """Return a plan with its latents, layouts and elements drawn, on the CPU.
-
-    All crystals are drawn together, and so later sorted by sizes that are theirs.
-
-    Args:
-        model: the autoencoder.
-        plan: what the crystals must be.
-        rng: source of randomness.
-        scale: of classifier-free guidance.
-    """
-    if not len(plan):
-        return plan
-    plan = plan.to(model.device)
-    asked = model._vector(plan.condition) * (scale != 0.0)
-    return plan.drawn(*_skeletons(model, plan, asked, rng, scale))
-
-
-def _skeletons(
-    model: VAE,
-    plan: WishingPlan,
-    asked: Tensor,
-    rng: torch.Generator,
-    scale: float,
-) -> tuple[Tensor, Layout, Tensor]:
-    """Return latents, layouts and elements of the crystals of a plan."""
-    z, made = draw_skeletons(
-        model.skeleton,
-        model.prior,
-        asked,
-        plan.wishes,
-        model.scales.allowed,
-        rng,
-        scale=scale,
-        temperature=model.temperature,
-        choices=plan.choices,
-    )
-    return z, *layout_of(made, cells=model.representation == "cell")
-
-
-def draw(
-    model: VAE,
-    plan: WishingPlan,
-    asked: Tensor,
-    steps: int,
-    scale: float,
-    rng: torch.Generator,
-) -> tuple[Layout, Tensor, Latent]:
-    """Return layouts, species and latents of new crystals, those of the plan at first.
-
-    Where the model has a smallest distance, crystals that break it are drawn again, up to
-    `REDRAWS` times: latent, layout, elements, and the size where none was asked for.
-
-    Equation:
-        p(x | asked, apart) = p(x | asked) 1[apart] / P(apart | asked), by rejection
-
-    Args:
-        model: the autoencoder.
-        plan: what the crystals must be.
-        asked: what is asked of them, as a vector.
-        steps: passes that mend the decoder's guess.
-        scale: of classifier-free guidance.
-        rng: source of randomness.
-    """
-    left = torch.arange(len(plan), device=asked.device)
-    done: list[tuple[Tensor, Layout, Tensor, Latent]] = []
-    for turn in range(REDRAWS + 1):
-        # what failed is drawn several times at once, and the first that stands apart counts
-        many = copies(turn)
-        rows = left.repeat_interleave(many)
-        told = asked[rows]
-        if turn == 0 and plan.z is not None:
-            z, layout, species = plan.z, plan.layout, plan.species
-        else:
-            some = plan if turn == 0 else model.wishes(plan.request[rows.cpu()], rng)
-            some = some.to(model.device)
-            z, layout, species = _skeletons(model, some, told, rng, scale)
-        shape = (*species.shape, model.geometry.own.in_features)
-        own = torch.randn(shape, generator=rng, device=z.device)
-        latent = Latent(z, own * layout.orbits[..., None])
-        good = torch.ones_like(rows, dtype=torch.bool)
-        if model.apart > 0 and turn < REDRAWS:
-            about = layout, species, latent, told
-            *_, guess = guided(model.geometry, *about, model.scales, steps, scale)
-            model.evaluations += len(rows) * (steps + 1)
-            hot = nn.functional.one_hot(species, periodic_table.MAX_Z + 1).to(z)
-            near = min_distance(soft(model.scales, layout, hot, guess))
-            good = near >= model.apart
-        good = good.view(-1, many)
-        found = good.any(1)
-        first = good.int().argmax(1) + many * torch.arange(len(left)).to(left)
-        kept = first[found]
-        if len(kept):
-            part = layout[kept]
-            width = part.count.shape[1]
-            small = Latent(z[kept], latent.orbits[kept, :width])
-            done.append((left[found], part, species[kept, :width], small))
-        left = left[~found]
-        if not len(left):
-            break
-        model.redrawn += len(left) * (turn == 0)
-    order = torch.cat([index for index, *_ in done]).argsort()
-    whole = Layout.cat([part for _, part, _, _ in done])[order]
-    wide = whole.count.shape[1]
-    species = torch.cat([_widened(one, wide) for _, _, one, _ in done])[order]
-    orbits = torch.cat([_widened(one.orbits, wide) for *_, one in done])[order]
-    return (
-        whole,
-        species,
-        Latent(torch.cat([one.whole for *_, one in done])[order], orbits),
-    )
-
-
-def _widened(tensor: Tensor, width: int) -> Tensor:
-    extra = (len(tensor), width - tensor.shape[1], *tensor.shape[2:])
-    return torch.cat([tensor, tensor.new_zeros(extra)], dim=1)
 
 
 def frames(
@@ -291,13 +167,13 @@ def decode(
         )
     rng = generator(seed, model.device)
     request = model.request(len(z), n_atoms, conditions)
-    plan = model.wishes(request, rng).to(model.device)
-    asked = model._vector(plan.condition)
+    wishes = model.wishes(request, rng)
+    asked = model.told(request.condition)
     z = z.to(model.device)
     made = model.skeleton.draw(
         z,
         asked,
-        plan.wishes,
+        wishes,
         model.scales.allowed,
         rng,
         temperature=temperature,
@@ -370,7 +246,7 @@ def with_mixture(model: VAE, crystals: Crystals | Encoded) -> VAE:
         they learn pseudo-inputs.
     """
     data = model.prepare(crystals)
-    asked = model._vector(model._nothing(len(data)))
+    asked = model.told(model._nothing(len(data)))
     q = model.encoder(data, model.scales, model._origin(data.layout), asked).whole
     made = type(model)(**{**model.config, "components": len(data)})
     state = {k: v for k, v in model.state_dict().items() if "prior." not in k}

@@ -14,12 +14,12 @@ from matdesign.generators.drawing import copies
 from matdesign.generators.features import MASK
 from matdesign.generators.frames import Choices
 from matdesign.generators.growing import can_begin
-from matdesign.generators.planning import Plan, draw_sizes, plan_cells
+from matdesign.generators.planning import Plan, draw_sizes
 from matdesign.generators.request import Request
 from matdesign.generators.rests import Rests, completions
 from matdesign.generators.roles import wanted_roles
 from matdesign.generators.steering import REPLANS
-from matdesign.generators.vae_latent import Prior
+from matdesign.generators.vae_latent import Latent, Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import STOP, Skeleton, Wishes
 
@@ -28,56 +28,42 @@ TRIES = 11
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WishingPlan(Plan):
-    """A plan that knows what must hold of it, should a layout have to be drawn again.
+class LatentPlan(Plan):
+    """A plan with the latents that its layouts and elements were drawn from.
 
     Args:
-        wishes: hard wishes.
-        request: what was asked for, one for each crystal, on the CPU.
-        z: latents that the layouts and elements were drawn from, shape (crystals,
-            latent); without them nothing was drawn yet, and the layout carries sizes.
+        latent: of crystals and orbits; the geometry will be drawn from it too.
     """
 
-    wishes: Wishes = dataclasses.field(kw_only=True)
-    request: Request = dataclasses.field(kw_only=True)
-    z: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    latent: Latent = dataclasses.field(kw_only=True)
 
-    def __getitem__(self, index: Tensor) -> WishingPlan:
-        """Return the plan of some crystals."""
-        z = None if self.z is None else self.z[index]
-        asked = self.wishes[index], self.request[index.cpu()]
-        return _wishing(super().__getitem__(index), *asked, z)
+    def __getitem__(self, index: Tensor) -> LatentPlan:
+        """Return some crystals, padded no wider than the largest of them."""
+        plan = super().__getitem__(index)
+        own = self.latent.orbits[index, : plan.species.shape[1]]
+        return with_latent(plan, Latent(self.latent.whole[index], own))
 
-    def to(self, device: torch.device | str) -> WishingPlan:
+    def to(self, device: torch.device | str) -> LatentPlan:
         """Return the plan on a device."""
-        z = None if self.z is None else self.z.to(device)
-        return _wishing(super().to(device), self.wishes.to(device), self.request, z)
-
-    def drawn(self, z: Tensor, layout: Layout, species: Tensor) -> WishingPlan:
-        """Return the plan with latents, and what was drawn from them, on the CPU."""
-        role = torch.full_like(species, -1)
-        parts = layout, species, role, self.condition, self.choices
-        made = WishingPlan(*parts, wishes=self.wishes, request=self.request, z=z)
-        return made.to("cpu")
+        there = Latent(*(part.to(device) for part in self.latent))
+        return with_latent(super().to(device), there)
 
 
-def _wishing(
-    plan: Plan, wishes: Wishes, request: Request, z: Tensor | None = None
-) -> WishingPlan:
+def with_latent(plan: Plan, latent: Latent) -> LatentPlan:
+    """Return a plan that knows its latents."""
     parts = plan.layout, plan.species, plan.role, plan.condition, plan.choices
-    return WishingPlan(*parts, wishes=wishes, request=request, z=z)
+    return LatentPlan(*parts, latent=latent)
 
 
-def wishing_plan(
+def wishes_of(
     request: Request,
     histogram: Sequence[int],
-    properties: int,
     rng: torch.Generator,
     *,
     cells: bool,
     allowed: Tensor,
-) -> WishingPlan:
-    """Return a request as a plan of wishes.
+) -> Wishes:
+    """Return what of a request must hold, for the decoder.
 
     Sizes that are left to the model are drawn among those in which its choices of
     elements can be met at all: no crystal of one atom holds two elements.
@@ -85,7 +71,6 @@ def wishing_plan(
     Args:
         request: what was asked for.
         histogram: number of training crystals with 0, 1, 2, ... atoms.
-        properties: number of properties that the model knows.
         rng: source of randomness, for sizes that were not asked for.
         cells: the representation is "cell": P1, and the size is always given.
         allowed: elements that the model knows, bool, shape (104,).
@@ -93,7 +78,7 @@ def wishing_plan(
     Raises:
         InfeasibleTarget: no size leaves elements to choose.
     """
-    n = len(request.n_atoms)
+    n = len(request)
     groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
     if request.groups is not None and not cells:
         groups = groups & request.groups
@@ -102,19 +87,16 @@ def wishing_plan(
     sizes = draw_sizes(request, n, histogram, rng)
     if request.choices is not None:
         sizes = _possible_sizes(request, sizes, groups, allowed, histogram, rng)
-    plan = plan_cells(request, sizes, properties, rng)
     # what the elements may be can only be judged in a cell of known size
     fixed = (request.n_atoms > 0) | (request.unit > 1) | cells
     fixed = fixed | (request.choices is not None)
     times = (sizes // request.unit)[:, None]
-    wishes = Wishes(
+    return Wishes(
         torch.where(fixed, sizes, 0),
         groups.expand(n, -1).clone(),
         request.formula * times,
         request.pattern * times,
     )
-    plan = dataclasses.replace(plan, choices=request.choices)
-    return _wishing(plan, wishes, request)
 
 
 def _possible_sizes(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from matdesign.errors import DataError
+from matdesign.errors import DataError, ShapeError
 from matdesign.generators import shipped
 from matdesign.generators.diffusion import Diffusion
 from matdesign.paths import data_dir
@@ -78,6 +78,9 @@ def test_shipped_weights_make_crystals(name):
     size = (data_dir() / "models" / name / "model.safetensors").stat().st_size
     assert size < 12e6
     assert model.record["steps"] > 0 and model.record["data_sha256"]
+    assert len(model.sample(0)) == 0
+    with pytest.raises(ShapeError, match="at least 1 crystal; got 0"):
+        next(model.trajectory(0))
 
 
 def test_the_first_lines_of_the_readme_work():

@@ -15,10 +15,11 @@ from matdesign.crystals.encoded import Encoded, encode
 from matdesign.crystals.geometry import min_distance, torus_difference
 from matdesign.crystals.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
-from matdesign.generators import drawing, elbo, vae_decoding, vae_plan, von_mises
+from matdesign.generators import drawing, elbo, vae_plan, von_mises
 from matdesign.generators.contract import Generator
 from matdesign.generators.fit import fit
 from matdesign.generators.vae import VAE
+from matdesign.generators.vae_draws import nearest
 from matdesign.generators.vae_latent import Latent, Prior, arc
 from matdesign.generators.vae_tables import STOP, wyckoff_tables
 
@@ -202,11 +203,9 @@ def test_the_decoder_draws_with_the_probabilities_it_states():
     ).eval()
     n = 4000
     z = torch.randn(1, 8, generator=generator(1)).expand(n, -1)
-    plan = model.plan(model.request(n, None, {"spacegroup": 2}), generator(0))
+    wishes = model.wishes(model.request(n, None, {"spacegroup": 2}), generator(0))
     blank = torch.zeros(n, 32)
-    drawn = model.skeleton.draw(
-        z, blank, plan.wishes, model.scales.allowed, generator(2)
-    )
+    drawn = model.skeleton.draw(z, blank, wishes, model.scales.allowed, generator(2))
     rows = drawn.letter.tolist()
     layout = symmetric_layouts([2] * n, [[w for w in r if w < STOP] for r in rows])
     data = Encoded(layout, 3 * layout.orbits.long(), layout.free * 0.0, blank[:, :6])
@@ -308,7 +307,7 @@ def changed(crystals: Crystals, how: str) -> Crystals:
 def density(model: VAE, crystals: Crystals) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log p(x, z) at the posterior's mean, and the mean of the crystal's latent."""
     data = model.prepare(crystals)
-    asked = model._vector(model._nothing(len(data)))
+    asked = model.told(model._nothing(len(data)))
     with torch.no_grad():
         q = model.encoder(data, model.scales, model._origin(data.layout), asked)
         z = Latent(q.whole.mean, q.orbits.mean * q.orbits.mask)
@@ -431,9 +430,8 @@ def test_crystals_of_unlike_sizes_are_read_apart_and_alike(eight, monkeypatch):
     model = awake(eight, "cell").float()
     sizes = torch.tensor([2, 5]).repeat(20)
     plan = model.plan(model.request(40, sizes), generator(0))
-    asked = model._vector(plan.condition)
-    with torch.no_grad():
-        drawn = vae_decoding.draw(model, plan, asked, 2, 1.0, generator(1))
+    asked = model.told(plan.condition)
+    drawn = plan.layout, plan.species, plan.latent
     read, mend = [], model.geometry.mend.forward
 
     def spy(species, *rest, **more):
@@ -461,16 +459,49 @@ def test_what_fails_is_drawn_again_with_another_size_unless_one_was_asked(
     model.apart = 1.0
     allowed = Masks((design.OnlyElements("Na", "Cl", "Mg", "O"),))
     request = dataclasses.replace(model.request(30, asked), choices=allowed)
-    plan = model.plan(request, generator(0))
-    assert (plan.n_atoms > 2).any()
-    near = "matdesign.generators.vae_decoding.min_distance"
+    model.apart = 0.0
+    large = model.plan(request, generator(0)).n_atoms > 2
+    assert large.any() and model.redrawn == 0
+    model.apart = 1.0
+    near = "matdesign.generators.vae_draws.min_distance"
     monkeypatch.setattr(near, lambda made: torch.where(made.mask.sum(1) > 2, 0.0, 9.0))
-    told = model._vector(plan.condition)
-    layout, species, latent = vae_decoding.draw(model, plan, told, 1, 1.0, generator(1))
-    sizes = layout.n_atoms
+    plan = model.plan(request, generator(0))
+    sizes = plan.n_atoms
     assert (sizes <= 2).all() if asked is None else (sizes == asked).all()
-    assert len(species) == len(latent.whole) == 30
-    assert model.redrawn == int((plan.n_atoms > 2).sum())
+    assert len(plan) == len(plan.latent.whole) == len(plan.latent.orbits) == 30
+    assert model.redrawn == int(large.sum())
+
+
+def test_what_stands_apart_stays_as_it_was_drawn_at_first(eight):
+    """Only what fails is drawn again, and the plan holds all of each crystal."""
+    model = awake(eight, "symmetric").float()
+    first = model.plan(model.request(40), generator(0))
+    with torch.no_grad():
+        whole = nearest(model, first, 1.0, 3)
+    model.apart = float(whole.median())
+    model.redrawn = 0
+    plan = model.plan(model.request(40), generator(0), steps=3)
+    kept = whole >= model.apart
+    assert 0 < model.redrawn == int((~kept).sum()) < 40
+    with torch.no_grad():
+        assert (nearest(model, plan, 1.0, 3) >= model.apart).sum() > kept.sum()
+    for part in ("whole", "orbits"):
+        wide = min(getattr(one.latent, part).shape[1] for one in (plan, first))
+        now, then = (getattr(one.latent, part)[kept, :wide] for one in (plan, first))
+        assert torch.equal(now, then)
+    assert torch.equal(plan.layout.spacegroup[kept], first.layout.spacegroup[kept])
+
+
+def test_crystals_do_not_depend_on_what_is_made_beside_them(eight):
+    """What fails in any batch is drawn again beforehand: batches change nothing."""
+    model = awake(eight, "symmetric").float()
+    model.apart = 1.0
+    whole = model.sample(24, seed=0)
+    parts = model.sample(24, seed=0, batch_size=5)
+    assert whole.info["redrawn"] == parts.info["redrawn"] > 0
+    assert torch.equal(whole.species, parts.species)
+    assert torch.allclose(whole.lattice, parts.lattice, atol=1e-4)
+    assert (torus_difference(whole.frac, parts.frac).abs() < 1e-4).all()
 
 
 def test_a_trajectory_ends_with_the_sample(eight):
