@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.gradients import nudge, project, sees_places
 from matdesign.constraints.guidance_log import GuidanceLog
 from matdesign.constraints.masks import Masks, speaks
@@ -28,6 +29,11 @@ SURE = 0.02
 
 NOISE = 0.17
 """Size of the noise of the stochastic twin of a deterministic sampler."""
+
+
+BALANCED = ChargeNeutral("smact14", alloys=True)
+"""What particles are preferred for: a predictor that guides alone, such as one of low
+energies, draws away from crystals whose charges add up to nothing."""
 
 
 class Pilot:
@@ -151,17 +157,19 @@ class Pilot:
 
         Args:
             state: the last one. Where some particles meet all constraints, one of them
-                is taken, and where some of these have no overlapping atoms, of these.
+                is taken; where some of these have no overlapping atoms, of these; and
+                where some of these are `BALANCED`, of these.
         """
         assert state.frame is not None
         if self.crowd is None:
             return torch.arange(len(state.soft), device=state.soft.frac.device)
         made = state.preview
         with torch.no_grad():
-            good = self.wanted.satisfied(made)
-            whole = (good & ~overlap(made)).view(-1, self.particles)
-            some = whole.any(1, keepdim=True)
-            good = torch.where(some, whole, good.view_as(whole)).flatten()
+            good = self.wanted.satisfied(made).view(-1, self.particles)
+            for sound in (~overlap(made), BALANCED.satisfied(made)):
+                both = good & sound.view_as(good)
+                good = torch.where(both.any(1, keepdim=True), both, good)
+        good = good.flatten()
         return self.crowd.choose(self._reward(state.frame, False, {}), good)
 
     def _reward(

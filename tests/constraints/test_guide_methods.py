@@ -19,7 +19,7 @@ from matdesign.constraints.guide import METHODS, Guide
 from matdesign.constraints.masks import Masks, speaks
 from matdesign.constraints.methods import FAMILIES
 from matdesign.constraints.particles import Particles
-from matdesign.constraints.pilot import Pilot
+from matdesign.constraints.pilot import BALANCED, Pilot
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
@@ -416,10 +416,12 @@ def test_a_reward_counts_in_full_only_at_the_end(
     assert len(shares) == 4
 
 
-def test_of_particles_that_meet_a_wish_one_without_overlapping_atoms_is_taken(
+def test_of_particles_that_meet_a_wish_a_sound_one_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first of each pair overlaps, and both of the last: then any that meets it."""
+    """Without overlapping atoms first, of these in balance; of all, where none is so."""
+    apart = [(0, 1), (0, 1), (0, 1), (0, 0), (1, 1)]
+    balanced = [(1, 0), (1, 1), (0, 0), (0, 1), (1, 0)]
     told: list[Any] = []
     plain = Particles.choose
 
@@ -427,13 +429,33 @@ def test_of_particles_that_meet_a_wish_one_without_overlapping_atoms_is_taken(
         told.append((good, plain(self, reward, good)))
         return told[-1][1]
 
+    class Balanced:
+        def satisfied(self, crystals: Crystals) -> torch.Tensor:
+            return torch.tensor(balanced).flatten() > 0
+
     def overlapping(crystals: Crystals) -> torch.Tensor:
-        return torch.arange(len(crystals)) % 2 < (torch.arange(len(crystals)) > 5) + 1
+        return torch.tensor(apart).flatten() == 0
 
     monkeypatch.setattr(Particles, "choose", choose)
     monkeypatch.setattr("matdesign.constraints.pilot.overlap", overlapping)
-    guide = Guide(density(0, 100), "steer", particles=2, strict="hard")
-    shipped("coupling-flow").sample(4, seed=0, guide=guide)
+    monkeypatch.setattr("matdesign.constraints.pilot.BALANCED", Balanced())
+    model = shipped("coupling-flow")
+    monkeypatch.setattr(model, "redraws", 0)
+    model.sample(
+        5, seed=0, guide=Guide(density(0, 100), "steer", particles=2, strict="hard")
+    )
     good, taken = told[0]
-    assert good.tolist() == [False, True] * 3 + [True, True]
-    assert taken[:3].tolist() == [1, 3, 5]
+    assert good.view(-1, 2).int().tolist() == [[0, 1], [0, 1], [0, 1], [0, 1], [1, 0]]
+    assert taken.tolist() == [1, 3, 5, 7, 8]
+
+
+def test_a_steered_crystal_is_in_balance_where_one_of_its_particles_is() -> None:
+    model = shipped("autoregressive")
+    options = {"seed": 0, "n_atoms": 5}
+    wish = density(0, 100)  # met by all
+    plain = model.sample(40, **options)
+    steered = model.sample(
+        40, guide=Guide(wish, "steer", particles=4, strict="hard"), **options
+    )
+    before, after = (BALANCED.satisfied(made).sum() for made in (plain, steered))
+    assert before < 40 and after > before
