@@ -40,6 +40,8 @@ class Guide:
     Equation:
         wanted: p(x | met) = p(x) 1[x meets all] / P(met) for `reject`; for `steer`
         alone p(x) exp(scale x reward) / Z as particles grow; the others approximate.
+        Which of its particles stands for a crystal is chosen more strictly than by
+        these weights: see `Pilot.choose`.
 
     Args:
         wanted: one constraint, or several joined with `&`.
