@@ -290,11 +290,13 @@ def _maps(spacegroup: int, letter: int) -> tuple[Array, Array]:
 
 
 @cache
-def _primitive_maps(spacegroup: int, letter: int) -> tuple[Array, Array]:
-    """Return M and c of every atom of an orbit in the primitive cell."""
+def _primitive_maps(spacegroup: int, letter: int) -> tuple[Array, Array, Array]:
+    """Return M, c and pull of every atom of an orbit in the primitive cell."""
     move, shift = _maps(spacegroup, letter)
     into = np.linalg.inv(primitive_cell(spacegroup))
-    return _different(np.round(move @ into), shift @ into)
+    move, shift = _different(np.round(move @ into), shift @ into)
+    back = _metric(spacegroup) @ move.transpose(0, 2, 1)
+    return move, shift, back @ np.linalg.pinv(move @ back, rcond=1e-9)
 
 
 def _different(move: Array, shift: Array) -> tuple[Array, Array]:
@@ -315,15 +317,9 @@ def _layout(spacegroup: int, letters: tuple[int, ...]) -> Layout:
             f"{len(table) - 1} ({table[-1].letter}); got {list(letters)}. Give the index "
             "of one letter per orbit."
         )
-    metric = _metric(spacegroup)
-    moves, shifts, pulls, orbit = [], [], [], []
-    for at, letter in enumerate(letters):
-        move, shift = _primitive_maps(spacegroup, letter)
-        back = metric @ move.transpose(0, 2, 1)
-        moves.append(move)
-        shifts.append(shift)
-        pulls.append(back @ np.linalg.pinv(move @ back, rcond=1e-9))
-        orbit += [at] * len(move)
+    maps = [_primitive_maps(spacegroup, letter) for letter in letters]
+    moves, shifts, pulls = zip(*maps, strict=True)
+    orbit = [at for at, move in enumerate(moves) for _ in move]
     free = np.zeros((len(letters), 3), dtype=bool)
     for at, letter in enumerate(letters):
         free[at, list(table[letter].axes)] = True
