@@ -267,8 +267,9 @@ class Completions:
             return sure
         grid = grid_of(items)
         table = [0] * grid.size
-        table[0] = 1 << offset
-        for z in sorted(there):
+        done = there.keys() - vocabulary  # no open orbit becomes one of these
+        table[0] = self._sums_of({z: there[z] for z in done}, offset)
+        for z in sorted(there.keys() - done):
             table = grow(table, *self._kind(z), there[z], grid, distinct)
         for z in sorted(missing):
             table = grow(table, *self._kind(z), 0, grid, distinct, must=True)

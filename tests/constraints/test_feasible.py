@@ -269,6 +269,27 @@ def test_whether_it_can_be_finished_is_what_a_mask_says(rule: ChargeNeutral) -> 
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
+def test_elements_that_may_come_no_more_take_no_orbit(rule: ChargeNeutral) -> None:
+    """What is there, and need not be in the vocabulary, against listing everything."""
+    random, said = python_random.Random(12), set()
+    pool = numbers("O", "S", "Na", "Fe", "W", "Tl", "Bi", "Cl", "P")
+    for _ in range(1200):
+        vocabulary = sorted(random.sample(pool, random.randint(1, 3)))
+        kinds = random.sample(pool, random.randint(1, 3))
+        there = {z: random.randint(1, 3) for z in kinds}
+        sizes = [random.randint(1, 3) for _ in range(random.randint(0, 3))]
+        row = [*there] + [MASK] * len(sizes)
+        listed = by_listing(rule, row, [*there.values(), *sizes], vocabulary)
+        asked = there, tuple(sizes), frozenset(vocabulary)
+        assert rule.completable(*asked) is bool(listed.any()), asked
+        if sizes:
+            first = *asked[:1], sizes[0], tuple(sizes[1:]), asked[2]
+            assert torch.equal(rule.next_elements(*first), listed[len(there)]), first
+        said.add((bool(listed.any()), len(sizes) > 1, there.keys() <= set(vocabulary)))
+    assert len(said) == 8
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
 def test_what_comes_next_is_what_a_mask_says(rule: ChargeNeutral) -> None:
     """Elements of one more orbit, the last or not, against the mask of the crystal."""
     random, said = python_random.Random(8), set()
