@@ -84,6 +84,27 @@ def test_what_follows_on_the_same_letter_is_not_lighter() -> None:
     assert found.tolist() == [8, 20]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_sites_of_rising_elements_never_meet_a_dead_end(seed: int) -> None:
+    """P1, where each site follows on the same letter: whatever is drawn, all are filled."""
+    rule, rng = Masks((ChargeNeutral(),)), torch.Generator().manual_seed(seed)
+    there: list[dict[int, int]] = [{} for _ in range(200)]
+    last, sites = torch.zeros(200, dtype=torch.long), 6
+    known = torch.zeros(MASK, dtype=torch.bool)
+    known[[7, 8, 11, 17, 26, 52, 74, 81, 83]] = True  # no anion is as heavy as W
+    for left in reversed(range(sites)):
+        asked = [Question(one, 1, ((1,) * left,), True) for one in there]
+        ranked = torch.rand(200, MASK, generator=rng)
+        lighter = torch.arange(MASK) < last[:, None]
+        ranked = ranked.masked_fill(lighter | ~known, -torch.inf)
+        last = first_allowed(rule, ranked, known, lambda now=asked: now, no_mask)
+        assert bool((last > 0).all()), (left, there[int(last.argmin())])
+        for one, z in zip(there, last.tolist(), strict=True):
+            one[z] = one.get(z, 0) + 1
+    assert all(sum(one.values()) == sites for one in there)
+    assert all(ChargeNeutral().residual(one) == 0 for one in there)
+
+
 def no_mask() -> torch.Tensor:
     raise AssertionError("nothing may ask for a mask")
 
