@@ -268,7 +268,7 @@ class All(Constraint):
         size, agreed = -1, 0
         for one in cycle(self.parts):
             answer = one.allowed(species, counts, roles, within, required)
-            left = size if answer is None else int(answer.sum())
+            left = size if answer is None else int(answer.count_nonzero())
             agreed = agreed + 1 if left == size else 1
             if answer is not None:
                 found, within, size = answer, answer, left

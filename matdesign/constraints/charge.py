@@ -143,6 +143,8 @@ class ChargeNeutral(Constraint):
     ) -> Tensor:
         """Return what one more orbit may be; see `Constraint.next_elements`."""
         table = _completions(self.states, self.mixed_valence, self.alloys)
+        if there and not rest:
+            return row_of(table.closing(there, size, vocabulary))
         decided, items = tuple(sorted(there.items())), items_of((size, *rest))
         return row_of(table.elements(decided, items, vocabulary)[size])
 

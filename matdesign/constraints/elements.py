@@ -1,5 +1,7 @@
 """Constraints on which elements a crystal may and must hold."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,7 @@ class OnlyElements(Constraint):
     def __init__(self, *symbols: str) -> None:
         self.symbols = frozenset(_known(symbols, "OnlyElements"))
         self.excluded = frozenset(elements.symbols()[1:]) - self.symbols
+        self._numbers = [elements.atomic_number(s) for s in sorted(self.symbols)]
 
     @classmethod
     def without(cls, *symbols: str) -> "OnlyElements":
@@ -51,7 +54,7 @@ class OnlyElements(Constraint):
     def _table(self, like: Tensor) -> Tensor:
         """Return 1 for each allowed atomic number and for padding, shape (104,)."""
         table = like.new_zeros(elements.MAX_Z + 1)
-        table[[0, *(elements.atomic_number(s) for s in self.symbols)]] = 1
+        table[[0, *self._numbers]] = 1
         return table
 
     def allowed(
@@ -141,10 +144,13 @@ class RequiredElements(Constraint):
         there = torch.stack([(species == z).any(1) for z in wanted], dim=1)
         missing = (~there).sum(1)  # (crystals,)
         room = _places(species, roles)
+        full = (missing >= room) & (missing > 0)
+        if not bool(full.any()):
+            return found
         table = found.new_zeros(len(species), elements.MAX_Z + 1)
         table[:, wanted] = ~there
-        full = (missing >= room)[:, None, None] & (species == MASK)[..., None]
-        found = torch.where(full, found & table[:, None], found)
+        taken = full[:, None, None] & (species == MASK)[..., None]
+        found = torch.where(taken, found & table[:, None], found)
         return found & (missing <= room)[:, None, None]
 
 
@@ -158,11 +164,17 @@ def possible(species: Tensor, within: Tensor | None = None) -> Tensor:
     Returns:
         Bool, shape (crystals, orbits, 104); padding allows nothing.
     """
-    number = torch.arange(elements.MAX_Z + 1, device=species.device)
-    element = species[..., None] == number
-    found = (element | (species == MASK)[..., None]) & (number > 0)
-    found = found & (species > 0)[..., None]
+    found = _contents(str(species.device))[species]
     return found if within is None else found & within.to(found.device)
+
+
+@lru_cache(maxsize=8)
+def _contents(device: str) -> Tensor:
+    """Return what an orbit may be by what it holds, bool, shape (105, 104)."""
+    table = torch.eye(MASK + 1, MASK, dtype=torch.bool, device=device)
+    table[MASK] = True
+    table[:, 0] = False
+    return table
 
 
 def _places(species: Tensor, roles: Tensor | None) -> Tensor:

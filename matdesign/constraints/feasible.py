@@ -88,7 +88,7 @@ class Completions:
         if reach & reached(items, spare, offset, False):
             return True  # whoever is there, each of these states finds another element
         if len(sizes) == 1:
-            return bool(self._closing(there, sizes[0], vocabulary))
+            return bool(self.closing(there, sizes[0], vocabulary))
         return self._completes(dict(there), items, vocabulary, frozenset(), False)
 
     def elements(
@@ -138,7 +138,7 @@ class Completions:
             return {atoms: vocabulary for atoms, _ in items}  # of one element
         if sum(k for _, k in items) == 1 and not required and there:
             atoms = items[0][0]
-            last = self._closing(there, atoms, vocabulary)
+            last = self.closing(there, atoms, vocabulary)
             return {atoms: last.difference(there if distinct else ())}
         special = required | frozenset(there)
         if self.alloys.issuperset(there):
@@ -162,7 +162,7 @@ class Completions:
             found[atoms] = frozenset(good)
         return found
 
-    def _closing(
+    def closing(
         self, there: Mapping[int, int], size: int, vocabulary: frozenset[int]
     ) -> frozenset[int]:
         """Return the elements that the last orbit may have.

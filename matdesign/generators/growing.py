@@ -12,7 +12,7 @@ from matdesign.generators.asking import Question, atoms_of, first_allowed
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
-from matdesign.generators.rests import Rests, completions, finest, positions_of, stays
+from matdesign.generators.rests import Rests, completions, finest, follows, stays
 from matdesign.generators.roles import Roles, filling, tell
 from matdesign.generators.wyckoff_table import wyckoff_table
 
@@ -181,10 +181,7 @@ class Grown:
         at = (one[rows].tolist() for one in (self.group, letter, self.left))
         found = []
         for kind, atoms, group, new, left in zip(kinds.tolist(), counts.tolist(), *at):
-            size, free = positions_of()[group][new]
-            ways = finest(completions(group, new if free else new + 1, left - size))
-            rising = stays(group, new, left)
-            found.append(Question(atoms_of(kind, atoms), size, ways, rising))
+            found.append(Question(atoms_of(kind, atoms), *follows(group, new, left)))
         return found
 
     def _sites(self, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -308,8 +308,8 @@ def _named(groups: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
 
 def _compositions(wish: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
     """Return formulas (n, 104) and patterns (n, roles), zero where none is asked."""
-    formula = torch.zeros(n, elements.MAX_Z + 1, dtype=torch.long)
     if wish is None:
+        formula = torch.zeros(n, elements.MAX_Z + 1, dtype=torch.long)
         return formula, torch.zeros(n, 1, dtype=torch.long)
     listed = [wish] * n if isinstance(wish, str) else wish
     if not isinstance(listed, Sequence) or not all(isinstance(w, str) for w in listed):
@@ -321,9 +321,11 @@ def _compositions(wish: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
             f"composition must be one text, or one for each of {n} crystals; got "
             f"{len(listed)}."
         )
+    texts = {text: k for k, text in enumerate(dict.fromkeys(listed))}
+    formula = torch.zeros(len(texts), elements.MAX_Z + 1, dtype=torch.long)
     roles: list[tuple[int, ...]] = []
     known = allowed.cpu()
-    for i, text in enumerate(listed):
+    for text, i in texts.items():
         if is_pattern(text):
             roles.append(parse_pattern(text))
             if len(roles[-1]) > int(known.sum()):
@@ -342,10 +344,12 @@ def _compositions(wish: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
                     f"on: it knows {seen}. Ask for another, or train on data with it."
                 )
             formula[i, z] = count
-    pattern = torch.zeros(n, max(map(len, roles), default=0) or 1, dtype=torch.long)
+    wide = max(map(len, roles), default=0) or 1
+    pattern = torch.zeros(len(texts), wide, dtype=torch.long)
     for i, counts in enumerate(roles):
         pattern[i, : len(counts)] = torch.tensor(counts, dtype=torch.long)
-    return formula, pattern
+    row = torch.tensor([texts[text] for text in listed], dtype=torch.long)
+    return formula[row], pattern[row]
 
 
 def _fits(

@@ -134,3 +134,21 @@ def _joins(whole: tuple[int, ...], parts: tuple[int, ...]) -> bool:
         for k, room in enumerate(whole)
         if room >= parts[0]
     )
+
+
+@lru_cache(maxsize=65536)
+def follows(group: int, letter: int, left: int) -> tuple[int, Rests, bool]:
+    """Return the atoms of a site on a letter, `finest` sets after it, and if it `stays`.
+
+    Args:
+        group: space group.
+        letter: of the site.
+        left: atoms to place, those of the site among them.
+
+    Example:
+        >>> follows(1, 0, 3)
+        (1, ((1, 1),), True)
+    """
+    size, free = positions_of()[group][letter]
+    ways = completions(group, letter if free else letter + 1, left - size)
+    return size, finest(ways), stays(group, letter, left)
