@@ -18,6 +18,7 @@ from matdesign.generators.noise import (
     GaussianNoise,
     WrappedNoise,
     column,
+    random_times,
     uniform,
 )
 from matdesign.generators.planning import Plan
@@ -113,8 +114,8 @@ class Diffusion(Stepwise):
         """
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
-        lay, b = data.layout, len(data)
-        t = (uniform((b,), data.u, rng) + torch.arange(b).to(data.u)) / b
+        lay = data.layout
+        t = random_times(len(data), data.u, rng)
         u, score = self.frac_noise.add(data.u, lay, t, rng)
         code = self.scales.standardize(data.code, lay)
         x, v = self.lattice_noise.add(code, t, rng)

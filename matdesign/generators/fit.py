@@ -275,9 +275,10 @@ def _validate(
     model.eval()
     total, n_atoms = 0.0, val.n_atoms.cpu()
     rng = generator(_seed(seed, -1, 0), model.device)
-    for chunk in torch.argsort(n_atoms, stable=True).split(128):
-        batch = val[chunk].to(model.device)
-        total += float(model.loss(batch, seed=rng).total) * len(chunk)
+    for index in torch.randperm(len(val), generator=generator(seed)).split(128):
+        for some in by_size(n_atoms, index):  # as in training
+            batch = val[some].to(model.device)
+            total += float(model.loss(batch, seed=rng).total) * len(some)
     state.swap(average, model)
     return total / max(1, len(val))
 

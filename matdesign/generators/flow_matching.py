@@ -18,7 +18,7 @@ from matdesign.generators.contract import Loss, State
 from matdesign.generators.features import MASK
 from matdesign.generators.frames import States
 from matdesign.generators.likelihood import follow
-from matdesign.generators.noise import centred, column, uniform
+from matdesign.generators.noise import centred, column, random_times, uniform
 from matdesign.generators.planning import Plan
 from matdesign.generators.steering import (
     kept,
@@ -118,8 +118,8 @@ class FlowMatching(Stepwise):
         """
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
-        lay, b = data.layout, len(data)
-        t = (uniform((b,), data.u, rng) + torch.arange(b).to(data.u)) / b
+        lay = data.layout
+        t = random_times(len(data), data.u, rng)
         noise = uniform(tuple(data.u.shape), data.u, rng)
         path = torus_difference(data.u, noise) * lay.free  # u, (b, orbits, 3)
         frac = wrap(data.u + column(t, path) * path)
@@ -163,7 +163,8 @@ class FlowMatching(Stepwise):
             said = self._ask(lay, species, u, x, t, asked, scale)
             v, shape, logits = said.frac / TORUS, said.lattice, said.species
             belief = self._belief(plan, species, logits)
-            clean = x - column(t, x) * shape
+            clean = self.scales.clamp(x - column(t, x) * shape) * lay.code_free
+            shape = (x - clean) / now
             there = wrap(u - column(t, v) * v) * lay.free
             frame = self._frame(now, lay, species, belief, there, clean)
             steer = yield State(now, step, frame.soft(), frame)
@@ -192,10 +193,9 @@ class FlowMatching(Stepwise):
                 kick = twin_kick(noise, now, h)
                 u = straight_noise(there, v, now - far, kick / TORUS, rng) * lay.free
                 x = line_noise(x, clean, now, now - h, kick, rng)
-                x = self.scales.clamp(x) * lay.code_free
             else:
                 u = wrap(u - far * v) * lay.free
-                x = self.scales.clamp(x - h * shape) * lay.code_free
+                x = x - h * shape
             species = self._decided(plan, species, belief, t, s, rng)
         end = self.species_noise.belief(species, logits, logits.isfinite())
         frame = self._frame(0.0, lay, species, end, u, x)

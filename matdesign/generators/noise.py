@@ -30,6 +30,20 @@ def uniform(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tenso
     return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
 
 
+def random_times(n: int, like: Tensor, rng: torch.Generator) -> Tensor:
+    """Return a time in [0, 1) for each crystal of a batch, shape (n,).
+
+    One time falls into each of n equal parts of [0, 1), which makes losses less noisy;
+    which crystal gets which part is drawn. (Parts that follow the order of the batch tie
+    time to whatever the batch is sorted by, such as the size of the crystals.)
+
+    Equation:
+        t_i = (pi(i) + e_i) / n, pi a random permutation of 0 .. n - 1, e_i ~ U(0, 1)
+    """
+    part = torch.randperm(n, generator=rng, device=like.device)
+    return (part + uniform((n,), like, rng)) / n
+
+
 def centred(vector: Tensor, layout: Layout) -> Tensor:
     """Return displacements of orbits without their mean, in crystals without symmetry.
 
