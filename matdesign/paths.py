@@ -1,4 +1,4 @@
-"""Where shipped data lies: in a checkout beside the package, in a wheel inside it."""
+"""Where shipped data lies, and where what is downloaded or found is kept."""
 
 from pathlib import Path
 
@@ -25,3 +25,10 @@ def data_dir() -> Path:
         f"the shipped data folder is missing; looked beside {package} and inside it. "
         "Reinstall with `pip install --force-reinstall matdesign`, or work in a full checkout."
     )
+
+
+def cache_dir() -> Path:
+    """Return the user's folder of what can be had again; it need not exist yet."""
+    import pooch
+
+    return Path(pooch.os_cache("matdesign"))

@@ -16,22 +16,14 @@ or as a second entry of the same one), as it does in the official split.
 import argparse
 import hashlib
 import json
-import os
 import sys
-import warnings
 from pathlib import Path
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.catalogue import CATALOGUE
-from matdesign.crystals.lattice_code import niggli, standardize
-from matdesign.crystals.parquet import read_parquet, write_parquet
+from matdesign.crystals.parquet import read_parquet
+from matdesign.crystals.primitive import primitive_cells
 from matdesign.errors import DataError
-
-ROOT = Path(__file__).resolve().parent.parent
-CACHE = ROOT / "build" / "mp20"
-
-VERSION = 1
-"""Raise this when the cells or the split would come out differently."""
 
 SEED = 20
 TEST, VAL = 1_500, 500
@@ -71,18 +63,16 @@ def parts_of(
 
 
 def load_reduced(
-    path: str | Path, *, test: int = TEST, val: int = VAL, cache: Path | None = None
+    path: str | Path, *, test: int = TEST, val: int = VAL
 ) -> dict[str, Crystals]:
     """Return the parts of reduced MP-20, as Niggli-reduced primitive cells.
 
-    The first call takes some minutes; its result is kept under build/, keyed by the
-    checksum of the file.
+    The cells are found at the first call and kept; see `primitive_cells`.
 
     Args:
         path: the table `mp_20_dev.parquet`.
         test: rows of the test part.
         val: rows of the validation part.
-        cache: folder of the result, build/mp20 if None.
 
     Returns:
         "train", "val" and "test" -> crystals with ids, the label `split` and the
@@ -96,15 +86,10 @@ def load_reduced(
     if not path.is_file():
         raise DataError(f"{path}: no such file; give the path of mp_20_dev.parquet.")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    made = (cache or CACHE) / f"reduced-{digest[:16]}-{VERSION}.parquet"
-    if not made.is_file():
-        whole = read_parquet(path)
-        if not whole.ids:
-            raise DataError(f"{path} has no column `material_id`; the split needs it.")
-        partial = made.with_suffix(f".{os.getpid()}.partial")
-        write_parquet(reduce_cells(whole), partial)
-        partial.replace(made)
-    crystals = read_parquet(made)
+    whole = read_parquet(path)
+    if not whole.ids:
+        raise DataError(f"{path} has no column `material_id`; the split needs it.")
+    crystals = primitive_cells(whole)
     crystals = crystals.replace(
         labels={**crystals.labels, "split": parts_of(crystals.ids, test=test, val=val)},
         units={**CATALOGUE["mp_20_dev"].units, **crystals.units},
@@ -116,30 +101,6 @@ def load_reduced(
         ]
         for name in ("train", "val", "test")
     }
-
-
-def reduce_cells(crystals: Crystals) -> Crystals:
-    """Return the same crystals in Niggli-reduced primitive cells; no atom moves.
-
-    A cell that symmetry finds no primitive one for is Niggli-reduced as it stands.
-    """
-    from tqdm import tqdm
-
-    cells = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for one in tqdm(crystals, total=len(crystals), desc="primitive cells"):
-            try:
-                cells.append(standardize(one))
-            except (DataError, ValueError):
-                cells.append(niggli(one))
-    return Crystals.from_structures(
-        cells,
-        properties=crystals.properties,
-        units=crystals.units,
-        labels=crystals.labels,
-        ids=crystals.ids,
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from matdesign import paths
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.catalogue import ALIASES, CATALOGUE, DataSet
 from matdesign.crystals.parquet import read_parquet
@@ -142,9 +143,7 @@ def mirror() -> Path | None:
 
 def cache_dir() -> Path:
     """Return the folder of downloaded data sets; it need not exist yet."""
-    import pooch
-
-    return Path(pooch.os_cache("matdesign")) / "datasets"
+    return paths.cache_dir() / "datasets"
 
 
 def _find(key: str, name: str) -> Path:
@@ -179,9 +178,7 @@ def _find(key: str, name: str) -> Path:
 
 
 def _shipped(known: DataSet) -> Path:
-    from matdesign.paths import data_dir
-
-    path = data_dir() / known.shipped
+    path = paths.data_dir() / known.shipped
     if not path.is_file():
         raise DataError(
             f"the shipped data set {known.name!r} is missing: no file {path}. "

@@ -8,17 +8,11 @@ projected.
 from __future__ import annotations
 
 import math
-import warnings
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from matdesign.crystals import elements
 from matdesign.errors import DataError, ShapeError
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 HEXAGONAL_K1 = -math.log(3) / 4
 """k1 of every cell with a = b and an angle of 120 degrees between them."""
@@ -250,64 +244,3 @@ def from_parameters(parameters: Tensor) -> Tensor:
         torch.stack([zero, zero, c], dim=-1),
     ]
     return torch.stack(rows, dim=-2)
-
-
-def niggli(structure: Structure) -> Structure:
-    """Return the same crystal in its Niggli-reduced cell; no atom moves.
-
-    Example:
-        >>> from pymatgen.core import Lattice, Structure
-        >>> long = Structure([[3, 0, 0], [30, 3, 0], [0, 0, 4]], ["Po"], [[0, 0, 0]])
-        >>> [round(edge, 3) for edge in niggli(long).lattice.abc]
-        [3.0, 3.0, 4.0]
-    """
-    reduced = structure.get_reduced_structure(reduction_algo="niggli")
-    reduced.properties = dict(structure.properties)
-    return reduced
-
-
-def standardize(structure: Structure, symprec: float = 0.01) -> Structure:
-    """Return the Niggli-reduced primitive cell, the form that generators train on.
-
-    Atoms are not moved: symmetry is used to find the smaller cell, not to idealise.
-
-    Args:
-        structure: an ordered structure.
-        symprec: how far atoms may be from a translation of the lattice, angstrom.
-
-    Returns:
-        A new structure with the same properties.
-
-    Raises:
-        DataError: no primitive cell was found (two atoms on one site, as a rule).
-
-    Example:
-        >>> from pymatgen.core import Lattice, Structure
-        >>> salt = Structure.from_spacegroup(
-        ...     "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-        ... )
-        >>> len(salt), len(standardize(salt))
-        (8, 2)
-    """
-    import spglib
-    from pymatgen.core import Structure
-
-    numbers = [site.specie.Z for site in structure]
-    cell: Any = (structure.lattice.matrix, structure.frac_coords, numbers)
-    with warnings.catch_warnings():
-        # spglib announces a change of how it reports errors; None is handled below
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found = spglib.standardize_cell(
-            cell, to_primitive=True, no_idealize=True, symprec=symprec
-        )
-    if found is None:
-        raise DataError(
-            f"no primitive cell of {structure.composition.formula} was found within "
-            f"{symprec} angstrom. Look for atoms on top of each other, or lower "
-            "symprec."
-        )
-    lattice, frac, species = found
-    symbols = [elements.symbols()[int(z)] for z in species]
-    primitive = Structure(lattice, symbols, frac)
-    primitive.properties = dict(structure.properties)
-    return niggli(primitive)

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from matdesign.crystals import sites
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.checks import MIN_VOLUME
+from matdesign.crystals.cached import cached
 from matdesign.crystals.encoded import Encoded
-from matdesign.crystals.geometry import min_distance, shortest_vector
 from matdesign.crystals.lattice_code import (
     HEXAGONAL_K1,
     family,
@@ -29,12 +28,18 @@ from matdesign.crystals.lattice_code import (
 )
 from matdesign.crystals.layout import Layout
 from matdesign.crystals.sites import SAME, Array, operations
-from matdesign.crystals.symmetric_form import SymmetricForm, find_symmetry
+from matdesign.crystals.symmetric_form import (
+    SYMPREC,
+    SymmetricForm,
+    are_cells,
+    find_symmetry,
+    quiet_moyo,
+)
 from matdesign.crystals.wyckoff import LETTERS, Position, positions, primitive_cell
 from matdesign.errors import DataError, ShapeError
 
-SYMPREC = 0.01
-"""How far an atom may be from its symmetric position when a crystal is read, angstrom."""
+VERSION = 1
+"""Raise this when `encode_symmetric` would read crystals differently."""
 
 _NEAR_ONE = 1e-6
 
@@ -103,7 +108,8 @@ def encode_symmetric(crystals: Crystals, labels: dict[str, Tensor]) -> Encoded:
     stand in the order of letter, species and coordinates. Where an orbit has
     several atoms on the position's own coordinates, the smallest coordinates are kept.
     A crystal whose symmetry cannot be rebuilt within `SYMPREC`, or a hundredth of it,
-    keeps its own cell and counts as P1; none is dropped.
+    keeps its own cell and counts as P1; none is dropped. A large set is read once and
+    kept; see `cached`.
 
     Args:
         crystals: primitive, reduced cells.
@@ -112,15 +118,7 @@ def encode_symmetric(crystals: Crystals, labels: dict[str, Tensor]) -> Encoded:
     Returns:
         The batch on the device of `crystals`; atoms have moved by less than `SYMPREC`.
     """
-    cells = crystals.lattice.detach().double().cpu().numpy()
-    frac = crystals.frac.detach().double().cpu().numpy()
-    species = crystals.species.cpu().numpy()
-    there = _are_cells(crystals).tolist()
-    read = [
-        _read(cell, points[kinds > 0], kinds[kinds > 0], sound)
-        for cell, points, kinds, sound in zip(cells, frac, species, there, strict=True)
-    ]
-    if not read:
+    if not len(crystals):
         return Encoded(
             Layout.whole_cell(crystals.n_atoms),
             crystals.species[:, :0],
@@ -128,20 +126,20 @@ def encode_symmetric(crystals: Crystals, labels: dict[str, Tensor]) -> Encoded:
             crystals.lattice.new_zeros(0, 6),
             labels,
         )
+    given = {
+        name: getattr(crystals, name).detach().cpu()
+        for name in ("species", "frac", "lattice")
+    }
+    read = cached(f"symmetric-{VERSION}", given, lambda: _read_all(Crystals(**given)))
     layout = symmetric_layouts(
-        [one.spacegroup for one in read],
-        [[letter for letter, _, _ in one.orbits] for one in read],
+        read["spacegroup"].tolist(),
+        [[x for x in row if x >= 0] for row in read["letters"].tolist()],
     )
-    kinds, u = np.zeros(layout.letter.shape, dtype=int), np.zeros(layout.free.shape)
-    for row, one in enumerate(read):
-        for at, (_, z, coordinates) in enumerate(one.orbits):
-            kinds[row, at], u[row, at] = z, coordinates
-    lattice = torch.from_numpy(np.stack([one.lattice for one in read]))
-    code = layout.project(to_code(lattice, layout.conventional_atoms))
+    code = layout.project(to_code(read["lattice"], layout.conventional_atoms))
     made = Encoded(
         layout,
-        torch.from_numpy(kinds),
-        torch.from_numpy(u).to(crystals.frac.dtype),
+        read["species"],
+        read["u"].to(crystals.frac.dtype),
         code.to(crystals.lattice.dtype),
         labels,
     )
@@ -179,16 +177,29 @@ class _Read:
     orbits: list[tuple[int, int, tuple[float, ...]]]
 
 
-def _are_cells(crystals: Crystals) -> Tensor:
-    """Return which crystals symmetry can be looked for in, as `is_cell` does for one."""
-    exact = Crystals(
-        crystals.species, crystals.frac.double(), crystals.lattice.double()
-    )
-    finite = exact.frac.isfinite().all(-1).all(-1)
-    finite &= exact.lattice.isfinite().all(-1).all(-1)
-    large = torch.linalg.det(exact.lattice).abs() >= MIN_VOLUME
-    large &= shortest_vector(exact.lattice) >= 5 * SYMPREC
-    return finite & large & (min_distance(exact) > 2 * SYMPREC)
+def _read_all(crystals: Crystals) -> dict[str, Tensor]:
+    """Return what is read of a batch: letters are -1 and all else 0 on padding."""
+    cells = crystals.lattice.double().numpy()
+    rows = crystals.frac.double().numpy()
+    there = are_cells(crystals).tolist()
+    read = []
+    with quiet_moyo():
+        for row, kinds in enumerate(crystals.species.numpy()):
+            real = kinds > 0
+            read.append(_read(cells[row], rows[row][real], kinds[real], there[row]))
+    shape = len(read), max(len(one.orbits) for one in read)
+    letters, species = np.full(shape, -1), np.zeros(shape, dtype=int)
+    u = np.zeros((*shape, 3))
+    for row, one in enumerate(read):
+        for at, (letter, z, coordinates) in enumerate(one.orbits):
+            letters[row, at], species[row, at], u[row, at] = letter, z, coordinates
+    return {
+        "spacegroup": torch.tensor([one.spacegroup for one in read]),
+        "lattice": torch.from_numpy(np.stack([one.lattice for one in read])),
+        "letters": torch.from_numpy(letters),
+        "species": torch.from_numpy(species),
+        "u": torch.from_numpy(u),
+    }
 
 
 def _read(cell: Array, frac: Array, species: Array, sound: bool) -> _Read:

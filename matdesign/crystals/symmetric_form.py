@@ -24,6 +24,9 @@ from matdesign.errors import DataError, ShapeError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+SYMPREC = 0.01
+"""How far an atom may be from its symmetric position when a crystal is read, angstrom."""
+
 
 @dataclass(frozen=True)
 class SymmetricForm:
@@ -201,7 +204,7 @@ def from_symmetric(form: SymmetricForm, *, primitive: bool = False) -> Structure
     made = Structure(form.lattice, [names[z] for z in form.species], form.frac.numpy())
     if not primitive:
         return made
-    from matdesign.crystals.lattice_code import standardize
+    from matdesign.crystals.primitive import standardize
 
     return standardize(made, symprec=1e-3)
 
@@ -219,7 +222,7 @@ def find_symmetry(
 
     if not (checked or is_cell(cell, frac, symprec)):
         return None
-    with _quiet_moyo():
+    with quiet_moyo():
         try:
             return moyopy.MoyoDataset(
                 moyopy.Cell(cell.tolist(), frac.tolist(), species),
@@ -236,32 +239,44 @@ def find_symmetry(
 
 
 def is_cell(cell: Array, frac: Array, symprec: float) -> bool:
-    """Return whether symmetry can be looked for: a finite crystal well above symprec.
+    """Return `are_cells` of one crystal."""
+    sites = torch.ones(1, len(frac), dtype=torch.long)
+    points, rows = (torch.from_numpy(np.array(x, dtype=float)) for x in (frac, cell))
+    return bool(are_cells(Crystals(sites, points[None], rows[None]), symprec))
 
-    In a cell as small as the tolerance, or with atoms on top of each other, every atom
-    could be every other one, and the search would not end.
+
+def are_cells(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
+    """Return in which crystals symmetry can be looked for, bool, shape (crystals,).
+
+    They are finite and well above symprec. In a cell as small as the tolerance, or with
+    atoms on top of each other, every atom could be every other one, and the search would
+    not end.
     """
-    rows = torch.from_numpy(np.array(cell, dtype=float))[None]
-    if not (np.isfinite(frac).all() and bool(rows.isfinite().all())):
-        return False
-    volume = abs(float(torch.linalg.det(rows)))
-    if volume < MIN_VOLUME or float(shortest_vector(rows)) < 5 * symprec:
-        return False
-    points = torch.from_numpy(np.array(frac, dtype=float))[None]
-    all_there = torch.ones(1, len(frac), dtype=torch.long)
-    return float(min_distance(Crystals(all_there, points, rows))) > 2 * symprec
+    exact = Crystals(
+        crystals.species, crystals.frac.double(), crystals.lattice.double()
+    )
+    finite = exact.frac.isfinite().all(-1).all(-1)
+    finite &= exact.lattice.isfinite().all(-1).all(-1)
+    large = torch.linalg.det(exact.lattice).abs() >= MIN_VOLUME
+    large &= shortest_vector(exact.lattice) >= 5 * symprec
+    return finite & large & (min_distance(exact) > 2 * symprec)
 
 
 @contextmanager
-def _quiet_moyo() -> Iterator[None]:
-    """Hold back moyo's notes on operations of the input cell, unused here."""
+def quiet_moyo() -> Iterator[None]:
+    """Hold back moyo's notes on operations of the input cell, unused here.
+
+    A change of level is slow: whoever reads a batch puts one around the whole of it.
+    """
     log = logging.getLogger("moyo")
     before = log.level
-    log.setLevel(logging.ERROR)
+    if before != logging.ERROR:
+        log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(before)
+        if before != logging.ERROR:
+            log.setLevel(before)
 
 
 def _form(

@@ -9,7 +9,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.datasets import load
-from matdesign.crystals.lattice_code import standardize
+from matdesign.crystals.primitive import standardize
 from matdesign.crystals.symmetry import (
     SymmetricForm,
     from_symmetric,
