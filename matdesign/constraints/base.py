@@ -22,7 +22,8 @@ class Constraint(ABC):
     yes or no. `violation` is how far away a crystal still is, in the constraint's own
     unit; it also reads the undecided crystals that a sampler previews and is
     differentiable wherever the mathematics allows it. A new constraint is these two
-    methods, a unit and a sentence.
+    methods, a unit and a sentence; `satisfied` alone is enough for one that is met or
+    not, which a guide then serves by drawing again, or with particles.
 
     What else a constraint may offer has a default that says "nothing": `allowed` (a mask
     over elements), `conditions` (what a generator can be asked for), `project` (an exact
@@ -37,7 +38,7 @@ class Constraint(ABC):
         only O and Ti, and no two atoms closer than 1.4 angstrom
     """
 
-    unit: str = ""
+    unit: str = "1 if missed"
     """Unit of `violation`."""
 
     hard: bool = True
@@ -54,9 +55,11 @@ class Constraint(ABC):
     quick: bool = False
     """Whether `completable` and `next_elements` cost much less than `allowed`."""
 
-    @abstractmethod
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return how far each crystal is from meeting the constraint.
+
+        Here: 0 where it is met and 1 where it is missed, by undecided crystals with the
+        most probable element on every site. Such a violation has no gradient.
 
         Args:
             crystals: finished or undecided crystals.
@@ -64,6 +67,9 @@ class Constraint(ABC):
         Returns:
             Values >= 0 in `unit`, shape (crystals,); 0 where the constraint is met.
         """
+        if isinstance(crystals, SoftCrystals):
+            crystals = crystals.harden()
+        return (~self.satisfied(crystals)).to(crystals.frac.dtype)
 
     @abstractmethod
     def satisfied(self, crystals: Crystals) -> Tensor:
@@ -76,9 +82,9 @@ class Constraint(ABC):
             Booleans of shape (crystals,).
         """
 
-    @abstractmethod
     def sentence(self) -> str:
-        """Return the constraint in words, as `repr` prints it."""
+        """Return the constraint in words, as `repr` prints it; here its class name."""
+        return type(self).__name__
 
     def allowed(
         self,
