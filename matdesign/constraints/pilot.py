@@ -127,8 +127,8 @@ class Pilot:
             # a finished crystal is moved once and for all, and forgets no small move;
             # others are moved at every step
             turns, least = (TURNS, 0.0) if last else (1, 1.0)
-            known = seen if keep is None else {}
-            moved, logits = nudge(moved, pulled, self.scale, turns, known, least)
+            notes = seen if keep is None else {}
+            moved, logits = nudge(moved, pulled, self.scale, turns, notes, least)
             done.append("moved along gradients")
         parts = self.projected if last else self.at_each_step
         if parts:
