@@ -273,9 +273,9 @@ class Campaign:
         )
 
     def _check_values(self) -> None:
-        """Raise where no usable result has a value of the objective."""
+        """Raise where a whole batch of usable results has no value of the objective."""
         usable = sum(bool(one.result.ok[0]) for one in self._evaluations.values())
-        if usable and not self._ranked():
+        if usable >= self.batch and not self._ranked():
             raise DataError(
                 f"the objective cannot be computed: got NaN for all {usable} usable "
                 f"results of {self.oracle.name}. Give an oracle that computes it, or "
