@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from itertools import cycle
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ class Constraint(ABC):
     yes or no. `violation` is how far away a crystal still is, in the constraint's own
     unit; it also reads the undecided crystals that a sampler previews and is
     differentiable wherever the mathematics allows it. A new constraint is these two
-    methods, a unit and a sentence.
+    methods, a unit and a sentence; `satisfied` alone is enough for one that is met or
+    not, which a guide then serves by drawing again, or with particles.
 
     What else a constraint may offer has a default that says "nothing": `allowed` (a mask
     over elements), `conditions` (what a generator can be asked for), `project` (an exact
@@ -37,7 +38,7 @@ class Constraint(ABC):
         only O and Ti, and no two atoms closer than 1.4 angstrom
     """
 
-    unit: str = ""
+    unit: str = "1 if missed"
     """Unit of `violation`."""
 
     hard: bool = True
@@ -54,9 +55,11 @@ class Constraint(ABC):
     quick: bool = False
     """Whether `completable` and `next_elements` cost much less than `allowed`."""
 
-    @abstractmethod
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return how far each crystal is from meeting the constraint.
+
+        Here: 0 where it is met and 1 where it is missed, by undecided crystals with the
+        most probable element on every site. Such a violation has no gradient.
 
         Args:
             crystals: finished or undecided crystals.
@@ -64,6 +67,9 @@ class Constraint(ABC):
         Returns:
             Values >= 0 in `unit`, shape (crystals,); 0 where the constraint is met.
         """
+        if isinstance(crystals, SoftCrystals):
+            crystals = crystals.harden()
+        return (~self.satisfied(crystals)).to(crystals.frac.dtype)
 
     @abstractmethod
     def satisfied(self, crystals: Crystals) -> Tensor:
@@ -76,9 +82,9 @@ class Constraint(ABC):
             Booleans of shape (crystals,).
         """
 
-    @abstractmethod
     def sentence(self) -> str:
-        """Return the constraint in words, as `repr` prints it."""
+        """Return the constraint in words, as `repr` prints it; here its class name."""
+        return type(self).__name__
 
     def allowed(
         self,
@@ -204,6 +210,48 @@ class Constraint(ABC):
         """The constraints this one is made of; itself when it is not a combination."""
         return (self,)
 
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Keep what the constraint is made with, for `to_dict`."""
+        made = super().__new__(cls)
+        made._made_with = args, settings
+        return made
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the class and what the constraint was made with, as plain JSON.
+
+        Raises:
+            DataError: it is not of this package, or was made with something that is no
+                plain number or word, such as a crystal or a function.
+        """
+        if not type(self).__module__.startswith("matdesign."):
+            raise DataError(
+                f"only this package's constraints can be written as JSON; got {self!r}. "
+                "Make it again where it is needed."
+            )
+        args, settings = self._made_with
+        return {"class": type(self).__name__, "args": _plain(args, self)} | {
+            "settings": {name: _plain(one, self) for name, one in settings.items()}
+        }
+
+    @staticmethod
+    def from_dict(words: Mapping[str, Any]) -> "Constraint":
+        """Return the constraint that `to_dict` wrote.
+
+        Raises:
+            DataError: no constraint of this package is called so.
+        """
+        import matdesign
+
+        name = words["class"]
+        kind = All if name == "All" else getattr(matdesign, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, Constraint)):
+            raise DataError(
+                f"no constraint of this package is called {name!r}; update the package, or "
+                "make the constraint again."
+            )
+        settings = {key: _read(value) for key, value in words["settings"].items()}
+        return kind(*_read(words["args"]), **settings)
+
     def __repr__(self) -> str:
         return self.sentence()
 
@@ -308,6 +356,27 @@ class All(Constraint):
     def sentence(self) -> str:
         """Return the parts' sentences, joined."""
         return ", and ".join(one.sentence() for one in self.parts)
+
+
+def _plain(value: Any, of: Constraint) -> Any:
+    """Return a value as JSON has it; constraints as their dict."""
+    if isinstance(value, Constraint):
+        return value.to_dict()
+    if isinstance(value, list | tuple):
+        return [_plain(one, of) for one in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise DataError(
+        f"{of!r} was made with {type(value).__name__}, which cannot be written as JSON. "
+        "Make it again where it is needed."
+    )
+
+
+def _read(value: Any) -> Any:
+    """Return a value of `_plain`; lists as tuples."""
+    if isinstance(value, Mapping):
+        return Constraint.from_dict(value)
+    return tuple(_read(one) for one in value) if isinstance(value, list) else value
 
 
 def listing(names: Iterable[str]) -> str:

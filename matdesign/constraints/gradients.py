@@ -96,7 +96,7 @@ def nudge(
                 added = (-strength / part.scale * left).clamp(-STRONGEST, STRONGEST)
                 added = added * open_[..., None]
                 logits = added if logits is None else logits + added
-    return _moved(frame, u, code), logits
+    return dataclasses.replace(frame, u=u, code=code), logits
 
 
 def project(frame: Frame, parts: Sequence[Constraint]) -> Frame:
@@ -120,6 +120,8 @@ def differentiable(constraint: Constraint) -> bool:
     Args:
         constraint: a single one; it is tried on crystals of two atoms.
     """
+    if type(constraint).violation is Constraint.violation:  # met or not
+        return False
     return any(_reach(constraint))
 
 
@@ -129,6 +131,8 @@ def sees_places(constraint: Constraint) -> bool:
     Args:
         constraint: a single one; one without gradient is taken to see places.
     """
+    if type(constraint).violation is Constraint.violation:
+        return True
     frac, lattice, species = _reach(constraint)
     return frac or not (lattice or species)
 
@@ -192,10 +196,6 @@ def _gradients(
     return v.detach().nan_to_num(0.0, 0.0, 0.0), (made[0], made[1], made[2])
 
 
-def _moved(frame: Frame, u: Tensor, code: Tensor) -> Frame:
-    return dataclasses.replace(frame, u=u, code=code)
-
-
 def _taken_over(frame: Frame, soft: SoftCrystals, moved: SoftCrystals) -> Frame:
     """Return the frame whose crystals are the moved ones, as far as its layout allows."""
     lay, u, code = frame.layout, frame.u, frame.code
@@ -214,4 +214,10 @@ def _taken_over(frame: Frame, soft: SoftCrystals, moved: SoftCrystals) -> Frame:
             lay,
         )
         code = torch.where(rows[:, None], fresh, code)
-    return _moved(frame, u, code)
+    belief = frame.belief
+    if not torch.equal(moved.species, soft.species):  # atoms of an orbit vote
+        atoms = moved.species * moved.mask[..., None]
+        index = lay.orbit[..., None].expand_as(atoms)
+        votes = torch.zeros_like(belief).scatter_add(1, index, atoms)
+        belief = votes / votes.sum(-1, keepdim=True).clamp(min=1e-12)
+    return dataclasses.replace(frame, u=u, code=code, belief=belief)

@@ -33,7 +33,8 @@ class GuidanceLog:
             the `weights` of the first population. In the first batch also `each`, the
             violation of the first crystals (particles after particles) beside the mean,
             and the `preview` of the first: `species`, `frac` and `lattice`.
-        checks: violations that were computed, constraints times crystals.
+        checks: violations that were written down, constraints times crystals.
+        predictor_calls: crystals that predictors judged for this log alone.
     """
 
     def __init__(self, constraints: tuple[Constraint, ...]) -> None:
@@ -41,6 +42,7 @@ class GuidanceLog:
         self.batches: list[list[dict[str, Any]]] = []
         self.begun = 0
         self.checks = 0
+        self.predictor_calls = 0
 
     def begin(self) -> None:
         """Start a batch."""
@@ -63,8 +65,10 @@ class GuidanceLog:
             if one not in seen and blind:
                 continue
             if one not in seen:
+                before = getattr(one, "predictor_calls", 0)
                 with torch.no_grad():
                     seen[one] = one.violation(state.soft)
+                self.predictor_calls += getattr(one, "predictor_calls", 0) - before
             v = seen[one].nan_to_num(posinf=1e9)
             self.checks += len(v)
             if len(v):

@@ -204,6 +204,7 @@ class Guide:
             random=random,
         )
         log = self._log(choices) | record.log() | {"log": pilot.log.record()}
+        calls += pilot.log.predictor_calls  # it guides nothing
         log["predictor_calls"] = _predictor_calls(self.wanted) - calls
         info = {**record.info, "seed": random.initial_seed(), "guide": log}
         for name in ("network_evaluations", "seconds"):

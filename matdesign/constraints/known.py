@@ -64,6 +64,19 @@ class Known:
         move[..., 4], move[..., 5] = miss / 3, 2 * miss / 3
         return fixed + move
 
+    def fits(self, other: Known | None) -> bool:
+        """Return whether one cell can be that of both.
+
+        Args:
+            other: what else is known; None fits anything.
+        """
+        if other is None:
+            return True
+        shape = torch.allclose(self.code_fixed, other.code_fixed, atol=1e-4)
+        areas = torch.stack([self._log().trace(), other._log().trace()])
+        both = self.sized and other.sized
+        return shape and not (both and bool(areas.diff().abs() > 1e-3))
+
     def _log(self) -> Tensor:
         """Return the logarithm of the plane with its rotation removed, (2, 2)."""
         rows = self.plane.double()

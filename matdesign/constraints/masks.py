@@ -55,8 +55,10 @@ class Masks:
             role: orbits of one role carry one element; None = no roles.
             among: elements to choose from, bool, shape (crystals, orbits, 104).
         """
+        first = 0
         for one in self.known:
-            among = _held(one, species, counts, among)
+            among = _held(one, first, species, counts, among)
+            first += len(one.species)
         if not len(species) or self.wanted is None:
             return among
         blank = torch.full_like(species, -1) if role is None else role
@@ -97,19 +99,21 @@ class Masks:
         return self.wanted.next_elements(there, size, rest, vocabulary)
 
 
-def _held(known: Known, species: Tensor, counts: Tensor, among: Tensor) -> Tensor:
-    """Return what is left where the first sites have known elements, or one for all."""
-    k = len(known.species)
-    if counts.shape[1] < k:
+def _held(
+    known: Known, first: int, species: Tensor, counts: Tensor, among: Tensor
+) -> Tensor:
+    """Return what is left where some sites have known elements, or one for all."""
+    end = first + len(known.species)
+    if counts.shape[1] < end:
         return torch.zeros_like(among)
-    among = among & (counts[:, k - 1] > 0)[:, None, None]
-    first = species[:, :k]
-    taken = torch.where((first > 0) & (first < MASK), first, 0).amax(1, keepdim=True)
-    wanted = torch.where(known.species.to(first) > 0, known.species.to(first), taken)
+    among = among & (counts[:, end - 1] > 0)[:, None, None]
+    those = species[:, first:end]
+    taken = torch.where((those > 0) & (those < MASK), those, 0).amax(1, keepdim=True)
+    wanted = torch.where(known.species.to(those) > 0, known.species.to(those), taken)
     number = torch.arange(among.shape[-1], device=among.device)
     left = (wanted[..., None] == 0) | (wanted[..., None] == number)
     among = among.clone()
-    among[:, :k] &= left
+    among[:, first:end] &= left
     return among
 
 

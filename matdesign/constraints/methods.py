@@ -25,10 +25,6 @@ METHODS = (
 )
 """The guidance methods there are."""
 
-FAMILIES = ("VAE", "CouplingFlow", "FlowMatching", "Autoregressive", "Diffusion")
-STEPWISE = ("FlowMatching", "Diffusion")
-"""Families with a preview of the finished crystal at every step."""
-
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -80,19 +76,26 @@ class Choices:
         return "\n".join([*lines, f"  then the strict check; {again} is drawn again"])
 
 
-def refusal(constraint: Constraint, method: str, model: Generator) -> str:
+def refusal(
+    constraint: Constraint,
+    method: str,
+    model: Generator,
+    beside: tuple[Constraint, ...] = (),
+) -> str:
     """Return why a method cannot serve a constraint in a family; "" where it can.
 
     Args:
         constraint: a single one.
         method: one of `METHODS`.
-        model: any generator.
+        model: any generator; what it can do is asked of its attributes `steerable` and
+            `stepwise`.
+        beside: constraints that are served before it.
     """
     family = type(model).__name__
     if method == "reject":
         return ""
-    if family not in FAMILIES:
-        return f"{family} is not a family whose sampling can be steered"
+    if not getattr(model, "steerable", False):
+        return f"{family} does not let its sampling be steered"
     if method == "mask":
         if speaks(constraint) or _asked(constraint, model):
             return ""
@@ -100,6 +103,8 @@ def refusal(constraint: Constraint, method: str, model: Generator) -> str:
     if method == "project":
         if type(constraint).project is Constraint.project:
             return "it has no exact projection"
+        if constraint.known() and any(one.known() for one in beside):
+            return "its sites would be taken from those of another constraint"
         return ""
     if method == "classifier_free":
         if property_of(constraint, model):
@@ -107,9 +112,12 @@ def refusal(constraint: Constraint, method: str, model: Generator) -> str:
         known = ", ".join(model.properties) or "no property"
         return f"this model was trained with other conditions ({known})"
     if method == "replace":
-        if constraint.known() is None:
+        known = constraint.known()
+        if known is None:
             return "it fixes no places beforehand"
-        if family not in STEPWISE:
+        if not all(known.fits(one.known()) for one in beside):
+            return "its cell is not the one that another constraint fixes"
+        if not getattr(model, "stepwise", False):
             return f"{family} has no steps between which known places can be put back"
         if model.representation != "cell":
             return 'its places are free only in the representation "cell"'
@@ -139,13 +147,15 @@ def serve(
     """
     family, parts = type(model).__name__, tuple(wanted)
     if method is None:
-        made = tuple(_default(one, model) for one in parts)
+        made = tuple(_default(one, model, parts[:k]) for k, one in enumerate(parts))
         return Choices(family, made, strict)
     if method == "reject":
         reason = "the baseline: draw, check, keep what holds"
         plain = tuple(Choice(one, ("reject",), reason) for one in parts)
         return Choices(family, plain, strict)
-    why_not = {one: refusal(one, method, model) for one in parts}
+    why_not = {
+        one: refusal(one, method, model, parts[:k]) for k, one in enumerate(parts)
+    }
     if all(why_not.values()):
         reasons = "; ".join(f"{one}: {why}" for one, why in why_not.items())
         raise DataError(
@@ -166,19 +176,23 @@ def serve(
     return Choices(family, tuple(chosen), strict)
 
 
-def _default(one: Constraint, model: Generator) -> Choice:
+def _default(
+    one: Constraint, model: Generator, beside: tuple[Constraint, ...]
+) -> Choice:
     family = type(model).__name__
-    can = {method for method in METHODS if not refusal(one, method, model)}
+    can = {method for method in METHODS if not refusal(one, method, model, beside)}
     if "mask" in can:
         return Choice(one, ("mask",), "holds at every step")
     if "replace" in can:
         return Choice(one, ("replace",), "its places are known beforehand")
-    if family not in FAMILIES:
-        return Choice(one, ("reject",), f"{family} cannot be steered")
+    if "steer" not in can:
+        return Choice(one, ("reject",), refusal(one, "steer", model))
+    if one.known() and any(other.known() for other in beside):
+        return Choice(one, ("reject",), refusal(one, "project", model, beside))
     learned = ("classifier_free",) if "classifier_free" in can else ()
     exact = ("project",) if "project" in can else ()
     told = "the model is asked for it, and " if learned else ""
-    steps = family in STEPWISE
+    steps = getattr(model, "stepwise", False)
     if exact and steps and "gradient" in can:
         why = (
             f"{told}each preview is moved, and the last one put into the range exactly"

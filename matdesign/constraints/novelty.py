@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import TOLERANCES, reduced, same_in_reference
 from matdesign.errors import DataError
 
@@ -60,12 +60,6 @@ class Novelty(Constraint):
     def sentence(self) -> str:
         """Return for example "equal to none of 500 known crystals"."""
         return f"equal to none of {len(self.reference):,} known crystals"
-
-    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return 1 where a crystal is known and 0 where it is not, (crystals,)."""
-        if isinstance(crystals, SoftCrystals):
-            crystals = crystals.harden()
-        return (~self.satisfied(crystals)).to(crystals.frac.dtype)
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether no known crystal is equal, shape (crystals,)."""

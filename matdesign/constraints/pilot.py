@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.gradients import nudge, project, sees_places
 from matdesign.constraints.guidance_log import GuidanceLog
 from matdesign.constraints.masks import Masks, speaks
 from matdesign.constraints.methods import Choices
-from matdesign.constraints.particles import Particles
+from matdesign.constraints.particles import WORST, Particles
 from matdesign.constraints.replacement import Replacement
+from matdesign.crystals.batch import SoftCrystals
 from matdesign.generators.drawing import overlap
-from matdesign.generators.frames import Frame, State, Steer
+from matdesign.generators.frames import State, Steer
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
@@ -29,11 +29,6 @@ SURE = 0.02
 
 NOISE = 0.17
 """Size of the noise of the stochastic twin of a deterministic sampler."""
-
-
-BALANCED = ChargeNeutral("smact14", alloys=True)
-"""What particles are preferred for: a predictor that guides alone, such as one of low
-energies, draws away from crystals whose charges add up to nothing."""
 
 
 class Pilot:
@@ -66,7 +61,10 @@ class Pilot:
         self.steered = choices.by("steer")
         self.particles = particles if self.steered else 1
         masked = tuple(one for one in choices.by("mask") if speaks(one))
-        self.replaced = tuple(Replacement(one) for one in choices.by("replace"))
+        self.replaced: tuple[Replacement, ...] = ()
+        for one in choices.by("replace"):
+            first = self.replaced[-1].end if self.replaced else 0
+            self.replaced += (Replacement(one, first),)
         places = tuple(one.known for one in self.replaced)
         self.choices = Masks(masked, places) if masked or places else None
         self.pulled, self.projected = choices.by("gradient"), choices.by("project")
@@ -89,7 +87,7 @@ class Pilot:
         """Start a batch of so many crystals, times particles."""
         self.log.begin()
         self.crowd = None
-        self.stochastic = type(model).__name__ == "FlowMatching"
+        self.kick = self.noise if self.steered and model.deterministic else 0.0
         if self.steered:
             random = self.rng
             if model.device.type != random.device.type:
@@ -114,7 +112,7 @@ class Pilot:
         resampled = 0
         if self.crowd is not None and not last:
             trust = 1 - float(state.t)  # early previews say little of where atoms end
-            keep = self.crowd.move(trust * self._reward(frame, blind, seen))
+            keep = self.crowd.move(trust * self._reward(frame.soft(), blind, seen))
             ess = self.crowd.ess_before
             weights = self.crowd.log_weight[0].softmax(0)
             if keep is not None:
@@ -129,8 +127,8 @@ class Pilot:
             # a finished crystal is moved once and for all, and forgets no small move;
             # others are moved at every step
             turns, least = (TURNS, 0.0) if last else (1, 1.0)
-            known = seen if keep is None else {}
-            moved, logits = nudge(moved, pulled, self.scale, turns, known, least)
+            notes = seen if keep is None else {}
+            moved, logits = nudge(moved, pulled, self.scale, turns, notes, least)
             done.append("moved along gradients")
         parts = self.projected if last else self.at_each_step
         if parts:
@@ -138,7 +136,8 @@ class Pilot:
             done.append("projected")
         held = None
         for one in self.replaced:
-            moved, held = one.put_back(moved)
+            moved, known = one.put_back(moved)
+            held = known if held is None else held | known
             done.append("known places put back")
         self.log.step(state, done, seen, blind, weights, ess, resampled)
         changed = bool(pulled or parts or self.replaced)
@@ -149,7 +148,8 @@ class Pilot:
             code=moved.code if changed else None,
             logits=logits,
             held=held,
-            noise=self.noise if self.steered and self.stochastic else 0.0,
+            belief=moved.belief if last and parts else None,
+            noise=self.kick,
         )
 
     def choose(self, state: State) -> Tensor:
@@ -157,30 +157,29 @@ class Pilot:
 
         Args:
             state: the last one. Where some particles meet all constraints, one of them
-                is taken; where some of these have no overlapping atoms, of these; and
-                where some of these are `BALANCED`, of these.
+                is taken; where some of these have no overlapping atoms, for which they
+                would be drawn again, of these.
         """
-        assert state.frame is not None
         if self.crowd is None:
             return torch.arange(len(state.soft), device=state.soft.frac.device)
         made = state.preview
         with torch.no_grad():
             good = self.wanted.satisfied(made).view(-1, self.particles)
-            for sound in (~overlap(made), BALANCED.satisfied(made)):
-                both = good & sound.view_as(good)
-                good = torch.where(both.any(1, keepdim=True), both, good)
-        good = good.flatten()
-        return self.crowd.choose(self._reward(state.frame, False, {}), good)
+            both = good & ~overlap(made).view_as(good)
+            good = torch.where(both.any(1, keepdim=True), both, good).flatten()
+        return self.crowd.choose(self._reward(state.soft, False, {}), good)
 
     def _reward(
-        self, frame: Frame, blind: bool, seen: dict[Constraint, Tensor]
+        self, soft: SoftCrystals, blind: bool, seen: dict[Constraint, Tensor]
     ) -> Tensor:
-        """Return the reward of previews; places count where the sampler knows them."""
+        """Return the reward of previews; places count where the sampler knows them.
+
+        Finite, so that a share of 0 of it counts nothing.
+        """
         with torch.no_grad():
-            soft = frame.soft()
             total = torch.zeros(len(soft), device=soft.frac.device)
             for one in self.steered:
                 if not blind or one in self.blind:
                     seen[one] = one.violation(soft)
                     total = total - self.scale / one.scale * seen[one].to(total)
-        return total
+        return total.nan_to_num(WORST, neginf=WORST).clamp(min=WORST)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.errors import DataError
 from matdesign.generators.frames import Frame
 
@@ -24,9 +25,12 @@ class Replacement:
         x_s[known] ~ q(x_s | x_t, x_0 = known);  x_s[free] ~ p(x_s | x_t)
 
     Only orbits of a layout in which all coordinates are free can be held: crystals in P1.
+    Known places that are not the first ones keep their distances to each other; the
+    sampler chooses their height and origin.
 
     Args:
         constraint: with `known()`.
+        first: the site at which its places begin.
 
     Source:
         SCIGEN, Okabe et al., arXiv 2407.04557; inpainting by replacement: Lugmayr et al.,
@@ -34,13 +38,14 @@ class Replacement:
         fresh noise at every step, so that consecutive copies fit each other.
     """
 
-    def __init__(self, constraint: Constraint) -> None:
+    def __init__(self, constraint: Constraint, first: int = 0) -> None:
         known = constraint.known()
         if known is None:
             raise DataError(
                 f"replacement needs known places; got a constraint without: {constraint}."
             )
         self.constraint, self.known = constraint, known
+        self.first, self.end = first, first + len(known.frac)
 
     def put_back(self, frame: Frame) -> tuple[Frame, Tensor]:
         """Return a frame with the known numbers in place, and which coordinates they are.
@@ -52,18 +57,23 @@ class Replacement:
             DataError: a crystal has fewer free sites than are known.
         """
         lay, known = frame.layout, self.known
-        k = len(known.frac)
-        free = lay.free.all(-1)[:, :k]
-        if free.shape[1] < k or not bool(free.all()):
+        sites = slice(self.first, self.end)
+        free = lay.free.all(-1)[:, : self.end]
+        if free.shape[1] < self.end or not bool(free.all()):
             raise DataError(
-                f"{self.constraint} fixes {k} sites, but a crystal has fewer whose "
+                f"{self.constraint} fixes sites up to the {self.end}th, but a crystal has fewer whose "
                 "coordinates are all free. Ask for more atoms (n_atoms), and use a model "
                 'in the representation "cell".'
             )
         u = frame.u.clone()
-        u[:, :k] = known.frac.to(u)
+        u[:, sites] = known.frac.to(u)
+        if self.first:
+            shift = torus_difference(known.frac.to(u), frame.u[:, sites])
+            near = shift[:, :1]
+            mean = near + torus_difference(near, shift).mean(1, keepdim=True)
+            u[:, sites] = wrap(u[:, sites] + mean)
         held = torch.zeros_like(lay.free)
-        held[:, :k] = True
+        held[:, sites] = True
         raw = frame.scales.restore(frame.code)
         size = lay.conventional_atoms.to(raw).log()[:, None] / 3
         six = torch.tensor([0.0, 0, 0, 0, 0, 1], device=raw.device).to(raw)

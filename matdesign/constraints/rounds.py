@@ -18,6 +18,9 @@ from matdesign.errors import DataError, InfeasibleTarget
 DRAWS_PER_CRYSTAL = 50
 LARGEST_ROUND = 1024
 
+COUNTS = ("redrawn", "overlapping", "crowded")
+"""Entries of a sample's record that are added up over the rounds."""
+
 Draw = Callable[[int, int, "list[int] | None"], Crystals]
 """Draws so many crystals with a seed, of given sizes: (size, seed, n_atoms)."""
 
@@ -134,7 +137,9 @@ class Record:
         self.drawn += size
         self.met += int(good.sum())
         self.held = torch.cat([self.held, satisfied.cpu()])
-        self.info = self.info or dict(drawn.info)
+        counts = {name: drawn.info[name] for name in COUNTS if name in drawn.info}
+        counts = {name: self.info.get(name, 0) + k for name, k in counts.items()}
+        self.info = {**drawn.info, **self.info, **counts}
         cost = drawn.info.get("network_evaluations")
         if self.evaluations is None or cost is None:
             self.evaluations = None
@@ -156,11 +161,16 @@ class Record:
             others = torch.cat([held[:, :k], held[:, k + 1 :]], dim=1)
             gains.append(int(others.all(dim=1).sum()))
         sure = [k for k in range(len(parts)) if self.enforced[k]]
-        best = max(sure, key=gains.__getitem__)
         table = "; ".join(f"{name}: {k}" for name, k in self.counts().items())
-        return (
+        said = (
             f"{found} of {self.asked} crystals found: {self.met} of {self.drawn} drawn "
-            f"met every constraint ({table}). Loosen '{parts[best]}' first (without it "
+            f"met every constraint that must be met ({table})."
+        )
+        if self.met == self.drawn:
+            return f"{said} Others had not the sizes of n_atoms: ask for other sizes."
+        best = max(sure, key=gains.__getitem__)
+        return (
+            f"{said} Loosen '{parts[best]}' first (without it "
             f"{gains[best]} of {self.drawn} would do), or raise Guide(..., draws="
             f"{self._estimate()}), or ask for fewer."
         )

@@ -114,8 +114,6 @@ class CrystalSystem(Constraint):
         tetragonal or cubic crystal system
     """
 
-    unit = "1 if missed"
-
     def __init__(self, *systems: str) -> None:
         wrong = [one for one in systems if one not in SYSTEMS]
         if wrong or not systems:
@@ -135,12 +133,6 @@ class CrystalSystem(Constraint):
         system = system_of(torch.arange(231)).tolist()
         wanted = {1 + SYSTEMS.index(one) for one in self.systems}
         return tuple(k for k in range(1, 231) if system[k] in wanted)
-
-    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return 1 where the system is missed and 0 where it is met, (crystals,)."""
-        if isinstance(crystals, SoftCrystals):
-            crystals = crystals.harden()
-        return (~self.satisfied(crystals)).to(crystals.frac.dtype)
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether the space group is of a named system, shape (crystals,)."""

@@ -357,9 +357,9 @@ class Autoregressive(Generator):
 
         `info["crowded"]` counts those in which no draw kept all atoms apart (`overlap`).
         """
-        self.crowded = 0
+        before = self.crowded
         made = super().sample(n, **options)
-        return made.replace(info={**made.info, "crowded": self.crowded})
+        return made.replace(info={**made.info, "crowded": self.crowded - before})
 
     def first_sites(self, crystal: Crystals | Encoded, keep: int) -> Partial:
         """Return the first sites of one crystal; see `completion.first_sites`."""

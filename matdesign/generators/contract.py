@@ -76,6 +76,11 @@ class Generator(nn.Module, abc.ABC):
         properties: name -> [mean, standard deviation] of what it can be asked for.
         templates: space groups, positions and species of the training set, from which a
             "symmetric" model may take its layouts; None where it makes its own.
+        steerable: whether a guide may look at the states of sampling and move them.
+        stepwise: whether every state previews the finished crystal, so that what is moved
+            early is made good by the later steps.
+        deterministic: whether copies of a crystal go the same way unless a steer gives
+            them noise.
         default_steps: sampling steps where none are asked for.
         by_orbits: whether sampling takes as many steps as a batch's largest number of
             orbits: then batches are of crystals with about as many orbits, and else with
@@ -91,6 +96,9 @@ class Generator(nn.Module, abc.ABC):
 
     symmetries: ClassVar[frozenset[str]] = frozenset()
     likelihood: ClassVar[str] = "none"
+    steerable: ClassVar[bool] = True
+    stepwise: ClassVar[bool] = False
+    deterministic: ClassVar[bool] = False
     by_orbits: ClassVar[bool] = False
     at_once: ClassVar[tuple[int, int]] = (64, 256)
     default_steps: int = 100

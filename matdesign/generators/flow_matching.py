@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -74,6 +74,8 @@ class FlowMatching(Stepwise):
         al., arXiv 2406.04713; the slope: CrystalFlow, arXiv 2412.11693. Changed: time
         runs from data to noise, lattice code, masked species, either representation.
     """
+
+    deterministic: ClassVar[bool] = True
 
     likelihood = "of coordinates and cell, by integration"
 

@@ -65,6 +65,8 @@ class Steer:
         logits: added to the log-probabilities of the elements of undecided orbits,
             -inf forbids, shape (crystals, orbits, 104).
         held: coordinates that are known: they follow `u` alone, bool, like `u`.
+        belief: what the probabilities of the elements of the last state shall be, shape
+            (crystals, orbits, 104).
         noise: size a of the noise of a deterministic sampler's stochastic twin.
     """
 
@@ -73,6 +75,7 @@ class Steer:
     code: Tensor | None = None
     logits: Tensor | None = None
     held: Tensor | None = None
+    belief: Tensor | None = None
     noise: float = 0.0
 
 
@@ -161,7 +164,8 @@ class State:
         frame = self.frame if steer.keep is None else self.frame.rows(steer.keep)
         u = frame.u if steer.u is None else steer.u
         code = frame.code if steer.code is None else steer.code
-        frame = dataclasses.replace(frame, u=u, code=code)
+        belief = frame.belief if steer.belief is None else steer.belief
+        frame = dataclasses.replace(frame, u=u, code=code, belief=belief)
         return dataclasses.replace(self, soft=frame.soft(), frame=frame)
 
 

@@ -43,6 +43,7 @@ class Stepwise(Generator):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
+    stepwise: ClassVar[bool] = True
     network: Denoiser
 
     def __init__(self, config: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ import torch
 
 from matdesign.constraints.base import All, Constraint
 from matdesign.constraints.check import check
+from matdesign.constraints.guide import Guide
+from matdesign.constraints.methods import refusal
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop import rebuild
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     import pandas
 
 PATIENCE = 5
-"""A campaign ends after this many turns in a row that brought nothing to evaluate."""
+"""A campaign ends after this many turns in a row that brought nothing to evaluate; the
+last one says why."""
 
 
 class Campaign:
@@ -48,11 +51,14 @@ class Campaign:
         budget: oracle calls in all; never exceeded.
         batch: most oracle calls in one turn.
         propose: crystals drawn in each turn; default twice the batch.
-        guide: steers the generator, where it should be steered.
+        guide: steers the generator. None lets the constraints mask what can be masked
+            (elements, composition, charge, size), where the generator can be steered;
+            `Guide(wanted, scale=0)` leaves it alone.
         seed: of the campaign; None draws one and keeps it in the store.
 
     Raises:
-        DataError: the store holds a campaign already, or a number makes no sense.
+        DataError: the store holds a campaign already, the oracle does not compute the
+            objective, or a number makes no sense.
 
     Example:
         >>> loop = Campaign(model, wanted, oracle, budget=200)  # doctest: +SKIP
@@ -88,8 +94,10 @@ class Campaign:
             )
         if seed is None:
             seed = torch.Generator().seed() % 2**31
-        held = store if isinstance(store, Store) else Store(store)
         parts = Parts(generator, _joined(constraints), oracle, objective, guide)
+        _check_objective(oracle, objective)
+        steering = _steering(parts)
+        held = store if isinstance(store, Store) else Store(store)
         try:
             if held.settings() is not None:
                 raise DataError(
@@ -103,7 +111,7 @@ class Campaign:
         except BaseException:
             held.close()
             raise
-        self._open(parts, held)
+        self._open(parts, steering, held)
 
     @classmethod
     def resume(
@@ -145,6 +153,8 @@ class Campaign:
                 )
             given = Parts(generator, _joined(constraints), oracle, objective, guide)
             parts = rebuild.make(given, settings, held.where, held.name)
+            assert parts.oracle is not None and parts.objective is not None
+            _check_objective(parts.oracle, parts.objective)
             if budget is not None:
                 if budget < settings["budget"]:
                     raise DataError(
@@ -153,20 +163,20 @@ class Campaign:
                     )
                 held.write_settings({**settings, "budget": int(budget)})
             made = cls.__new__(cls)
-            made._open(parts, held)
+            made._open(parts, _steering(parts), held)
         except BaseException:
             held.close()
             raise
         return made
 
-    def _open(self, parts: Parts, store: Store) -> None:
+    def _open(self, parts: Parts, steering: Any, store: Store) -> None:
         """Take the parts and read what the store knows."""
         settings = store.settings() or {}
         assert parts.generator is not None and parts.oracle is not None
         assert parts.objective is not None  # `make` has seen to all three
         self.generator, self.constraints = parts.generator, parts.constraints
         self.oracle, self.objective = parts.oracle, parts.objective
-        self.guide, self.store = parts.guide, store
+        self.guide, self.store = steering, store
         self.seed: int = settings["seed"]
         self.budget: int = settings["budget"]
         self.batch: int = settings["batch"]
@@ -216,6 +226,7 @@ class Campaign:
         done = [self._evaluations[one.key].result for one in selected]
         for proposal, result in zip(selected, done, strict=True):
             self._remember(proposal.key, proposal.crystal, result)
+        self._check_values()
         decisions = [one.decision for one in proposals]
         spare, twins = decisions.count("spare"), decisions.count("duplicate")
         top = next(iter(self._ranked()), None)
@@ -238,14 +249,45 @@ class Campaign:
         self.store.finish(number, turn.counts | {"draw": turn_seed(self.seed, number)})
         self._next += 1
         self._idle = 0 if selected else self._idle + 1
-        return turn
+        return replace(turn, stopped=self.stopped)
+
+    @property
+    def stopped(self) -> str:
+        """Why nothing more will be evaluated, and what to loosen; "" while more will."""
+        if self._idle < PATIENCE or self.left <= 0:
+            return ""
+        turns = range(self._next - PATIENCE, self._next)
+        rows = [one for k in turns for one in self.store.proposals(k)]
+        why = Counter(_kind(one) for one in rows)
+        counts = "; ".join(f"{n} {kind}" for kind, n in why.most_common(4))
+        remedy = {
+            "duplicate": "Give a generator that makes others, or a larger `propose`.",
+            "rejected": "Loosen what most of them miss, guide the generator (`guide=`), "
+            "or raise `propose`.",
+        }
+        most = Counter(one.decision for one in rows).most_common(1)
+        advice = remedy[most[0][0]] if most else "The generator gave no crystals at all."
+        return (
+            f"stopped with {self.left} oracle calls left: {PATIENCE} turns in a row "
+            f"brought nothing to evaluate. Of {len(rows)} crystals: {counts}. {advice}"
+        )
+
+    def _check_values(self) -> None:
+        """Raise where a whole batch of usable results has no value of the objective."""
+        usable = sum(bool(one.result.ok[0]) for one in self._evaluations.values())
+        if usable >= self.batch and not self._ranked():
+            raise DataError(
+                f"the objective cannot be computed: got NaN for all {usable} usable "
+                f"results of {self.oracle.name}. Give an oracle that computes it, or "
+                "another `objective` in a new store."
+            )
 
     def _propose(self, number: int) -> list[Proposal]:
         """Draw a turn's crystals and decide about each, in their order."""
         seed = turn_seed(self.seed, number)
         steering = {"guide": self.guide} if self.guide is not None else {}
         made = self.generator.sample(self.propose, seed=seed, **steering).to("cpu")
-        reasons = unfit(made)
+        reasons = getattr(self.oracle, "refusals", unfit)(made)
         sound = [i for i, why in enumerate(reasons) if not why]
         if self.constraints is not None and sound:
             checked = check(made[sound], self.constraints)
@@ -378,6 +420,7 @@ class Campaign:
             f"Campaign{wanted}: lowest {aim} by {self.oracle.name}; "
             f"{self._next} turns, oracle calls {self.spent} of {self.budget}; "
             f"store {self.store.name}, seed {self.seed}"
+            + (f"\n{self.stopped}" if self.stopped else "")
         )
 
 
@@ -387,6 +430,36 @@ def _joined(
     if constraints is None or isinstance(constraints, Constraint):
         return constraints
     return All(*constraints) if constraints else None
+
+
+def _check_objective(oracle: Oracle, objective: Objective) -> None:
+    """Raise where an oracle says what it computes, and the objective is not among it."""
+    columns = getattr(oracle, "columns", NUMBERS)
+    if isinstance(objective, str) and objective not in columns:
+        raise DataError(
+            f"the oracle {oracle.name} does not compute the objective: got "
+            f"{objective!r}, it computes {', '.join(columns)}. Give the oracle a hull "
+            "(`hull=`) by the same method, or choose another objective."
+        )
+
+
+def _steering(parts: Parts) -> Any:
+    """Return the guide that is given, or one by the masks of the constraints."""
+    wanted, model = parts.constraints, parts.generator
+    if parts.guide is not None or wanted is None:
+        return parts.guide
+    clear: Any = model
+    masked = [one for one in wanted.parts if not refusal(one, "mask", clear)]
+    return Guide(All(*masked), "mask") if masked else None
+
+
+def _kind(one: Proposal) -> str:
+    """Return why a crystal was not evaluated, without its figures."""
+    if one.decision == "duplicate":
+        return "like one that is known"
+    if one.reason.startswith("misses: "):
+        return "miss: " + one.reason.removeprefix("misses: ")
+    return kind_of(one.reason)
 
 
 def _value(objective: Objective, result: Results) -> torch.Tensor:

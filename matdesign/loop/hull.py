@@ -7,6 +7,7 @@ stays exact and quick for any number of elements.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -98,6 +99,13 @@ class Hull:
             )
         stamps = tuple(f.stat().st_mtime_ns if f.is_file() else 0 for f in files)
         return _read(str(folder), stamps)
+
+    @property
+    def key(self) -> str:
+        """Short hash of all references: equal keys give equal distances."""
+        phases = [(sorted(s), sorted(rows.items())) for s, rows in self._systems.items()]
+        facts = repr((sorted(self.elements.items()), sorted(phases)))
+        return hashlib.sha256(facts.encode()).hexdigest()[:8]
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ reason; `evaluate` raises only where the oracle itself cannot work (no weights, 
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -100,10 +101,13 @@ class PotentialOracle(WorkerOracle):
         self.device = device
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The plain keywords that make this oracle again."""
+    def config(self) -> dict[str, Any] | None:
+        """The plain keywords that make this oracle again; None with a hull of your own."""
+        if isinstance(self._hull, Hull):
+            return None
         names = ("weights", "workers", "time_limit", "fmax", "steps", "batch", "device")
-        return {name: getattr(self, name) for name in names}
+        kept = {"guards": dataclasses.asdict(self.guards), "hull": self._hull}
+        return {name: getattr(self, name) for name in names} | kept
 
     @property
     def name(self) -> str:
@@ -113,6 +117,7 @@ class PotentialOracle(WorkerOracle):
         return (
             f"chgnet/{self.weights} {VERSION} fmax {self.fmax:g} steps {self.steps} "
             f"limit {self.time_limit:g} s"
+            f"{self._judging('shipped' if self.weights == '0.3.0' else None)}"
         )
 
     def job(self) -> Job:
@@ -203,7 +208,7 @@ class ASEOracle(WorkerOracle):
         cell = "free" if self.relax_cell else "fixed"
         return (
             f"{self.label} {self.optimizer} fmax {self.fmax:g} steps {self.steps} "
-            f"cell {cell} limit {self.time_limit:g} s"
+            f"cell {cell} limit {self.time_limit:g} s{self._judging(None)}"
         )
 
     def job(self) -> Job:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from matdesign.constraints.base import All, Constraint
+from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.oracle import Oracle
@@ -70,7 +70,7 @@ def make(given: Parts, settings: Words, store: str, name: str) -> Parts:
             raise needed("generator", name)
         generator = load_generator(settings["generator"], store)
     if wanted is None:
-        if settings["constraints"] is None:
+        if not isinstance(settings["constraints"], dict):
             raise needed("constraints", name)
         wanted = make_constraint(settings["constraints"])
     if oracle is None:
@@ -94,59 +94,38 @@ def make(given: Parts, settings: Words, store: str, name: str) -> Parts:
     return Parts(generator, wanted, oracle, objective, given.guide)
 
 
-def describe_constraint(constraint: Constraint | None) -> list[Words] | None:
-    """Return plain descriptions of a constraint's parts; None if one is not ours."""
+def describe_constraint(constraint: Constraint | None) -> Words | None:
+    """Return a constraint as plain words, {} for none; None if it has no such form."""
     if constraint is None:
-        return []
-    parts = []
-    for part in constraint.parts:
-        kind = type(part).__name__
-        read = _ATTRIBUTES.get(kind)
-        if read is None or not type(part).__module__.startswith("matdesign."):
-            return None
-        settings = {name: getattr(part, name) for name in read}
-        symbols = sorted(settings.pop("symbols", ()))
-        parts.append({"class": kind, "symbols": symbols, "settings": settings})
-    return parts
+        return {}
+    try:
+        return constraint.to_dict()
+    except DataError:
+        return None
 
 
-def make_constraint(parts: list[Words]) -> Constraint | None:
+def make_constraint(words: Words) -> Constraint | None:
     """Return the constraint of `describe_constraint`, or None for no constraint."""
-    from matdesign.constraints.between import Between
-    from matdesign.constraints.charge import ChargeNeutral
-    from matdesign.constraints.composition import Composition
-    from matdesign.constraints.distance import MinDistance
-    from matdesign.constraints.elements import OnlyElements, RequiredElements
-
-    ours: dict[str, Any] = {
-        kind.__name__: kind
-        for kind in (
-            Between,
-            ChargeNeutral,
-            Composition,
-            MinDistance,
-            OnlyElements,
-            RequiredElements,
-        )
-    }
-    made = [ours[one["class"]](*one["symbols"], **one["settings"]) for one in parts]
-    return All(*made) if made else None
+    return Constraint.from_dict(words) if words else None
 
 
 def describe_oracle(oracle: Any) -> Words | None:
     """Return the oracle's keywords; None for one that cannot be made from them."""
     from matdesign.loop.oracle import PotentialOracle
 
-    if type(oracle) is PotentialOracle:
-        return dict(oracle.config)
-    return None
+    return oracle.config if type(oracle) is PotentialOracle else None
 
 
 def make_oracle(words: Words) -> Any:
     """Return the oracle of `describe_oracle`."""
+    from matdesign.loop.guards import Guards
     from matdesign.loop.oracle import PotentialOracle
 
-    return PotentialOracle(**words)
+    bounds = {
+        name: tuple(one) if isinstance(one, list) else one
+        for name, one in words.get("guards", {}).items()
+    }
+    return PotentialOracle(**{**words, "guards": Guards(**bounds)})
 
 
 def save_generator(generator: Any, store: str) -> str | None:
@@ -171,17 +150,6 @@ def load_generator(folder: str, store: str) -> Any:
 def needed(what: str, store: str) -> DataError:
     """Return the error that a part of the campaign must be given again."""
     return DataError(
-        f"{store} does not hold the campaign's {what}, which is not of this package's "
-        f"own making. Resume with `Campaign.resume({store!r}, {what}=...)`."
+        f"{store} does not hold the campaign's {what}, which cannot be made again from "
+        f"plain words and numbers. Resume with `Campaign.resume({store!r}, {what}=...)`."
     )
-
-
-_ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "OnlyElements": ("symbols",),
-    "RequiredElements": ("symbols",),
-    "Composition": ("formula", "pattern"),
-    "ChargeNeutral": ("states", "mixed_valence", "alloys"),
-    "MinDistance": ("limit",),
-    "Between": ("quantity", "low", "high", "unit"),
-}
-"""What each constraint is made of; `symbols` are positional."""

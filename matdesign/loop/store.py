@@ -30,6 +30,7 @@ The `crystal` rows of a turn are written together, before anything is evaluated;
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -95,7 +96,7 @@ class Store:
         connect: Any = ase.db.connect
 
         self.where = str(where)
-        self._lock: IO[str] | None = None
+        self._lock: Any = None
         if "://" in self.where:
             try:
                 self._db: Any = connect(self.where)
@@ -105,6 +106,7 @@ class Store:
                     f"installed ({error}). Run `pip install ase-db-backends psycopg2-"
                     "binary`, or give a file name ending in .db."
                 ) from None
+            self._lock = _lock_database(self._db, self.name)
             return
         path = Path(self.where)
         if path.suffix != ".db":
@@ -347,10 +349,42 @@ def _lock(path: Path) -> IO[str] | None:
     file = path.with_suffix(".db-writer").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as problem:
         file.close()
+        if problem.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise _busy(str(path)) from None
         raise DataError(
-            f"another process is writing to {path}. Wait for it or stop it, then "
-            "resume; two campaigns need two stores."
+            f"the file system of {path} offers no locks ({problem.strerror}), so two "
+            "processes could write at once. Put the store on a local disk."
         ) from None
     return file
+
+
+def _lock_database(database: Any, name: str) -> Any:
+    """Hold a connection with a lock that the server drops when the connection ends."""
+    words = name.partition("/")[2]
+    key = "matdesign-" + hashlib.sha256(words.encode()).hexdigest()[:16]
+    ask = {
+        "postgresql": f"SELECT pg_try_advisory_lock(hashtext('{key}'))",
+        "mysql": f"SELECT GET_LOCK('{key}', 0)",
+        "mariadb": f"SELECT GET_LOCK('{key}', 0)",
+    }.get(database.type)
+    if ask is None:
+        raise DataError(
+            f"{name}: no lock is known for databases of type {database.type!r}, so two "
+            "processes could write at once. Use PostgreSQL, MySQL or a file ending in .db."
+        )
+    held = database._connect()
+    cursor = held.cursor()
+    cursor.execute(ask)
+    if not cursor.fetchone()[0]:
+        held.close()
+        raise _busy(name)
+    return held
+
+
+def _busy(name: str) -> DataError:
+    return DataError(
+        f"another process is writing to {name}. Wait for it or stop it, then resume; two "
+        "campaigns need two stores."
+    )

@@ -23,6 +23,8 @@ class Turn:
         spent: oracle calls so far.
         budget: oracle calls in all.
         seconds: of this turn.
+        stopped: why the campaign ends with this turn; "" where it goes on or its budget
+            is spent.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Turn:
     spent: int
     budget: int
     seconds: float
+    stopped: str = ""
 
     @property
     def counts(self) -> dict[str, int | float]:
@@ -53,6 +56,7 @@ class Turn:
             f"checks, {self.fresh} new, {self.selected} evaluated, {self.usable} usable"
             f"{failed}; {best or 'nothing usable yet'}; oracle calls {self.spent} of "
             f"{self.budget}; {self.seconds:.1f} s"
+            + (f"\n{self.stopped}" if self.stopped else "")
         )
 
 

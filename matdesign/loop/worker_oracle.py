@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -81,9 +82,40 @@ class WorkerOracle(ABC):
     @property
     def hull(self) -> Hull | None:
         """The reference phases, loaded when first needed."""
-        if self._hull == "shipped":
-            self._hull = Hull.shipped()
+        if isinstance(self._hull, str) and self._hull == "shipped":
+            return Hull.shipped()
         return self._hull
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The numeric columns of `Results` that this oracle computes."""
+        if self._hull is None:
+            return ("energy_per_atom",)
+        return ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull")
+
+    def _judging(self, usual: str | None) -> str:
+        """Return what of hull and guards is not as usual, for `name`."""
+        words = ""
+        if self._hull != usual:
+            key = self._hull.key if isinstance(self._hull, Hull) else self._hull
+            words += f" hull {key}"
+        plain = dataclasses.asdict(Guards())
+        for name, bound in dataclasses.asdict(self.guards).items():
+            words += f" {name} {bound}" if bound != plain[name] else ""
+        return words
+
+    def refusals(self, crystals: Crystals) -> list[str]:
+        """Return, per crystal, why nothing would be computed for it, or "".
+
+        Args:
+            crystals: any crystals.
+        """
+        reasons = unfit(crystals)
+        hull = self.hull
+        if hull is None:
+            return reasons
+        missing = hull.missing(crystals)
+        return [a or b for a, b in zip(reasons, missing, strict=True)]
 
     def evaluate(self, crystals: Crystals) -> Results:
         """Relax crystals and say how stable they are.
@@ -102,11 +134,7 @@ class WorkerOracle(ABC):
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield (place, Results of that one crystal) as they get ready."""
         crystals = crystals.to("cpu")
-        reasons = unfit(crystals)
-        hull = self.hull
-        if hull is not None:
-            missing = hull.missing(crystals)
-            reasons = [a or b for a, b in zip(reasons, missing, strict=True)]
+        reasons = self.refusals(crystals)
         for place, why in enumerate(reasons):
             if why:
                 yield place, self._row(crystals, place, TaskFailed(why))

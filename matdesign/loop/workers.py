@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
@@ -166,14 +167,13 @@ class Remote:
         memory_limit: float | None = None,
     ) -> None:
         self.executor = executor
-        self._how = (prepare, memory_limit)
+        self._how = (uuid.uuid4().hex, prepare, memory_limit)
 
     def submit(
         self, function: Callable[..., R], *args: Any, time_limit: float | None = None
     ) -> Future[R]:
         """Same as `Workers.submit`."""
-        prepare, memory = self._how
-        task = partial(_beside, function, args, time_limit, prepare, memory)
+        task = partial(_beside, function, args, time_limit, *self._how)
         return self.executor.submit(task)
 
     def stop(self) -> None:
@@ -183,6 +183,9 @@ class Remote:
         """Nothing: the executor belongs to the caller."""
 
 
+KEPT = 4
+"""Worker processes, each of another `Remote`, that one thread of an executor keeps."""
+
 _LOCAL = threading.local()
 
 
@@ -190,16 +193,17 @@ def _beside(
     function: Callable[..., R],
     args: tuple[Any, ...],
     limit: float | None,
+    owner: str,
     prepare: Callable[[], object] | None,
     memory_limit: float | None,
 ) -> R:
-    """Run in a worker process of this thread, kept for the next task."""
-    workers: Workers | None = getattr(_LOCAL, "workers", None)
-    if workers is None:
-        workers = _LOCAL.workers = Workers(
-            1, prepare=prepare, memory_limit=memory_limit
-        )
-    return workers.submit(function, *args, time_limit=limit).result()
+    """Run in a worker process of this thread and `Remote`, kept for the next task."""
+    kept: dict[str, Workers] = vars(_LOCAL).setdefault("workers", {})
+    if owner not in kept:
+        while len(kept) >= KEPT:  # those of the oldest, which is hardly used any more
+            kept.pop(next(iter(kept))).close()
+        kept[owner] = Workers(1, prepare=prepare, memory_limit=memory_limit)
+    return kept[owner].submit(function, *args, time_limit=limit).result()
 
 
 def isolated(
