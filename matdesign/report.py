@@ -28,7 +28,8 @@ SMALLEST_VOLUME = 0.1
 """Cell volume in cubic angstrom from which on a crystal can be drawn and written."""
 
 NEAR_HULL = 0.1
-"""eV/atom above the hull up to which a crystal is counted as near it."""
+"""Distance to the hull in eV/atom up to which a crystal is a candidate. What lies farther
+below is no triumph: either the potential or the hull is wrong about it."""
 
 
 @dataclass
@@ -40,7 +41,8 @@ class Row:
         structure: relaxed if an oracle relaxed it, else as proposed.
         values: column -> number or text; None where unknown.
         reason: why it is no candidate; "" for a candidate.
-        stage: "candidate", "failed" (in the oracle) or "rejected" (by a constraint).
+        stage: "candidate", "look again" (too far below the hull to be believed), "far"
+            (above it), "failed" (in the oracle) or "rejected" (by a constraint).
         file: name of its CIF file, beside the page; "" where none can be written.
         sound: whether cell and coordinates are numbers, so that it can be drawn.
     """
@@ -66,6 +68,7 @@ def report(
     path: str | Path = "build/report.html",
     *,
     wanted: Constraint | None = None,
+    hull_error: float = math.nan,
     title: str = "Designed crystals",
     facts: Mapping[str, object] | None = None,
 ) -> Path:
@@ -78,11 +81,13 @@ def report(
     Args:
         crystals: everything that was proposed, refused ones included.
         results: what an oracle said, either of all `crystals` or of those that meet
-            `wanted`, in their order.
+            `wanted`, in their order. Candidates lie within 0.1 eV/atom of the hull.
         evaluation: a judgement of the same crystals as `results`, or of all.
         path: where to write the page; missing folders are made.
         wanted: the constraints that were asked for; checked again here, before and
             after relaxation.
+        hull_error: error of a distance to the hull in eV/atom, such as `Hull.error`;
+            printed beside every distance.
         title: heading of the page.
         facts: further lines for "How it was made", label -> anything that prints.
 
@@ -102,7 +107,8 @@ def report(
     checked = check(crystals, wanted) if wanted is not None else None
     rows = _rows(crystals, checked)
     if results is not None:
-        _add_results(rows, _places(rows, len(results), "results"), results, wanted)
+        places = _places(rows, len(results), "results")
+        _add_results(rows, places, results, wanted, hull_error)
     if evaluation is not None:
         places = _places(rows, len(evaluation), "the evaluation")
         _add_evaluation(rows, places, evaluation)
@@ -171,7 +177,11 @@ def _add_geometry(rows: list[Row], crystals: Crystals) -> None:
 
 
 def _add_results(
-    rows: list[Row], places: list[int], results: "Results", wanted: Constraint | None
+    rows: list[Row],
+    places: list[int],
+    results: "Results",
+    wanted: Constraint | None,
+    hull_error: float,
 ) -> None:
     after = results.structures.to("cpu")
     again = check(after, wanted) if wanted is not None else None
@@ -190,6 +200,8 @@ def _add_results(
             number = float(values[k])
             fine = bool(results.ok[k]) and math.isfinite(number)
             row.values[column] = number if fine else None
+        if row.values["above hull (eV/atom)"] is not None and math.isfinite(hull_error):
+            row.values["± (eV/atom)"] = hull_error
         row.values["competing phases"] = int(results.competing[k])
         row.values["seconds"] = float(results.seconds[k])
         if again is not None:
@@ -200,6 +212,12 @@ def _add_results(
         elif again is not None and not bool(again.met[k]):
             row.stage = "failed"
             row.reason = f"after relaxing {again.reasons()[k]}"
+        elif isinstance(above := row.values["above hull (eV/atom)"], float):
+            if above < -NEAR_HULL:
+                row.stage = "look again"
+                row.reason = f"{-above:.2f} eV/atom below all that is known"
+            elif above > NEAR_HULL:
+                row.stage, row.reason = "far", f"{above:.2f} eV/atom above the hull"
     if changed:
         _add_geometry([rows[places[k]] for k in changed], after[changed])
 

@@ -117,7 +117,8 @@ def test_failures_are_counted_and_explained(written: Path) -> None:
     text = Page(written.read_text()).text
     assert "6 proposed" in text and "4 meet every constraint" in text
     assert "3 relaxed, and still meet every constraint" in text
-    assert "2 within 0.1 eV/atom of the hull" in text
+    assert "2 within 0.1 eV/atom of the hull: candidates" in text
+    assert "1 crystals lie more than 0.1 eV/atom above the hull" in text
     assert "1 crystals failed while relaxing" in text and "short bond <0.42>" in text
     assert "2 crystals did not meet the constraints" in text
     assert "1: misses: charge-neutral with common oxidation states" in text
@@ -140,7 +141,31 @@ def test_what_was_asked_seed_version_and_seconds_are_told(written: Path) -> None
 
 def test_candidates_come_best_first(written: Path) -> None:
     cards = re.findall(r'id="crystal-(\d)"', written.read_text())
-    assert cards[:3] == ["2", "1", "6"]
+    assert cards[:3] == ["2", "1", "6"], "what lies too far above comes after them"
+
+
+def test_what_lies_far_below_the_hull_is_no_candidate(
+    proposed: Crystals, results: Results, tmp_path: Path
+) -> None:
+    """0.929 eV/atom below all that is known was once the best crystal of a report."""
+    above = torch.tensor([0.05, -0.929, math.nan, -0.08], dtype=torch.float64)
+    found = dataclasses.replace(results, energy_above_hull=above)
+    page = report(proposed, found, path=tmp_path / "r.html", wanted=WANTED)
+    text = Page(page.read_text()).text
+    assert "1 more than 0.1 eV/atom below it: look again" in text
+    assert "2 within 0.1 eV/atom of the hull: candidates" in text
+    assert re.findall(r'id="crystal-(\d)"', page.read_text())[:3] == ["6", "1", "2"]
+    assert "0.93 eV/atom below all that is known" in text and "±" not in text
+
+
+def test_distances_stand_beside_the_error_of_the_yardstick(
+    proposed: Crystals, results: Results, tmp_path: Path
+) -> None:
+    where = tmp_path / "r.html"
+    page = report(proposed, results, path=where, wanted=WANTED, hull_error=0.0195)
+    text = Page(page.read_text()).text
+    assert "0.050 ± 0.019 eV/atom above the hull" in text or "0.050 ± 0.020" in text
+    assert "± is the mean error of the potential on known crystals" in text
 
 
 def test_nothing_is_fetched(written: Path) -> None:

@@ -1,8 +1,10 @@
-"""The constraint that a crystal is not one of those that are known."""
+"""The constraints that a crystal, or its formula, is not among those that are known."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +13,47 @@ from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.matching import TOLERANCES, reduced, same_in_reference
 from matdesign.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class NovelFormula(Constraint):
+    """The reduced formula is not that of a known compound, nor an element.
+
+    The violation is 0 or 1 and has no gradient; on undecided crystals it is that of the
+    most probable elements. Polymorphs of a known compound do not meet this: compare the
+    crystals themselves with `Novelty`.
+
+    Args:
+        known: a function from crystals to flags, shape (crystals,), such as the method
+            `known` of a hull.
+
+    Example:
+        >>> salt = NovelFormula(lambda crystals: [f == "NaCl" for f in crystals.formulas])
+        >>> salt
+        a formula that is not known
+    """
+
+    unit = "1 if known"
+
+    def __init__(self, known: Callable[[Crystals], ArrayLike]) -> None:
+        self._known = known
+
+    def sentence(self) -> str:
+        """Return "a formula that is not known"."""
+        return "a formula that is not known"
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return 1 where a formula is known and 0 where it is not, (crystals,)."""
+        if isinstance(crystals, SoftCrystals):
+            crystals = crystals.harden()
+        return (~self.satisfied(crystals)).to(crystals.frac.dtype)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the formula is not known, shape (crystals,)."""
+        found = torch.as_tensor(self._known(crystals), dtype=torch.bool)
+        return ~found.to(crystals.device)
 
 
 class Novelty(Constraint):

@@ -100,6 +100,25 @@ class Hull:
         return _read(str(folder), stamps)
 
     @property
+    def error(self) -> float:
+        """Error of a distance, eV/atom; NaN for a hull of the potential's own phases."""
+        return float("nan")
+
+    def known(self, crystals: Compositions) -> NDArray[np.bool_]:
+        """Return whether each crystal is an element or has a known compound's formula.
+
+        Returns:
+            Flags of shape (crystals,); polymorphs of a known compound are known.
+        """
+        return np.array(
+            [
+                len(row) == 1 or _key(row) in self._systems.get(frozenset(row), {})
+                for row in _rows(crystals)
+            ],
+            dtype=np.bool_,
+        )
+
+    @property
     def size(self) -> int:
         """Number of reference phases, elements included."""
         return len(self.elements) + sum(self._count.values())
