@@ -4,6 +4,7 @@ Reads what `python scripts/build_book.py` left in `_build/html`; skips where no 
 built, unless MATDESIGN_REQUIRE_BOOK=1 is set.
 """
 
+import html
 import itertools
 import os
 import re
@@ -110,6 +111,19 @@ def test_every_picture_and_viewer_is_described(pages, name):
         assert stage.get("role") == "img"
         assert "rystal" in stage.get("aria-label", "")
         assert "space group" in stage["aria-label"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_paragraph_stops_in_the_middle_of_a_sentence(pages, name):
+    """A comment swallows a line of its paragraph; what is left ends anywhere."""
+    article = re.search(r"<article.*?</article>", pages[name].text, re.S)[0]
+    article = re.sub(
+        r"<(pre|dl|table|figure|script|style|footer)\b.*?</\1>", "", article, flags=re.S
+    )
+    for paragraph in re.findall(r"<p(?: [^>]*)?>(.*?)</p>", article, re.S):
+        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph)).split())
+        if len(text.split()) > 6:
+            assert re.search(r"[.:?!)…”\]*]\W*$", text), text
 
 
 @pytest.mark.parametrize("name", PAGES)
