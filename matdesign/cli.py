@@ -1,6 +1,5 @@
 """The steps of the workbook as commands of a shell: `matdesign sample`, `check`, ..."""
 
-import math
 import os
 from pathlib import Path
 from typing import Annotated
@@ -176,8 +175,6 @@ def report(
     from matdesign.evaluate import evaluate as judge
     from matdesign.report import report as written
 
-    from matdesign.loop.hull import Hull
-
     wanted = shell.constraint(want)
     crystals = shell.read([file])
     relaxed = shell.record_path(file).exists()
@@ -185,15 +182,7 @@ def report(
     known = shell.reference(reference) if reference else None
     judged = judge(crystals, known)
     everything = shell.read([proposed]) if proposed is not None else crystals
-    page = written(
-        everything,
-        results,
-        judged,
-        out,
-        wanted=wanted,
-        hull_error=Hull.shipped().error if relaxed else math.nan,
-        title=title,
-    )
+    page = written(everything, results, judged, out, wanted=wanted, title=title)
     typer.echo(
         f"wrote {page} and {len(everything)} CIF files in {page.parent}/crystals"
     )

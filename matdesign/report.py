@@ -68,7 +68,6 @@ def report(
     path: str | Path = "build/report.html",
     *,
     wanted: Constraint | None = None,
-    hull_error: float = math.nan,
     title: str = "Designed crystals",
     facts: Mapping[str, object] | None = None,
 ) -> Path:
@@ -86,8 +85,6 @@ def report(
         path: where to write the page; missing folders are made.
         wanted: the constraints that were asked for; checked again here, before and
             after relaxation.
-        hull_error: error of a distance to the hull in eV/atom, such as `Hull.error`;
-            printed beside every distance.
         title: heading of the page.
         facts: further lines for "How it was made", label -> anything that prints.
 
@@ -107,8 +104,7 @@ def report(
     checked = check(crystals, wanted) if wanted is not None else None
     rows = _rows(crystals, checked)
     if results is not None:
-        places = _places(rows, len(results), "results")
-        _add_results(rows, places, results, wanted, hull_error)
+        _add_results(rows, _places(rows, len(results), "results"), results, wanted)
     if evaluation is not None:
         places = _places(rows, len(evaluation), "the evaluation")
         _add_evaluation(rows, places, evaluation)
@@ -177,11 +173,7 @@ def _add_geometry(rows: list[Row], crystals: Crystals) -> None:
 
 
 def _add_results(
-    rows: list[Row],
-    places: list[int],
-    results: "Results",
-    wanted: Constraint | None,
-    hull_error: float,
+    rows: list[Row], places: list[int], results: "Results", wanted: Constraint | None
 ) -> None:
     after = results.structures.to("cpu")
     again = check(after, wanted) if wanted is not None else None
@@ -200,8 +192,6 @@ def _add_results(
             number = float(values[k])
             fine = bool(results.ok[k]) and math.isfinite(number)
             row.values[column] = number if fine else None
-        if row.values["above hull (eV/atom)"] is not None and math.isfinite(hull_error):
-            row.values["± (eV/atom)"] = hull_error
         row.values["competing phases"] = int(results.competing[k])
         row.values["seconds"] = float(results.seconds[k])
         if again is not None:
@@ -231,6 +221,9 @@ def _add_evaluation(
         for k, place in enumerate(places):
             answer = bool(evaluation.table[column][k])
             rows[place].values[label] = "yes" if answer else "no"
+    if "ledger" in evaluation.table:
+        for k, place in enumerate(places):
+            rows[place].values["ledger"] = str(evaluation.table["ledger"][k]) or None
 
 
 def _write_files(rows: list[Row], folder: Path) -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "above hull (eV/atom)",
-    "± (eV/atom)",
     "formation energy (eV/atom)",
     "competing phases",
     "constraints met",
@@ -24,6 +23,7 @@ COLUMNS = (
     "shortest distance (Å)",
     "unique",
     "novel",
+    "ledger",
 )
 """Columns after number, formula and space group, in order; empty ones are left out."""
 
@@ -141,11 +141,6 @@ def _candidates(
     if not rows:
         return head + "None is left; the reasons are below.</p>"
     note = (
-        "± is the mean error of the potential on known crystals: a smaller difference "
-        "ranks nothing. "
-        if "± (eV/atom)" in rows[0].values
-        else ""
-    ) + (
         "Where the number of competing phases is 0, only the elements compete, and the "
         "distance to the hull says little. A click on a heading sorts.</p>"
     )
@@ -275,9 +270,7 @@ def _card(row: "Row", drawn: bool) -> str:
     lines = [f"{group}, {len(row.structure)} atoms"]
     if isinstance(above, float):
         side = "below" if above < -5e-4 else "above"
-        error = row.values.get("± (eV/atom)")
-        width = f" ± {error:.3f}" if isinstance(error, float) else ""
-        lines.append(f"{abs(above):.3f}{width} eV/atom {side} the hull")
+        lines.append(f"{abs(above):.3f} eV/atom {side} the hull")
     for column, words in ON_CARDS.items():
         if row.values.get(column) is not None:
             lines.append(words.format(row.values[column]))

@@ -99,11 +99,6 @@ class Hull:
         stamps = tuple(f.stat().st_mtime_ns if f.is_file() else 0 for f in files)
         return _read(str(folder), stamps)
 
-    @property
-    def error(self) -> float:
-        """Error of a distance, eV/atom; NaN for a hull of the potential's own phases."""
-        return float("nan")
-
     def known(self, crystals: Compositions) -> NDArray[np.bool_]:
         """Return whether each crystal is an element or has a known compound's formula.
 
