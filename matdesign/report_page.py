@@ -111,7 +111,7 @@ def _funnel(
         fine = near + below + len(groups["far"])
         steps.append((fine, "relaxed, and still meet every constraint"))
         if below:
-            steps.append((below, f"more than {near_hull:g} eV/atom below it: look again"))
+            steps.append((below, f"over {near_hull:g} eV/atom below the hull: look again"))
         steps.append((near, f"within {near_hull:g} eV/atom of the hull: candidates"))
     items = "".join(f"<li><b>{n}</b> {escape(text)}</li>" for n, text in steps)
     return f'<ol class="md-funnel">{items}</ol>'
@@ -168,8 +168,9 @@ def _failures(
             continue
         counts = Counter(_kind(row.reason) for row in rows).most_common()
         items = "".join(f"<li>{n}: {escape(why)}</li>" for why, n in counts)
+        why = f":</p><ul>{items}</ul>" if stage in ("failed", "rejected") else ".</p>"
         parts.append(
-            f"<p>{len(rows)} crystals {name}:</p><ul>{items}</ul>"
+            f"<p>{len(rows)} crystals {name}{why}"
             f"<details><summary>Show the {len(rows)}</summary>{_table(rows)}"
             f"{_cards(rows, in_3d)}</details>"
         )
@@ -179,9 +180,7 @@ def _failures(
 def _kind(reason: str) -> str:
     from matdesign.loop.results import kind_of
 
-    if reason.startswith(("misses", "after ")):
-        return reason
-    return "distance to the hull" if "eV/atom" in reason else kind_of(reason)
+    return reason if reason.startswith(("misses", "after ")) else kind_of(reason)
 
 
 def _judgement(evaluation: "Evaluation | None") -> str:

@@ -33,7 +33,7 @@ def test_the_wish_of_the_notebook_is_feasible_and_reads_as_a_sentence() -> None:
     code = f"import matdesign as design\n{known}\n{wish}\n{ask}"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("only harmless elements, and contains O")
+    assert shown.stdout.startswith("only harmless elements, and without Br")
     assert "a formula that is not known" in shown.stdout
 
 

@@ -153,7 +153,7 @@ def test_what_lies_far_below_the_hull_is_no_candidate(
     found = dataclasses.replace(results, energy_above_hull=above)
     page = report(proposed, found, path=tmp_path / "r.html", wanted=WANTED)
     text = Page(page.read_text()).text
-    assert "1 more than 0.1 eV/atom below it: look again" in text
+    assert "1 over 0.1 eV/atom below the hull: look again" in text
     assert "2 within 0.1 eV/atom of the hull: candidates" in text
     assert re.findall(r'id="crystal-(\d)"', page.read_text())[:3] == ["6", "1", "2"]
     assert "0.93 eV/atom below all that is known" in text
