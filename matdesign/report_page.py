@@ -111,7 +111,9 @@ def _funnel(
         fine = near + below + len(groups["far"])
         steps.append((fine, "relaxed, and still meet every constraint"))
         if below:
-            steps.append((below, f"over {near_hull:g} eV/atom below the hull: look again"))
+            steps.append(
+                (below, f"over {near_hull:g} eV/atom below the hull: look again")
+            )
         steps.append((near, f"within {near_hull:g} eV/atom of the hull: candidates"))
     items = "".join(f"<li><b>{n}</b> {escape(text)}</li>" for n, text in steps)
     return f'<ol class="md-funnel">{items}</ol>'
@@ -147,9 +149,7 @@ def _candidates(
     return head + (note if evaluated else "</p>") + _table(rows) + _cards(rows, in_3d)
 
 
-def _failures(
-    groups: "dict[str, list[Row]]", in_3d: set[int], near_hull: float
-) -> str:
+def _failures(groups: "dict[str, list[Row]]", in_3d: set[int], near_hull: float) -> str:
     names = {
         "look again": f"lie more than {near_hull:g} eV/atom below all that is known: look "
         "again. That is more than the error explains, so that the potential, the "

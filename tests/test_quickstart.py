@@ -39,7 +39,7 @@ def test_the_wish_of_the_notebook_is_feasible_and_reads_as_a_sentence() -> None:
 
 def test_versions_and_machine_come_last() -> None:
     """The first page begins with a chemist's question."""
-    code = [c for c in nbformat.read(QUICKSTART, as_version=4).cells]
+    code = nbformat.read(QUICKSTART, as_version=4).cells
     code = [c.source for c in code if c.cell_type == "code"]
     assert "design.about()" in code[-1] and not any("about" in c for c in code[:-1])
 

@@ -163,7 +163,9 @@ def test_the_ledger_of_an_evaluation_is_a_column(
     proposed: Crystals, tmp_path: Path
 ) -> None:
     judged = evaluate(proposed)
-    kinds = np.array(["new", "substitution", "", "new", "new", "duplicate"], dtype=object)
+    kinds = np.array(
+        ["new", "substitution", "", "new", "new", "duplicate"], dtype=object
+    )
     judged = dataclasses.replace(judged, table={**judged.table, "ledger": kinds})
     text = Page(report(proposed, None, judged, tmp_path / "r.html").read_text()).text
     assert "ledger" in text and "substitution" in text and "duplicate" in text

@@ -11,7 +11,6 @@ from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 from matdesign.generators.features import MASK
 
-
 HARMFUL = {
     "oxides or salts cause cancer, or probably do (IARC, groups 1 and 2A)": (
         *("Be", "Cr", "Co", "Ni", "As", "Cd", "Sb", "Pb"),

@@ -120,10 +120,13 @@ def test_no_paragraph_stops_in_the_middle_of_a_sentence(pages, name):
     article = re.sub(
         r"<(pre|dl|table|figure|script|style|footer)\b.*?</\1>", "", article, flags=re.S
     )
-    for paragraph in re.findall(r"<p(?: [^>]*)?>(.*?)</p>", article, re.S):
-        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph)).split())
-        if len(text.split()) > 6:
-            assert re.search(r"[.:?!)…”\]*]\W*$", text), text
+    for paragraph in re.finditer(
+        r"<p(?: [^>]*)?>(.*?)</p>\s*(<[^>]*>)?", article, re.S
+    ):
+        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph[1])).split())
+        goes_on = re.match(r"<ul|<ol|<div class=\"(ams)?math", paragraph[2] or "")
+        if len(text.split()) > 6 and not goes_on:
+            assert re.search(r"[.:;,?!)…”\]*]\W*$", text), text
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -153,7 +156,7 @@ def test_chapters_have_exercises_with_solutions_that_ran(pages):
 
 
 def test_the_front_page_has_a_crystal_to_turn(pages):
-    assert len(pages["book/welcome"].stages) == 1
+    assert len(pages["book/welcome"].stages) == 2
     assert 'src="../_static/crystal-view.js' in pages["book/welcome"].text
     script = HTML / "_static" / "vendor" / "ngl.js"
     assert "window.NGL = found" in script.read_text(encoding="utf-8")

@@ -106,7 +106,9 @@ def test_chapters_named_by_title_are_in_the_contents(page: tuple[str, str]) -> N
     for title, target in re.findall(r"\[([^\]]+)\]\((\w[\w-]*\.md)\)", words):
         if title in TITLES:
             path = ROOT / "book" / target
-            assert f"# {title}\n" in path.read_text(encoding="utf-8"), f"{name}: {title}"
+            assert f"# {title}\n" in path.read_text(encoding="utf-8"), (
+                f"{name}: {title}"
+            )
 
 
 def test_every_page_of_the_contents_has_a_file() -> None:

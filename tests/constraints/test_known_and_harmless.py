@@ -21,7 +21,12 @@ def test_harmless_leaves_out_exactly_the_named_elements_and_every_one_has_one_re
     harmless = design.OnlyElements.harmless()
     assert harmless.excluded == set(named)
     assert str(harmless) == "only harmless elements"
-    assert harmless.satisfied(rows(26, 82, 8, 94)).tolist() == [True, False, True, False]
+    assert harmless.satisfied(rows(26, 82, 8, 94)).tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_every_element_without_a_stable_isotope_is_left_out():
