@@ -67,6 +67,7 @@ def best_of(
         return float(np.repeat(shares[order], draws[order]) @ weight)
 
     low, high = bootstrap(again, m, seed=seed, level=level)
+    low, high = max(low, 0.0), min(high, 1.0)
     if not flags.any():  # resamples of nothing are nothing
         high = 1 - (1 - wilson(0, m, level=level)[1]) ** n
     elif flags.all():
