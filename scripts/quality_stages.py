@@ -135,7 +135,7 @@ def drawn(shop: Workshop, name: str, n: int) -> tuple[Crystals, dict[str, Any]]:
         print(f"{name}: drawing {n}", flush=True)
         start = time.perf_counter()
         made = design.load_model(folder).sample(n, seed=shop.seed)
-        info = {"seconds": round(time.perf_counter() - start, 1), "weights": str(stem)}
+        info = {"seconds": round(time.perf_counter() - start, 1), "weights": stem}
         design.write(made.replace(properties={}, labels={}, units={}), table)
         write_atomic(facts, json.dumps(info).encode())
     # what is judged is what was written
@@ -223,6 +223,81 @@ def _plain(result: Any) -> dict[str, Any]:
         "reason": result.reason[0],
         "seconds": float(result.seconds[0]),
     }
+
+
+def stable(
+    shop: Workshop, name: str, rows: list[dict[str, Any]], hull: Hull
+) -> dict[str, Any]:
+    """Return stability, S.U.N. and ledger of relaxed crystals, by one hull.
+
+    Args:
+        shop: what all stages share.
+        name: of the batch.
+        rows: of `relaxed`.
+        hull: known compounds on the scale of the same potential.
+    """
+    key = {
+        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "hull": references_key(),
+        "train": shop.train_key,
+        "protocol": Protocol().record(),
+        "seed": shop.seed,
+    }
+
+    def make() -> dict[str, Any]:
+        print(f"{name}: hull and ledger of {len(rows)}", flush=True)
+        crystals = _crystals(rows)
+        energy = np.array([row["energy"] for row in rows])
+        formed = hull.formation_energy(crystals, energy)
+        low, high = Guards().formation_energy
+        # a failed row's number is not to be used
+        trusted = np.array([not row["reason"] for row in rows])
+        trusted &= (low < formed) & (formed < high)
+        above = np.where(trusted, hull.energy_above_hull(crystals, energy), np.nan)
+        found = evaluate(
+            crystals,
+            shop.train,
+            hull_distance=above,
+            known_formula=hull.known,
+            seed=shop.seed,
+        )
+        record = found.record()
+        return {
+            "relaxed": len(rows),
+            "converged and believed": int(trusted.sum()),
+            "seconds": round(sum(row["seconds"] for row in rows), 1),
+            "metrics": {
+                key: one
+                for key, one in record["metrics"].items()
+                if key.startswith(
+                    ("stab", "S.U.N.", "ledger", "duplicates", "median e")
+                )
+            },
+            "oracle": rows[0]["oracle"],
+            "hull": repr(hull),
+            "notes": list(found.notes),
+        }
+
+    return dict(shop.kept("stable", key, make))
+
+
+def references_key() -> str:
+    """Return a checksum of the shipped reference energies."""
+    found = hashlib.sha256()
+    for path in sorted((data_dir() / "references").iterdir()):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _crystals(rows: list[dict[str, Any]]) -> Crystals:
+    width = max(len(row["numbers"]) for row in rows)
+    species = torch.zeros(len(rows), width, dtype=torch.long)
+    frac = torch.zeros(len(rows), width, 3)
+    for i, row in enumerate(rows):
+        n = len(row["numbers"])
+        species[i, :n] = torch.tensor(row["numbers"])
+        frac[i, :n] = torch.tensor(row["frac"])
+    return Crystals(species, frac, torch.tensor([row["lattice"] for row in rows]))
 
 
 def predicted(shop: Workshop, name: str, n: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def best_of(
     shares = np.empty(m)
     shares[order] = share
     weight = _weights(m, n)
-    value = float(share @ weight)
+    value = min(float(share @ weight), 1.0)  # the weights sum to 1 but for rounding
 
     def again(draws: NDArray[np.int64]) -> float:
         return float(np.repeat(shares[order], draws[order]) @ weight)

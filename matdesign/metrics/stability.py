@@ -50,7 +50,8 @@ def judge(
 
     Args:
         table: with the columns `structure_valid`, `unique`, and where there was a
-            reference `novel`, `ledger` and `known_formula`. Gains `energy_above_hull` (eV/atom), `stable` and `sun`.
+            reference `novel`, `ledger` and `known_formula`. Gains `energy_above_hull`
+            (eV/atom), `stable` and `sun`.
         reasons: per crystal; a crystal that is not stable gains one.
         above: energy above the hull in eV/atom, shape (crystals,); NaN where unknown.
         settings: the threshold and the level of the intervals.

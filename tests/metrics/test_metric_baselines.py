@@ -1,5 +1,7 @@
 """Baselines: what they keep of the training crystals, and how the ledger enters them."""
 
+from collections import Counter
+
 import pytest
 import torch
 
