@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from check_published import read_samples
 
@@ -17,6 +18,8 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError, MatdesignError
 from matdesign.evaluate import Protocol, evaluate
 from matdesign.generators.storage import WEIGHTS, write_atomic
+from matdesign.loop.guards import Guards
+from matdesign.loop.hull import Hull
 from matdesign.metrics.prediction import evaluate_prediction
 from matdesign.paths import data_dir
 
