@@ -119,10 +119,7 @@ def evaluate(
     if hull_distance is not None:
         above = stability.distances_of(crystals, hull_distance)
         metrics += stability.judge(table, reasons, above, settings, seed)
-        notes.append(
-            f"stable: at most {settings.stable:g} eV/atom above the hull; the distances "
-            "were given, and hold for their oracle and hull only"
-        )
+        notes += stability.notes(crystals, settings)
     apart = "median of smallest distances"
     metrics.append(figures.median(apart, table["min_distance"], "Å", settings, seed))
     table["reason"] = np.array(["; ".join(r) for r in reasons], dtype=object)

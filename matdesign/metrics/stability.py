@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from matdesign.crystals.batch import Crystals
@@ -33,6 +34,21 @@ def distances_of(crystals: Crystals, given: ArrayLike | str) -> NDArray[np.float
             f"got {above.shape}. Use NaN where a relaxation failed."
         )
     return above
+
+
+def notes(crystals: Crystals, settings: Protocol) -> list[str]:
+    """Return what must be said beside distances to the hull."""
+    found = [
+        f"stable: at most {settings.stable:g} eV/atom above the hull; the distances "
+        "were given, and hold for their oracle and hull only"
+    ]
+    error = crystals.properties.get("hull_error", torch.tensor([torch.nan])).nanmedian()
+    if error.isfinite():
+        found.append(
+            f"a distance is off by ± {float(error):.3f} eV/atom on average (error of the "
+            "oracle on known crystals)"
+        )
+    return found
 
 
 def judge(
