@@ -9,26 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from matdesign.constraints.base import listing
 
 if TYPE_CHECKING:
     from matdesign.evaluate import Comparison
     from matdesign.generators.contract import Generator
     from matdesign.lessons import Sweep
-    from matdesign.metrics.summary import Metric
 
-BASELINES = ("shuffled training data", "random substitution")
-"""Names that `lessons.judge` gives to the two baselines of every chapter."""
-
-FIGURES = {
-    "structural validity": 1,
-    "compositional validity": 1,
-    "uniqueness": 1,
-    "novelty": 1,
-    "density distance, all": -1,
-    "element count distance, all": -1,
-}
-"""Figures that `against_baselines` speaks of: 1 where more is better, -1 where less."""
+FIGURES = (
+    "structural validity",
+    "compositional validity",
+    "uniqueness",
+    "novelty",
+    "density distance, all",
+    "element count distance, all",
+)
+"""Figures in which chapters hold samples against the baselines."""
 
 
 def compared(
@@ -59,27 +54,8 @@ def against_baselines(judged: Comparison, name: str = "samples") -> str:
         judged: what `lessons.judge` gave.
         name: of the samples in it.
     """
-    found: dict[str, list[str]] = {}
-    for figure, sign in FIGURES.items():
-        of = {k: judged[k].metrics.get(figure) for k in (name, *BASELINES)}
-        ends = {k: _better(one, sign) for k, one in of.items() if one is not None}
-        if len(ends) == len(of):
-            best = max((ends[k] for k in BASELINES), key=sum)
-            verdict = compared(ends[name], best, ("better", "worse", "alike"))
-            found.setdefault(verdict, []).append(figure.removesuffix(", all"))
-    parts = {
-        "better": "better than both baselines in",
-        "alike": "not told apart from the better baseline in",
-        "worse": "worse than the better baseline in",
-    }
-    said = [f"{words} {listing(found[k])}" for k, words in parts.items() if k in found]
-    return f"the {name} are {'; '.join(said)}"
-
-
-def _better(one: Metric, sign: int) -> tuple[float, float]:
-    """Return the ends of an interval on a scale on which more is better."""
-    low, high = sorted((sign * one.low, sign * one.high))
-    return low, high
+    said = judged.against_baselines(*FIGURES)[list(judged.evaluations).index(name)]
+    return f"the {name} are {said.removeprefix(f'{name}: ').removesuffix('.')}"
 
 
 def best_scale(sweep: Sweep) -> str:

@@ -192,7 +192,9 @@ def _add_results(
             number = float(values[k])
             fine = bool(results.ok[k]) and math.isfinite(number)
             row.values[column] = number if fine else None
-        row.values["competing phases"] = int(results.competing[k])
+        error = float(results.hull_error[k])
+        row.values["± (eV/atom)"] = error if math.isfinite(error) else None
+        row.values["known compounds"] = int(results.competing[k])
         row.values["seconds"] = float(results.seconds[k])
         if again is not None:
             held = int(again.satisfied[k].sum())

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "above hull (eV/atom)",
+    "± (eV/atom)",
     "formation energy (eV/atom)",
-    "competing phases",
+    "known compounds",
     "constraints met",
     "met after relaxing",
     "shortest distance (Å)",
@@ -143,8 +144,9 @@ def _candidates(
     if not rows:
         return head + "None is left; the reasons are below.</p>"
     note = (
-        "Where the number of competing phases is 0, only the elements compete, and the "
-        "distance to the hull says little. A click on a heading sorts.</p>"
+        "± is how far the oracle is off for known crystals. Where no known compound has "
+        "these elements only the elements compete, and the distance to the hull says "
+        "little. A click on a heading sorts.</p>"
     )
     return head + (note if evaluated else "</p>") + _table(rows) + _cards(rows, in_3d)
 
@@ -269,7 +271,11 @@ def _card(row: "Row", drawn: bool) -> str:
     lines = [f"{group}, {len(row.structure)} atoms"]
     if isinstance(above, float):
         side = "below" if above < -5e-4 else "above"
-        lines.append(f"{abs(above):.3f} eV/atom {side} the hull")
+        error = row.values.get("± (eV/atom)")
+        within = f" ± {error:.3f}" if isinstance(error, float) else ""
+        lines.append(f"{abs(above):.3f}{within} eV/atom {side} the hull")
+        if row.values.get("known compounds") == 0:
+            lines.append("no known compound has these elements only")
     for column, words in ON_CARDS.items():
         if row.values.get(column) is not None:
             lines.append(words.format(row.values[column]))

@@ -29,6 +29,7 @@ COLUMNS = (
     "energy_per_atom",
     "formation_energy_per_atom",
     "energy_above_hull",
+    "hull_error",
     "competing",
     "ok",
     "steps",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.matching import TOLERANCES, reduced, same_in_reference
+from matdesign.crystals.matching import TOLERANCES, same_in_reference
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Novelty(Constraint):
         DataError: the reference is empty, or there are no tolerances of that name.
 
     Accuracy:
-        A crystal is compared with the 20 most similar of its formula and cell size.
+        A crystal is compared with the 20 most similar of its formula.
 
     Example:
         >>> cell = 4.0 * torch.eye(3)[None]
@@ -95,10 +94,6 @@ class Novelty(Constraint):
             )
         self.tolerances = tolerances
         self.reference = reference
-        self._formulas = reduced(reference.species)
-        self._members: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-        for i, formula in enumerate(self._formulas):
-            self._members[formula].append(i)
 
     def sentence(self) -> str:
         """Return for example "equal to none of 500 known crystals"."""
@@ -112,20 +107,9 @@ class Novelty(Constraint):
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether no known crystal is equal, shape (crystals,)."""
-        formulas = reduced(crystals.species)
-        near = sorted({i for f in set(formulas) for i in self._members.get(f, ())})
-        novel = torch.ones(len(crystals), dtype=torch.bool)
-        if near:
-            found = same_in_reference(
-                crystals.to("cpu"),
-                formulas,
-                self.reference[near].to("cpu"),
-                [self._formulas[i] for i in near],
-                of=[i for i, f in enumerate(formulas) if f in self._members],
-                tolerances=self.tolerances,
-            )
-            novel = torch.from_numpy(found.match < 0)
-            novel[sorted(found.reason)] = False
+        found = same_in_reference(crystals, self.reference, tolerances=self.tolerances)
+        novel = torch.from_numpy(found.match < 0)
+        novel[sorted(found.reason)] = False
         sound = crystals.frac.isfinite().all(-1).all(-1)
         sound &= crystals.lattice.isfinite().all(-1).all(-1)
         return novel.to(crystals.device) & sound

@@ -1,15 +1,16 @@
-"""Distance to the convex hull: would a crystal fall apart into known phases?
+"""Distance to the convex hull: would a crystal fall apart into known compounds?
 
 At the composition of a crystal, the hull is the lowest energy that any mixture of the
-reference phases can have.  It is a linear program with one unknown per phase, which
+known compounds can have.  It is a linear program with one unknown per compound, which
 stays exact and quick for any number of elements.
 """
 
 from __future__ import annotations
 
-import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matdesign.errors import DataError, ShapeError
+from matdesign.loop.calibration import Calibration
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -24,23 +26,23 @@ if TYPE_CHECKING:
 
     from matdesign.crystals.batch import Crystals
 
-    Compositions = Crystals | Sequence[Structure | Composition | str]
+    Formula = Structure | Composition | str | Mapping[str, float]
+    Compositions = Crystals | Sequence[Formula]
 
-Amounts = Mapping[str, float]
+Amounts = dict[str, float]
 
 
 class Hull:
-    """Reference phases of one potential, and what they say of other crystals.
+    """Known compounds, and how far other crystals lie above their mixtures.
 
-    Energies of different potentials or functionals must never meet in one hull; give
-    each potential its own.
+    Energies of different potentials or functionals must never meet in one hull.  Two
+    ways lead there: phases computed by the same potential, as in the constructor, or a
+    potential that is calibrated to the scale of the known compounds, as in `shipped`.
 
     Args:
-        elements: symbol -> energy of the reference form, eV/atom.
-        phases: (formula or composition, energy in eV/atom) of the competing compounds;
+        elements: symbol -> energy of the element, eV/atom.
+        phases: (formula or amounts, energy in eV/atom) of the competing compounds;
             those with an element that `elements` lacks are left out.
-        name: of the potential that gave the energies.
-        volumes: symbol -> volume of the reference form, angstrom^3/atom, where known.
 
     Example:
         >>> hull = Hull({"Na": -1.3, "Cl": -1.9}, [("NaCl", -3.4)])
@@ -53,51 +55,110 @@ class Hull:
     def __init__(
         self,
         elements: Mapping[str, float],
-        phases: Iterable[tuple[str | Composition, float]] = (),
-        *,
-        name: str = "",
-        volumes: Mapping[str, float] | None = None,
+        phases: Iterable[tuple[Formula, float]] = (),
     ) -> None:
-        self.elements = dict(elements)
-        self.volumes = dict(volumes or {})
-        self.name = name
-        self._systems: dict[frozenset[str], dict[tuple[Any, ...], float]] = {}
-        self._count: dict[frozenset[str], int] = {}
-        self._energies: dict[tuple[Any, ...], tuple[float, dict[str, float]]] = {}
+        self.calibration = Calibration("", dict(elements))
+        self._systems: dict[str, list[tuple[Any, float]]] = {}
+        self._mixtures: dict[tuple[Any, ...], tuple[float, Amounts]] = {}
         for what, energy in phases:
-            self._add(_amounts(what), float(energy))
+            row = _amounts(what)
+            if set(row) <= set(elements) and np.isfinite(energy):
+                formed = float(energy) - self._elemental(row)
+                self._systems.setdefault(_system(row), []).append((row, formed))
 
     @classmethod
-    def shipped(cls) -> Hull:
-        """Return the hull of the shipped reference phases (CHGNet 0.3.0).
+    def shipped(cls, calibration: Calibration | str = "chgnet-0.3.0") -> Hull:
+        """Return the hull of 95,000 known compounds for a calibrated potential.
+
+        The compounds are those of the Materials Project, with formation energies by
+        density functional theory; the card in data/references says more.
+
+        Args:
+            calibration: of the potential that gives the energies of crystals, or the
+                name of a shipped one: "chgnet-0.3.0", "chgnet-r2scan", "7net-l3i5".
 
         Raises:
-            DataError: the references are missing or damaged.
+            DataError: there is no such calibration, or the compounds are missing.
         """
         from matdesign.paths import data_dir
 
-        return cls.read(data_dir() / "references")
+        folder = data_dir() / "references"
+        if isinstance(calibration, str):
+            calibration = Calibration.read(folder / f"{calibration}.json")
+        made = cls(calibration.elements)
+        made.calibration = calibration
+        made._systems = _compounds(folder / "compounds.parquet")
+        return made
 
-    @classmethod
-    def read(cls, folder: str | Path) -> Hull:
-        """Read `elements.json` and, where present, `phases.parquet` of a folder.
+    @property
+    def error(self) -> float:
+        """Error of a distance, eV/atom; NaN for a hull of the potential's own phases.
+
+        It is the mean absolute error of the calibration on crystals left out of it.
+        """
+        return self.calibration.error
+
+    def __repr__(self) -> str:
+        compounds = sum(len(of) for s, of in self._systems.items() if _several(s))
+        text = f"{len(self.calibration.elements)} elements, {compounds:,} compounds"
+        if self.calibration.name:
+            text += f"; {self.calibration.name}, ± {self.error:.3f} eV/atom"
+        return f"Hull({text})"
+
+    def formation_energy(
+        self, crystals: Compositions, energy_per_atom: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Return energies per atom relative to the elements.
+
+        Equation:
+            E_f = E - sum_i c_i E_i, with c_i the fraction of element i.
 
         Args:
-            folder: holds elements.json (symbol -> energy_per_atom, volume_per_atom)
-                and phases.parquet (columns numbers and energy_per_atom).
+            crystals: crystals, structures, compositions, formulas or amounts.
+            energy_per_atom: eV/atom, shape (crystals,).
 
-        Raises:
-            DataError: elements.json is missing, or a file cannot be understood.
+        Returns:
+            eV/atom, shape (crystals,); NaN where an element has no reference.
         """
-        folder = Path(folder)
-        files = [folder / "elements.json", folder / "phases.parquet"]
-        if not files[0].is_file():
-            raise DataError(
-                f"reference energies are missing: no {files[0]}. "
-                "Make them with `python scripts/build_data.py references`."
-            )
-        stamps = tuple(f.stat().st_mtime_ns if f.is_file() else 0 for f in files)
-        return _read(str(folder), stamps)
+        rows, energies = _pair(crystals, energy_per_atom)
+        return energies - np.array([self._elemental(row) for row in rows])
+
+    def energy_above_hull(
+        self, crystals: Compositions, energy_per_atom: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Return the distance of crystals to the hull of the known compounds.
+
+        The crystals asked about are not part of the hull, so the distance can be
+        negative: such a crystal is more stable than every mixture of what is known, or
+        the potential is wrong about it.  Where no compound of the system is known
+        (`competing` is 0) only the elements compete, and the distance says little.
+
+        Args:
+            crystals: crystals, structures, compositions, formulas or amounts.
+            energy_per_atom: eV/atom by the potential, shape (crystals,).
+
+        Returns:
+            eV/atom, shape (crystals,); NaN where an element has no reference.
+
+        Accuracy:
+            `error` is that of the potential.  The linear program is solved to 1e-9
+            eV/atom; the test compares with pymatgen's PhaseDiagram.
+        """
+        rows, energies = _pair(crystals, energy_per_atom)
+        floor = [self._elemental(row) + self._mixture(row)[0] for row in rows]
+        return energies - np.array(floor)
+
+    def competing(self, crystals: Compositions) -> NDArray[np.int64]:
+        """Return how many known compounds lie in each crystal's chemical system.
+
+        Subsystems count, the elements do not: SrTiO3 competes with SrO and TiO2.
+
+        Returns:
+            Counts of shape (crystals,).
+        """
+        inside = [filter(_several, self._inside(row)) for row in _rows(crystals)]
+        counts = [sum(len(self._systems[s]) for s in systems) for systems in inside]
+        return np.array(counts, dtype=np.int64)
 
     def known(self, crystals: Compositions) -> NDArray[np.bool_]:
         """Return whether each crystal is an element or has a known compound's formula.
@@ -105,89 +166,17 @@ class Hull:
         Returns:
             Flags of shape (crystals,); polymorphs of a known compound are known.
         """
+        rows = _rows(crystals)
         return np.array(
             [
-                len(row) == 1 or _key(row) in self._systems.get(frozenset(row), {})
-                for row in _rows(crystals)
+                len(row) == 1
+                or any(_key(p) == _key(row) for p, _ in self._phases(_system(row)))
+                for row in rows
             ],
-            dtype=np.bool_,
+            dtype=bool,
         )
 
-    @property
-    def size(self) -> int:
-        """Number of reference phases, elements included."""
-        return len(self.elements) + sum(self._count.values())
-
-    def __repr__(self) -> str:
-        of = f" by {self.name}" if self.name else ""
-        compounds = sum(self._count.values())
-        return (
-            f"Hull({len(self.elements)} elements and {compounds} compounds in "
-            f"{len(self._count)} chemical systems{of})"
-        )
-
-    def formation_energy(
-        self, crystals: Compositions, energy_per_atom: ArrayLike
-    ) -> NDArray[np.float64]:
-        """Return energies per atom relative to the elements' reference forms.
-
-        Equation:
-            E_f = E - sum_i c_i E_i, with c_i the fraction of element i.
-
-        Args:
-            crystals: crystals, structures, compositions or formulas.
-            energy_per_atom: eV/atom, shape (crystals,).
-
-        Returns:
-            eV/atom, shape (crystals,); NaN where an element has no reference.
-        """
-        rows, energies = self._pair(crystals, energy_per_atom)
-        elements = np.array([self._elemental(row) for row in rows], dtype=np.float64)
-        return np.subtract(energies, elements)
-
-    def energy_above_hull(
-        self, crystals: Compositions, energy_per_atom: ArrayLike
-    ) -> NDArray[np.float64]:
-        """Return the distance of crystals to the hull of the reference phases.
-
-        The crystals asked about are not part of the hull, so the distance can be
-        negative: such a crystal is more stable than every mixture of references, and
-        would become a corner of the hull.  A reference phase itself has 0 or more.
-        Where no compound of the system is known (`competing` is 0) only the elements
-        compete, and the distance says little.
-
-        Args:
-            crystals: crystals, structures, compositions or formulas.
-            energy_per_atom: eV/atom by the same potential, shape (crystals,).
-
-        Returns:
-            eV/atom, shape (crystals,); NaN where an element has no reference.
-
-        Accuracy:
-            The linear program is solved to 1e-9 eV/atom; the test compares with
-            pymatgen's PhaseDiagram.
-        """
-        rows, energies = self._pair(crystals, energy_per_atom)
-        floor = [self._elemental(row) + self._solve(row)[0] for row in rows]
-        return np.subtract(energies, np.array(floor, dtype=np.float64))
-
-    def competing(self, crystals: Compositions) -> NDArray[np.int64]:
-        """Return how many reference compounds lie in each crystal's chemical system.
-
-        Subsystems count, the elements do not: SrTiO3 competes with SrO and TiO2.
-
-        Returns:
-            Counts of shape (crystals,).
-        """
-        return np.array(
-            [
-                sum(self._count.get(s, 0) for s in self._inside(frozenset(row)))
-                for row in _rows(crystals)
-            ],
-            dtype=np.int64,
-        )
-
-    def decomposition(self, composition: str | Composition) -> dict[str, float]:
+    def decomposition(self, composition: Formula) -> dict[str, float]:
         """Return the phases that a composition falls apart into on the hull.
 
         Returns:
@@ -196,165 +185,161 @@ class Hull:
         Raises:
             DataError: an element has no reference.
         """
-        row = _amounts(composition)
         if lacking := self.missing([composition])[0]:
             raise DataError(
-                f"{composition}: {lacking}; known are {list(self.elements)}"
+                f"{composition}: {lacking}; known are {list(self.calibration.elements)}"
             )
-        mixture = self._solve(row)[1]
+        mixture = self._mixture(_amounts(composition))[1]
         return dict(sorted(mixture.items(), key=lambda item: -item[1]))
 
     def missing(self, crystals: Compositions) -> list[str]:
         """Return, per crystal, why it has no reference, or ""."""
-        out = []
-        for row in _rows(crystals):
-            lacking = sorted(set(row) - set(self.elements))
-            words = " and ".join(lacking)
-            out.append(f"no reference energy for {words}" if lacking else "")
-        return out
+        return [self._lacking(row) for row in _rows(crystals)]
 
     # ---- inside -------------------------------------------------------------------
 
-    def _add(self, row: Amounts, energy: float) -> None:
-        if not np.isfinite(energy) or not set(row) <= set(self.elements):
-            return
-        formed = energy - self._elemental(row)
-        system, key = frozenset(row), _key(row)
-        if len(row) > 1:
-            self._count[system] = self._count.get(system, 0) + 1
-        known = self._systems.setdefault(system, {})
-        known[key] = min(formed, known.get(key, 0.0))  # above 0 the elements win anyway
-
-    def _pair(
-        self, crystals: Compositions, energy: ArrayLike
-    ) -> tuple[list[dict[str, float]], NDArray[np.float64]]:
-        rows = _rows(crystals)
-        energies = np.asarray(energy, dtype=np.float64).reshape(-1)
-        if len(energies) != len(rows):
-            raise ShapeError(
-                f"one energy per crystal is needed: got {len(energies)} energies for "
-                f"{len(rows)} crystals. Give eV/atom in the crystals' order."
-            )
-        return rows, energies
+    def _lacking(self, row: Amounts) -> str:
+        lacking = sorted(set(row) - set(self.calibration.elements))
+        return f"no reference energy for {' and '.join(lacking)}" if lacking else ""
 
     def _elemental(self, row: Amounts) -> float:
-        return sum(c * self.elements.get(s, float("nan")) for s, c in row.items())
+        known = self.calibration.elements
+        return sum(c * known.get(s, float("nan")) for s, c in row.items())
 
-    def _inside(self, system: frozenset[str]) -> list[frozenset[str]]:
-        """Chemical systems with references that lie within a system."""
-        if 2 ** len(system) > len(self._systems):
-            return [s for s in self._systems if s <= system]
+    def _inside(self, row: Amounts) -> list[str]:
+        """Chemical systems of known phases that lie within the one of a crystal."""
         parts = (
-            frozenset(part)
-            for size in range(1, len(system) + 1)
-            for part in combinations(sorted(system), size)
+            "".join(part)
+            for size in range(1, len(row) + 1)
+            for part in combinations(sorted(row), size)
         )
         return [part for part in parts if part in self._systems]
 
-    def _solve(self, row: Amounts) -> tuple[float, dict[str, float]]:
+    def _phases(self, system: str) -> list[tuple[Amounts, float]]:
+        """Amounts and formation energy of the phases of one chemical system."""
+        known = self._systems.get(system, [])
+        return [(_parsed(p) if isinstance(p, str) else p, e) for p, e in known]
+
+    def _mixture(self, row: Amounts) -> tuple[float, Amounts]:
         """Formation energy of the hull at a composition, and the mixture there."""
-        if not set(row) <= set(self.elements):
+        if self._lacking(row):
             return float("nan"), {}
         at = _key(row)
-        if at not in self._energies:
-            self._energies[at] = self._minimise(row)
-        return self._energies[at]
+        if at not in self._mixtures:
+            self._mixtures[at] = self._minimise(row)
+        return self._mixtures[at]
 
-    def _minimise(self, row: Amounts) -> tuple[float, dict[str, float]]:
+    def _minimise(self, row: Amounts) -> tuple[float, Amounts]:
         """Solve: min E.x, phases x >= 0, such that the mixture has the composition."""
         from scipy.optimize import linprog
 
         names = sorted(row)
-        phases: list[tuple[dict[str, float], float]] = [({s: 1.0}, 0.0) for s in names]
-        for system in self._inside(frozenset(names)):
-            for key, formed in self._systems[system].items():
-                if formed < 0.0:
-                    phases.append((dict(key), formed))
+        phases: list[tuple[Amounts, float]] = [({s: 1.0}, 0.0) for s in names]
+        for system in self._inside(row):  # above 0 the elements win anyway
+            phases += [phase for phase in self._phases(system) if phase[1] < 0.0]
         if len(phases) == len(names):
             return 0.0, dict(row)
-        content = np.array([[p.get(s, 0.0) for p, _ in phases] for s in names])
-        content /= content.sum(axis=0)
-        cost = np.array([formed for _, formed in phases])
-        found = linprog(
-            cost, A_eq=content, b_eq=[row[s] for s in names], method="highs"
-        )
+        content = [[p.get(s, 0.0) for p, _ in phases] for s in names]
+        cost = [formed for _, formed in phases]
+        found = linprog(cost, A_eq=content, b_eq=[row[s] for s in names])
         if found.status != 0:
             raise DataError(
-                f"the hull at {dict(row)} could not be found: {found.message}. "
-                "Check the reference phases of this chemical system."
+                f"the hull at {row} could not be found: {found.message}. "
+                "Check the phases of this chemical system."
             )
-        mixture = {
-            _formula(phases[i][0]): round(float(x), 9)
-            for i, x in enumerate(found.x)
-            if x > 1e-9
-        }
+        part = np.flatnonzero(found.x > 1e-9)
+        mixture = {_formula(phases[i][0]): round(float(found.x[i]), 9) for i in part}
         return float(found.fun), mixture
 
 
-@lru_cache(maxsize=8)
-def _read(folder: str, stamps: tuple[int, ...]) -> Hull:
-    """Read references once per state of the files."""
-    elements_file = Path(folder) / "elements.json"
-    phases_file = Path(folder) / "phases.parquet"
+@cache
+def _compounds(path: Path) -> dict[str, list[tuple[Any, float]]]:
+    """Known compounds by chemical system; formulas are taken apart when asked for.
+
+    Elements stand in alphabetic order in these formulas, so a formula without its
+    numbers names the chemical system.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet
+
     try:
-        table = json.loads(elements_file.read_text())
-        elements = {s: float(row["energy_per_atom"]) for s, row in table.items()}
-        volumes = {s: float(row["volume_per_atom"]) for s, row in table.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        table = pyarrow.parquet.read_table(path)
+        formulas = table["formula"].combine_chunks()
+        energies = table["formation_energy_per_atom"].to_pylist()
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{elements_file} is not a table of reference energies ({error!r}). "
-            "Make it again with `python scripts/build_data.py references`."
+            f"{path} is no table of known compounds ({error}). "
+            "Make it with `python scripts/build_references.py`."
         ) from None
-    phases: list[tuple[Any, float]] = []
-    if stamps[1]:
-        import pyarrow.parquet
-
-        from matdesign.crystals.elements import symbols
-
-        names = symbols()
-        columns = ["numbers", "energy_per_atom"]
-        try:
-            read = pyarrow.parquet.read_table(phases_file, columns=columns)
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{phases_file} cannot be read ({error}). "
-                "Make it again with `python scripts/build_data.py assemble`."
-            ) from None
-        numbers, energies = (read[column].to_pylist() for column in columns)
-        for row, energy in zip(numbers, energies, strict=True):
-            phases.append((_fractions(names[z] for z in row), energy))
-    return Hull(elements, phases, name="CHGNet 0.3.0", volumes=volumes)
+    names = pc.replace_substring_regex(formulas, r"[0-9]+", "").to_pylist()
+    systems: dict[str, list[tuple[Any, float]]] = {}
+    for name, formula, energy in zip(names, formulas.to_pylist(), energies, strict=True):
+        systems.setdefault(name, []).append((formula, energy))
+    return systems
 
 
-def _rows(crystals: Compositions) -> list[dict[str, float]]:
+def _pair(
+    crystals: Compositions, energy: ArrayLike
+) -> tuple[list[Amounts], NDArray[np.float64]]:
+    rows = _rows(crystals)
+    energies = np.asarray(energy, dtype=np.float64).reshape(-1)
+    if len(energies) != len(rows):
+        raise ShapeError(
+            f"one energy per crystal is needed: got {len(energies)} energies for "
+            f"{len(rows)} crystals. Give eV/atom in the crystals' order."
+        )
+    return rows, energies
+
+
+def _rows(crystals: Compositions) -> list[Amounts]:
     """Fraction of every element, per crystal."""
     from matdesign.crystals.batch import Crystals
+    from matdesign.crystals.elements import symbols
 
-    if isinstance(crystals, Crystals):
-        from matdesign.crystals.elements import symbols
+    if not isinstance(crystals, Crystals):
+        return [_amounts(one) for one in crystals]
+    names = symbols()
+    sites = [[names[z] for z in row if z] for row in crystals.species.tolist()]
+    return [_shares(Counter(row)) for row in sites]
 
-        names = symbols()
-        return [_fractions(names[z] for z in r if z) for r in crystals.species.tolist()]
-    return [_amounts(one) for one in crystals]
 
-
-def _amounts(what: Any) -> dict[str, float]:
+def _amounts(what: Any) -> Amounts:
     """Fraction of every element of a formula, composition, structure or mapping."""
     from pymatgen.core import Composition
 
-    if isinstance(what, dict):
-        return what
-    composition = getattr(what, "composition", None) or Composition(what)
-    fractions = composition.fractional_composition.get_el_amt_dict()
-    return {str(s): float(c) for s, c in fractions.items()}
+    from matdesign.crystals.elements import atomic_number, symbols
+
+    try:
+        composition = getattr(what, "composition", None) or Composition(what)
+        counts = composition.get_el_amt_dict()
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"no composition of known elements: got {what!r} ({error}). Give a formula "
+            'such as "SrTiO3", or amounts such as {"Na": 1, "Cl": 1}.'
+        ) from None
+    named: Counter[str] = Counter()
+    for symbol, count in counts.items():
+        named[symbols()[atomic_number(symbol)]] += count
+    return _shares(named)
 
 
-def _fractions(symbols: Iterable[str]) -> dict[str, float]:
-    counts: dict[str, int] = {}
-    for symbol in symbols:
-        counts[symbol] = counts.get(symbol, 0) + 1
+def _parsed(formula: str) -> Amounts:
+    """Fractions of a formula of the table, such as "O3SrTi"."""
+    found = re.findall(r"([A-Z][a-z]?)([0-9]*)", formula)
+    return _shares({symbol: int(count or 1) for symbol, count in found})
+
+
+def _shares(counts: Mapping[str, float]) -> Amounts:
     total = sum(counts.values())
     return {symbol: count / total for symbol, count in counts.items()}
+
+
+def _formula(row: Amounts) -> str:
+    from pymatgen.core import Composition
+
+    if len(row) == 1:
+        return next(iter(row))  # "O", where pymatgen writes O2
+    return str(Composition(row).get_integer_formula_and_factor()[0])
 
 
 def _key(row: Amounts) -> tuple[tuple[str, float], ...]:
@@ -362,17 +347,11 @@ def _key(row: Amounts) -> tuple[tuple[str, float], ...]:
     return tuple(sorted((s, round(c, 10)) for s, c in row.items()))
 
 
-def _formula(row: Amounts) -> str:
-    from pymatgen.core import Composition
+def _system(row: Amounts) -> str:
+    """The chemical system as a key, such as "OSrTi"."""
+    return "".join(sorted(row))
 
-    if len(row) == 1:
-        return next(iter(row))
-    smallest = min(row.values())
-    whole = {s: c / smallest for s, c in row.items()}
-    for factor in range(1, 61):
-        if all(
-            abs(c * factor - round(c * factor)) < 1e-4 * factor for c in whole.values()
-        ):
-            whole = {s: float(round(c * factor)) for s, c in whole.items()}
-            break
-    return str(Composition(whole).reduced_formula)
+
+def _several(system: str) -> bool:
+    """Whether a chemical system has more elements than one."""
+    return sum(letter.isupper() for letter in system) > 1

@@ -51,8 +51,8 @@ class PotentialOracle(WorkerOracle):
         batch: crystals relaxed together in one process.
         device: torch device of the potential.
         guards: bounds outside which a result is not believed.
-        hull: reference phases by the same weights; "shipped" for 0.3.0. Default: the
-            shipped ones for 0.3.0, none for other weights.
+        hull: what competes; the shipped compounds, on whose scale these weights are
+            calibrated, unless given; None for energies only.
         executor: see `WorkerOracle`.
 
     Raises:
@@ -75,7 +75,7 @@ class PotentialOracle(WorkerOracle):
         batch: int = 8,
         device: str = "cpu",
         guards: Guards | None = None,
-        hull: Hull | Literal["shipped", "default"] | None = "default",
+        hull: Hull | Literal["shipped"] | None = "shipped",
         executor: Executor | None = None,
     ) -> None:
         if weights not in WEIGHTS:
@@ -83,14 +83,12 @@ class PotentialOracle(WorkerOracle):
                 f"unknown weights for the potential: got {weights!r}; choose one of "
                 f"{', '.join(WEIGHTS)}."
             )
-        if hull == "default":
-            hull = "shipped" if weights == "0.3.0" else None
         super().__init__(
             workers=workers,
             time_limit=time_limit,
             batch=batch,
             guards=guards,
-            hull=hull,
+            hull=f"chgnet-{weights}" if isinstance(hull, str) else hull,
             memory_limit=8.0 if device == "cpu" else None,
             executor=executor,
         )
@@ -124,7 +122,7 @@ class PotentialOracle(WorkerOracle):
             self.fmax,
             self.steps,
             self.guards,
-            hull.volumes if hull is not None else {},
+            hull.calibration.volumes if hull is not None else {},
             self.time_limit,
         )
 
@@ -145,7 +143,8 @@ class ASEOracle(WorkerOracle):
         optimizer: "BFGS" or "FIRE" of `ase.optimize`.
         relax_cell: whether the cell is free too; the calculator must give stresses.
         guards: bounds outside which a result is not believed.
-        hull: reference phases by the same calculator, if any.
+        hull: phases by the same calculator, or the known compounds for a calibrated
+            one, `Hull.shipped(calibration)`.
         memory_limit: GiB per process, None for no limit.
         executor: see `WorkerOracle`.
 

@@ -21,6 +21,7 @@ UNITS = {
     "energy_per_atom": "eV/atom",
     "formation_energy_per_atom": "eV/atom",
     "energy_above_hull": "eV/atom",
+    "hull_error": "eV/atom",
     "seconds": "s",
 }
 """Unit of each numeric column."""
@@ -37,8 +38,10 @@ class Results:
         structures: relaxed crystals; where there is none, the crystal as given.
         energy_per_atom: eV/atom, shape (crystals,); NaN where never computed.
         formation_energy_per_atom: eV/atom, NaN without reference elements.
-        energy_above_hull: eV/atom, negative below the reference hull, NaN without one.
-        competing: reference compounds in the crystal's chemical system; where it is 0
+        energy_above_hull: eV/atom, negative below the hull, NaN without one.
+        hull_error: error of that distance, eV/atom: how far the potential is off for
+            known crystals; NaN where not measured.
+        competing: known compounds in the crystal's chemical system; where it is 0
             only the elements compete and `energy_above_hull` says little.
         ok: whether the numbers can be used.
         reason: "" where ok, else why not.
@@ -51,6 +54,7 @@ class Results:
     energy_per_atom: Tensor
     formation_energy_per_atom: Tensor
     energy_above_hull: Tensor
+    hull_error: Tensor
     competing: Tensor
     ok: Tensor
     reason: tuple[str, ...]
@@ -76,6 +80,7 @@ class Results:
         return cls(
             replace(crystals, properties={}, units={}),
             unknown,
+            unknown.clone(),
             unknown.clone(),
             unknown.clone(),
             zero,
@@ -174,7 +179,8 @@ class Results:
             lines.append(f"failed: {why}")
         lines.append(
             f"  {'id':<16}{'formula':<16}{'energy':>10}{'formation':>11}"
-            f"{'above hull':>12}{'seconds':>9}   eV/atom; failures with their reason"
+            f"{'above hull':>12}{'error':>9}{'seconds':>9}"
+            "   eV/atom; failures with their reason"
         )
         shown = self.rows()[: len(self) if len(self) <= 24 else 20]
         for row in shown:
@@ -183,6 +189,7 @@ class Results:
                 line += f"{row['energy_per_atom']:>10.3f}"
                 line += _number(row["formation_energy_per_atom"], 11)
                 line += _number(row["energy_above_hull"], 12)
+                line += _number(row["hull_error"], 9, "± ")
                 line += f"{row['seconds']:>9.2f}"
                 if row["competing"] == 0 and _known(row["energy_above_hull"]):
                     line += "   only elements compete"
@@ -211,5 +218,5 @@ def _known(value: float) -> bool:
     return value == value
 
 
-def _number(value: float, width: int) -> str:
-    return f"{value:>{width}.3f}" if _known(value) else f"{'-':>{width}}"
+def _number(value: float, width: int, sign: str = "") -> str:
+    return f"{f'{sign}{value:.3f}' if _known(value) else '-':>{width}}"

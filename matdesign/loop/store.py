@@ -17,9 +17,9 @@ kind            what it holds
                 and lattice in float32
 `evaluation`    one per call of the oracle, the atoms as relaxed; `turn`, `place`,
                 `key`, `ok` (0 or 1), `reason`, `energy_per_atom`,
-                `formation_energy_per_atom`, `energy_above_hull` (eV/atom),
-                `competing`, `steps`, `seconds`, `oracle`; `data` as above; keys that
-                are not known are absent
+                `formation_energy_per_atom`, `energy_above_hull`, `hull_error`
+                (eV/atom), `competing`, `steps`, `seconds`, `oracle`; `data` as above;
+                keys that are not known are absent
 `turn`          one per finished turn: `turn`, `draw` (seed of the generator) and the
                 counts `proposed`, `passed`, `fresh`, `selected`, `usable`, `seconds`
 ==============  ========================================================================
@@ -49,7 +49,12 @@ from matdesign.loop.results import Results
 if TYPE_CHECKING:
     import ase
 
-NUMBERS = ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull")
+NUMBERS = (
+    "energy_per_atom",
+    "formation_energy_per_atom",
+    "energy_above_hull",
+    "hull_error",
+)
 
 DECISIONS = ("selected", "spare", "duplicate", "rejected")
 """What can become of a proposed crystal; "spare" ones were good but over the batch."""

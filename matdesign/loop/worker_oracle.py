@@ -38,7 +38,8 @@ class WorkerOracle(ABC):
         batch: crystals per task; they share the time of one crystal and are tried one
             by one when that is not enough or something goes wrong.
         guards: bounds outside which a result is not believed.
-        hull: reference phases by the same potential, or None for energies only.
+        hull: what competes, the name of a shipped calibration, or None for energies
+            only.
         memory_limit: GiB per process, None for no limit.
         executor: a `concurrent.futures` executor to spread tasks over instead of local
             processes, such as a Dask cluster's; each task still has its time limit.
@@ -51,7 +52,7 @@ class WorkerOracle(ABC):
         time_limit: float,
         batch: int,
         guards: Guards | None,
-        hull: Hull | Literal["shipped"] | None,
+        hull: Hull | str | None,
         memory_limit: float | None,
         executor: Executor | None,
     ) -> None:
@@ -80,9 +81,9 @@ class WorkerOracle(ABC):
 
     @property
     def hull(self) -> Hull | None:
-        """The reference phases, loaded when first needed."""
-        if self._hull == "shipped":
-            self._hull = Hull.shipped()
+        """What competes, loaded when first needed."""
+        if isinstance(self._hull, str):
+            self._hull = Hull.shipped(self._hull)
         return self._hull
 
     def evaluate(self, crystals: Crystals) -> Results:
@@ -150,12 +151,13 @@ class WorkerOracle(ABC):
         frac[0, :n] = wrap(torch.tensor(found.frac.tolist()).to(frac))
         lattice[0] = torch.tensor(found.lattice.tolist()).to(lattice)
         energy, reason = found.energy_per_atom, found.reason
-        formed = above = float("nan")
+        formed = above = error = float("nan")
         competing = 0
         hull = self.hull
         if hull is not None and energy == energy:
             formed = float(hull.formation_energy(given, [energy])[0])
             above = float(hull.energy_above_hull(given, [energy])[0])
+            error = hull.error
             competing = int(hull.competing(given)[0])
             low, high = self.guards.formation_energy
             if not reason and not low < formed < high:
@@ -167,6 +169,7 @@ class WorkerOracle(ABC):
             energy=energy,
             formed=formed,
             above=above,
+            error=error,
             competing=competing,
             steps=found.steps,
             seconds=found.seconds,
@@ -244,6 +247,7 @@ def _fill(
     energy: float = float("nan"),
     formed: float = float("nan"),
     above: float = float("nan"),
+    error: float = float("nan"),
     competing: int = 0,
     steps: int = 0,
     seconds: float = 0.0,
@@ -258,6 +262,7 @@ def _fill(
         one(energy, row.energy_per_atom),
         one(formed, row.energy_per_atom),
         one(above, row.energy_per_atom),
+        one(error, row.energy_per_atom),
         one(competing, row.competing),
         torch.tensor([not reason]),
         (reason,),

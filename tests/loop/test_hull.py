@@ -1,14 +1,13 @@
 """Distances to the hull against pymatgen's PhaseDiagram and by hand."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, ShapeError
-from matdesign.loop.hull import Hull
+from matdesign.loop.calibration import Calibration
+from matdesign.loop.hull import Hull, _compounds
 
 
 def random_phases(rng, symbols, count):
@@ -108,7 +107,7 @@ def test_element_without_reference_is_nan_with_a_reason():
     assert hull.missing(["NaCl", "ArHe"]) == ["", "no reference energy for Ar and He"]
     with pytest.raises(DataError, match="no reference energy for He"):
         hull.decomposition("NaHe")
-    assert hull.size == 3
+    assert "2 elements, 1 compounds" in repr(hull)
 
 
 def test_unknown_system_only_elements_compete():
@@ -134,44 +133,119 @@ def test_lengths_must_fit():
         Hull({"Na": -1.0}).energy_above_hull(["Na"], [1.0, 2.0])
 
 
-def test_read_files(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def test_phases_and_questions_may_be_formulas_or_amounts():
+    elements = {"Na": -1.3, "Cl": -1.9}
+    for phase in ("NaCl", {"Na": 1, "Cl": 1}, {"Na": 4, "Cl": 4}):
+        hull = Hull(elements, [(phase, -3.4)])
+        for asked in ("NaCl", {"Na": 1, "Cl": 1}, {"Na": 0.5, "Cl": 0.5}):
+            assert hull.energy_above_hull([asked], [-3.3]) == pytest.approx([0.1])
+        assert hull.decomposition({"Na": 1, "Cl": 3}) == {"Cl": 0.5, "NaCl": 0.5}
 
-    with pytest.raises(DataError, match=r"elements.json.*build_data.py references"):
-        Hull.read(tmp_path)
-    table = {
-        s: {"energy_per_atom": e, "volume_per_atom": 20.0}
-        for s, e in {"Na": -1.0, "Cl": -2.0}.items()
+
+@pytest.mark.parametrize("wrong", ["Va", {"Va": 1}, "NaVa2"])
+def test_unknown_elements_are_an_error_of_ours(wrong):
+    hull = Hull({"Na": -1.3})
+    for ask in (hull.competing, hull.missing, hull.known):
+        with pytest.raises(DataError, match="Va"):
+            ask([wrong])
+    with pytest.raises(DataError, match="element"):
+        hull.energy_above_hull([wrong], [-1.0])
+
+
+def test_known_means_an_element_or_a_known_formula():
+    hull = Hull({"Na": -1.0, "Cl": -2.0}, [("NaCl", -3.5)])
+    asked = ["Na4Cl4", "Na2Cl", "Cl2"]
+    assert hull.known(asked).tolist() == [True, False, True]
+
+
+# ---- the shipped compounds --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Hull.shipped()
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"nothing.json is not a calibration"):
+        Hull.shipped("nothing")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
+    for name in ("none.parquet", "bad.parquet"):
+        with pytest.raises(DataError, match=rf"{name} is no table of known compounds"):
+            _compounds(tmp_path / name)
+
+
+def test_any_calibration_meets_the_same_compounds(shipped):
+    zero = Calibration("DFT", dict.fromkeys(("Na", "Cl", "O", "Ti"), 0.0), 0.0)
+    hull = Hull.shipped(zero)
+    assert hull.error == 0.0 and shipped.error == pytest.approx(0.0195, abs=1e-3)
+    for formula in ("NaCl", "TiO2", "Na2O"):  # stable in the Materials Project
+        formed = -hull.energy_above_hull([formula], [0.0])[0]
+        assert hull.decomposition(formula) == pytest.approx({formula: 1.0})
+        reference = shipped.formation_energy([formula], [0.0])[0]
+        assert shipped.energy_above_hull([formula], [formed - reference]) == (
+            pytest.approx([0.0], abs=1e-6)
+        )
+    assert (hull.competing(["Na", "NaCl", "Na2TiO3"]) > [-1, 0, 50]).all()
+    assert "compounds; DFT, ± 0.000 eV/atom" in repr(hull)
+    assert np.isnan(shipped.energy_above_hull(["XeF2"], [-1.0])[0])  # too rare to fit
+
+
+def test_what_chemists_know_is_known(shipped):
+    famous = "C SiO2 Fe3O4 LiCoO2 GaAs CsPbI3 Sr2TiO4 La2CuO4 MgAl2O4 Mg3Al2Si3O12"
+    assert shipped.known(famous.split()).all()
+    assert not shipped.known(["CeMnS3", "Na7Cl", "TiNa3O"]).any()
+    assert (shipped.competing(["CeMnS3", "SrTiO3"]) > [5, 10]).all()
+
+
+def test_famous_crystals_lie_where_chemists_put_them(shipped):
+    from pymatgen.core import Lattice, Structure
+
+    from matdesign.loop.potential import Potential
+
+    def make(group, lattice, symbols, sites):
+        made = Structure.from_spacegroup(group, lattice, symbols, sites)
+        return made.get_primitive_structure()
+
+    two = [[0, 0, 0], [0.5, 0.5, 0.5]]
+    crystals = {
+        "salt": make("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], two),
+        "magnesia": make("Fm-3m", Lattice.cubic(4.25), ["Mg", "O"], two),
+        "rutile": make(
+            "P4_2/mnm",
+            Lattice.tetragonal(4.65, 2.97),
+            ["Ti", "O"],
+            [[0, 0, 0], [0.305, 0.305, 0]],
+        ),
+        "anatase": make(
+            "I4_1/amd",
+            Lattice.tetragonal(3.81, 9.72),
+            ["Ti", "O"],
+            [[0, 0, 0], [0, 0, 0.207]],
+        ),
+        "cubic CeMnS3": Structure(
+            Lattice.cubic(4.9), ["Ce", "Mn", "S", "S", "S"], [*two, *(0.5 - 0.5 * np.eye(3))]
+        ),
+        "silicon": make("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]]),
     }
-    (tmp_path / "elements.json").write_text(json.dumps(table))
-    assert Hull.read(tmp_path).size == 2
-    rows = {"numbers": [[11, 17], [11, 11, 17]], "energy_per_atom": [-3.5, -2.0]}
-    pq.write_table(pa.table(rows), tmp_path / "phases.parquet")
-    hull = Hull.read(tmp_path)
-    assert hull.size == 4 and hull.volumes["Na"] == 20.0
-    assert "2 elements and 2 compounds in 1 chemical systems" in repr(hull)
-    assert hull.energy_above_hull(["NaCl"], [-3.4]) == pytest.approx([0.1])
-    (tmp_path / "phases.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match=r"phases.parquet cannot be read"):
-        Hull.read(tmp_path)
-    (tmp_path / "elements.json").write_text('{"Na": 3}')
-    with pytest.raises(DataError, match=r"elements.json is not a table"):
-        Hull.read(tmp_path)
+    batch = Crystals.from_structures(list(crystals.values()))
+    energy = Potential().evaluate(batch, forces=False).energy_per_atom
+    found = shipped.energy_above_hull(batch, energy)
+    above = dict(zip(crystals, found, strict=True))
+    for name in ("salt", "magnesia", "silicon", "rutile", "anatase"):
+        assert above[name] == pytest.approx(0.0, abs=0.1), name
+    assert abs(above["rutile"] - above["anatase"]) < 0.05
+    assert above["cubic CeMnS3"] > -0.1  # the first hull said -0.929
 
 
-def test_shipped_labels_are_those_of_the_shipped_hull():
+def test_shipped_labels_are_those_of_the_shipped_hull(shipped):
     import matdesign as design
-    from matdesign.paths import data_dir
 
-    if not (data_dir() / "references" / "phases.parquet").is_file():
-        pytest.skip("the shipped reference phases are not built yet")
-    hull = Hull.shipped()
     crystals = design.load("perovskites")
     some = crystals[torch.arange(0, len(crystals), 1 + len(crystals) // 150)]
     energies = some.properties["energy_per_atom"]
-    above = hull.energy_above_hull(some, energies)
+    above = shipped.energy_above_hull(some, energies)
     assert above == pytest.approx(some.properties["energy_above_hull"], abs=1e-4)
-    formed = hull.formation_energy(some, energies)
+    formed = shipped.formation_energy(some, energies)
     want = some.properties["formation_energy_per_atom"]
     assert formed == pytest.approx(want, abs=1e-4)

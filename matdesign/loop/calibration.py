@@ -1,0 +1,182 @@
+"""Calibration: a potential's energies on the scale of density functional theory.
+
+The energies of a potential count from a zero of its own.  One number per element, fitted
+to known crystals, turns them into formation energies that may be compared with tables
+of density functional theory; the error on crystals left out of the fit says how far.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from matdesign.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from matdesign.crystals.batch import Crystals
+
+FEWEST = 10
+"""An element in fewer crystals than this is not fitted."""
+
+SCALE = 0.03
+"""Where the loss turns from square to linear, eV/atom."""
+
+FOLDS = 5
+"""Parts of the data; each is left out once to measure the error."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Element references of one potential, and how well they carry over.
+
+    Args:
+        name: of the potential.
+        elements: symbol -> reference energy, eV/atom.
+        error: mean absolute error of formation energies on crystals left out of the
+            fit, eV/atom; NaN where not measured.
+        held_out: more of that error, by name, eV/atom.
+        volumes: symbol of a metal -> volume in its alloys, angstrom^3/atom.
+        crystals: number of crystals fitted to.
+    """
+
+    name: str
+    elements: dict[str, float]
+    error: float = float("nan")
+    held_out: dict[str, float] = field(default_factory=dict)
+    volumes: dict[str, float] = field(default_factory=dict)
+    crystals: int = 0
+
+    @classmethod
+    def fit(
+        cls,
+        name: str,
+        crystals: Crystals,
+        energy_per_atom: ArrayLike,
+        formation_energy_per_atom: ArrayLike,
+    ) -> Calibration:
+        """Fit element references to known crystals.
+
+        Equation:
+            E_f = E - sum_i c_i r_i, with r fitted such that E_f is the known one.
+
+        Args:
+            name: of the potential.
+            crystals: known crystals, such as reduced MP-20.
+            energy_per_atom: by the potential, eV/atom, shape (crystals,).
+            formation_energy_per_atom: known, eV/atom, shape (crystals,).
+
+        Returns:
+            References of the elements in at least 10 crystals, the error by five-fold
+            cross-validation, and the volumes of the metals, fitted to the alloys.
+        """
+        from matdesign.crystals.elements import table
+
+        content = fractions(crystals)
+        offset = np.subtract(energy_per_atom, formation_energy_per_atom)
+        elements, left = fit_elements(content, offset)
+        alloys = ((table("metal")[crystals.species] == 1) | ~crystals.mask).all(1)
+        volume = (crystals.volume / crystals.n_atoms)[alloys].double().numpy()
+        volumes, _ = fit_elements(content[alloys.numpy()], volume, scale=1.0)
+        return cls(
+            name,
+            {s: round(e, 5) for s, e in elements.items()},
+            *held_out(left),
+            {s: round(v, 3) for s, v in volumes.items()},
+            len(crystals),
+        )
+
+    @classmethod
+    def read(cls, path: str | Path) -> Calibration:
+        """Read what `write` wrote.
+
+        Raises:
+            DataError: the file is missing or is no calibration.
+        """
+        try:
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} is not a calibration ({error}). "
+                "Make one with scripts/build_references.py or `Calibration.fit`."
+            ) from None
+
+    def write(self, path: str | Path) -> None:
+        """Write the calibration as JSON."""
+        text = json.dumps(asdict(self), indent=1)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def fractions(crystals: Crystals) -> NDArray[np.float64]:
+    """Return the fraction of every element, shape (crystals, 104), by atomic number."""
+    from matdesign.crystals.elements import MAX_Z
+
+    counts = np.zeros((len(crystals), MAX_Z + 1))
+    species = crystals.species.numpy()
+    np.add.at(counts, (np.arange(len(species))[:, None], species), 1.0)
+    counts[:, 0] = 0.0  # padding
+    return counts / counts.sum(1, keepdims=True)
+
+
+def fit_elements(
+    content: NDArray[np.float64], values: ArrayLike, *, scale: float = SCALE
+) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """Fit one number per element, so that their mean over a crystal's atoms is a value.
+
+    Least squares with a loss that grows only linearly beyond `scale`: a few crystals of
+    another kind (another magnetic state, a wrong entry) do not pull the rest along.
+
+    Args:
+        content: fraction of each element, shape (crystals, 104).
+        values: per atom, shape (crystals,).
+        scale: residual at which the loss turns from square to linear.
+
+    Returns:
+        Symbol -> number, for elements in at least `FEWEST` crystals; and the residual
+        of each crystal when it was left out of the fit, NaN where one of its elements
+        is not fitted.
+
+    Source:
+        The loss is scipy's `soft_l1`.
+    """
+    from scipy.optimize import least_squares
+
+    from matdesign.crystals.elements import symbols
+
+    values = np.asarray(values, dtype=np.float64)
+    common = (content > 0).sum(0) >= FEWEST
+    usable = content[:, ~common].sum(1) == 0
+    matrix, wanted = content[usable][:, common], values[usable]
+
+    def fit(rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        a, b = matrix[rows], wanted[rows]
+        start = np.linalg.lstsq(a, b)[0]
+        found = least_squares(
+            lambda r: a @ r - b, start, lambda r: a, loss="soft_l1", f_scale=scale
+        )
+        return np.asarray(found.x)
+
+    fold = np.random.default_rng(0).permutation(len(wanted)) % FOLDS
+    left = np.full(len(values), np.nan)
+    for k in range(FOLDS):
+        out = fold == k
+        left[np.flatnonzero(usable)[out]] = wanted[out] - matrix[out] @ fit(~out)
+    numbers = np.flatnonzero(common)
+    names = symbols()
+    whole = fit(np.ones(len(wanted), dtype=bool))
+    return {names[z]: float(v) for z, v in zip(numbers, whole, strict=True)}, left
+
+
+def held_out(left: NDArray[np.float64]) -> tuple[float, dict[str, float]]:
+    """Return the mean absolute error of residuals, and its distribution."""
+    error = np.abs(left[np.isfinite(left)])
+    known = {"median": np.median(error), "90 %": np.quantile(error, 0.9)}
+    known |= {"99 %": np.quantile(error, 0.99)}
+    shape = {name: round(float(value), 5) for name, value in known.items()}
+    return round(float(error.mean()), 5), shape

@@ -1,0 +1,323 @@
+"""Known compounds, and the element references that put potentials on their scale.
+
+    python scripts/build_references.py mp_formation_energies.parquet mp_20_dev.parquet
+    python scripts/build_references.py ... --potential 7net-l3i5 --crystals 1200
+    python scripts/check_hull.py mp_20_dev.parquet
+
+1. Known compounds. The first table holds the lowest formation energy of 95,118 formulas
+   of the Materials Project (matbench_mp_e_form, with the anion corrections of 2019), the
+   second the crystals of reduced MP-20, whose formation energies carry other corrections.
+   One shift per element, fitted robustly to the formulas that both have, maps the first
+   onto the second; the union is written to data/references/compounds.parquet.
+2. Calibration. Energies of the potential for the crystals of reduced MP-20, as they stand
+   there, minus their formation energies by density functional theory, are fitted with one
+   number per element; data/references/NAME.json holds these with the error on crystals
+   left out.
+
+Energies of the potentials are kept under build/references, in parts, so a run that is
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.elements import MAX_Z, atomic_number
+from matdesign.crystals.parquet import read_parquet
+from matdesign.loop.calibration import Calibration, fit_elements, held_out
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "data" / "references"
+CACHE = ROOT / "build" / "references"
+PART = 200
+"""Crystals between two writes to the cache."""
+
+SEED = 1
+"""Of the crystals drawn for a slow potential."""
+
+SHIPPED = {
+    "chgnet-0.3.0": "CHGNet 0.3.0",
+    "chgnet-r2scan": "CHGNet r2scan",
+    "7net-l3i5": "7net-l3i5",
+}
+"""Calibrated potentials: file name and name."""
+
+DFT = "formation_energy_per_atom"
+
+
+# ---- known compounds --------------------------------------------------------------
+
+
+def flat(formula: str) -> str:
+    """Return a reduced formula with its elements in alphabetic order.
+
+    Example:
+        >>> flat("Sr2(TiO3)2"), flat("O2")
+        ('O3SrTi', 'O')
+    """
+    from pymatgen.core import Composition
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        counts = Composition(formula).get_el_amt_dict()
+    whole = {symbol: round(count) for symbol, count in counts.items()}
+    unit = int(np.gcd.reduce(list(whole.values())))
+    amounts = sorted((symbol, count // unit) for symbol, count in whole.items())
+    return "".join(f"{s}{n}" if n > 1 else s for s, n in amounts)
+
+
+def lowest(path: Path) -> dict[str, float]:
+    """Return the lowest formation energy of every formula of a table, eV/atom."""
+    table = pq.read_table(path, columns=["formula", DFT])
+    found: dict[str, float] = {}
+    for given, energy in zip(*(column.to_pylist() for column in table), strict=True):
+        formula = flat(given)
+        found[formula] = min(energy, found.get(formula, np.inf))
+    return found
+
+
+def content(formulas: Iterable[str]) -> NDArray[np.float64]:
+    """Return the fraction of every element, shape (formulas, 104), by atomic number."""
+    rows = []
+    for formula in formulas:
+        row = np.zeros(MAX_Z + 1)
+        for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula):
+            row[atomic_number(symbol)] = int(count or 1)
+        rows.append(row / row.sum())
+    return np.array(rows)
+
+
+def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the table of known compounds, and the figures of the shift.
+
+    Args:
+        wide: table of many formulas with formation energies of 2019.
+        reduced: reduced MP-20; where both know a formula, its value is taken.
+
+    Returns:
+        Rows in order of their chemical system: formula, formation energy (eV/atom) and
+        source. Elements are left out: they are 0 by definition.
+    """
+    old, new = lowest(wide), lowest(reduced)
+    both = sorted(set(old) & set(new))
+    difference = np.array([new[f] - old[f] for f in both])
+    shifts, left = fit_elements(content(both), difference)
+    after, shape = held_out(left)
+    by_number = np.zeros(MAX_Z + 1)
+    for symbol, shift in shifts.items():
+        by_number[atomic_number(symbol)] = shift
+    names = sorted(old)
+    moved = np.array([old[f] for f in names]) + content(names) @ by_number
+    energy = dict(zip(names, moved.tolist(), strict=True)) | new
+    rows = [(re.sub("[0-9]", "", f), f) for f in energy if not f.isalpha() or _two(f)]
+    formulas = [formula for _, formula in sorted(rows)]
+    source = ["MP-20" if f in new else "matbench_mp_e_form, shifted" for f in formulas]
+    table = pa.table(
+        {
+            "formula": formulas,
+            DFT: pa.array([round(energy[f], 4) for f in formulas], pa.float32()),
+            "source": pa.array(source).dictionary_encode(),
+        }
+    )
+    figures = {
+        "formulas that both tables know": len(both),
+        "mean absolute difference before the shift (eV/atom)": round(
+            float(np.abs(difference).mean()), 4
+        ),
+        "after it, on formulas left out of the fit (eV/atom)": round(after, 4),
+        "median after it (eV/atom)": round(shape["median"], 4),
+        "90 % after it (eV/atom)": round(shape["90 %"], 4),
+        "elements": len({s for f in energy for s in re.findall("[A-Z][a-z]?", f)}),
+    }
+    return table, figures
+
+
+def _two(formula: str) -> bool:
+    return sum(letter.isupper() for letter in formula) > 1
+
+
+# ---- calibration ------------------------------------------------------------------
+
+
+def evaluator(name: str) -> Callable[[Crystals], NDArray[np.float64]]:
+    """Return a function that gives the energies of a potential, eV/atom."""
+    import torch
+
+    torch.set_num_threads(1)
+    if name.startswith("chgnet-"):
+        from matdesign.loop.potential import Potential
+
+        potential = Potential(name.removeprefix("chgnet-"))
+        return lambda some: potential.evaluate(some, forces=False).energy_per_atom
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from sevenn.calculator import SevenNetCalculator
+
+    calculator = SevenNetCalculator(name, device="cpu")
+
+    def one_by_one(some: Crystals) -> NDArray[np.float64]:
+        atoms = [AseAtomsAdaptor.get_atoms(one) for one in some]
+        return np.array([calculator.get_potential_energy(a) / len(a) for a in atoms])
+
+    return one_by_one
+
+
+def energies(name: str, crystals: Crystals) -> NDArray[np.float64]:
+    """Return the energies of crystals as they stand, eV/atom, kept in the cache."""
+    key = hashlib.sha256("\n".join(crystals.ids).encode()).hexdigest()[:16]
+    kept = CACHE / f"{name}-{key}.npy"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    found = np.load(kept) if kept.is_file() else np.zeros(0)
+    if len(found) < len(crystals):
+        evaluate = evaluator(name)
+    while len(found) < len(crystals):
+        part = crystals[len(found) : len(found) + PART]
+        found = np.concatenate([found, evaluate(part)])
+        partial = kept.with_suffix(".partial.npy")
+        np.save(partial, found)
+        partial.replace(kept)
+        print(f"{name}: {len(found)} of {len(crystals)}", flush=True)
+    return found
+
+
+def calibrate(name: str, crystals: Crystals) -> Calibration:
+    """Return the calibration of a shipped potential by reduced MP-20."""
+    known = crystals.properties[DFT].double().numpy()
+    return Calibration.fit(SHIPPED[name], crystals, energies(name, crystals), known)
+
+
+def worst_elements(name: str, crystals: Crystals) -> dict[str, float]:
+    """Return elements whose crystals are off by more than twice the mean, eV/atom."""
+    from matdesign.crystals.elements import symbols
+    from matdesign.loop.calibration import fractions
+
+    shares = fractions(crystals)
+    known = crystals.properties[DFT].double().numpy()
+    error = np.abs(fit_elements(shares, energies(name, crystals) - known)[1])
+    found = {
+        symbol: round(float(np.nanmean(error[shares[:, z] > 0])), 3)
+        for z, symbol in enumerate(symbols())
+        if np.isfinite(error[shares[:, z] > 0]).any()
+    }
+    limit = 2 * float(np.nanmean(error))
+    return {s: e for s, e in found.items() if e > limit}
+
+
+# ---- the card ---------------------------------------------------------------------
+
+
+ABOUT = {
+    "name": "references",
+    "title": "Known compounds, and references that put potentials on their scale",
+    "what": "compounds.parquet: known compounds with the lowest formation energy of "
+    "their formula by density functional theory (PBE, with U for some oxides and "
+    "fluorides). The others: one reference energy per element for one potential, so that "
+    "its formation energies meet that scale, with the error on crystals left out.",
+    "how": "scripts/build_references.py says it step by step. Where both sources know a "
+    "formula, MP-20's value is taken.",
+    "not": "A hull of 0 K energies without entropy, of what was known in the Materials "
+    "Project in 2019 and what reduced MP-20 adds. A distance below 0 is either a compound "
+    "that this table does not know or a mistake of the potential. Elements that are "
+    "missing from a calibration occur in fewer than 10 crystals of reduced MP-20; their "
+    "crystals get no distance.",
+    "sources": "formation energies: the Materials Project (Jain et al. 2013, APL Mater. 1, "
+    "011002; CC BY 4.0), as the matbench_mp_e_form task of Matbench (Dunn et al. 2020, "
+    "npj Comput. Mater. 6, 138; table of lowest energies as kept in the repository "
+    "anthony-wang/CrabNet) and as MP-20 (Xie et al. 2022, CDVAE; MIT). Changed: one shift "
+    "per element, union of both. Potentials: CHGNet (Deng et al. 2023, Nat. Mach. Intell. "
+    "5, 1031; BSD-3), SevenNet 7net-l3i5 (Park et al. 2024, J. Chem. Theory Comput. 20, "
+    "4857; MIT)",
+    "licence": "CC-BY-4.0, Materials Project",
+}
+
+
+def write_card(changes: dict[str, Any], folder: Path = FOLDER) -> None:
+    """Write card.json and card.md of the references; other entries stay as they are."""
+    path = folder / "card.json"
+    card = json.loads(path.read_text()) if path.is_file() else {}
+    card = {**card, **ABOUT, **changes, "units": {DFT: "eV/atom"}}
+    card["files"] = {
+        file.name: {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        for file in sorted(folder.iterdir())
+        if file.name not in ("card.json", "card.md")
+    }
+    path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    lines = [f"# {card['title']}", ""]
+    words = {"not": "What it is not", "how": "How made"}
+    for key in ("what", "how", "not", "sources", "licence", "command"):
+        lines += [f"**{words.get(key, key.capitalize())}.** {card[key]}", ""]
+    for title, table in card.items():
+        if isinstance(table, dict) and title != "files":
+            lines += [f"## {title.capitalize()}", "", "| | |", "| --- | --- |"]
+            lines += [f"| {name} | {value} |" for name, value in table.items()] + [""]
+    lines += ["## Files", "", "| file | bytes | sha256 |", "| --- | --- | --- |"]
+    for name, file in card["files"].items():
+        lines.append(f"| {name} | {file['bytes']} | `{file['sha256']}` |")
+    (folder / "card.md").write_text("\n".join(lines) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the compounds and the calibrations of the default potentials, or of one."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wide", type=Path, help="mp_formation_energies.parquet")
+    parser.add_argument("reduced", type=Path, help="mp_20_dev.parquet")
+    parser.add_argument("--potential", choices=SHIPPED, help="calibrate only this one")
+    parser.add_argument("--crystals", type=int, help="a random part, for slow ones")
+    args = parser.parse_args(arguments)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    changes: dict[str, Any] = {}
+    if not args.potential:
+        table, shift = compounds(args.wide, args.reduced)
+        file = FOLDER / "compounds.parquet"
+        pq.write_table(table, file, compression="zstd", compression_level=19)
+        sources = table["source"].to_pylist()
+        changes["known compounds"] = {
+            "compounds": len(table),
+            "of these with MP-20's value": sources.count("MP-20"),
+            "chemical systems": len({re.sub("[0-9]", "", f) for f in table["formula"].to_pylist()}),
+            **shift,
+        }
+        changes["command"] = (
+            "python scripts/build_references.py mp_formation_energies.parquet "
+            "mp_20_dev.parquet && python scripts/check_hull.py mp_20_dev.parquet"
+        )
+    crystals = read_parquet(args.reduced)
+    if args.crystals:
+        drawn = np.random.default_rng(SEED).permutation(len(crystals))[: args.crystals]
+        crystals = crystals[drawn.tolist()]
+    for name in [args.potential] if args.potential else list(SHIPPED)[:2]:
+        made = calibrate(name, crystals)
+        made.write(FOLDER / f"{name}.json")
+        worst = worst_elements(name, crystals)
+        changes[f"calibration of {made.name}"] = {
+            "crystals": made.crystals,
+            "elements": len(made.elements),
+            "mean absolute error on crystals left out (eV/atom)": made.error,
+            **{f"{q} of it (eV/atom)": e for q, e in made.held_out.items()},
+            "elements off by more than twice the mean (eV/atom)": ", ".join(
+                f"{s} {e}" for s, e in worst.items()
+            ),
+        }
+        print(made.name, made.error, made.held_out)
+    versions = {name: version(name) for name in ("chgnet", "torch", "scipy", "pyarrow")}
+    write_card({**changes, "versions": versions})
+
+
+if __name__ == "__main__":
+    main()
