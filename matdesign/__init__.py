@@ -55,6 +55,7 @@ _PUBLIC = {
     "Motif": "constraints.motif",
     "Property": "constraints.predicted",
     "Novelty": "constraints.novelty",
+    "NovelFormula": "constraints.novelty",
     "Guide": "constraints.guide",
     "Potential": "loop.potential",
     "PotentialOracle": "loop.oracle",
@@ -125,7 +126,7 @@ if TYPE_CHECKING:
     from matdesign.constraints.elements import OnlyElements, RequiredElements
     from matdesign.constraints.guide import Guide
     from matdesign.constraints.motif import Motif
-    from matdesign.constraints.novelty import Novelty
+    from matdesign.constraints.novelty import NovelFormula, Novelty
     from matdesign.constraints.predicted import Property
     from matdesign.constraints.size import NumberOfAtoms
     from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup

@@ -40,12 +40,20 @@ def sample(
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
     atoms: Annotated[int | None, typer.Option(min=1, help="Atoms per cell.")] = None,
     draws: Annotated[
-        int | None, typer.Option(min=1, help="Most draws when constraints are given.")
+        int | None,
+        typer.Option(min=1, help="Most crystals to draw when constraints are given."),
     ] = None,
     out: Out = Path("build/sampled.parquet"),
     want: Want = [],  # noqa: B006
 ) -> None:
-    """Draw new crystals from a trained model; constraints are met by rejection."""
+    """Draw new crystals from a trained model, all of which meet the constraints.
+
+    A guide serves each constraint by the method that suits the model: elements, formula
+    and charge as masks, so that nothing forbidden is drawn; volume and distances by a
+    gradient or a projection. Every crystal is checked at the end, what misses is drawn
+    again, and the counts are printed. Writes the crystals and, beside them, a record of
+    seed and settings.
+    """
     from matdesign.constraints.guide import Guide
     from matdesign.generators.shipped import load_model
 
@@ -72,7 +80,10 @@ def check(
     ] = None,
     want: Want = [],  # noqa: B006
 ) -> None:
-    """Say which crystals meet which constraints, and by how much the others do not."""
+    """Say which crystals meet which constraints, and by how much the others miss.
+
+    Prints one row per crystal and the count of each constraint; nothing is changed.
+    """
     from matdesign.constraints.check import check as checked
 
     wanted = shell.constraint(want)
@@ -101,7 +112,11 @@ def relax(
     time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
     weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
 ) -> None:
-    """Relax crystals with the potential and place them against the shipped hull."""
+    """Relax crystals with the potential, and measure their distance to the hull.
+
+    Each crystal is relaxed in a process of its own with a time limit. One that fails is
+    a row with its reason. Writes the relaxed crystals with energies and distances.
+    """
     from matdesign.loop.oracle import PotentialOracle
 
     crystals = shell.read(files)
@@ -128,7 +143,10 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
 ) -> None:
-    """Judge crystals: validity, uniqueness and, with a reference, novelty."""
+    """Judge a batch: validity, uniqueness and, with a reference, novelty.
+
+    Prints each figure with its 95 % interval, the most common failures and the settings.
+    """
     from matdesign.evaluate import evaluate as judge
 
     known = shell.reference(reference) if reference else None
@@ -149,7 +167,11 @@ def report(
     title: Annotated[str, typer.Option(help="Heading.")] = "Designed crystals",
     want: Want = [],  # noqa: B006
 ) -> None:
-    """Write a page with 3D crystals, a table and CIF files; it opens offline."""
+    """Write a page with 3D crystals, a table and CIF files; it opens offline.
+
+    The page counts what was proposed, what met the constraints and what lies near the
+    hull, and shows every failure with its reason.
+    """
     from matdesign.evaluate import evaluate as judge
     from matdesign.report import report as written
 
@@ -177,7 +199,11 @@ def design(
         typer.Option("--out", "-o", help="Executed copy; in build/ when left out."),
     ] = None,
 ) -> None:
-    """Run the quickstart without a display: propose, check, relax, rank, report."""
+    """Run the quickstart: propose new oxides, check, relax, rank, write a report.
+
+    Executes the cells of notebooks/quickstart.ipynb without a display and leaves
+    build/report.html. Another notebook can be named instead.
+    """
     from matdesign import workbook
 
     which = notebook or workbook.notebooks() / "quickstart.ipynb"

@@ -11,21 +11,14 @@ from numpy.typing import ArrayLike
 from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics import (
-    composition,
-    figures,
-    stability,
-    structure,
-)
-from matdesign.metrics import (
-    coverage as covering,
-)
-from matdesign.metrics import (
-    energy as energies,
-)
+from matdesign.metrics import baselines as without_learning
+from matdesign.metrics import composition, figures, ledger, stability, structure
+from matdesign.metrics import coverage as covering
+from matdesign.metrics import energy as energies
 from matdesign.metrics.energy import Predict
 from matdesign.metrics.evaluation import Comparison, Evaluation
 from matdesign.metrics.figures import Table
+from matdesign.metrics.ledger import Known
 from matdesign.metrics.summary import Metric, Protocol
 
 __all__ = ["Comparison", "Evaluation", "Metric", "Protocol", "compare", "evaluate"]
@@ -41,6 +34,7 @@ def evaluate(
     coverage: bool = False,
     energy: Predict | None = None,
     hull_distance: ArrayLike | str | None = None,
+    known_formula: Known | None = None,
     workers: int = 1,
     cache: str | Path | None = None,
     progress: bool = False,
@@ -52,8 +46,8 @@ def evaluate(
 
     Args:
         crystals: what to judge, at least one.
-        reference: known crystals, usually the training set. With it come novelty and
-            the distances of density and number of elements.
+        reference: known crystals, usually the training set. With it come novelty, the
+            ledger and the distances of density and number of elements.
         seed: of the bootstrap.
         protocol: other thresholds and settings than the published ones.
         held_out: crystals that the batch should resemble, usually a test set: distances
@@ -65,6 +59,9 @@ def evaluate(
         hull_distance: energy above the hull in eV/atom, shape (crystals,), NaN where a
             relaxation failed, or the name of a property; adds stability and S.U.N.
             Give the relaxed crystals with it, as an oracle's results hold them.
+        known_formula: says which formulas are known beside those of the reference, for
+            the ledger: any function from crystals to bool, such as
+            `Hull.shipped().known`.
         workers: processes that compute fingerprints.
         cache: file that keeps fingerprints, for coverage.
         progress: show a bar while fingerprints are computed.
@@ -95,9 +92,12 @@ def evaluate(
             "coverage and the energy distance need crystals to compare with; got "
             "neither a reference nor held-out ones. Pass held_out=..."
         )
-    table, formulas, reasons = _describe(crystals, settings)
-    notes = _match(table, crystals, formulas, reference, reasons, settings)
+    table, reasons = _describe(crystals, settings)
+    notes = _match(table, crystals, reference, reasons, settings)
     metrics = figures.rates(table, settings)
+    if reference is not None:
+        more, said = ledger.judge(table, crystals, reference, known_formula, settings)
+        metrics, notes = metrics + more, notes + said
     found = None
     if target is not None and coverage:
         found = covering.coverage(
@@ -135,10 +135,8 @@ def evaluate(
     )
 
 
-def _describe(
-    crystals: Crystals, settings: Protocol
-) -> tuple[Table, list[matching.Counts], list[list[str]]]:
-    """Return the first columns of the table, reduced formulas, reasons per crystal."""
+def _describe(crystals: Crystals, settings: Protocol) -> tuple[Table, list[list[str]]]:
+    """Return the first columns of the table, and reasons per crystal."""
     geometry = structure.geometry(
         crystals,
         shortest=settings.shortest_distance,
@@ -168,13 +166,12 @@ def _describe(
         list(dict.fromkeys(why for why in (g, v.reason) if why))
         for g, v in zip(geometry.reason, verdicts, strict=True)
     ]
-    return table, formulas, reasons
+    return table, reasons
 
 
 def _match(
     table: Table,
     crystals: Crystals,
-    formulas: list[matching.Counts],
     reference: Crystals | None,
     reasons: list[list[str]],
     settings: Protocol,
@@ -187,12 +184,9 @@ def _match(
         "limit": settings.comparisons,
     }
     searches = {"repeat of an earlier crystal": ("unique", "duplicate_of")}
-    found = [matching.same_in_batch(crystals, formulas, **settled)]
+    found = [matching.same_in_batch(crystals, **settled)]
     if reference is not None:
-        known = matching.reduced(reference.species)
-        found.append(
-            matching.same_in_reference(crystals, formulas, reference, known, **settled)
-        )
+        found.append(matching.same_in_reference(crystals, reference, **settled))
         searches["in the reference"] = ("novel", "known_as")
     notes = []
     for search, (why, (flag, index)) in zip(found, searches.items(), strict=True):
@@ -222,6 +216,8 @@ def compare(
     coverage: bool = False,
     energy: Predict | None = None,
     hull_distance: Mapping[str, ArrayLike] | str | None = None,
+    known_formula: Known | None = None,
+    baselines: bool = True,
     workers: int = 1,
     cache: str | Path | None = None,
     progress: bool = False,
@@ -238,6 +234,11 @@ def compare(
         energy: see `evaluate`.
         hull_distance: name -> distances of that batch, or the name of a property that
             all batches have. A batch without distances gets no stability.
+        known_formula: see `evaluate`.
+        baselines: whether to add what needs no learning, made of the reference and as
+            large as the largest batch: its crystals with the species of others, and
+            with elements replaced at random (`metrics.baselines`). A batch of the same
+            name stands in for one of them.
         workers: see `evaluate`.
         cache: see `evaluate`; worth giving, as the reference is the same for all.
         progress: see `evaluate`.
@@ -251,10 +252,20 @@ def compare(
     if not batches:
         raise DataError("nothing to compare: got no batches. Give at least one.")
 
+    given = set(batches)
+    batches = dict(batches)
+    names: tuple[str, ...] = ()
+    if reference is not None and baselines:
+        most = max(map(len, batches.values()))
+        others = without_learning.baselines(reference, most, seed=seed)
+        batches |= {k: v for k, v in others.items() if k not in batches}
+        names = tuple(others)
+
     def above(name: str) -> ArrayLike | str | None:
         if isinstance(hull_distance, Mapping):
             return hull_distance.get(name)
-        return hull_distance
+        # what was made here has no properties
+        return hull_distance if name in given else None
 
     return Comparison(
         {
@@ -267,10 +278,12 @@ def compare(
                 coverage=coverage,
                 energy=energy,
                 hull_distance=above(name),
+                known_formula=known_formula,
                 workers=workers,
                 cache=cache,
                 progress=progress,
             )
             for name, one in batches.items()
-        }
+        },
+        names,
     )

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.batch import Crystals
 from matdesign.evaluate import Comparison, compare
 from matdesign.generators.contract import Generator
+from matdesign.metrics.baselines import baselines
 from matdesign.metrics.intervals import wilson
 from matdesign.metrics.summary import html_table, text_table
 
@@ -37,49 +38,6 @@ def data() -> tuple[Crystals, Crystals]:
     return load(DATA, split="train"), load(DATA, split="test")
 
 
-def shuffled(train: Crystals, n: int, *, seed: int = SEED) -> Crystals:
-    """Return cells of training crystals with the species of others of the same size.
-
-    A baseline with the right cells, places and compositions, and no sense of which go
-    together.
-
-    Args:
-        train: where they come from.
-        n: number of crystals.
-        seed: of the draw.
-    """
-    rng = generator(seed)
-    order = torch.randperm(len(train), generator=rng)[:n]
-    sizes, species = train.n_atoms, train.species.clone()
-    for i in order.tolist():
-        same = (sizes == sizes[i]).nonzero().squeeze(1)
-        other = same[torch.randint(len(same), (1,), generator=rng)].item()
-        species[i] = train.species[int(other)]
-    return Crystals(species[order], train.frac[order], train.lattice[order])
-
-
-def substituted(train: Crystals, n: int, *, seed: int = SEED) -> Crystals:
-    """Return training crystals with every element replaced by another at random.
-
-    Args:
-        train: where they come from; replacements are elements that occur in it.
-        n: number of crystals.
-        seed: of the draw.
-    """
-    rng = generator(seed)
-    order = torch.randperm(len(train), generator=rng)[:n]
-    known = train.species.unique()
-    known = known[known > 0]
-    species = train.species[order].clone()
-    for row in species:
-        old = row.unique()
-        old = old[old > 0]
-        new = known[torch.randperm(len(known), generator=rng)[: len(old)]]
-        swap = dict(zip(old.tolist(), new.tolist(), strict=True))
-        row.copy_(torch.tensor([swap.get(z, 0) for z in row.tolist()]))
-    return Crystals(species, train.frac[order], train.lattice[order])
-
-
 def judge(
     made: Crystals | Mapping[str, Crystals],
     train: Crystals,
@@ -92,14 +50,13 @@ def judge(
     Args:
         made: samples of one model, or of several by name.
         train: the training set: what counts as known, and the source of the baselines.
-        n: crystals in each baseline; None takes as many as the first sample has.
+        n: crystals in each baseline; None takes as many as the largest sample has.
         seed: of the baselines.
     """
     batches = {"samples": made} if isinstance(made, Crystals) else dict(made)
-    many = len(next(iter(batches.values()))) if n is None else n
-    batches["shuffled training data"] = shuffled(train, many, seed=seed)
-    batches["random substitution"] = substituted(train, many, seed=seed)
-    return compare(batches, train)
+    if n is not None:
+        batches |= baselines(train, n, seed=seed)
+    return compare(batches, train, seed=seed)
 
 
 def hits(crystals: Crystals, target: Mapping[str, Any] = TARGET) -> Tensor:

@@ -28,7 +28,8 @@ SMALLEST_VOLUME = 0.1
 """Cell volume in cubic angstrom from which on a crystal can be drawn and written."""
 
 NEAR_HULL = 0.1
-"""eV/atom above the hull up to which a crystal is counted as near it."""
+"""Distance to the hull in eV/atom up to which a crystal is a candidate. What lies farther
+below is no triumph: either the potential or the hull is wrong about it."""
 
 
 @dataclass
@@ -40,7 +41,8 @@ class Row:
         structure: relaxed if an oracle relaxed it, else as proposed.
         values: column -> number or text; None where unknown.
         reason: why it is no candidate; "" for a candidate.
-        stage: "candidate", "failed" (in the oracle) or "rejected" (by a constraint).
+        stage: "candidate", "look again" (too far below the hull to be believed), "far"
+            (above it), "failed" (in the oracle) or "rejected" (by a constraint).
         file: name of its CIF file, beside the page; "" where none can be written.
         sound: whether cell and coordinates are numbers, so that it can be drawn.
     """
@@ -78,7 +80,7 @@ def report(
     Args:
         crystals: everything that was proposed, refused ones included.
         results: what an oracle said, either of all `crystals` or of those that meet
-            `wanted`, in their order.
+            `wanted`, in their order. Candidates lie within 0.1 eV/atom of the hull.
         evaluation: a judgement of the same crystals as `results`, or of all.
         path: where to write the page; missing folders are made.
         wanted: the constraints that were asked for; checked again here, before and
@@ -202,6 +204,12 @@ def _add_results(
         elif again is not None and not bool(again.met[k]):
             row.stage = "failed"
             row.reason = f"after relaxing {again.reasons()[k]}"
+        elif isinstance(above := row.values["above hull (eV/atom)"], float):
+            if above < -NEAR_HULL:
+                row.stage = "look again"
+                row.reason = f"{-above:.2f} eV/atom below all that is known"
+            elif above > NEAR_HULL:
+                row.stage, row.reason = "far", f"{above:.2f} eV/atom above the hull"
     if changed:
         _add_geometry([rows[places[k]] for k in changed], after[changed])
 
@@ -215,6 +223,9 @@ def _add_evaluation(
         for k, place in enumerate(places):
             answer = bool(evaluation.table[column][k])
             rows[place].values[label] = "yes" if answer else "no"
+    if "ledger" in evaluation.table:
+        for k, place in enumerate(places):
+            rows[place].values["ledger"] = str(evaluation.table["ledger"][k]) or None
 
 
 def _write_files(rows: list[Row], folder: Path) -> None:

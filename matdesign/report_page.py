@@ -24,6 +24,7 @@ COLUMNS = (
     "shortest distance (Å)",
     "unique",
     "novel",
+    "ledger",
 )
 """Columns after number, formula and space group, in order; empty ones are left out."""
 
@@ -51,24 +52,23 @@ def document(
         evaluation: figures over the batch.
         facts: label and text of "How it was made".
         evaluated: whether an oracle saw the crystals.
-        near_hull: eV/atom up to which a candidate counts as near the hull.
+        near_hull: eV/atom from the hull up to which a crystal is a candidate.
         most_viewers: crystals shown in 3D, best first.
     """
     groups = {
         stage: [row for row in rows if row.stage == stage]
-        for stage in ("candidate", "failed", "rejected")
+        for stage in ("candidate", "look again", "far", "failed", "rejected")
     }
     groups["candidate"].sort(key=_rank)
-    shown = [*groups["candidate"], *groups["failed"], *groups["rejected"]][
-        :most_viewers
-    ]
+    groups["far"].sort(key=_rank)
+    shown = [row for group in groups.values() for row in group][:most_viewers]
     in_3d = {row.number for row in shown}
     parts = [
         f"<h1>{escape(title)}</h1>",
         _funnel(rows, groups, checked, evaluated, near_hull),
         _asked(checked),
-        _candidates(groups["candidate"], in_3d, evaluated),
-        _failures(groups["failed"], groups["rejected"], in_3d),
+        _candidates(groups["candidate"], in_3d, evaluated, near_hull),
+        _failures(groups, in_3d, near_hull),
         _judgement(evaluation),
         _made(facts),
     ]
@@ -108,10 +108,14 @@ def _funnel(
     if checked is not None:
         steps.append((len(rows) - len(groups["rejected"]), "meet every constraint"))
     if evaluated:
-        fine = groups["candidate"]
-        near = [row for row in fine if _rank(row)[0] <= near_hull]
-        steps.append((len(fine), "relaxed, and still meet every constraint"))
-        steps.append((len(near), f"within {near_hull:g} eV/atom of the hull"))
+        near, below = len(groups["candidate"]), len(groups["look again"])
+        fine = near + below + len(groups["far"])
+        steps.append((fine, "relaxed, and still meet every constraint"))
+        if below:
+            steps.append(
+                (below, f"over {near_hull:g} eV/atom below the hull: look again")
+            )
+        steps.append((near, f"within {near_hull:g} eV/atom of the hull: candidates"))
     items = "".join(f"<li><b>{n}</b> {escape(text)}</li>" for n, text in steps)
     return f'<ol class="md-funnel">{items}</ol>'
 
@@ -128,9 +132,13 @@ def _asked(checked: Check | None) -> str:
     return f"<h2>What was asked</h2><ul>{items}</ul>"
 
 
-def _candidates(rows: "list[Row]", in_3d: set[int], evaluated: bool) -> str:
+def _candidates(
+    rows: "list[Row]", in_3d: set[int], evaluated: bool, near_hull: float
+) -> str:
     what = (
-        "ranked by distance to the hull" if evaluated else "not evaluated by an oracle"
+        f"within {near_hull:g} eV/atom of the hull, ranked by distance to the hull"
+        if evaluated
+        else "not evaluated by an oracle"
     )
     head = f"<h2>Candidates</h2><p>{len(rows)} crystals, {what}. "
     if not rows:
@@ -143,20 +151,28 @@ def _candidates(rows: "list[Row]", in_3d: set[int], evaluated: bool) -> str:
     return head + (note if evaluated else "</p>") + _table(rows) + _cards(rows, in_3d)
 
 
-def _failures(failed: "list[Row]", rejected: "list[Row]", in_3d: set[int]) -> str:
+def _failures(groups: "dict[str, list[Row]]", in_3d: set[int], near_hull: float) -> str:
+    names = {
+        "look again": f"lie more than {near_hull:g} eV/atom below all that is known: look "
+        "again. That is more than the error explains, so that the potential, the "
+        "structure or the list of known compounds is more probably wrong than the crystal "
+        "a discovery",
+        "far": f"lie more than {near_hull:g} eV/atom above the hull",
+        "failed": "failed while relaxing or afterwards",
+        "rejected": "did not meet the constraints and were not relaxed",
+    }
     parts = ["<h2>What failed, and why</h2>"]
-    if not failed and not rejected:
+    if not any(groups[stage] for stage in names):
         return "<h2>What failed, and why</h2><p>Nothing failed.</p>"
-    for rows, name in (
-        (failed, "failed while relaxing or afterwards"),
-        (rejected, "did not meet the constraints and were not relaxed"),
-    ):
+    for stage, name in names.items():
+        rows = groups[stage]
         if not rows:
             continue
         counts = Counter(_kind(row.reason) for row in rows).most_common()
         items = "".join(f"<li>{n}: {escape(why)}</li>" for why, n in counts)
+        why = f":</p><ul>{items}</ul>" if stage in ("failed", "rejected") else ".</p>"
         parts.append(
-            f"<p>{len(rows)} crystals {name}:</p><ul>{items}</ul>"
+            f"<p>{len(rows)} crystals {name}{why}"
             f"<details><summary>Show the {len(rows)}</summary>{_table(rows)}"
             f"{_cards(rows, in_3d)}</details>"
         )

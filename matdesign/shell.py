@@ -54,8 +54,8 @@ def plain_errors(command: Callable[P, T]) -> Callable[P, T]:
 
 
 WANTS = (
-    "only=Ca,Ti,O  without=Pb,Cd  require=O  formula=SrTiO3  pattern=ABX3  neutral  "
-    "min-distance=1.4  density=2:5 (g/cm^3)  volume-per-atom=8:30 (angstrom^3)"
+    "harmless  neutral  only=Ca,Ti,O  without=Pb,Cd  require=O  formula=SrTiO3  "
+    "pattern=ABX3  min-distance=1.4  density=2:5 (g/cm^3)  volume-per-atom=8:30 (angstrom^3)"
 )
 """What `constraint` understands, as the help of the commands shows it."""
 
@@ -94,6 +94,8 @@ def _constraint(word: str) -> Constraint:
     }
     if word == "neutral":
         return ChargeNeutral()
+    if word == "harmless":
+        return OnlyElements.harmless()
     if name not in makers or not value:
         raise DataError(f"unknown constraint {word!r}; write one of: {WANTS}.")
     return makers[name](value)

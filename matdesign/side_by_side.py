@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 from matdesign import lessons
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.evaluate import Evaluation, evaluate
+from matdesign.evaluate import Comparison, Evaluation, evaluate
 from matdesign.generators.contract import Generator
+from matdesign.metrics.baselines import baselines
 from matdesign.metrics.intervals import wilson
 from matdesign.metrics.summary import html_table, text_table
 from matdesign.paths import data_dir
 
 if TYPE_CHECKING:
     import pandas
+
+
+NOTHING = "none: a baseline"
+"""Architecture of a column that was made without learning."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Column:
         seconds: to make all samples, on this machine, after one to warm up.
         judged: the samples under the published protocol.
         free: how many of the samples meet the target that nobody asked for.
-        asked: how many do when the target is asked for, at scale 1.
+        asked: how many do when the target is asked for, at scale 1; None where it
+            cannot be asked for.
         made: the samples.
     """
 
@@ -49,7 +55,7 @@ class Column:
     seconds: float
     judged: Evaluation
     free: int
-    asked: int
+    asked: int | None
     made: Crystals
 
 
@@ -65,6 +71,12 @@ class SideBySide:
 
     def __getitem__(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
+
+    def against_baselines(self, *names: str) -> list[str]:
+        """Return per model in which figures it beats every baseline; see `Comparison`."""
+        ends = [c.name for c in self.columns if c.family == NOTHING]
+        judged = {c.name: c.judged for c in self.columns}
+        return Comparison(judged, tuple(ends)).against_baselines(*names)
 
     def add(self, column: Column) -> SideBySide:
         """Return the table with one more model, or with a newer entry of the same."""
@@ -90,10 +102,13 @@ class SideBySide:
                     "compositional validity",
                     "uniqueness",
                     "novelty",
+                    "valid, unique and novel",
                 )
             },
             "meets the target unasked": lambda c: _share(c.free, len(c.made)),
-            "meets it when asked": lambda c: _share(c.asked, len(c.made)),
+            "meets it when asked": lambda c: (
+                "" if c.asked is None else _share(c.asked, len(c.made))
+            ),
         }
         rows = [[name, *map(value, self.columns)] for name, value in figures.items()]
         return ["", *self._heads()], rows
@@ -101,9 +116,11 @@ class SideBySide:
     def _heads(self) -> list[str]:
         """Return the names, without the data set where all have the same."""
         names = [c.name for c in self.columns]
-        ends = {name.rpartition("-")[2] for name in names}
-        if len(names) > 1 and len(ends) == 1 and all("-" in name for name in names):
-            names = [name.rpartition("-")[0] for name in names]
+        models = [c.name for c in self.columns if c.family != NOTHING]
+        ends = {name.rpartition("-")[2] for name in models}
+        if len(models) > 1 and len(ends) == 1 and all("-" in name for name in models):
+            end = f"-{ends.pop()}"
+            names = [n.removesuffix(end) if n in models else n for n in names]
         return names
 
     def __repr__(self) -> str:
@@ -156,7 +173,7 @@ def measure(
 def side_by_side(
     names: Sequence[str], train: Crystals, *, n: int = lessons.COUNT
 ) -> SideBySide:
-    """Return the table of several shipped models.
+    """Return the table of several shipped models and of the baselines.
 
     Args:
         names: of `design.models()`.
@@ -168,9 +185,34 @@ def side_by_side(
     """
     from matdesign.generators.shipped import load_model
 
-    return SideBySide(
-        tuple(measure(load_model(name), train, name=name, n=n) for name in names)
-    )
+    models = [measure(load_model(name), train, name=name, n=n) for name in names]
+    return SideBySide((*models, *without_learning(train, n=n)))
+
+
+def without_learning(
+    train: Crystals, *, n: int = lessons.COUNT, seed: int = lessons.SEED
+) -> list[Column]:
+    """Return the columns of the baselines, crystals made from the training set."""
+    columns = []
+    for name in baselines(train, 1):
+        start = time.perf_counter()
+        made = baselines(train, n, seed=seed)[name]
+        columns.append(
+            Column(
+                name=name,
+                family=NOTHING,
+                representation="",
+                parameters=0,
+                likelihood="none",
+                evaluations=0.0,
+                seconds=time.perf_counter() - start,
+                judged=evaluate(made, train),
+                free=int(lessons.hits(made).sum()),
+                asked=None,
+                made=made,
+            )
+        )
+    return columns
 
 
 MEASURED = (
@@ -183,8 +225,14 @@ MEASURED = (
     "energy distance, valid",
     "uniqueness",
     "novelty",
+    "stability",
     "S.U.N.",
-    "S.U.N., a compound competing",
+    "S.U.N., new formula",
+    "ledger: duplicate",
+    "ledger: substitution",
+    "ledger: new structure",
+    "ledger: new",
+    "duplicates and substitutions, of the stable",
     "match rate",
     "RMSE",
 )

@@ -16,10 +16,11 @@ from check_published import read_samples
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError, MatdesignError
-from matdesign.evaluate import Evaluation, Protocol, evaluate
+from matdesign.evaluate import Protocol, evaluate
 from matdesign.generators.storage import WEIGHTS, write_atomic
+from matdesign.loop.guards import Guards
+from matdesign.loop.hull import Hull
 from matdesign.metrics.prediction import evaluate_prediction
-from matdesign.metrics.summary import Metric
 from matdesign.paths import data_dir
 
 ENERGY = "formation_energy_per_atom"
@@ -137,7 +138,7 @@ def drawn(shop: Workshop, name: str, n: int) -> tuple[Crystals, dict[str, Any]]:
         print(f"{name}: drawing {n}", flush=True)
         start = time.perf_counter()
         made = design.load_model(folder).sample(n, seed=shop.seed)
-        info = {"seconds": round(time.perf_counter() - start, 1), "weights": str(stem)}
+        info = {"seconds": round(time.perf_counter() - start, 1), "weights": stem}
         design.write(made.replace(properties={}, labels={}, units={}), table)
         write_atomic(facts, json.dumps(info).encode())
     # what is judged is what was written
@@ -177,15 +178,17 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
     return dict(shop.kept("judged", key, make))
 
 
-def relaxed(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
-    """Return stability and S.U.N. of crystals after relaxation by the default potential.
+def relaxed(shop: Workshop, name: str, crystals: Crystals) -> list[dict[str, Any]]:
+    """Return what became of each crystal in the default potential, one row each.
 
-    Every relaxation is kept by the content of its crystal, so that a run that was ended
-    goes on where it was.
+    A row holds the relaxed crystal and its energy per atom, and nothing of a hull: a new
+    hull needs no new relaxation. Every row is kept by the content of its crystal, so
+    that a run that was ended goes on where it was.
     """
     file = shop.cache / "relaxed.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
     keys = [digest(crystals[[i]]) for i in range(len(crystals))]
-    oracle = design.PotentialOracle(workers=shop.workers)
+    oracle = design.PotentialOracle(workers=shop.workers, hull=None)
     known = {}
     if file.is_file():
         for line in file.read_text().splitlines():
@@ -195,24 +198,21 @@ def relaxed(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
     left = [i for i, key in enumerate(keys) if key not in known]
     start = time.perf_counter()
     with oracle, file.open("a") as out:
-        for done, (place, result) in enumerate(oracle.stream(crystals[left]), 1):
-            row = {"key": keys[left[place]], "oracle": oracle.name, **_plain(result)}
-            known[row["key"]] = row
-            out.write(json.dumps(row) + "\n")
-            out.flush()
-            if done % 25 == 0 or done == len(left):
-                each = (time.perf_counter() - start) / done
-                print(
-                    f"{name}: relaxed {done}/{len(left)}, {each:.1f} s each", flush=True
-                )
-    rows = [known[key] for key in keys]
-    key = {
-        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        "train": shop.train_key,
-        "protocol": Protocol().record(),
-        "seed": shop.seed,
-    }
-    return dict(shop.kept("stable", key, lambda: _stable(shop, rows, oracle.name)))
+        for at in range(0, len(left), 100):  # those that come first are ready first
+            some = left[at : at + 100]
+            for place, result in oracle.stream(crystals[some]):
+                row = {
+                    "key": keys[some[place]],
+                    "oracle": oracle.name,
+                    **_plain(result),
+                }
+                known[row["key"]] = row
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+            done = at + len(some)
+            each = (time.perf_counter() - start) / done
+            print(f"{name}: relaxed {done}/{len(left)}, {each:.1f} s each", flush=True)
+    return [known[key] for key in keys]
 
 
 def _plain(result: Any) -> dict[str, Any]:
@@ -222,15 +222,77 @@ def _plain(result: Any) -> dict[str, Any]:
         "numbers": one.species[0, :n].tolist(),
         "frac": one.frac[0, :n].double().tolist(),
         "lattice": one.lattice[0].double().tolist(),
-        "above": float(result.energy_above_hull[0]),
-        "competing": int(result.competing[0]),
-        "ok": bool(result.ok[0]),
+        "energy": float(result.energy_per_atom[0]),
         "reason": result.reason[0],
         "seconds": float(result.seconds[0]),
     }
 
 
-def _stable(shop: Workshop, rows: list[dict[str, Any]], oracle: str) -> dict[str, Any]:
+def stable(
+    shop: Workshop, name: str, rows: list[dict[str, Any]], hull: Hull
+) -> dict[str, Any]:
+    """Return stability, S.U.N. and ledger of relaxed crystals, by one hull.
+
+    Args:
+        shop: what all stages share.
+        name: of the batch.
+        rows: of `relaxed`.
+        hull: known compounds on the scale of the same potential.
+    """
+    key = {
+        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "hull": references_key(),
+        "train": shop.train_key,
+        "protocol": Protocol().record(),
+        "seed": shop.seed,
+    }
+
+    def make() -> dict[str, Any]:
+        print(f"{name}: hull and ledger of {len(rows)}", flush=True)
+        crystals = _crystals(rows)
+        energy = np.array([row["energy"] for row in rows])
+        formed = hull.formation_energy(crystals, energy)
+        low, high = Guards().formation_energy
+        # a failed row's number is not to be used
+        trusted = np.array([not row["reason"] for row in rows])
+        trusted &= (low < formed) & (formed < high)
+        above = np.where(trusted, hull.energy_above_hull(crystals, energy), np.nan)
+        found = evaluate(
+            crystals,
+            shop.train,
+            hull_distance=above,
+            known_formula=hull.known,
+            seed=shop.seed,
+        )
+        record = found.record()
+        return {
+            "relaxed": len(rows),
+            "converged and believed": int(trusted.sum()),
+            "seconds": round(sum(row["seconds"] for row in rows), 1),
+            "metrics": {
+                key: one
+                for key, one in record["metrics"].items()
+                if key.startswith(
+                    ("stab", "S.U.N.", "ledger", "duplicates", "median e")
+                )
+            },
+            "oracle": rows[0]["oracle"],
+            "hull": repr(hull),
+            "notes": list(found.notes),
+        }
+
+    return dict(shop.kept("stable", key, make))
+
+
+def references_key() -> str:
+    """Return a checksum of the shipped reference energies."""
+    found = hashlib.sha256()
+    for path in sorted((data_dir() / "references").iterdir()):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _crystals(rows: list[dict[str, Any]]) -> Crystals:
     width = max(len(row["numbers"]) for row in rows)
     species = torch.zeros(len(rows), width, dtype=torch.long)
     frac = torch.zeros(len(rows), width, 3)
@@ -238,37 +300,7 @@ def _stable(shop: Workshop, rows: list[dict[str, Any]], oracle: str) -> dict[str
         n = len(row["numbers"])
         species[i, :n] = torch.tensor(row["numbers"])
         frac[i, :n] = torch.tensor(row["frac"])
-    lattice = torch.tensor([row["lattice"] for row in rows])
-    # a failed row's number is not to be used
-    above = np.array([row["above"] if row["ok"] else np.nan for row in rows])
-    rivals = np.array([row["competing"] > 0 for row in rows])
-    found: Evaluation = evaluate(
-        Crystals(species, frac, lattice),
-        shop.train,
-        hull_distance=above,
-        seed=shop.seed,
-    )
-    level = found.protocol.level
-    sun = found.table["sun"] & rivals
-    rate = Metric.rate("S.U.N., a compound competing", sun, level)
-    names = (
-        "stability",
-        "S.U.N.",
-        "S.U.N., on the hull",
-        "median energy above the hull",
-    )
-    metrics = {name: found[name] for name in names} | {rate.name: rate}
-    return {
-        "relaxed": len(rows),
-        "converged and believed": int(np.isfinite(above).sum()),
-        "a compound competes": int(rivals.sum()),
-        "metrics": {
-            name: {k: v for k, v in vars(one).items() if v is not None and v == v}
-            for name, one in metrics.items()
-        },
-        "oracle": oracle,
-        "notes": list(found.notes),
-    }
+    return Crystals(species, frac, torch.tensor([row["lattice"] for row in rows]))
 
 
 def predicted(shop: Workshop, name: str, n: int) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_a_failed_crystal_stays_in_every_denominator(sound):
     lattice[1] = math.nan
     found = evaluate(sound.replace(species=species, lattice=lattice), sound)
     rates = [m for m in found.metrics.values() if m.count is not None]
-    assert len(rates) == 6
+    assert len(rates) == 10
     assert all(m.n == 8 for m in rates)
     assert all(m.count <= 7 for m in rates)
     assert found["structural validity"].count == 6
@@ -246,7 +246,10 @@ def test_compare_puts_batches_side_by_side(sound):
     both = compare({"sound": sound, "broken": broken}, sound)
     assert both["broken"]["structural validity"].count == 0
     lines = repr(both).splitlines()
-    assert lines[0].split() == ["metric", "sound", "broken"]
+    assert lines[0].split()[:3] == ["metric", "sound", "broken"]
+    assert lines[0].endswith("shuffled training data  random substitution")
+    alone = compare({"sound": sound}, sound, baselines=False)
+    assert list(alone.evaluations) == ["sound"]
     row = next(line for line in lines if line.startswith("structural validity"))
     assert "8/8" in row and "0/8" in row
     assert "protocol" in repr(both) and "SMACT" in both._repr_html_()

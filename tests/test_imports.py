@@ -45,6 +45,7 @@ RANK = {
     "view": 7,
     "live": 7,
     "lessons": 8,
+    "claims": 8,
     "guidance_cells": 8,
     "guidance_table": 8,
     "guide_desk": 8,

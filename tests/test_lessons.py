@@ -1,7 +1,6 @@
 """What the chapters on architectures share: baselines, hits, sweeps, neighbours, the table."""
 
 import json
-from collections import Counter
 
 import pytest
 import torch
@@ -61,10 +60,6 @@ class Fixed(Generator):
         return self.crystals[rows].replace(info={"network_evaluations": 3 * n})
 
 
-def counts(row):
-    return Counter(row[row > 0].tolist())
-
-
 # ---- data and baselines ----------------------------------------------------------------
 
 
@@ -74,52 +69,19 @@ def test_the_parts_of_the_data_share_no_formula():
     assert not set(train.formulas) & set(held_out.formulas)
 
 
-def test_shuffled_keeps_cells_and_takes_species_of_the_same_size(train):
-    made = lessons.shuffled(train, 8, seed=3)
-    assert torch.equal(made.lattice.sort(0).values, train.lattice.sort(0).values)
-    sources = {(int(n), *row) for n, row in zip(train.n_atoms, train.species.tolist())}
-    changed = 0
-    for i in range(len(made)):
-        at = int((train.lattice == made.lattice[i]).all(-1).all(-1).nonzero()[0])
-        assert torch.equal(made.frac[i], train.frac[at])
-        assert int(made.n_atoms[i]) == int(train.n_atoms[at])
-        assert (int(made.n_atoms[i]), *made.species[i].tolist()) in sources
-        changed += not torch.equal(made.species[i], train.species[at])
-    assert changed
-
-
-def test_substituted_keeps_counts_and_places(train):
-    made = lessons.substituted(train, 8, seed=3)
-    known = set(train.species[train.species > 0].tolist())
-    changed = 0
-    for i in range(len(made)):
-        at = int((train.lattice == made.lattice[i]).all(-1).all(-1).nonzero()[0])
-        assert torch.equal(made.frac[i], train.frac[at])
-        old, new = counts(train.species[at]), counts(made.species[i])
-        assert sorted(old.values()) == sorted(new.values())
-        assert set(new) <= known
-        changed += old != new
-    assert changed >= 6
-
-
-@pytest.mark.parametrize("baseline", [lessons.shuffled, lessons.substituted])
-def test_baselines_repeat_with_their_seed_and_leave_the_data_alone(train, baseline):
-    before = train.species.clone()
-    first, again, other = (baseline(train, 5, seed=s) for s in (0, 0, 1))
-    assert len(first) == 5
-    assert torch.equal(first.species, again.species)
-    assert torch.equal(first.lattice, again.lattice)
-    assert not torch.equal(first.species, other.species)
-    assert torch.equal(train.species, before)
-
-
 def test_judge_puts_samples_beside_both_baselines(train):
     judged = lessons.judge(train[:4], train)
     names = ["samples", "shuffled training data", "random substitution"]
     assert list(judged.evaluations) == names
     assert [len(judged[name]) for name in names] == [4, 4, 4]
     several = lessons.judge({"a": train[:4], "b": train[4:6]}, train, n=3)
-    assert [len(one) for one in several.evaluations.values()] == [4, 2, 3, 3]
+    sizes = {name: len(one) for name, one in several.evaluations.items()}
+    assert sizes == {
+        "a": 4,
+        "b": 2,
+        "shuffled training data": 3,
+        "random substitution": 3,
+    }
 
 
 # ---- the target ------------------------------------------------------------------------

@@ -27,11 +27,21 @@ def test_the_committed_notebook_has_no_outputs() -> None:
 def test_the_wish_of_the_notebook_is_feasible_and_reads_as_a_sentence() -> None:
     """A contradiction would be refused when the guide is made."""
     book = nbformat.read(QUICKSTART, as_version=4)
+    [known] = [c.source for c in book.cells if c.get("id") == "known"]
     [wish] = [c.source for c in book.cells if c.get("id") == "wish"]
-    code = f"import matdesign as design\n{wish}\ndesign.Guide(wanted)\nprint(wanted)"
+    ask = "design.Guide(chemistry)\nprint(wanted)"
+    code = f"import matdesign as design\n{known}\n{wish}\n{ask}"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith("without") and "g/cm^3" in shown.stdout
+    assert shown.stdout.startswith("only harmless elements, and without Br")
+    assert "a formula that is not known" in shown.stdout
+
+
+def test_versions_and_machine_come_last() -> None:
+    """The first page begins with a chemist's question."""
+    code = nbformat.read(QUICKSTART, as_version=4).cells
+    code = [c.source for c in code if c.cell_type == "code"]
+    assert "design.about()" in code[-1] and not any("about" in c for c in code[:-1])
 
 
 @pytest.mark.slow
@@ -59,9 +69,10 @@ def test_quickstart_makes_the_report(tmp_path: Path) -> None:
     page = (tmp_path / "build" / "report.html").read_text()
     files = sorted((tmp_path / "build" / "crystals").glob("*.cif"))
     proposed = design.read(files)
-    assert page.count('class="md-card"') == len(files) == 96
-    assert len(proposed) == 96
+    assert page.count('class="md-card"') == len(files) == 48
+    assert len(proposed) == 48
     assert "ranked by distance to the hull" in page and "None is left" not in page
+    assert "lie more than 0.1 eV/atom above the hull" in page
     done = json.loads(saved.read_text())
     outputs = [
         o for c in done["cells"] if c["cell_type"] == "code" for o in c["outputs"]

@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
@@ -117,7 +118,8 @@ def test_failures_are_counted_and_explained(written: Path) -> None:
     text = Page(written.read_text()).text
     assert "6 proposed" in text and "4 meet every constraint" in text
     assert "3 relaxed, and still meet every constraint" in text
-    assert "2 within 0.1 eV/atom of the hull" in text
+    assert "2 within 0.1 eV/atom of the hull: candidates" in text
+    assert "1 crystals lie more than 0.1 eV/atom above the hull" in text
     assert "1 crystals failed while relaxing" in text and "short bond <0.42>" in text
     assert "2 crystals did not meet the constraints" in text
     assert "1: misses: charge-neutral with common oxidation states" in text
@@ -140,7 +142,33 @@ def test_what_was_asked_seed_version_and_seconds_are_told(written: Path) -> None
 
 def test_candidates_come_best_first(written: Path) -> None:
     cards = re.findall(r'id="crystal-(\d)"', written.read_text())
-    assert cards[:3] == ["2", "1", "6"]
+    assert cards[:3] == ["2", "1", "6"], "what lies too far above comes after them"
+
+
+def test_what_lies_far_below_the_hull_is_no_candidate(
+    proposed: Crystals, results: Results, tmp_path: Path
+) -> None:
+    """0.929 eV/atom below all that is known was once the best crystal of a report."""
+    above = torch.tensor([0.05, -0.929, math.nan, -0.08], dtype=torch.float64)
+    found = dataclasses.replace(results, energy_above_hull=above)
+    page = report(proposed, found, path=tmp_path / "r.html", wanted=WANTED)
+    text = Page(page.read_text()).text
+    assert "1 over 0.1 eV/atom below the hull: look again" in text
+    assert "2 within 0.1 eV/atom of the hull: candidates" in text
+    assert re.findall(r'id="crystal-(\d)"', page.read_text())[:3] == ["6", "1", "2"]
+    assert "0.93 eV/atom below all that is known" in text
+
+
+def test_the_ledger_of_an_evaluation_is_a_column(
+    proposed: Crystals, tmp_path: Path
+) -> None:
+    judged = evaluate(proposed)
+    kinds = np.array(
+        ["new", "substitution", "", "new", "new", "duplicate"], dtype=object
+    )
+    judged = dataclasses.replace(judged, table={**judged.table, "ledger": kinds})
+    text = Page(report(proposed, None, judged, tmp_path / "r.html").read_text()).text
+    assert "ledger" in text and "substitution" in text and "duplicate" in text
 
 
 def test_nothing_is_fetched(written: Path) -> None:

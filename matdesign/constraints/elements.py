@@ -11,6 +11,19 @@ from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 from matdesign.generators.features import MASK
 
+HARMFUL = {
+    "oxides or salts cause cancer, or probably do (IARC, groups 1 and 2A)": (
+        *("Be", "Cr", "Co", "Ni", "As", "Cd", "Sb", "Pb"),
+    ),
+    "poisonous in small amounts": ("Se", "Te", "Os", "Hg", "Tl"),
+    "no stable isotope": (
+        *("Tc", "Pm", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu"),
+        *("Am", "Cm", "Bk", "Cf", "Es", "Fm", "Md", "No", "Lr"),
+    ),
+}
+"""Elements that `OnlyElements.harmless` leaves out, by reason. A rule of thumb for
+proposals: what a compound does is a question for toxicology, not for a list."""
+
 
 class OnlyElements(Constraint):
     """Every atom is one of the named elements.
@@ -31,6 +44,7 @@ class OnlyElements(Constraint):
     """
 
     unit = "atoms"
+    _words = ""
 
     def __init__(self, *symbols: str) -> None:
         self.symbols = frozenset(_known(symbols, "OnlyElements"))
@@ -43,8 +57,17 @@ class OnlyElements(Constraint):
         excluded = frozenset(_known(symbols, "OnlyElements.without"))
         return cls(*(s for s in elements.symbols()[1:] if s not in excluded))
 
+    @classmethod
+    def harmless(cls) -> "OnlyElements":
+        """Return the constraint that allows every element not named in `HARMFUL`."""
+        made = cls.without(*(symbol for some in HARMFUL.values() for symbol in some))
+        made._words = "only harmless elements"
+        return made
+
     def sentence(self) -> str:
         """Return for example "only Ca, O and Ti"; names the shorter of the two lists."""
+        if self._words:
+            return self._words
         if not self.excluded:
             return "any element"
         if len(self.excluded) < len(self.symbols):

@@ -1,16 +1,52 @@
-"""The constraint that a crystal is not one of those that are known."""
+"""The constraints that a crystal, or its formula, is not among those that are known."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.matching import TOLERANCES, reduced, same_in_reference
+from matdesign.crystals.matching import TOLERANCES, same_in_reference
 from matdesign.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class NovelFormula(Constraint):
+    """The reduced formula is not that of a known compound, nor an element.
+
+    The violation is 0 or 1 and has no gradient; on undecided crystals it is that of the
+    most probable elements. Polymorphs of a known compound do not meet this: compare the
+    crystals themselves with `Novelty`.
+
+    Args:
+        known: a function from crystals to flags, shape (crystals,), such as the method
+            `known` of a hull.
+
+    Example:
+        >>> salt = NovelFormula(lambda crystals: [f == "NaCl" for f in crystals.formulas])
+        >>> salt
+        a formula that is not known
+    """
+
+    unit = "1 if known"
+
+    def __init__(self, known: Callable[[Crystals], ArrayLike]) -> None:
+        self._known = known
+
+    def sentence(self) -> str:
+        """Return "a formula that is not known"."""
+        return "a formula that is not known"
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the formula is not known, shape (crystals,)."""
+        found = torch.as_tensor(self._known(crystals), dtype=torch.bool)
+        return ~found.to(crystals.device)
 
 
 class Novelty(Constraint):
@@ -30,7 +66,7 @@ class Novelty(Constraint):
         DataError: the reference is empty, or there are no tolerances of that name.
 
     Accuracy:
-        A crystal is compared with the 20 most similar of its formula and cell size.
+        A crystal is compared with the 20 most similar of its formula.
 
     Example:
         >>> cell = 4.0 * torch.eye(3)[None]
@@ -52,10 +88,6 @@ class Novelty(Constraint):
             )
         self.tolerances = tolerances
         self.reference = reference
-        self._formulas = reduced(reference.species)
-        self._members: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-        for i, formula in enumerate(self._formulas):
-            self._members[formula].append(i)
 
     def sentence(self) -> str:
         """Return for example "equal to none of 500 known crystals"."""
@@ -63,20 +95,9 @@ class Novelty(Constraint):
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether no known crystal is equal, shape (crystals,)."""
-        formulas = reduced(crystals.species)
-        near = sorted({i for f in set(formulas) for i in self._members.get(f, ())})
-        novel = torch.ones(len(crystals), dtype=torch.bool)
-        if near:
-            found = same_in_reference(
-                crystals.to("cpu"),
-                formulas,
-                self.reference[near].to("cpu"),
-                [self._formulas[i] for i in near],
-                of=[i for i, f in enumerate(formulas) if f in self._members],
-                tolerances=self.tolerances,
-            )
-            novel = torch.from_numpy(found.match < 0)
-            novel[sorted(found.reason)] = False
+        found = same_in_reference(crystals, self.reference, tolerances=self.tolerances)
+        novel = torch.from_numpy(found.match < 0)
+        novel[sorted(found.reason)] = False
         sound = crystals.frac.isfinite().all(-1).all(-1)
         sound &= crystals.lattice.isfinite().all(-1).all(-1)
         return novel.to(crystals.device) & sound

@@ -61,12 +61,13 @@ def best_of(
     shares = np.empty(m)
     shares[order] = share
     weight = _weights(m, n)
-    value = float(share @ weight)
+    value = min(float(share @ weight), 1.0)  # the weights sum to 1 but for rounding
 
     def again(draws: NDArray[np.int64]) -> float:
         return float(np.repeat(shares[order], draws[order]) @ weight)
 
     low, high = bootstrap(again, m, seed=seed, level=level)
+    low, high = max(low, 0.0), min(high, 1.0)
     if not flags.any():  # resamples of nothing are nothing
         high = 1 - (1 - wilson(0, m, level=level)[1]) ** n
     elif flags.all():

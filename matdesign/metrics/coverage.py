@@ -63,9 +63,7 @@ class Coverage:
         """
         recall = self.reference.near[self.reference.ok]
         return [
-            Metric.rate("COV-R", recall, level)
-            if len(recall)
-            else Metric("COV-R", np.nan, np.nan, np.nan),
+            Metric.rate("COV-R", recall, level),
             Metric.rate("COV-P", self.batch.near, level),
         ]
 

@@ -82,12 +82,14 @@ class Transport:
         """Return the bootstrap interval over the values; the reference stays as it is.
 
         Accuracy:
-            A resample is always a little farther from the reference than the sample is,
-            so that near 0 the interval lies too high; compare with `floor`.
+            It says how far the distance of another draw of as many values may lie. All
+            of these are too far by about `floor` when the distributions are equal:
+            compare with that.
         """
-        return bootstrap(
+        low, high = bootstrap(
             self.distance, len(self.values), seed=seed, resamples=resamples, level=level
         )
+        return max(low, 0.0), high
 
     def floor(self, *, seed: int = 0, resamples: int = 50) -> float:
         """Return the mean distance of n draws *from the reference itself* to it.
@@ -129,9 +131,7 @@ def total_variation(
         resamples: of the bootstrap, and sets of exact draws.
 
     Returns:
-        The distance, 0 to 1, its bootstrap interval, and the floor. A resample scatters
-        twice, so that it lies farther away than the draws themselves; the interval is
-        shifted back by that much.
+        The distance, 0 to 1, its bootstrap interval, and the floor.
 
     Raises:
         DataError: there are no draws, an outcome has no probability, or the
@@ -149,16 +149,14 @@ def total_variation(
     def away(counts: NDArray[Any]) -> float:
         return 0.5 * float(np.abs(counts / n - exact).sum())
 
-    figures = []
-
     def resampled(draws: NDArray[np.int64]) -> float:
-        figures.append(away(np.bincount(drawn, weights=draws, minlength=len(exact))))
-        return figures[-1]
+        return away(np.bincount(drawn, weights=draws, minlength=len(exact)))
 
     low, high = bootstrap(resampled, n, seed=seed, resamples=resamples)
     share = exact / exact.sum()
     sets = np.random.default_rng(seed).multinomial(n, share, size=resamples)
     floor = float(np.mean([away(counts) for counts in sets]))
     value = away(np.bincount(drawn, minlength=len(exact)))
-    low, high = (max(end - float(np.mean(figures)) + value, 0.0) for end in (low, high))
-    return Metric("total variation", value, low, high, n=n, floor=floor)
+    return Metric(
+        "total variation", value, max(low, 0.0), min(high, 1.0), n=n, floor=floor
+    )

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from matdesign.errors import DataError
 from matdesign.metrics.coverage import Coverage
 from matdesign.metrics.figures import Table
@@ -135,9 +137,11 @@ class Comparison:
 
     Args:
         evaluations: name -> judgement.
+        baselines: names of those that need no learning.
     """
 
     evaluations: dict[str, Evaluation]
+    baselines: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Evaluation:
         return self.evaluations[name]
@@ -152,6 +156,30 @@ class Comparison:
             for metric in one.metrics.values()
         ]
         return pd.DataFrame(rows).rename(columns={"name": "metric"})
+
+    def against_baselines(self, *names: str) -> list[str]:
+        """Return a sentence per batch: in which figures it beats every baseline.
+
+        A figure beats another where it is better and the two intervals do not overlap.
+        Shares of the ledger and medians are neither good nor bad and are left out.
+
+        Args:
+            names: of the figures; all that batch and baselines share if left out.
+
+        Raises:
+            DataError: the comparison has no baselines.
+        """
+        if not self.baselines:
+            raise DataError(
+                "no baselines in this comparison; give `compare` a reference, and do not "
+                "turn them off."
+            )
+        others = [self[name].metrics for name in self.baselines]
+        return [
+            f"{name}: {_beaten(one.metrics, others, names)}"
+            for name, one in self.evaluations.items()
+            if name not in self.baselines
+        ]
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         head = ["metric", *self.evaluations]
@@ -191,3 +219,27 @@ class Comparison:
             f"<div>{wide}<details><summary>Protocol</summary>"
             f"<ul>{items}</ul></details></div>"
         )
+
+
+def _beaten(
+    figures: dict[str, Metric], others: list[dict[str, Metric]], names: tuple[str, ...]
+) -> str:
+    """Return in which figures one batch beats all others, as a sentence."""
+    ranked = [
+        name
+        for name in names or figures
+        if all(name in f and np.isfinite(f[name].value) for f in [figures, *others])
+        and (names or figures[name].better)
+    ]
+    won = [
+        name
+        for name in ranked
+        if all(figures[name].beats(other[name]) for other in others)
+    ]
+    lost = [name for name in ranked if name not in won]
+    parts = []
+    if won:
+        parts.append(f"better than every baseline in {', '.join(won)}")
+    if lost:
+        parts.append(f"not better than every baseline in {', '.join(lost)}")
+    return ("; ".join(parts) or "nothing to compare") + "."

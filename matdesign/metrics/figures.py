@@ -138,4 +138,5 @@ def mean(
         resamples=settings.resamples,
         level=settings.level,
     )
-    return Metric(name, float(values.mean()), low, high, unit, len(values))
+    once = average(np.ones(len(values), dtype=np.int64))
+    return Metric(name, once, low, high, unit, len(values))

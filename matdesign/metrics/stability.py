@@ -65,15 +65,18 @@ def judge(
     is not stable. A crystal that is structurally invalid is not stable either.
 
     Args:
-        table: with the columns `structure_valid`, `unique`, and `novel` where there was
-            a reference. Gains `energy_above_hull` (eV/atom), `stable` and `sun`.
+        table: with the columns `structure_valid`, `unique`, and where there was a
+            reference `novel`, `ledger` and `known_formula`. Gains `energy_above_hull`
+            (eV/atom), `stable` and `sun`.
         reasons: per crystal; a crystal that is not stable gains one.
         above: energy above the hull in eV/atom, shape (crystals,); NaN where unknown.
         settings: the threshold and the level of the intervals.
         seed: of the bootstrap.
 
     Returns:
-        Rates at the threshold and on the hull (0 eV/atom), and the median distance.
+        Rates at the threshold and on the hull (0 eV/atom); of the S.U.N. crystals those
+            whose formula is unknown too; of the stable ones those that are duplicates or
+            element substitutions of known crystals; and the median distance.
 
     Source:
         Zeni et al., MatterGen, arXiv:2312.03687 (0.1 eV/atom). Changed: the judge is
@@ -93,6 +96,11 @@ def judge(
             table["stable"] = stable
             if "novel" in table:
                 table["sun"] = sun
+                new = sun & ~table["known_formula"]
+                found.append(Metric.rate("S.U.N., new formula", new, settings.level))
+                old = np.isin(table["ledger"], ("duplicate", "substitution"))[stable]
+                name = "duplicates and substitutions, of the stable"
+                found.append(Metric.rate(name, old, settings.level))
     for i in np.flatnonzero(~table["stable"]):
         why = f"above the hull by more than {settings.stable:g} eV/atom"
         reasons[i].append(why if known[i] else "no distance to the hull")

@@ -24,6 +24,8 @@ class Protocol:
         mixed_valence: atoms of one element may have different charges.
         matcher: tolerances of "the same crystal": "mattergen" or "cdvae".
         comparisons: most candidates of its own formula one crystal is compared with.
+        substitutions: most candidates of its formula with other elements, the most
+            similar first (in reduced MP-20 the first one decides 153 of 156 cases).
         structure_cutoff: coverage, distance of structure fingerprints; 0.4 for MP-20,
             0.2 for Perov-5 and Carbon-24.
         composition_cutoff: the same for compositions; 10 for MP-20, 4 for the others.
@@ -38,6 +40,7 @@ class Protocol:
     mixed_valence: bool = False
     matcher: str = "mattergen"
     comparisons: int = 20
+    substitutions: int = 5
     structure_cutoff: float = 0.4
     composition_cutoff: float = 10.0
     stable: float = 0.1
@@ -103,10 +106,26 @@ class Metric:
 
     @classmethod
     def rate(cls, name: str, flags: NDArray[np.bool_], level: float) -> "Metric":
-        """Return the part of the crystals for which a flag is set."""
+        """Return the part of the crystals for which a flag is set; NaN of none."""
         n, count = len(flags), int(flags.sum())
+        if not n:
+            return cls(name, np.nan, np.nan, np.nan)
         low, high = wilson(count, n, level=level)
         return cls(name, count / n, low, high, n=n, count=count)
+
+    @property
+    def better(self) -> str:
+        """Which way is better, "higher" or "lower"; "" where neither is."""
+        if "distance" in self.name:
+            return "" if "median" in self.name else "lower"
+        neutral = self.count is None or self.name.startswith(("ledger", "duplicates"))
+        return "" if neutral else "higher"
+
+    def beats(self, other: "Metric") -> bool:
+        """Return whether this figure is better and the intervals do not overlap."""
+        if self.better == "lower":
+            return self.high < other.low
+        return self.low > other.high
 
     def figure(self) -> str:
         """Return the figure as text: `231/256` or `0.34 g/cm^3`."""

@@ -4,6 +4,7 @@ Reads what `python scripts/build_book.py` left in `_build/html`; skips where no 
 built, unless MATDESIGN_REQUIRE_BOOK=1 is set.
 """
 
+import html
 import itertools
 import os
 import re
@@ -113,6 +114,22 @@ def test_every_picture_and_viewer_is_described(pages, name):
 
 
 @pytest.mark.parametrize("name", PAGES)
+def test_no_paragraph_stops_in_the_middle_of_a_sentence(pages, name):
+    """A comment swallows a line of its paragraph; what is left ends anywhere."""
+    article = re.search(r"<article.*?</article>", pages[name].text, re.S)[0]
+    article = re.sub(
+        r"<(pre|dl|table|figure|script|style|footer)\b.*?</\1>", "", article, flags=re.S
+    )
+    for paragraph in re.finditer(
+        r"<p(?: [^>]*)?>(.*?)</p>\s*(<[^>]*>)?", article, re.S
+    ):
+        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", paragraph[1])).split())
+        goes_on = re.match(r"<ul|<ol|<div class=\"(ams)?math", paragraph[2] or "")
+        if len(text.split()) > 6 and not goes_on:
+            assert re.search(r"[.:;,?!)…”\]*]\W*$", text), text
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_headings_go_down_one_level_at_a_time(pages, name):
     levels = pages[name].headings
     assert levels.count(1) == 1 and levels[0] == 1
@@ -139,7 +156,7 @@ def test_chapters_have_exercises_with_solutions_that_ran(pages):
 
 
 def test_the_front_page_has_a_crystal_to_turn(pages):
-    assert len(pages["book/welcome"].stages) == 1
+    assert len(pages["book/welcome"].stages) == 2
     assert 'src="../_static/crystal-view.js' in pages["book/welcome"].text
     script = HTML / "_static" / "vendor" / "ngl.js"
     assert "window.NGL = found" in script.read_text(encoding="utf-8")

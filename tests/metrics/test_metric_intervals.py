@@ -2,16 +2,20 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matdesign.errors import DataError
+from matdesign.metrics import figures
+from matdesign.metrics.best_of import best_of
+from matdesign.metrics.distances import Transport, total_variation, wasserstein
 from matdesign.metrics.intervals import (
     bootstrap,
     larger_by_chance,
     weighted_median,
     wilson,
 )
+from matdesign.metrics.summary import Metric, Protocol
 
 
 def test_wilson_agrees_with_scipy():
@@ -99,3 +103,37 @@ def test_a_permutation_test_rarely_errs_where_nothing_differs():
         for _ in range(400)
     ]
     assert 6 <= sum(p < 0.05 for p in trials) <= 36  # 20 expected, 3.7 sigma
+
+
+@given(
+    st.lists(st.floats(-50, 50), min_size=1, max_size=30),
+    st.lists(st.floats(-50, 50), min_size=1, max_size=30),
+    st.integers(0, 99),
+)
+@settings(max_examples=60)
+def test_no_interval_excludes_its_figure(values, other, seed):
+    """Distance, median, mean, rate, best of n and total variation alike."""
+    a, b = np.array(values), np.array(other)
+    protocol = Protocol(resamples=20)
+    found = [
+        figures.distance("distance", a, b, "", protocol, seed),
+        figures.median("median", a, "", protocol, seed),
+        figures.mean("mean", a, "", protocol, seed),
+        Metric.rate("rate", a > 0, 0.95),
+        best_of(a, a > 0, 1 + seed % len(a), seed=seed),
+        total_variation(np.arange(len(a)) % 3, np.ones(4) / 4, seed=seed, resamples=20),
+    ]
+    for one in found:
+        assert one.low <= one.value <= one.high, one
+
+
+def test_the_interval_of_a_distance_covers_what_other_draws_of_its_size_score():
+    """Without the shift by the bias it lies above nearly all of them."""
+    random = np.random.default_rng(3)
+    reference = random.normal(size=2_000)
+    scores = [wasserstein(random.normal(size=80), reference) for _ in range(60)]
+    intervals = [
+        Transport(random.normal(size=80), reference).interval() for _ in range(20)
+    ]
+    covered = np.mean([low <= np.median(scores) <= high for low, high in intervals])
+    assert covered >= 0.7
