@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -252,10 +254,17 @@ def stable(
         crystals = _crystals(rows)
         energy = np.array([row["energy"] for row in rows])
         formed = hull.formation_energy(crystals, energy)
-        low, high = Guards().formation_energy
+        reasons = [
+            row["reason"]
+            or Guards().check(
+                crystals.structure(i),
+                formation_energy=float(formed[i]),
+                element_volumes=hull.calibration.volumes,
+            )
+            for i, row in enumerate(rows)
+        ]
         # a failed row's number is not to be used
-        trusted = np.array([not row["reason"] for row in rows])
-        trusted &= (low < formed) & (formed < high)
+        trusted = np.array([not why for why in reasons])
         above = np.where(trusted, hull.energy_above_hull(crystals, energy), np.nan)
         found = evaluate(
             crystals,
@@ -268,6 +277,7 @@ def stable(
         return {
             "relaxed": len(rows),
             "converged and believed": int(trusted.sum()),
+            "refused": dict(Counter(re.sub(r" [-\d.]+$", "", w) for w in reasons if w)),
             "seconds": round(sum(row["seconds"] for row in rows), 1),
             "metrics": {
                 key: one

@@ -128,6 +128,7 @@ def test_a_new_hull_needs_no_new_relaxation(shop, salts, monkeypatch):
     class Flat:
         def __init__(self, level):
             self.level = level
+            self.calibration = argparse.Namespace(volumes={})
 
         def formation_energy(self, crystals, energy):
             return np.asarray(energy)
