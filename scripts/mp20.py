@@ -24,7 +24,7 @@ from pathlib import Path
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.catalogue import CATALOGUE
 from matdesign.crystals.lattice_code import niggli, standardize
-from matdesign.crystals.parquet import read_parquet, write_parquet
+from matdesign.crystals.io.parquet import read_parquet, write_parquet
 from matdesign.errors import DataError
 
 ROOT = Path(__file__).resolve().parent.parent

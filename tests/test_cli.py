@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from matdesign import shell
 from matdesign.cli import app
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.files import read, write
+from matdesign.crystals.io.files import read, write
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
 from matdesign.loop.results import Results

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from matdesign.crystals import sites
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.checks import MIN_VOLUME
+from matdesign.crystals.io.checks import MIN_VOLUME
 from matdesign.crystals.encoded import Encoded
 from matdesign.crystals.geometry import min_distance, shortest_vector
 from matdesign.crystals.lattice_code import (

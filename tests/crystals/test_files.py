@@ -15,7 +15,7 @@ from pymatgen.io.cif import CifWriter
 from pymatgen.io.vasp import Poscar
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.files import (
+from matdesign.crystals.io.files import (
     file_format,
     from_ase,
     read,

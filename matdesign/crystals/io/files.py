@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matdesign.crystals.atoms import from_ase, to_ase
+from matdesign.crystals.io.ase_atoms import from_ase, to_ase
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.checks import MAX_ATOMS
-from matdesign.crystals.parquet import read_parquet, write_parquet
+from matdesign.crystals.io.checks import MAX_ATOMS
+from matdesign.crystals.io.parquet import read_parquet, write_parquet
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def write(
             f"unknown format {kind!r} for {path}; choose cif, poscar, xyz or parquet."
         )
     if kind == "parquet":
-        return [write_parquet(batch, path if single else path / "crystals.parquet")]
+        return [write_parquet(batch, path if single else path / "crystals.io.parquet")]
     if single is None:
         path.mkdir(parents=True, exist_ok=True)
         names = _file_names(batch)
@@ -201,9 +201,9 @@ def _structures(
     path: Path, max_atoms: int, max_bytes: int
 ) -> list[tuple[str, Structure]]:
     """Return (id, structure) for all crystals of one text file."""
-    from matdesign.crystals.atoms import parse_xyz
-    from matdesign.crystals.cif import parse_cif
-    from matdesign.crystals.poscar import parse_poscar
+    from matdesign.crystals.io.ase_atoms import parse_xyz
+    from matdesign.crystals.io.cif import parse_cif
+    from matdesign.crystals.io.poscar import parse_poscar
 
     text = _text(path, max_bytes)
     kind = file_format(path)
@@ -287,7 +287,7 @@ def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str
         ase.io.write(stream, to_ase(batch), format="extxyz")
         return stream.getvalue()
     if kind == "poscar":
-        from matdesign.crystals.poscar import format_poscar
+        from matdesign.crystals.io.poscar import format_poscar
 
         comment = f"{batch.ids[0] if batch.ids else ''} {batch.formulas[0]}"
         return format_poscar(batch[0], comment)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matdesign.crystals import elements
-from matdesign.crystals.checks import (
+from matdesign.crystals.io.checks import (
     check_cell,
     check_coordinates,
     too_many,

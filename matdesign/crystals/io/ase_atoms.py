@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.checks import check_cell, too_many, unknown_element
+from matdesign.crystals.io.checks import check_cell, too_many, unknown_element
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
