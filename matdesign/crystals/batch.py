@@ -241,8 +241,8 @@ class Crystals:
         Raises:
             DataError: a structure is disordered, empty, has a NaN or a zero volume.
         """
-        from matdesign.crystals.io.checks import MAX_ATOMS, check_structure
         from matdesign.crystals.geometry import wrap
+        from matdesign.crystals.io.checks import MAX_ATOMS, check_structure
 
         rows = list(structures)
         for i, one in enumerate(rows):

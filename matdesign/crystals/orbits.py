@@ -17,9 +17,9 @@ from torch import Tensor
 
 from matdesign.crystals import sites
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.io.checks import MIN_VOLUME
 from matdesign.crystals.encoded import Encoded
 from matdesign.crystals.geometry import min_distance, shortest_vector
+from matdesign.crystals.io.checks import MIN_VOLUME
 from matdesign.crystals.lattice_code import (
     HEXAGONAL_K1,
     family,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import math
+import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
@@ -11,14 +17,15 @@ from matdesign.crystals.io.checks import check_cell, too_many, unknown_element
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import ase
     from pymatgen.core import Structure
 
 
 def from_ase(atoms: Iterable[ase.Atoms], names: Sequence[str] = ()) -> Crystals:
     """Return a batch from ASE atoms.
+
+    Numbers in `atoms.info`, and results of a calculator such as the energy, become
+    properties (NaN where an atoms object has none), words become labels, `id` the ids.
 
     Raises:
         DataError: atoms that are not periodic in all three directions, or that are not
@@ -32,7 +39,25 @@ def from_ase(atoms: Iterable[ase.Atoms], names: Sequence[str] = ()) -> Crystals:
     rows = list(atoms)
     label = [names[i] if i < len(names) else f"atoms {i}" for i in range(len(rows))]
     structures = [_from_atoms(one, name) for one, name in zip(rows, label)]
-    return Crystals.from_structures(structures, ids=tuple(names))
+    said = [_said(one) for one in rows]
+    ids = [str(one.pop("id", name)) for one, name in zip(said, label)]
+    units = {k: v for one in said for k, v in dict(one.pop("units", {})).items()}
+    properties, labels = {}, {}
+    for key in dict.fromkeys(key for one in said for key in one):
+        values = [one.get(key) for one in said]
+        if any(isinstance(value, str) for value in values):
+            labels[key] = tuple("" if v is None else str(v) for v in values)
+        else:
+            numbers = [math.nan if v is None else float(v) for v in values]
+            properties[key] = torch.tensor(numbers)
+    named = bool(names) or any("id" in one.info for one in rows)
+    return Crystals.from_structures(
+        structures,
+        properties=properties,
+        units={k: v for k, v in units.items() if k in properties},
+        labels=labels,
+        ids=tuple(ids) if named else (),
+    )
 
 
 def to_ase(crystals: Crystals) -> list[ase.Atoms]:
@@ -48,51 +73,112 @@ def to_ase(crystals: Crystals) -> list[ase.Atoms]:
             pbc=True,
         )
         atoms.info.update(one.properties)
+        if crystals.units:
+            atoms.info["units"] = dict(crystals.units)
         made.append(atoms)
     return made
 
 
-def parse_xyz(text: str, path: Path, max_atoms: int) -> list[tuple[str, Structure]]:
-    """Return (id, structure) for all frames of an extended XYZ file, by ASE.
+def format_xyz(crystals: Crystals) -> str:
+    """Return the extended XYZ text of a batch, by ASE.
+
+    Properties are plain keys. Ids and labels are one JSON entry, `labels`: as plain keys
+    ASE would read the id "0012" as a number, and lose an empty label.
 
     Raises:
-        DataError: the text is malformed or cut short, or a frame is no crystal.
+        DataError: the name of a property that the format cannot hold.
     """
-    import io
-
     import ase.io
 
-    lines, at, frames = text.splitlines(), 0, 0
-    while at < len(lines) and lines[at].strip():
+    frames = to_ase(crystals)
+    for atoms in frames:
+        words = [key for key, value in atoms.info.items() if isinstance(value, str)]
+        labels = {key: atoms.info.pop(key) for key in words}
+        for key in atoms.info:
+            if not key.isidentifier() or key in ("stress", "virial"):
+                raise DataError(
+                    f"a property of extended XYZ cannot be called {key!r}. Rename it, "
+                    "or write parquet."
+                )
+        if labels:
+            atoms.info["labels"] = labels
+    stream = io.StringIO()
+    ase.io.write(stream, frames, format="extxyz")
+    return stream.getvalue()
+
+
+def parse_xyz(text: str, name: str, max_atoms: int) -> list[ase.Atoms]:
+    """Return all frames of an extended XYZ file, by ASE.
+
+    Blank lines between frames are passed over; D and T are read as H.
+
+    Raises:
+        DataError: the text is malformed or cut short, or holds no frame.
+    """
+    import ase.io
+
+    lines, at = text.splitlines(), 0
+    frames: list[str] = []
+    while at < len(lines):
         word = lines[at].strip()
-        if not word.isdigit():
+        if not word:
+            at += 1
+            continue
+        if not word.isdecimal() or int(word) < 1:
             raise DataError(
-                f"{path}: line {at + 1} must be a number of atoms; got {word[:40]!r}. "
+                f"{name}: line {at + 1} must be a number of atoms; got {word[:40]!r}. "
                 "The file is malformed or cut short; export it again."
             )
         if int(word) > max_atoms:
-            raise DataError(too_many(str(path), int(word), max_atoms))
-        at, frames = at + int(word) + 2, frames + 1
-    if at > len(lines):
-        raise DataError(
-            f"{path} is cut short: frame {frames} announces more atoms than the file "
-            "lists. Fetch or export it again."
-        )
+            raise DataError(too_many(name, int(word), max_atoms))
+        end = at + int(word) + 2
+        if end > len(lines):
+            raise DataError(
+                f"{name} is cut short: frame {len(frames) + 1} announces more atoms "
+                "than the file lists. Fetch or export it again."
+            )
+        sites = [re.sub(r"^\s*[DT](?=\s)", "H", line) for line in lines[at + 2 : end]]
+        odd = next((line for line in sites if not line.isascii()), None)
+        if odd is not None:
+            raise DataError(
+                f"{name}: a site holds a character beyond ASCII; got {odd!r}. Replace "
+                "it by what was meant."
+            )
+        frames.append("\n".join([word, lines[at + 1], *sites]))
+        at = end
     try:
-        atoms = ase.io.read(io.StringIO(text), format="extxyz", index=":")
+        atoms = ase.io.read(
+            io.StringIO("\n".join(frames) + "\n"), format="extxyz", index=":"
+        )
     except Exception as error:
         raise DataError(
-            f"{path} cannot be read as extended XYZ ({error!r}). Export it again with "
+            f"{name} cannot be read as extended XYZ ({error!r}). Export it again with "
             "ase.io.write(..., format='extxyz')."
         ) from error
-    many = len(atoms) > 1
-    return [
-        (
-            f"{path.stem}-{i}" if many else path.stem,
-            _from_atoms(one, f"{path} (frame {i})"),
+    if len(atoms) != len(frames) or not frames:
+        raise DataError(
+            f"{name}: {len(atoms)} of {len(frames)} frames could be read. Export it "
+            "again with ase.io.write(..., format='extxyz')."
         )
-        for i, one in enumerate(atoms)
-    ]
+    return list(atoms)
+
+
+def _said(atoms: ase.Atoms) -> dict[str, Any]:
+    """Return the numbers and words that ASE atoms carry, by name."""
+    results = {} if atoms.calc is None else dict(atoms.calc.results)
+    info = {**results, **atoms.info}
+    labels = info.pop("labels", {})
+    kept = {
+        key: value
+        for key, value in info.items()
+        if isinstance(value, str | bool | int | float | np.number | np.bool_)
+    }
+    units = info.get("units")
+    return {
+        **kept,
+        **(dict(labels) if isinstance(labels, dict) else {}),
+        **({"units": units} if isinstance(units, dict) else {}),
+    }
 
 
 def _from_atoms(atoms: ase.Atoms, name: str) -> Structure:

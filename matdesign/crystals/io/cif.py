@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,8 @@ from matdesign.crystals.io.checks import (
     too_many,
     unknown_element,
 )
-from matdesign.crystals.io.expand import Orbits, expand
-from matdesign.crystals.io.groups import Group, groups, misfit
+from matdesign.crystals.io.expand import expand
+from matdesign.crystals.io.groups import groups, misfit
 from matdesign.crystals.io.stated import contradiction
 from matdesign.errors import DataError
 
@@ -28,6 +27,11 @@ Tags = dict[str, list[str]]
 """One data block: lower-case data name, dots as underscores -> its values."""
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+_NEEDED = (
+    *("_cell_length", "_cell_angle", "_cell_formula", "_cell_volume", "_atom_site_"),
+    *("_symmetry_", "_space_group_", "_chemical_formula_sum", "_exptl_crystal_density"),
+)
+"""How the data names begin whose values are read."""
 
 
 def parse_cif(text: str, name: str, max_atoms: int) -> list[tuple[str, Structure]]:
@@ -103,9 +107,8 @@ def _values(block: gemmi.cif.Block, name: str) -> Tags:
                     "or export it again."
                 )
             tags[key] = [gemmi.cif.as_string(value).strip() for value in raw]
-            needed = key.startswith(("_cell", "_atom_site", "_symmetry", "_space_group"))
             odd = [value for value in tags[key] if "~" in value]
-            if needed and odd:
+            if odd and key.startswith(_NEEDED):
                 raise DataError(
                     f"{name}: `{tag}` holds a character beyond ASCII; got {odd[0]!r}, "
                     "where ~ stands for it. Replace it by what was meant."
@@ -135,7 +138,7 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
         raise DataError(
             f"{name}: its cell (a, b, c = {', '.join(f'{x:g}' for x in cell[:3])}; "
             f"angles {', '.join(f'{x:g}' for x in cell[3:])}) does not have the "
-            f"symmetry of its group {possible[0].name}. Correct the cell or the group."
+            f"symmetry of its space group {possible[0].name}. Correct the cell or the group."
         )
     wrong = ""
     for group in fitting:
@@ -146,8 +149,8 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
             return Structure(lattice, kinds, orbits.frac)
         wrong = wrong or said
     raise DataError(
-        f"{name} contradicts itself: {wrong} in the group {fitting[0].name}. Atoms or "
-        "operators are missing, or the file is cut short; complete it, or correct "
+        f"{name} contradicts itself: {wrong} (space group {fitting[0].name}). Atoms "
+        "or operators are missing, or the file is cut short; complete it, or correct "
         "what is wrong."
     )
 
@@ -161,9 +164,7 @@ def _number(tags: Tags, tag: str, name: str) -> float:
     return gemmi.cif.as_number(tags[tag][0])
 
 
-def _sites(
-    tags: Tags, name: str
-) -> tuple[list[str], list[str], np.ndarray[Any, Any]]:
+def _sites(tags: Tags, name: str) -> tuple[list[str], list[str], np.ndarray[Any, Any]]:
     """Return labels, element symbols and coordinates of the listed sites."""
     columns = []
     for axis in "xyz":
@@ -189,7 +190,9 @@ def _sites(
         )
     labels = labels or kinds
     symbols = [
-        _of_label(label, name) if types is None or kind in "?." else _of_type(kind, name)
+        _of_label(label, name)
+        if types is None or kind in "?."
+        else _of_type(kind, name)
         for kind, label in zip(kinds, labels)
     ]
     numbers = [[gemmi.cif.as_number(v) for v in column] for column in columns]
@@ -198,12 +201,11 @@ def _sites(
 
 def _of_type(kind: str, name: str) -> str:
     """Return the element of a type symbol such as `Fe3+`, `O2-` or `FE`."""
-    found = re.fullmatch(r"([A-Za-z]{1,2})(?:\d*[+-]?|[+-]\d*)", kind)
+    found = re.fullmatch(r"([A-Za-z]{1,2})(?:[\d.]*[+-]?|[+-]\d*)", kind)
     word = found[1] if found else ""
-    pair = {letter.upper() for letter in word} <= set(elements.symbols())
-    if word.title() != word and len(word) == 2 and word.title() != "" and not pair:
-        word = word.title()  # FE: no other way to read it; CO might be C and O
-    word = elements.element(word.upper() if len(word) == 1 else word)
+    # FE can only be iron, but CO might be carbon and oxygen
+    two = len(word) == 2 and set(word.upper()) <= set(elements.symbols())
+    word = elements.element(word if two else word.title())
     if word and word in elements.symbols():
         return word
     raise DataError(unknown_element(name, kind))

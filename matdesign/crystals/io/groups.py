@@ -1,8 +1,10 @@
-"""Which operators a CIF means by its symbols, number and lists, and in what setting."""
+"""Which operators a CIF means by its lists, symbols and number, and in what setting."""
 
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,13 +29,15 @@ _SYMBOLS = (
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
 
 _SUFFIX = re.compile(
-    r"\s*(?::\s*|\s[(]?origin\s*(?:choice)?\s*|(?<=\s)(?=[HRSZ]$))([12HRSZ])[)]?$",
-    re.IGNORECASE,
+    r"(?:\s*:\s*|\s*[(]?origin\s*(?:choice)?\s*|\s(?=[HRSZ]$))([12HRSZ])[)]?$", re.I
 )
 """What may follow a symbol: ":2", "(origin choice 2)", and " H", " R", " S", " Z"."""
 
 _EXTENSION = {"S": "1", "Z": "2"}
 """The database ICSD calls origin choice 1 S and choice 2, at a centre, Z."""
+
+_FULL = re.compile(r"(?<= )(?:21?/|4[1-3]?/(?=. -?3))")
+"""What a full symbol has more than a short one: 4/n 2/m 2/m is 4/n m m."""
 
 
 @dataclass(frozen=True)
@@ -42,65 +46,64 @@ class Group:
 
     Args:
         name: what to call it in messages.
-        number: 1 to 230; 0 where the list of operators is of a magnetic group.
+        number: 1 to 230; 0 where it cannot be told.
+        tabulated: whether the tables have this setting.
+        triplets: the operators as text, such as "-x,y+1/2,z".
         rotations: shape (operations, 3, 3); x -> R x + t on fractional coordinates.
         translations: shape (operations, 3), in [0, 1).
     """
 
     name: str
     number: int
+    tabulated: bool
+    triplets: frozenset[str]
     rotations: Array
     translations: Array
-
-    @property
-    def key(self) -> frozenset[bytes]:
-        """The operators as a set, to compare two groups."""
-        whole = np.concatenate(
-            [self.rotations.reshape(-1, 9), self.translations * 24], axis=1
-        )
-        return frozenset(row.tobytes() for row in np.round(whole).astype(np.int8))
 
 
 def groups(tags: dict[str, list[str]], name: str) -> list[Group]:
     """Return the groups that a data block may mean, the likeliest first.
 
-    A list of operators is one group. A symbol without a setting may be several: origin
-    choice 2 comes before 1, hexagonal before rhombohedral axes, unique axis b before c
-    and a. The cell and what else the file states choose among them.
+    A list of operators is one group, and so is a Hall symbol. Another symbol or a
+    number without a setting may be several: origin choice 2 comes before 1, hexagonal
+    before rhombohedral axes, unique axis b before c and a. The cell, and what else the
+    file states, choose among them.
 
     Args:
         tags: data name -> values, as `cif` collects them.
         name: what to call the file in messages.
 
     Raises:
-        DataError: a group that cannot be resolved, or symbol, number and operators that
-            contradict each other.
+        DataError: a group that cannot be resolved, or operators, symbols and number
+            that contradict each other.
 
     Source:
-        Tables and parsers of symbols, Hall symbols and triplets: gemmi (Wojdyr 2022,
-        JOSS 7, 4200).
+        Tables, and parsers of triplets and symbols: gemmi (Wojdyr 2022, JOSS 7, 4200).
     """
-    symbol, hall, number = (_first(tags, names) for names in (_SYMBOLS, _HALL, _NUMBERS))
     if _MAGNETIC in tags:
         return [_listed(_magnetic(tags), name)]
-    listed = next((tags[tag] for tag in _LISTS if tag in tags), None)
-    if listed is not None and not set(listed) <= {"?", "."}:
-        made = _listed(listed, name)
-        named = _named(symbol, hall, number, name, strict=False)
-        _compare(made, named, name)
-        return [made]
-    named = _named(symbol, hall, number, name, strict=True)
-    if named:
-        return named
-    for tag, values in tags.items():
-        about = tag.startswith(("_symmetry_", "_space_group_", "_cell_modulation_"))
-        if about and not set(values) <= {"?", "."}:
+    listed = [v for tag in _LISTS for v in tags.get(tag, []) if v not in "?."]
+    hall, symbol, number = (
+        _first(tags, names) for names in (_HALL, _SYMBOLS, _NUMBERS)
+    )
+    said = [
+        [_listed(listed, name)] if listed else [],
+        _of_hall(hall) if hall else [],
+        _of_symbol(symbol) if symbol else [],
+        _of_symbol(number) if number else [],
+    ]
+    found = next((one for one in said if one), [])
+    if not found:
+        _check_nothing_stated(tags, name)
+        return [_listed(["x,y,z"], name)]
+    for other in said:
+        if other and not _agree(found, other, by_number=other is said[3]):
             raise DataError(
-                f"{name} states a symmetry that cannot be resolved: it has `{tag}` "
-                f"({values[0]}), but no symbol, number or list of operators that "
-                "says which. Add one, or export the file in P1 with all atoms."
+                f"{name} contradicts itself about its space group: {found[0].name} (no. "
+                f"{found[0].number}), but also {other[0].name} (no. {other[0].number}). "
+                "Correct one of them, or export the file in P1 with all atoms."
             )
-    return [_listed(["x,y,z"], name)]
+    return found
 
 
 def misfit(group: Group, rows: Array) -> float:
@@ -118,100 +121,81 @@ def misfit(group: Group, rows: Array) -> float:
 
 def _first(tags: dict[str, list[str]], names: tuple[str, ...]) -> str:
     """Return the first value that is given under one of several names, or ""."""
-    for tag in names:
-        if tag in tags and tags[tag][0] not in ("?", ".", ""):
-            return tags[tag][0]
-    return ""
+    values = (tags[tag][0] for tag in names if tag in tags)
+    return next((value for value in values if value not in ("?", ".", "")), "")
+
+
+def _agree(found: list[Group], other: list[Group], by_number: bool) -> bool:
+    """Return whether two statements mean the same group in the same setting."""
+    if found[0].number != other[0].number:
+        return False
+    shared = {g.triplets for g in found} & {g.triplets for g in other}
+    # a basis or an origin that no table has cannot be named by a symbol
+    return by_number or bool(shared) or not found[0].tabulated
+
+
+def _check_nothing_stated(tags: dict[str, list[str]], name: str) -> None:
+    """Refuse a symmetry that is stated in a way which says no group."""
+    for tag, values in tags.items():
+        about = ("_symmetry_", "_space_group_", "_parent_space_group_")
+        if tag.startswith(about) and not set(values) <= {"?", "."}:
+            raise DataError(
+                f"{name}: its space group cannot be resolved: got `{tag}` "
+                f"{values[0]!r}. Write the symbol as in the International Tables, such "
+                "as 'F d -3 m :2', or list the operators."
+            )
 
 
 def _magnetic(tags: dict[str, list[str]]) -> list[str]:
     """Return the operators of a magnetic group x its centrings, time left out."""
-
-    def plain(triplets: list[str]) -> list[gemmi.Op]:
-        return [_op(",".join(one.split(",")[:3])) for one in triplets]
-
-    shifts = plain(tags.get(_CENTRINGS, ["x,y,z"]))
-    return [(shift * op).triplet() for shift in shifts for op in plain(tags[_MAGNETIC])]
-
-
-def _op(triplet: str) -> gemmi.Op:
+    lists = tags[_MAGNETIC], tags.get(_CENTRINGS, ["x,y,z"])
+    ops, shifts = ([",".join(one.split(",")[:3]) for one in rows] for rows in lists)
     try:
-        return gemmi.Op(triplet.strip().lower())
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"the operator {triplet!r} cannot be read ({error})") from error
+        return [(gemmi.Op(b) * gemmi.Op(a)).triplet() for b in shifts for a in ops]
+    except (RuntimeError, ValueError):
+        return ops  # `_listed` says which cannot be read
 
 
 def _listed(triplets: list[str], name: str) -> Group:
     """Return the group of a list of operators; a list that is no group is refused."""
-    try:
-        ops = list({op.triplet(): op for op in (_op(t).wrap() for t in triplets)}.values())
-    except DataError as error:
-        raise DataError(f"{name}: {error}. Correct it, or export the file again.") from None
-    rotations = np.array([op.rot for op in ops]) // 24
-    translations = np.array([op.tran for op in ops])
-    if len(ops) > 192 or not _closed(rotations, translations):
+    ops = []
+    for triplet in triplets:
+        try:
+            ops.append(gemmi.Op(triplet.lower()))
+        except (RuntimeError, ValueError) as error:
+            raise DataError(
+                f"{name}: the operator {triplet!r} cannot be read ({error}). Correct "
+                "it, or export the file again."
+            ) from error
+    made = _group(ops)
+    if len(made.triplets) > 192 or not _closed(made):
         raise DataError(
             f"{name}: its {len(ops)} operators do not form a group: some are missing or "
             "wrong. Fetch or export the file again."
         )
-    number = _number_of(ops, rotations, translations)
-    return Group(f"of its {len(ops)} operators", number, rotations, translations / 24)
+    return made
 
 
-def _closed(rotations: Array, translations: Array) -> bool:
-    """Return whether operators hold the identity and all of their products."""
+def _closed(group: Group) -> bool:
+    """Return whether operators hold all of their products."""
+    rotations, shifts = group.rotations, np.round(group.translations * 24)
     turned = np.einsum("aij,bjk->abik", rotations, rotations).reshape(-1, 9)
-    moved = np.einsum("aij,bj->abi", rotations, translations) + translations[:, None]
-    own = np.concatenate([rotations.reshape(-1, 9), translations], axis=1)
+    moved = np.einsum("aij,bj->abi", rotations, shifts) + shifts[:, None]
     products = np.concatenate([turned, moved.reshape(-1, 3) % 24], axis=1)
-    known = {row.tobytes() for row in own.astype(np.int64)}
-    return {row.tobytes() for row in products.astype(np.int64)} <= known
+    own = np.concatenate([rotations.reshape(-1, 9), shifts], axis=1)
+    known = {row.tobytes() for row in own.astype(int)}
+    return {row.tobytes() for row in products.astype(int)} <= known
 
 
-def _number_of(ops: list[gemmi.Op], rotations: Array, translations: Array) -> int:
-    """Return the number of a group's type, also in settings that no table has."""
-    import spglib
-
-    found = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(ops))
-    if found is not None:
-        return int(found.number)
-    kind = spglib.get_spacegroup_type_from_symmetry(rotations, translations / 24)
-    return int(kind.number) if kind is not None else 0
-
-
-def _named(
-    symbol: str, hall: str, number: str, name: str, *, strict: bool
-) -> list[Group]:
-    """Return the groups of a Hall symbol, a Hermann-Mauguin symbol or a number."""
-    found: list[Group] = []
-    said = f"symbol {symbol!r}" if symbol else f"number {number}"
-    if hall:
-        try:
-            found = [_tabulated(gemmi.symops_from_hall(hall), f"{hall} (Hall)")]
-        except (RuntimeError, ValueError):
-            said = f"Hall symbol {hall!r}"
-    if not found and (symbol or number):
-        found = [
-            _tabulated(one.operations(), one.xhm()) for one in _settings(symbol or number)
-        ]
-    if strict and not found and (symbol or number or hall):
-        raise DataError(
-            f"{name}: its space group cannot be resolved: got the {said}. Write it as "
-            "in the International Tables, such as 'F d -3 m :2', or list the operators."
-        )
-    if found and (number or symbol):
-        numbers = {one.number for one in _settings(symbol)} if symbol else set()
-        stated = numbers | ({int(number)} if number.isdigit() else {-1} if number else set())
-        if stated and stated != {found[0].number}:
-            raise DataError(
-                f"{name} contradicts itself about its space group: symbol {symbol!r}, "
-                f"Hall symbol {hall!r}, number {number!r}. Correct what is wrong."
-            )
-    return found
+def _of_hall(hall: str) -> list[Group]:
+    try:
+        return [_group(list(gemmi.symops_from_hall(hall)), f"{hall} (Hall)")]
+    except (RuntimeError, ValueError):
+        return []
 
 
 @cache
-def _settings(symbol: str) -> list[gemmi.SpaceGroup]:
+def _of_symbol(symbol: str) -> list[Group]:
     """Return the settings of the tables that a symbol or a number may mean."""
     plain = symbol.replace("_", "")
     suffix = _SUFFIX.search(plain)
@@ -219,17 +203,18 @@ def _settings(symbol: str) -> list[gemmi.SpaceGroup]:
     if suffix:
         plain = plain[: suffix.start()]
         wanted = _EXTENSION.get(suffix[1].upper(), suffix[1].upper())
-    full = re.sub(r"(?<= )(?:21?/|4[1-3]?/(?=. -?3))", "", plain)  # 4/n 2/m 2/m
-    base = gemmi.find_spacegroup_by_name(plain) or gemmi.find_spacegroup_by_name(full)
-    short = re.sub(r"\s", "", plain).lower()
-    table = [
+    base = gemmi.find_spacegroup_by_name(plain)
+    base = base or gemmi.find_spacegroup_by_name(_FULL.sub("", plain))
+    short = "".join(plain.split()).lower()
+    settings = [
         one
         for one in gemmi.spacegroup_table()
         if (base is not None and one.hm == base.hm)
         or (3 <= one.number <= 15 and _short(one) == short)
     ]
-    table = [one for one in table if wanted in ("", one.ext)]
-    return sorted(table, key=lambda one: "2H1R\x00".index(one.ext))
+    settings = [one for one in settings if wanted in ("", one.ext)]
+    settings.sort(key=lambda one: "2H1R\x00".index(one.ext))
+    return [_group(list(one.operations()), one.xhm()) for one in settings]
 
 
 def _short(one: gemmi.SpaceGroup) -> str:
@@ -237,35 +222,21 @@ def _short(one: gemmi.SpaceGroup) -> str:
     return "".join(word for word in one.hm.split() if word != "1").lower()
 
 
-def _tabulated(ops: gemmi.GroupOps, name: str) -> Group:
-    flat = [op.wrap() for op in ops]
-    rotations = np.array([op.rot for op in flat]) // 24
-    translations = np.array([op.tran for op in flat])
-    number = _number_of(flat, rotations, translations)
-    return Group(name, number, rotations, translations / 24)
+def _group(ops: Iterable[gemmi.Op], name: str = "") -> Group:
+    """Return operators as a group, each once; without a name, as the tables call it."""
+    import spglib
 
-
-def _compare(made: Group, named: list[Group], name: str) -> None:
-    """Refuse operators of another group, or of another setting, than the symbol's."""
-    if not named or made.key in {one.key for one in named}:
-        return
-    ops = [gemmi.Op(t) for t in _triplets(made)]
-    other = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(ops))
-    if made.number == named[0].number and other is None:
-        return  # a basis or an origin that no symbol can name
-    raise DataError(
-        f"{name} contradicts itself: its symbol or number says {named[0].name} (no. "
-        f"{named[0].number}), but its {len(ops)} operators are those of "
-        f"{other.xhm() if other else 'another setting'} (no. {made.number}). Correct "
-        "one of them, or export the file in P1 with all atoms."
-    )
-
-
-def _triplets(group: Group) -> list[str]:
-    made = []
-    for rotation, shift in zip(group.rotations, group.translations):
-        op = gemmi.Op("x,y,z")
-        op.rot = (rotation * 24).tolist()
-        op.tran = np.round(shift * 24).astype(int).tolist()
-        made.append(op.triplet())
-    return made
+    once = {op.triplet(): op for op in (op.wrap() for op in ops)}
+    rotations = np.array([op.rot for op in once.values()]) // 24
+    translations = np.array([op.tran for op in once.values()]) / 24
+    found = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(list(once.values())))
+    known = found is not None and len(once) == len(list(found.operations()))
+    if known:
+        name, number = name or found.xhm(), found.number
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its way of errors
+            kind = spglib.get_spacegroup_type_from_symmetry(rotations, translations)
+        number = 0 if kind is None else kind.number
+        name = name or f"its {len(once)} operators"
+    return Group(name, number, known, frozenset(once), rotations, translations)

@@ -45,7 +45,9 @@ def contradiction(
             return f"its atoms make {got}, but its formula is {stated}"
         # some programs write the whole cell as the formula, and Z beside it
         if units is not None and not (_same(atoms, formula, units) or times == 1):
-            return f"its atoms make {got}, but its formula is {stated} and Z = {units:g}"
+            return (
+                f"its atoms make {got}, but its formula is {stated} and Z = {units:g}"
+            )
     if units is not None and (units < 1 or any(n % units for n in atoms.values())):
         return f"its atoms make {got}, which are not Z = {units:g} equal units"
     for tag in _MULTIPLICITIES:
@@ -53,7 +55,9 @@ def contradiction(
         # older programs write the order of the site symmetry under the same name
         rows = (orbits.multiplicity, orbits.order)
         if said and not any(_agree(said, row.tolist()) for row in rows):
-            return f"its sites have multiplicities {rows[0].tolist()}, but it says {said}"
+            return (
+                f"its sites have multiplicities {rows[0].tolist()}, but it says {said}"
+            )
     mass = sum(float(elements.table("mass")[elements.atomic_number(k)]) for k in kinds)
     for tag, value, unit in (
         ("_exptl_crystal_density_diffrn", mass / volume * ANGSTROM3_G, "g/cm^3"),
