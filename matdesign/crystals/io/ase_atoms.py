@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import torch
@@ -19,6 +20,10 @@ from matdesign.errors import DataError
 if TYPE_CHECKING:
     import ase
     from pymatgen.core import Structure
+
+
+_SAFE = " ,.:;=+-_()[]/"
+"""Signs that words may keep in extended XYZ; ASE loses a backslash, for example."""
 
 
 def from_ase(atoms: Iterable[ase.Atoms], names: Sequence[str] = ()) -> Crystals:
@@ -83,7 +88,8 @@ def format_xyz(crystals: Crystals) -> str:
     """Return the extended XYZ text of a batch, by ASE.
 
     Properties are plain keys. Ids and labels are one JSON entry, `labels`: as plain keys
-    ASE would read the id "0012" as a number, and lose an empty label.
+    ASE would read the id "0012" as a number, and lose an empty label. Quotes and other
+    signs in them are written as in a web address, %22.
 
     Raises:
         DataError: the name of a property that the format cannot hold.
@@ -93,7 +99,7 @@ def format_xyz(crystals: Crystals) -> str:
     frames = to_ase(crystals)
     for atoms in frames:
         words = [key for key, value in atoms.info.items() if isinstance(value, str)]
-        labels = {key: atoms.info.pop(key) for key in words}
+        labels = {key: quote(atoms.info.pop(key), safe=_SAFE) for key in words}
         for key in atoms.info:
             if not key.isidentifier() or key in ("stress", "virial"):
                 raise DataError(
@@ -167,7 +173,8 @@ def _said(atoms: ase.Atoms) -> dict[str, Any]:
     """Return the numbers and words that ASE atoms carry, by name."""
     results = {} if atoms.calc is None else dict(atoms.calc.results)
     info = {**results, **atoms.info}
-    labels = info.pop("labels", {})
+    labels = info.pop("labels", None)
+    labels = labels if isinstance(labels, dict) else {}
     kept = {
         key: value
         for key, value in info.items()
@@ -176,7 +183,7 @@ def _said(atoms: ase.Atoms) -> dict[str, Any]:
     units = info.get("units")
     return {
         **kept,
-        **(dict(labels) if isinstance(labels, dict) else {}),
+        **{key: unquote(str(word)) for key, word in labels.items()},
         **({"units": units} if isinstance(units, dict) else {}),
     }
 

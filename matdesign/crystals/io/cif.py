@@ -101,7 +101,7 @@ def _values(block: gemmi.cif.Block, name: str) -> Tags:
                     f"{name} gives `{tag}` twice, so that one of the two must be "
                     "wrong. Delete it, or export the file again."
                 )
-            if "" in raw:
+            if not raw or "" in raw:
                 raise DataError(
                     f"{name}: `{tag}` has no value. The file may be cut short; fetch "
                     "or export it again."

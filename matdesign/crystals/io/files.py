@@ -310,9 +310,31 @@ def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str
     for name, one in zip(_file_names(batch), batch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            text = str(CifWriter(one, symprec=symprec if symmetrize else None))
+            text = (
+                _symmetrized(one, name, symprec) if symmetrize else str(CifWriter(one))
+            )
         blocks.append(re.sub(r"^data_.*$", f"data_{name}", text, count=1, flags=re.M))
     return "\n".join(blocks)
+
+
+def _symmetrized(one: Structure, name: str, symprec: float) -> str:
+    """Return the CIF of the refined cell with its operators, as `read` accepts it."""
+    from pymatgen.io.cif import CifWriter
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    from matdesign.crystals.io.cif import parse_cif
+
+    try:
+        # at a wide tolerance spglib's operators are as rough as the atoms: refine first
+        refined = SpacegroupAnalyzer(one, symprec).get_refined_structure()
+        text = str(CifWriter(refined, symprec=min(symprec, 1e-3)))
+        parse_cif(text, name, 4 * MAX_ATOMS)
+    except Exception as error:
+        raise DataError(
+            f"{name}: no symmetry was found within {symprec:g} angstrom that can be "
+            f"written ({error}). Choose another symprec, or write it in P1."
+        ) from error
+    return text
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -43,12 +43,12 @@ def contradiction(
         times = sum(atoms.values()) / sum(formula.values())
         if not _same(atoms, formula, times):
             return f"its atoms make {got}, but its formula is {stated}"
-        # some programs write the whole cell as the formula, and Z beside it
-        if units is not None and not (_same(atoms, formula, units) or times == 1):
+        as_pymatgen = times == 1 and units == _units(atoms)
+        if units is not None and not (as_pymatgen or _same(atoms, formula, units)):
             return (
                 f"its atoms make {got}, but its formula is {stated} and Z = {units:g}"
             )
-    if units is not None and (units < 1 or any(n % units for n in atoms.values())):
+    elif units is not None and (units < 1 or any(n % units for n in atoms.values())):
         return f"its atoms make {got}, which are not Z = {units:g} equal units"
     for tag in _MULTIPLICITIES:
         said = [gemmi.cif.as_number(value) for value in tags.get(tag, [])]
@@ -67,6 +67,16 @@ def contradiction(
         if wanted is not None and abs(value - wanted) > 0.05 * wanted:
             return f"`{tag}` is {wanted:g}, but the cell has {value:.4g} {unit}"
     return ""
+
+
+def _units(atoms: Counter[str]) -> int:
+    """Return Z as pymatgen writes it, beside the formula of the whole cell.
+
+    Its units of peroxides and of elements such as O2 may be halves; Z is then cut.
+    """
+    from pymatgen.core import Composition
+
+    return int(Composition(atoms).get_reduced_composition_and_factor()[1])
 
 
 def _formula(text: str) -> dict[str, float] | None:
