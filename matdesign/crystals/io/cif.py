@@ -87,6 +87,7 @@ def parse_cif(text: str, name: str, max_atoms: int) -> list[tuple[str, Structure
 def _values(block: gemmi.cif.Block, name: str) -> Tags:
     """Return the values of a block; a name that is given twice is refused."""
     tags: Tags = {}
+    item: Any  # the types that gemmi declares stop at `object`
     for item in block:
         columns: list[tuple[str, list[str]]] = []
         if item.pair is not None:

@@ -84,10 +84,11 @@ def _formula(text: str) -> dict[str, float] | None:
     parts = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", text)
     if not parts or "".join(a + b for a, b in parts) != "".join(text.split()):
         return None
-    amounts: Counter[str] = Counter()
+    amounts: dict[str, float] = {}
     for symbol, amount in parts:
-        amounts[elements.element(symbol)] += float(amount or 1)
-    return dict(amounts) if min(amounts.values()) > 0 else None
+        key = elements.element(symbol)
+        amounts[key] = amounts.get(key, 0.0) + float(amount or 1)
+    return amounts if min(amounts.values()) > 0 else None
 
 
 def _same(atoms: Counter[str], formula: dict[str, float], times: float) -> bool:
