@@ -16,8 +16,8 @@ _PUBLIC = {
     "Encoded": "crystals.encoded",
     "Layout": "crystals.layout",
     "encode": "crystals.encoded",
-    "read": "crystals.files",
-    "write": "crystals.files",
+    "read": "crystals.io.files",
+    "write": "crystals.io.files",
     "load": "crystals.datasets",
     "datasets": "crystals.datasets",
     "Generator": "generators.contract",
@@ -133,7 +133,7 @@ if TYPE_CHECKING:
     from matdesign.crystals.batch import Crystals, SoftCrystals
     from matdesign.crystals.datasets import datasets, load
     from matdesign.crystals.encoded import Encoded, encode
-    from matdesign.crystals.files import read, write
+    from matdesign.crystals.io.files import read, write
     from matdesign.crystals.layout import Layout
     from matdesign.evaluate import Evaluation, Protocol, compare, evaluate
     from matdesign.generators.autoregressive import Autoregressive

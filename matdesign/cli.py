@@ -24,7 +24,15 @@ Want = Annotated[
     typer.Option("--want", "-w", help=f"A constraint; repeat for more: {shell.WANTS}."),
 ]
 Files = Annotated[
-    list[Path], typer.Argument(help="CIF, POSCAR, extended XYZ or parquet files.")
+    list[Path],
+    typer.Argument(
+        help="CIF, POSCAR, extended XYZ or parquet files, or folders of them. Files that "
+        "cannot be read are named with the reason, and the exit code is 1."
+    ),
+]
+Symmetrize = Annotated[
+    bool,
+    typer.Option(help="Write CIF with the space group and symmetric sites, not P1."),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
@@ -78,6 +86,7 @@ def check(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write those that meet all.")
     ] = None,
+    symmetrize: Symmetrize = False,
     want: Want = [],  # noqa: B006
 ) -> None:
     """Say which crystals meet which constraints, and by how much the others miss.
@@ -92,11 +101,12 @@ def check(
             "check needs a constraint, such as --want neutral or "
             "--want min-distance=1.4; see `matdesign check --help`."
         )
-    crystals = shell.read(files)
+    crystals, failed = shell.read_each(files)
     found = checked(crystals, wanted)
     typer.echo(repr(found))
     if out is not None:
-        shell.write(crystals[found.met], out)
+        shell.write(crystals[found.met], out, symmetrize)
+    shell.say_failed(failed)
 
 
 @app.command()
@@ -111,6 +121,7 @@ def relax(
     steps: Annotated[int, typer.Option(min=1, help="Most steps.")] = 200,
     time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
     weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
+    symmetrize: Symmetrize = False,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
 
@@ -119,7 +130,7 @@ def relax(
     """
     from matdesign.loop.oracle import PotentialOracle
 
-    crystals = shell.read(files)
+    crystals, failed = shell.read_each(files)
     oracle = PotentialOracle(
         weights,
         workers=workers or os.cpu_count() or 1,
@@ -129,8 +140,9 @@ def relax(
     )
     results = oracle.evaluate(crystals)
     typer.echo(repr(results))
-    shell.write_results(results, out)
+    shell.write_results(results, out, symmetrize)
     typer.echo(f"wrote {shell.record_path(out)}")
+    shell.say_failed(failed)
 
 
 @app.command()
@@ -146,11 +158,14 @@ def evaluate(
     """Judge a batch: validity, uniqueness and, with a reference, novelty.
 
     Prints each figure with its 95 % interval, the most common failures and the settings.
+    A file that cannot be read counts as one crystal without atoms, which fails.
     """
     from matdesign.evaluate import evaluate as judge
 
     known = shell.reference(reference) if reference else None
-    typer.echo(repr(judge(shell.read(files), known, seed=seed)))
+    crystals, failed = shell.read_each(files)
+    typer.echo(repr(judge(shell.add_failed(crystals, failed), known, seed=seed)))
+    shell.say_failed(failed)
 
 
 @app.command()

@@ -103,7 +103,7 @@ def _constraint(word: str) -> Constraint:
 
 def read(paths: list[Path]) -> Crystals:
     """Return the crystals of one or more files as one batch."""
-    from matdesign.crystals import files
+    from matdesign.crystals.io import files
 
     for path in paths:
         if not path.exists():
@@ -121,14 +121,70 @@ def read(paths: list[Path]) -> Crystals:
     return crystals
 
 
-def write(crystals: Crystals, path: Path) -> None:
+def read_each(paths: list[Path]) -> tuple[Crystals, dict[str, str]]:
+    """Return the crystals of all files that can be read, and why the others cannot.
+
+    Args:
+        paths: files, and folders of which every file with a known ending is read.
+
+    Returns:
+        One batch, and file -> reason.
+
+    Raises:
+        DataError: a path does not exist, or no file can be read.
+    """
+    from matdesign.crystals.io import files
+
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        found += [one for one in inside if files.file_format(one, strict=False)]
+        found += [] if path.is_dir() else [path]
+    if len(found) < 2:
+        return read(found or paths), {}
+    batches, failed = [], {}
+    for path in found:
+        try:
+            batches.append(read([path]))
+        except DataError as error:
+            failed[str(path)] = " ".join(str(error).split())
+    if not batches:
+        raise DataError(
+            f"none of {len(found)} files can be read. The first: {failed[str(found[0])]}"
+        )
+    return Crystals.cat(batches), failed
+
+
+def add_failed(crystals: Crystals, failed: dict[str, str]) -> Crystals:
+    """Return the batch with one crystal without atoms for every file not read."""
+    n = len(failed)
+    empty = Crystals(
+        torch.zeros(n, 1, dtype=torch.long),
+        torch.zeros(n, 1, 3),
+        torch.eye(3).repeat(n, 1, 1),
+        ids=tuple(failed),
+    )
+    return Crystals.cat([crystals, empty]) if n else crystals
+
+
+def say_failed(failed: dict[str, str]) -> None:
+    """Say on stderr which files could not be read; end with exit code 1 if any."""
+    for reason in failed.values():
+        typer.echo(f"matdesign: {reason}", err=True)
+    if failed:
+        what = "files" if len(failed) > 1 else "file"
+        typer.echo(f"matdesign: {len(failed)} {what} could not be read", err=True)
+        raise typer.Exit(1)
+
+
+def write(crystals: Crystals, path: Path, symmetrize: bool = False) -> None:
     """Write crystals by the ending of the name, their record beside, and say so."""
-    from matdesign.crystals import files
+    from matdesign.crystals.io import files
 
     if not len(crystals):
         raise DataError(f"nothing to write to {path}: no crystal is left.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = files.write(crystals, path)
+    written = files.write(crystals, path, symmetrize=symmetrize)
     if crystals.info:
         text = json.dumps(crystals.info, indent=1)
         info_path(path).write_text(text + "\n", encoding="utf-8")
@@ -156,9 +212,9 @@ def record_path(path: Path) -> Path:
     return path.with_suffix(".results.json")
 
 
-def write_results(results: "Results", path: Path) -> None:
+def write_results(results: "Results", path: Path, symmetrize: bool = False) -> None:
     """Write relaxed crystals, and what the oracle said beside them as JSON."""
-    write(results.structures.replace(properties={}, units={}), path)
+    write(results.structures.replace(properties={}, units={}), path, symmetrize)
     columns = {name: getattr(results, name).tolist() for name in COLUMNS}
     kept = {name: [_plain(v) for v in values] for name, values in columns.items()}
     record: dict[str, Any] = {"oracle": results.oracle, "reason": list(results.reason)}

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.elements import MAX_Z, atomic_number
-from matdesign.crystals.parquet import read_parquet
+from matdesign.crystals.io.parquet import read_parquet
 from matdesign.loop.calibration import Calibration, fit_elements, held_out
 
 ROOT = Path(__file__).resolve().parent.parent

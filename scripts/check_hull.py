@@ -21,7 +21,7 @@ from mp20 import parts_of
 from numpy.typing import ArrayLike
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.parquet import read_parquet
+from matdesign.crystals.io.parquet import read_parquet
 from matdesign.loop.calibration import Calibration
 from matdesign.loop.hull import Hull
 

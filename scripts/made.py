@@ -16,7 +16,7 @@ from shaken import energies
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.parquet import read_parquet, write_parquet
+from matdesign.crystals.io.parquet import read_parquet, write_parquet
 from matdesign.generators.shipped import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.catalogue import CATALOGUE
-from matdesign.crystals.parquet import read_parquet
+from matdesign.crystals.io.parquet import read_parquet
 from matdesign.crystals.primitive import primitive_cells
 from matdesign.errors import DataError
 

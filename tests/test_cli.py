@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from matdesign import shell
 from matdesign.cli import app
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.files import read, write
+from matdesign.crystals.io.files import read, write
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
 from matdesign.loop.results import Results
@@ -148,6 +148,67 @@ def test_relax_then_report(
 def test_evaluate_prints_the_judgement(file: Path) -> None:
     text = call("evaluate", file, "--reference", file)
     assert "structural validity" in text and "novelty" in text
+
+
+PARTIAL = """data_x
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+loop_
+_atom_site_label
+_atom_site_occupancy
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+Li1 0.5 0 0 0
+"""
+
+
+@pytest.fixture
+def folder(salts: Crystals, tmp_path: Path) -> Path:
+    """Four good files, a bad one, and one that is no crystal's."""
+    made = tmp_path / "made"
+    write(salts.replace(ids=("a", "b", "c", "d")), made)
+    (made / "half.cif").write_text(PARTIAL)
+    (made / "notes.txt").write_text("nothing")
+    return made
+
+
+def test_evaluate_counts_unreadable_files_as_failed(folder: Path) -> None:
+    text = call("evaluate", folder, code=1)
+    assert "5 crystals" in text and "structural validity 4/5" in text
+    assert "half.cif has partial occupancy" in text
+    assert "1 file could not be read" in text
+    files = sorted(folder.glob("*.cif"))
+    assert "structural validity 4/5" in call("evaluate", *files, code=1)
+    (folder / "half.cif").unlink()
+    assert "structural validity 4/4" in call("evaluate", folder)
+
+
+def test_check_and_relax_go_on_where_a_file_cannot_be_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matdesign.loop.oracle.PotentialOracle", Toy)
+    out = tmp_path / "met.cif"
+    words = ("-w", "neutral", "--out", out, "--symmetrize")
+    text = call("check", folder, *words, code=1)
+    assert "3 of 4 crystals meet" in text and "half.cif" in text
+    assert out.read_text().count("Pm-3m") == 3
+    assert read(out).ids == ("a", "b", "d")
+    text = call("relax", folder, "--out", tmp_path / "relaxed.parquet", code=1)
+    assert "3 of 4 crystals evaluated" in text and "half.cif" in text
+    assert len(shell.read_results(tmp_path / "relaxed.parquet")) == 4
+
+
+def test_nothing_readable_is_an_error(folder: Path) -> None:
+    text = call("evaluate", folder / "half.cif", code=2)
+    assert "partial occupancy" in text
+    for path in folder.glob("?.cif"):
+        path.write_text("x")
+    assert "none of 5 files can be read" in call("evaluate", folder, code=2)
 
 
 def test_lists(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.parquet import write_parquet
+from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
 
 

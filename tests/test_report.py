@@ -17,7 +17,7 @@ from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.check import check
 from matdesign.constraints.distance import MinDistance
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.files import read
+from matdesign.crystals.io.files import read
 from matdesign.errors import DataError, ShapeError
 from matdesign.evaluate import evaluate
 from matdesign.loop.results import Results

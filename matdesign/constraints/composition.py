@@ -197,8 +197,10 @@ def _formula(text: str) -> dict[str, int]:
     from pymatgen.core import Composition as Parsed
 
     try:
-        parsed = {e.symbol: float(k) for e, k in Parsed(text, strict=True).items()}
-        for symbol in parsed:
+        parsed: dict[str, float] = {}
+        for e, k in Parsed(text, strict=True).items():
+            symbol = elements.element(e.symbol)
+            parsed[symbol] = parsed.get(symbol, 0.0) + float(k)
             elements.atomic_number(symbol)
     except (ValueError, AttributeError) as error:
         raise DataError(

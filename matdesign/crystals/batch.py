@@ -241,8 +241,8 @@ class Crystals:
         Raises:
             DataError: a structure is disordered, empty, has a NaN or a zero volume.
         """
-        from matdesign.crystals.checks import MAX_ATOMS, check_structure
         from matdesign.crystals.geometry import wrap
+        from matdesign.crystals.io.checks import MAX_ATOMS, check_structure
 
         rows = list(structures)
         for i, one in enumerate(rows):
@@ -275,20 +275,20 @@ class Crystals:
     @classmethod
     def from_ase(cls, atoms: Iterable[ase.Atoms]) -> Crystals:
         """Return a batch from ASE atoms, which must be periodic in all directions."""
-        from matdesign.crystals.files import from_ase
+        from matdesign.crystals.io.files import from_ase
 
         return from_ase(atoms)
 
     def to_ase(self) -> list[ase.Atoms]:
         """Return every crystal as ASE atoms."""
-        from matdesign.crystals.files import to_ase
+        from matdesign.crystals.io.files import to_ase
 
         return to_ase(self)
 
     @classmethod
     def read(cls, path: str | Path | Sequence[str | Path]) -> Crystals:
         """Read CIF, POSCAR, extended XYZ or parquet files; see `files.read`."""
-        from matdesign.crystals.files import read
+        from matdesign.crystals.io.files import read
 
         return read(path)
 
@@ -296,7 +296,7 @@ class Crystals:
         self, path: str | Path, format: str | None = None, *, symmetrize: bool = False
     ) -> list[Path]:
         """Write CIF, POSCAR, XYZ or parquet; return the files. See `files.write`."""
-        from matdesign.crystals.files import write
+        from matdesign.crystals.io.files import write
 
         return write(self, path, format, symmetrize=symmetrize)
 

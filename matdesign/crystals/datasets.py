@@ -15,7 +15,7 @@ from pathlib import Path
 from matdesign import paths
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.catalogue import ALIASES, CATALOGUE, DataSet
-from matdesign.crystals.parquet import read_parquet
+from matdesign.crystals.io.parquet import read_parquet
 from matdesign.errors import DataError
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}

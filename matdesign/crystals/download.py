@@ -16,8 +16,8 @@ import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.catalogue import DataSet, File
-from matdesign.crystals.cif import parse_cif
-from matdesign.crystals.parquet import write_parquet
+from matdesign.crystals.io.cif import parse_cif
+from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
 
 MAX_ATOMS = 200

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from matdesign.crystals import elements, sites
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.checks import MIN_VOLUME
 from matdesign.crystals.geometry import min_distance, shortest_vector
+from matdesign.crystals.io.checks import MIN_VOLUME
 from matdesign.crystals.lattice_code import family, free_entries
 from matdesign.crystals.sites import Array, Site, operations
 from matdesign.errors import DataError, ShapeError

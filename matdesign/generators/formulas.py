@@ -23,7 +23,7 @@ def is_pattern(text: str) -> bool:
     tokens = re.findall(r"([A-Z])([0-9]*)", text)
     if not tokens or "".join(a + b for a, b in tokens) != text:
         return False
-    return any(letter not in elements.symbols() for letter, _ in tokens)
+    return any(elements.element(x) not in elements.symbols() for x, _ in tokens)
 
 
 @lru_cache(maxsize=4096)
@@ -40,10 +40,10 @@ def parse_formula(text: str) -> dict[int, int]:
     from pymatgen.core import Composition
 
     try:
-        parsed = {
-            elements.atomic_number(e.symbol): float(k)
-            for e, k in Composition(text, strict=True).items()
-        }
+        parsed: dict[int, float] = {}
+        for e, k in Composition(text, strict=True).items():
+            z = elements.atomic_number(e.symbol)
+            parsed[z] = parsed.get(z, 0.0) + float(k)
     except (ValueError, AttributeError) as error:
         raise DataError(
             f"not a formula of known elements: got {text!r} ({error}). Write one such "

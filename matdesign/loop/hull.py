@@ -95,7 +95,10 @@ class Hull:
     def key(self) -> str:
         """Short hash of all references: equal keys give equal distances."""
         systems = [
-            (name, sorted((_formula(row), formed) for row, formed in self._phases(name)))
+            (
+                name,
+                sorted((_formula(row), formed) for row, formed in self._phases(name)),
+            )
             for name in sorted(self._systems)
         ]
         facts = repr((sorted(self.calibration.elements.items()), systems))

@@ -10,7 +10,7 @@ from pymatgen.core import Composition, DummySpecies, Lattice, Structure
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.checks import check_structure
+from matdesign.crystals.io.checks import check_structure
 from matdesign.errors import DataError, ShapeError
 
 SALT = Structure.from_spacegroup(

@@ -19,7 +19,7 @@ from matdesign.crystals import download
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.catalogue import CATALOGUE, DataSet, File
 from matdesign.crystals.datasets import datasets, load
-from matdesign.crystals.files import write_parquet
+from matdesign.crystals.io.files import write_parquet
 from matdesign.errors import DataError
 
 

@@ -9,7 +9,7 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.files import read, read_parquet, write_parquet
+from matdesign.crystals.io.files import read, read_parquet, write_parquet
 from matdesign.errors import DataError
 
 SALT = Structure.from_spacegroup(

@@ -22,7 +22,6 @@ from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.flow_matching import FlowMatching
 from matdesign.generators.vae import VAE
 
-
 DEVICE = torch.device("meta")
 """The name that such tensors give. Nothing in the package asks for this device."""
 
@@ -66,7 +65,9 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
     name = getattr(func, "__name__", "")
     if func is torch.device:
         return func(*args, **kwargs)
-    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+    tensors = [
+        x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)
+    ]
     there = [x for x in tensors if isinstance(x, Elsewhere)]
     target = kwargs.get("device")
     if name == "to" and len(args) > 1:
@@ -82,7 +83,9 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
         here = [args[0]] if isinstance(args[0], torch.Tensor) and args[0].dim() else []
         here = [x for x in here if not isinstance(x, Elsewhere)]
         if name == "__setitem__" and isinstance(args[2], torch.Tensor):
-            here += [args[2]] if args[2].dim() and type(args[2]) != type(args[0]) else []
+            here += (
+                [args[2]] if args[2].dim() and type(args[2]) != type(args[0]) else []
+            )
     if there and here and not moving:
         raise DeviceMix(
             f"{name}: {[tuple(x.shape) for x in there]} lie on {DEVICE}, "
@@ -143,7 +146,10 @@ def untrained(family, crystals, representation):
 @ALL
 @BOTH
 def test_a_loss_meets_no_tensor_of_the_cpu(family, representation, eight):
-    model, data = untrained(family, eight, representation), encode(eight, representation)
+    model, data = (
+        untrained(family, eight, representation),
+        encode(eight, representation),
+    )
     here = model.loss(data, seed=0)
     with elsewhere() as device:
         there = move(model).loss(data.to(device), seed=0)

@@ -7,7 +7,7 @@ import torch
 import train as script
 
 import matdesign as design
-from matdesign.crystals.parquet import write_parquet
+from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
 from matdesign.generators.contract import KNOWN, Generator
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from matdesign.crystals import elements
-from matdesign.crystals.checks import MAX_ATOMS, MIN_VOLUME, too_many
+from matdesign.crystals.io.checks import MAX_ATOMS, MIN_VOLUME, too_many
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:

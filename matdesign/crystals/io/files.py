@@ -10,14 +10,18 @@ import difflib
 import glob
 import re
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matdesign.crystals.atoms import from_ase, to_ase
+import torch
+
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.checks import MAX_ATOMS
-from matdesign.crystals.parquet import read_parquet, write_parquet
+from matdesign.crystals.geometry import wrap
+from matdesign.crystals.io.ase_atoms import format_xyz, from_ase, parse_xyz, to_ase
+from matdesign.crystals.io.checks import MAX_ATOMS
+from matdesign.crystals.io.parquet import read_parquet, write_parquet
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,6 +43,10 @@ FORMATS = {
 }
 """File endings and formats; names that begin with POSCAR or CONTCAR are POSCAR."""
 
+_PLAIN = dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE63, 0xFF0D], "-")
+_PLAIN |= dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " ")
+"""Dashes and spaces beyond ASCII, which editors and web pages put into files."""
+
 _ENDINGS = {"cif": ".cif", "poscar": ".vasp", "xyz": ".xyz"}
 
 
@@ -52,7 +60,9 @@ def read(
 
     The format follows from the name. A CIF may hold several structures; each becomes a
     crystal. Ids are file names (with the data block's name where there are several).
-    Nothing is repaired: coordinates are wrapped into [0, 1), all else stays.
+    Nothing is guessed: what a file states about itself (symmetry, formula, Z,
+    multiplicities, density) must agree with its atoms. Coordinates are wrapped into
+    [0, 1); D and T are H.
 
     Args:
         path: a file, a pattern such as `"made/*.cif"`, or several of either.
@@ -72,18 +82,10 @@ def read(
         matdesign.errors.DataError: no-such-file.cif was not found. ...
     """
     given = [path] if isinstance(path, str | Path) else list(path)
-    batches: list[Crystals] = []
-    loose: list[tuple[str, Structure]] = []
-    for one in (file for item in given for file in _expand(item)):
-        if file_format(one) == "parquet":
-            if loose:
-                batches.append(_batch(loose, max_atoms))
-                loose = []
-            batches.append(read_parquet(one, max_atoms=max_atoms))
-        else:
-            loose += _structures(one, max_atoms, max_bytes)
-    if loose or not batches:
-        batches.append(_batch(loose, max_atoms))
+    files = [file for item in given for file in _expand(item)]
+    batches = [_read_one(file, max_atoms, max_bytes) for file in files]
+    if not batches:
+        raise DataError("no file to read: got an empty list. Name at least one.")
     whole = batches[0] if len(batches) == 1 else Crystals.cat(batches)
     return whole.replace(info={"source": [str(item) for item in given]})
 
@@ -125,6 +127,7 @@ def write(
         ('Fe',)
     """
     batch = crystals if isinstance(crystals, Crystals) else _from_structures(crystals)
+    batch = _right_handed(batch)
     path = Path(path).expanduser()
     single = None if path.is_dir() else file_format(path, strict=False)
     kind = (format or single or "cif").lower()
@@ -133,7 +136,7 @@ def write(
             f"unknown format {kind!r} for {path}; choose cif, poscar, xyz or parquet."
         )
     if kind == "parquet":
-        return [write_parquet(batch, path if single else path / "crystals.parquet")]
+        return [write_parquet(batch, path if single else path / "crystals.io.parquet")]
     if single is None:
         path.mkdir(parents=True, exist_ok=True)
         names = _file_names(batch)
@@ -197,24 +200,29 @@ def _expand(item: str | Path) -> list[Path]:
     )
 
 
-def _structures(
-    path: Path, max_atoms: int, max_bytes: int
-) -> list[tuple[str, Structure]]:
-    """Return (id, structure) for all crystals of one text file."""
-    from matdesign.crystals.atoms import parse_xyz
-    from matdesign.crystals.cif import parse_cif
-    from matdesign.crystals.poscar import parse_poscar
+def _read_one(path: Path, max_atoms: int, max_bytes: int) -> Crystals:
+    """Return all crystals of one file."""
+    from matdesign.crystals.io.cif import parse_cif
+    from matdesign.crystals.io.poscar import parse_poscar
 
+    kind, name = file_format(path), str(path)
+    if kind == "parquet":
+        return read_parquet(path, max_atoms=max_atoms)
     text = _text(path, max_bytes)
-    kind = file_format(path)
-    if kind == "cif":
-        found = parse_cif(text, str(path), max_atoms)
-        if len(found) == 1:
-            return [(path.stem, found[0][1])]
-        return [(header, one) for header, one in found]
+    if kind == "xyz":
+        frames = parse_xyz(text, name, max_atoms)
+        for i, atoms in enumerate(frames):
+            atoms.info.setdefault("id", f"{path.stem}-{i}" if frames[1:] else path.stem)
+        return from_ase(frames, [f"{name} (frame {i})" for i in range(len(frames))])
     if kind == "poscar":
-        return [(path.name, parse_poscar(text, str(path), max_atoms))]
-    return parse_xyz(text, path, max_atoms)
+        found = [(path.name, parse_poscar(text, name, max_atoms))]
+    else:
+        found = parse_cif(text, name, max_atoms)
+        if len(found) == 1:
+            found = [(path.stem, found[0][1])]
+    ids = _distinct([header for header, _ in found])
+    structures = [one for _, one in found]
+    return Crystals.from_structures(structures, ids=ids, max_atoms=max_atoms)
 
 
 def _text(path: Path, max_bytes: int) -> str:
@@ -234,23 +242,16 @@ def _text(path: Path, max_bytes: int) -> str:
     if not data.strip():
         raise DataError(f"{path} is empty. Fetch or export it again.")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").translate(_PLAIN)
     except UnicodeDecodeError:
         pass
-    text = data.decode("latin-1")
-    odd = len(re.findall(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", text))
-    if odd > 0.01 * len(text):
+    odd = len(re.findall(rb"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", data))
+    if odd > 0.01 * len(data):
         raise DataError(
             f"{path} is a binary file, not text. If it is compressed, unpack it first; "
             "otherwise export the crystal again as CIF."
         )
-    return text
-
-
-def _batch(named: list[tuple[str, Structure]], max_atoms: int) -> Crystals:
-    names = [name for name, _ in named]
-    structures = [one for _, one in named]
-    return Crystals.from_structures(structures, ids=names, max_atoms=max_atoms)
+    return data.decode("cp1252", errors="replace").translate(_PLAIN)
 
 
 def _from_structures(given: Structure | Sequence[Structure]) -> Crystals:
@@ -266,28 +267,40 @@ def _from_structures(given: Structure | Sequence[Structure]) -> Crystals:
 def _file_names(batch: Crystals) -> list[str]:
     """Return one safe, unique file name per crystal, without its ending."""
     raw = batch.ids or [f"{i:04d}-{f}" for i, f in enumerate(batch.formulas)]
-    names: list[str] = []
-    seen: dict[str, int] = {}
-    for one in raw:
-        safe = re.sub(r"[^\w.+-]+", "_", one).strip("._")[:80] or "crystal"
-        seen[safe.lower()] = seen.get(safe.lower(), 0) + 1
-        again = seen[safe.lower()]
-        names.append(safe if again == 1 else f"{safe}-{again}")
-    return names
+    return _distinct(
+        [re.sub(r"[^\w.+-]+", "_", one).strip("._")[:80] or "crystal" for one in raw]
+    )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return names with a number behind those that came before, case aside."""
+    seen: Counter[str] = Counter()
+    made = []
+    for name in names:
+        seen[name.lower()] += 1
+        again = seen[name.lower()]
+        made.append(name if again == 1 else f"{name}-{again}")
+    return made
+
+
+def _right_handed(batch: Crystals) -> Crystals:
+    """Return the same crystals with a, b, c right-handed: left-handed axes reversed.
+
+    A CIF gives lengths and angles only, so that a left-handed cell would come back as
+    the mirror image of its crystal.
+    """
+    left = torch.linalg.det(batch.lattice) < 0
+    sign = torch.where(left, -1.0, 1.0).to(batch.lattice)[:, None, None]
+    frac = torch.where(left[:, None, None], wrap(-batch.frac), batch.frac)
+    return batch.replace(lattice=sign * batch.lattice, frac=frac)
 
 
 def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str:
     """Return the text of a file."""
-    import io
-
     if kind == "xyz":
-        import ase.io
-
-        stream = io.StringIO()
-        ase.io.write(stream, to_ase(batch), format="extxyz")
-        return stream.getvalue()
+        return format_xyz(batch)
     if kind == "poscar":
-        from matdesign.crystals.poscar import format_poscar
+        from matdesign.crystals.io.poscar import format_poscar
 
         comment = f"{batch.ids[0] if batch.ids else ''} {batch.formulas[0]}"
         return format_poscar(batch[0], comment)
@@ -297,9 +310,31 @@ def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str
     for name, one in zip(_file_names(batch), batch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            text = str(CifWriter(one, symprec=symprec if symmetrize else None))
+            text = (
+                _symmetrized(one, name, symprec) if symmetrize else str(CifWriter(one))
+            )
         blocks.append(re.sub(r"^data_.*$", f"data_{name}", text, count=1, flags=re.M))
     return "\n".join(blocks)
+
+
+def _symmetrized(one: Structure, name: str, symprec: float) -> str:
+    """Return the CIF of the refined cell with its operators, as `read` accepts it."""
+    from pymatgen.io.cif import CifWriter
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    from matdesign.crystals.io.cif import parse_cif
+
+    try:
+        # at a wide tolerance spglib's operators are as rough as the atoms: refine first
+        refined = SpacegroupAnalyzer(one, symprec).get_refined_structure()
+        text = str(CifWriter(refined, symprec=min(symprec, 1e-3)))
+        parse_cif(text, name, 4 * MAX_ATOMS)
+    except Exception as error:
+        raise DataError(
+            f"{name}: no symmetry was found within {symprec:g} angstrom that can be "
+            f"written ({error}). Choose another symprec, or write it in P1."
+        ) from error
+    return text
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matdesign.crystals import elements
-from matdesign.crystals.checks import (
+from matdesign.crystals.io.checks import (
     check_cell,
     check_coordinates,
     too_many,
@@ -55,7 +55,8 @@ def parse_poscar(text: str, name: str, max_atoms: int) -> Structure:
     scale = _scale(lines[1], rows, name)
     rows = rows * scale
     check_cell(rows, name)
-    symbols = [re.split(r"[_/]", word)[0] for word in lines[5].split()]
+    words = [re.split(r"[_/]", word)[0] for word in lines[5].split()]
+    symbols = [elements.element(word) for word in words]
     if symbols and all(word.isdigit() for word in symbols):
         raise DataError(
             f"{name} names no elements (the VASP 4 form): line 6 is "
@@ -132,7 +133,7 @@ def _numbers(line: str, count: int, name: str) -> list[float]:
 
 def _number(word: str) -> float:
     try:
-        return float(word)
+        return float(word) if word.isascii() else math.nan
     except ValueError:
         return math.nan
 

@@ -1,0 +1,242 @@
+"""Which operators a CIF means by its lists, symbols and number, and in what setting."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import gemmi
+import numpy as np
+
+from matdesign.errors import DataError
+
+Array = np.ndarray[Any, Any]
+
+_LISTS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+_MAGNETIC = "_space_group_symop_magn_operation_xyz"
+_CENTRINGS = "_space_group_symop_magn_centering_xyz"
+_HALL = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
+_SYMBOLS = (
+    "_space_group_name_h-m_alt",
+    "_space_group_name_h-m_full",
+    "_space_group_name_h-m",
+    "_symmetry_space_group_name_h-m",
+)
+_NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
+
+_SUFFIX = re.compile(
+    r"(?:\s*:\s*|\s*[(]?origin\s*(?:choice)?\s*|\s(?=[HRSZ]$))([12HRSZ])[)]?$", re.I
+)
+"""What may follow a symbol: ":2", "(origin choice 2)", and " H", " R", " S", " Z"."""
+
+_EXTENSION = {"S": "1", "Z": "2"}
+"""The database ICSD calls origin choice 1 S and choice 2, at a centre, Z."""
+
+_FULL = re.compile(r"(?<= )(?:21?/|4[1-3]?/(?=. -?3))")
+"""What a full symbol has more than a short one: 4/n 2/m 2/m is 4/n m m."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The operators of one space group in one setting, centring included.
+
+    Args:
+        name: what to call it in messages.
+        number: 1 to 230; 0 where it cannot be told.
+        tabulated: whether the tables have this setting.
+        triplets: the operators as text, such as "-x,y+1/2,z".
+        rotations: shape (operations, 3, 3); x -> R x + t on fractional coordinates.
+        translations: shape (operations, 3), in [0, 1).
+    """
+
+    name: str
+    number: int
+    tabulated: bool
+    triplets: frozenset[str]
+    rotations: Array
+    translations: Array
+
+
+def groups(tags: dict[str, list[str]], name: str) -> list[Group]:
+    """Return the groups that a data block may mean, the likeliest first.
+
+    A list of operators is one group, and so is a Hall symbol. Another symbol or a
+    number without a setting may be several: origin choice 2 comes before 1, hexagonal
+    before rhombohedral axes, unique axis b before c and a. The cell, and what else the
+    file states, choose among them.
+
+    Args:
+        tags: data name -> values, as `cif` collects them.
+        name: what to call the file in messages.
+
+    Raises:
+        DataError: a group that cannot be resolved, or operators, symbols and number
+            that contradict each other.
+
+    Source:
+        Tables, and parsers of triplets and symbols: gemmi (Wojdyr 2022, JOSS 7, 4200).
+    """
+    if _MAGNETIC in tags:
+        return [_listed(_magnetic(tags), name)]
+    listed = [v for tag in _LISTS for v in tags.get(tag, []) if v not in "?."]
+    hall, symbol, number = (
+        _first(tags, names) for names in (_HALL, _SYMBOLS, _NUMBERS)
+    )
+    said = [
+        [_listed(listed, name)] if listed else [],
+        _of_hall(hall) if hall else [],
+        _of_symbol(symbol) if symbol else [],
+        _of_symbol(number) if number else [],
+    ]
+    found = next((one for one in said if one), [])
+    if not found:
+        _check_nothing_stated(tags, name)
+        return [_listed(["x,y,z"], name)]
+    for other in said:
+        if other and not _agree(found, other, by_number=other is said[3]):
+            raise DataError(
+                f"{name} contradicts itself about its space group: {found[0].name} (no. "
+                f"{found[0].number}), but also {other[0].name} (no. {other[0].number}). "
+                "Correct one of them, or export the file in P1 with all atoms."
+            )
+    return found
+
+
+def misfit(group: Group, rows: Array) -> float:
+    """Return how much the operators change the metric of a cell.
+
+    Equation:
+        largest |R^T G R - G|_ij / sqrt(G_ii G_jj), with G the metric tensor; 0.01 is
+        half a percent of a length, or 0.6 degrees.
+    """
+    metric = rows @ rows.T
+    scale = np.sqrt(np.outer(np.diag(metric), np.diag(metric)))
+    turned = np.einsum("nki,kl,nlj->nij", group.rotations, metric, group.rotations)
+    return float((np.abs(turned - metric) / scale).max())
+
+
+def _first(tags: dict[str, list[str]], names: tuple[str, ...]) -> str:
+    """Return the first value that is given under one of several names, or ""."""
+    values = (tags[tag][0] for tag in names if tag in tags)
+    return next((value for value in values if value not in ("?", ".", "")), "")
+
+
+def _agree(found: list[Group], other: list[Group], by_number: bool) -> bool:
+    """Return whether two statements mean the same group in the same setting."""
+    if found[0].number != other[0].number:
+        return False
+    shared = {g.triplets for g in found} & {g.triplets for g in other}
+    # a basis or an origin that no table has cannot be named by a symbol
+    return by_number or bool(shared) or not found[0].tabulated
+
+
+def _check_nothing_stated(tags: dict[str, list[str]], name: str) -> None:
+    """Refuse a symmetry that is stated in a way which says no group."""
+    for tag, values in tags.items():
+        about = ("_symmetry_", "_space_group_", "_parent_space_group_")
+        if tag.startswith(about) and not set(values) <= {"?", "."}:
+            raise DataError(
+                f"{name}: its space group cannot be resolved: got `{tag}` "
+                f"{values[0]!r}. Write the symbol as in the International Tables, such "
+                "as 'F d -3 m :2', or list the operators."
+            )
+
+
+def _magnetic(tags: dict[str, list[str]]) -> list[str]:
+    """Return the operators of a magnetic group x its centrings, time left out."""
+    lists = tags[_MAGNETIC], tags.get(_CENTRINGS, ["x,y,z"])
+    ops, shifts = ([",".join(one.split(",")[:3]) for one in rows] for rows in lists)
+    try:
+        return [(gemmi.Op(b) * gemmi.Op(a)).triplet() for b in shifts for a in ops]
+    except (RuntimeError, ValueError):
+        return ops  # `_listed` says which cannot be read
+
+
+def _listed(triplets: list[str], name: str) -> Group:
+    """Return the group of a list of operators; a list that is no group is refused."""
+    ops = []
+    for triplet in triplets:
+        try:
+            ops.append(gemmi.Op(triplet.lower()))
+        except (RuntimeError, ValueError) as error:
+            raise DataError(
+                f"{name}: the operator {triplet!r} cannot be read ({error}). Correct "
+                "it, or export the file again."
+            ) from error
+    made = _group(ops)
+    if len(made.triplets) > 192 or not _closed(made):
+        raise DataError(
+            f"{name}: its {len(ops)} operators do not form a group: some are missing or "
+            "wrong. Fetch or export the file again."
+        )
+    return made
+
+
+def _closed(group: Group) -> bool:
+    """Return whether operators hold all of their products."""
+    rotations, shifts = group.rotations, np.round(group.translations * 24)
+    turned = np.einsum("aij,bjk->abik", rotations, rotations).reshape(-1, 9)
+    moved = np.einsum("aij,bj->abi", rotations, shifts) + shifts[:, None]
+    products = np.concatenate([turned, moved.reshape(-1, 3) % 24], axis=1)
+    own = np.concatenate([rotations.reshape(-1, 9), shifts], axis=1)
+    known = {row.tobytes() for row in own.astype(int)}
+    return {row.tobytes() for row in products.astype(int)} <= known
+
+
+def _of_hall(hall: str) -> list[Group]:
+    try:
+        return [_group(list(gemmi.symops_from_hall(hall)), f"{hall} (Hall)")]
+    except (RuntimeError, ValueError):
+        return []
+
+
+@cache
+def _of_symbol(symbol: str) -> list[Group]:
+    """Return the settings of the tables that a symbol or a number may mean."""
+    plain = symbol.replace("_", "")
+    suffix = _SUFFIX.search(plain)
+    wanted = ""
+    if suffix:
+        plain = plain[: suffix.start()]
+        wanted = _EXTENSION.get(suffix[1].upper(), suffix[1].upper())
+    base = gemmi.find_spacegroup_by_name(plain)
+    base = base or gemmi.find_spacegroup_by_name(_FULL.sub("", plain))
+    short = "".join(plain.split()).lower()
+    settings = [
+        one
+        for one in gemmi.spacegroup_table()
+        if (base is not None and one.hm == base.hm)
+        or (3 <= one.number <= 15 and _short(one) == short)
+    ]
+    settings = [one for one in settings if wanted in ("", one.ext)]
+    settings.sort(key=lambda one: "2H1R\x00".index(one.ext))
+    return [_group(list(one.operations()), one.xhm()) for one in settings]
+
+
+def _short(one: gemmi.SpaceGroup) -> str:
+    """Return a monoclinic symbol without the axes that carry no symmetry."""
+    return "".join(word for word in one.hm.split() if word != "1").lower()
+
+
+def _group(ops: Iterable[gemmi.Op], name: str = "") -> Group:
+    """Return operators as a group, each once; without a name, as the tables call it."""
+    import spglib
+
+    once = {op.triplet(): op for op in (op.wrap() for op in ops)}
+    rotations = np.array([op.rot for op in once.values()]) // 24
+    translations = np.array([op.tran for op in once.values()]) / 24
+    found = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(list(once.values())))
+    known = found is not None and len(once) == len(list(found.operations()))
+    if known:
+        name, number = name or found.xhm(), found.number
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its way of errors
+            kind = spglib.get_spacegroup_type_from_symmetry(rotations, translations)
+        number = 0 if kind is None else kind.number
+        name = name or f"its {len(once)} operators"
+    return Group(name, number, known, frozenset(once), rotations, translations)
