@@ -179,7 +179,6 @@ def serve(
 def _default(
     one: Constraint, model: Generator, beside: tuple[Constraint, ...]
 ) -> Choice:
-    family = type(model).__name__
     can = {method for method in METHODS if not refusal(one, method, model, beside)}
     if "mask" in can:
         return Choice(one, ("mask",), "holds at every step")

@@ -24,14 +24,26 @@ def _numbers() -> dict[str, int]:
     return {symbol: z for z, symbol in enumerate(symbols()) if z}
 
 
+def element(symbol: str) -> str:
+    """Return the element of a symbol: deuterium D and tritium T are hydrogen, H.
+
+    Everything that reads a symbol, in a file or a formula, reads it by this rule.
+
+    Example:
+        >>> element("D"), element("Dy")
+        ('H', 'Dy')
+    """
+    return "H" if symbol in ("D", "T") else symbol
+
+
 def atomic_number(symbol: str) -> int:
-    """Return the atomic number of an element symbol.
+    """Return the atomic number of an element symbol; D and T are H.
 
     Raises:
         DataError: the symbol is not an element up to Lr.
     """
     try:
-        return _numbers()[symbol]
+        return _numbers()[element(symbol)]
     except KeyError:
         raise DataError(
             f"unknown element: got {symbol!r}; use a symbol from H to Lr, such as 'Ti'."

@@ -266,7 +266,9 @@ class Campaign:
             "or raise `propose`.",
         }
         most = Counter(one.decision for one in rows).most_common(1)
-        advice = remedy[most[0][0]] if most else "The generator gave no crystals at all."
+        advice = (
+            remedy[most[0][0]] if most else "The generator gave no crystals at all."
+        )
         return (
             f"stopped with {self.left} oracle calls left: {PATIENCE} turns in a row "
             f"brought nothing to evaluate. Of {len(rows)} crystals: {counts}. {advice}"

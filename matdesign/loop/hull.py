@@ -103,7 +103,9 @@ class Hull:
     @property
     def key(self) -> str:
         """Short hash of all references: equal keys give equal distances."""
-        phases = [(sorted(s), sorted(rows.items())) for s, rows in self._systems.items()]
+        phases = [
+            (sorted(s), sorted(rows.items())) for s, rows in self._systems.items()
+        ]
         facts = repr((sorted(self.elements.items()), sorted(phases)))
         return hashlib.sha256(facts.encode()).hexdigest()[:8]
 

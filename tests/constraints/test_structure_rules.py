@@ -511,7 +511,7 @@ def test_gradients(one: Constraint) -> None:
     [
         (lambda: SpaceGroup(), "no group"),
         (lambda: SpaceGroup(231), "1 to 230"),
-        (lambda: SpaceGroup("Pm3"), "1 to 230"),
+        (lambda: SpaceGroup("Xm3"), "1 to 230"),
         (lambda: CrystalSystem("cube"), "cubic"),
         (lambda: Coordination("Ti", "O", -1, cutoff=2.0), "0 or more"),
         (lambda: Coordination("Ti", "O", 6, cutoff=-2.0), "cutoff"),

@@ -180,8 +180,15 @@ def test_masks_of_the_constraints_are_on_by_default(tmp_path):
     assert repr(again.guide) == repr(loop.guide)
     again.close()
     free = design.Guide(wanted, scale=0)
-    other = Campaign(model, wanted, Flat(), tmp_path / "b.db", guide=free, budget=0,
-                     objective="energy_per_atom")
+    other = Campaign(
+        model,
+        wanted,
+        Flat(),
+        tmp_path / "b.db",
+        guide=free,
+        budget=0,
+        objective="energy_per_atom",
+    )
     assert other.guide is free
     other.close()
     with pytest.raises(InfeasibleTarget, match="excluded by"):
