@@ -101,7 +101,7 @@ def check_wrap(answer: Callable[[Tensor], Tensor]) -> Verdict:
             where = f"wrap({value!r}) in {dtype}"
             if isinstance(got, str):
                 return Verdict(False, f"{where} {got}")
-            number = float(torch.as_tensor(got).reshape(-1)[0])
+            number = float(np.asarray(got, dtype=float).reshape(-1)[0])
             if not 0 <= number < 1:
                 return Verdict(
                     False, f"{where} gave {number!r}, which is not in [0, 1)."

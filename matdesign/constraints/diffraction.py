@@ -87,10 +87,11 @@ class Diffraction(Constraint):
             )
         if isinstance(wavelength, str):
             wavelength = _of_radiation(wavelength)
-        for name, number, least in (
+        lengths: tuple[tuple[str, Any, float], ...] = (
             ("width", width, 0.01),
             ("wavelength", wavelength, 0.1),
-        ):
+        )
+        for name, number, least in lengths:
             real = isinstance(number, numbers.Real) and math.isfinite(number)
             if not (real and number >= least):
                 raise DataError(f"the {name} is at least {least:g}; got {number!r}.")

@@ -50,7 +50,7 @@ SYMPREC = 0.1
 reported or checked, angstrom; relaxed crystals need about so much."""
 
 
-def spacegroup_number(group: int | str) -> int:
+def spacegroup_number(group: Any) -> int:
     """Return the number of a space group that is named by number or symbol.
 
     Args:
@@ -102,7 +102,7 @@ def _full_symbols() -> dict[str, int]:
     """Return the number of each full symbol, without spaces: "p4/n2/m2/m" is 129."""
     import spglib
 
-    kinds = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
+    kinds: Any = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
     return {
         one.international_full.replace(" ", "").replace("_", "").lower(): one.number
         for one in kinds
