@@ -87,7 +87,7 @@ def spacegroup_number(group: Any) -> int:
                     re.sub("(?<![46])21?/", "", short)
                 )
                 number = named.number if named else None
-    elif isinstance(group, numbers.Integral) and not isinstance(group, bool):
+    elif isinstance(group, numbers.Integral) and group is not True:
         number = int(group)
     if number is None or not 1 <= number <= 230:
         raise DataError(
