@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,42 @@ class Verdict:
         return f"{'Right' if self.right else 'Not yet'}: {self.text}"
 
 
+def checked(check: Callable[[Any], Verdict]) -> Callable[[Any], Verdict]:
+    """Let a check of a function always end in a verdict, whatever the function gives.
+
+    What the check does with an answer of the wrong kind (a list, a number, a text) may
+    fail in any way; then the last answer is shown.
+
+    Args:
+        check: takes a function, and asks it with `_call`.
+    """
+
+    @wraps(check)
+    def safe(answer: Any) -> Verdict:
+        last: list[Any] = []
+
+        def noted(*given: Any) -> Any:
+            last.clear()
+            last.append(answer(*given))
+            return last[0]
+
+        try:
+            return check(noted)
+        except Exception as problem:  # a learner's answer may be of any kind
+            if last and (last[0] is None or last[0] is Ellipsis):
+                return Verdict(False, "it gave nothing back; end it with a return.")
+            if not last:
+                return Verdict(False, f"it raised {type(problem).__name__}: {problem}")
+            return Verdict(
+                False,
+                f"it gave {_shown(last[0])}, which cannot be compared with what is asked "
+                "for. Look at the text of the exercise: what should it give back?",
+            )
+
+    return safe
+
+
+@checked
 def check_wrap(answer: Callable[[Tensor], Tensor]) -> Verdict:
     """Check a function that moves fractional coordinates into [0, 1).
 
@@ -64,7 +101,7 @@ def check_wrap(answer: Callable[[Tensor], Tensor]) -> Verdict:
             where = f"wrap({value!r}) in {dtype}"
             if isinstance(got, str):
                 return Verdict(False, f"{where} {got}")
-            number = float(got.reshape(-1)[0])
+            number = float(np.asarray(got, dtype=float).reshape(-1)[0])
             if not 0 <= number < 1:
                 return Verdict(
                     False, f"{where} gave {number!r}, which is not in [0, 1)."
@@ -75,6 +112,7 @@ def check_wrap(answer: Callable[[Tensor], Tensor]) -> Verdict:
     return Verdict(True, f"{2 * len(values)} numbers wrapped.")
 
 
+@checked
 def check_minimum_image(answer: Callable[[Tensor, Tensor, Tensor], Any]) -> Verdict:
     """Check a function (start, end, lattice) -> distance to the nearest image, in Å.
 
@@ -108,6 +146,7 @@ def check_minimum_image(answer: Callable[[Tensor, Tensor, Tensor], Any]) -> Verd
     return Verdict(True, f"{tried} pairs in {len(cells)} cells.")
 
 
+@checked
 def check_fingerprint(answer: "Callable[[Structure], Any]") -> Verdict:
     """Check a function structure -> numbers that describes the crystal, not its cell.
 
@@ -162,6 +201,7 @@ def check_fingerprint(answer: "Callable[[Structure], Any]") -> Verdict:
     )
 
 
+@checked
 def check_free_numbers(answer: Callable[[str], Any]) -> Verdict:
     """Check a function family -> how many numbers of the lattice code are free."""
     from matdesign.crystals.lattice_code import FAMILIES, free_entries
@@ -171,13 +211,16 @@ def check_free_numbers(answer: Callable[[str], Any]) -> Verdict:
         got = _call(answer, name)
         if isinstance(got, str):
             return Verdict(False, f"for {name} it {got}")
-        if int(got) != want:
+        if not _is(got, want):
             return Verdict(
-                False, f"a {name} lattice has {want} free numbers; got {got}."
+                False,
+                f"for {name}: {got} is not the number of free entries. Count what the "
+                "symmetry of the family leaves of three lengths and three angles.",
             )
     return Verdict(True, f"{len(FAMILIES)} families.")
 
 
+@checked
 def check_interval(answer: Callable[[int, int], Any]) -> Verdict:
     """Check a function (hits, of) -> (low, high), a 95 % interval of a share.
 
@@ -187,6 +230,8 @@ def check_interval(answer: Callable[[int, int], Any]) -> Verdict:
         got = _call(answer, hits, of)
         if isinstance(got, str):
             return Verdict(False, f"for {hits} of {of} it {got}")
+        if np.shape(got) != (2,):
+            return Verdict(False, f"for {hits} of {of} give two numbers, low and high.")
         low, high = float(got[0]), float(got[1])
         if not 0 <= low <= hits / of <= high <= 1:
             return Verdict(
@@ -205,6 +250,7 @@ def check_interval(answer: Callable[[int, int], Any]) -> Verdict:
     return Verdict(True, "five shares, also none and all.")
 
 
+@checked
 def check_neutral(answer: Callable[[list[int], list[list[int]]], Any]) -> Verdict:
     """Check a function (counts, states) -> whether some choice of charges is neutral.
 
@@ -232,6 +278,7 @@ def check_neutral(answer: Callable[[list[int], list[list[int]]], Any]) -> Verdic
     return Verdict(True, f"{len(inputs)} formulas, two of them with 14 elements.")
 
 
+@checked
 def check_wasserstein(answer: "Callable[[Samples, Samples], Any]") -> Verdict:
     """Check a function (values, reference) -> Wasserstein-1 distance of two samples."""
     from matdesign.metrics.distances import wasserstein
@@ -272,15 +319,32 @@ def check_fooling(batch: "Crystals", reference: "Crystals") -> Verdict:
     return Verdict(True, f"{judged['valid, unique and novel']}.")
 
 
+class Instead(str):
+    """What a function did in place of an answer."""
+
+
 def _call(answer: Callable[..., Any], *given: Any) -> Any:
-    """Return the answer, or a text that says what it did instead."""
+    """Return the answer, or `Instead`: what the function did in its place."""
     try:
         got = answer(*given)
     except Exception as problem:  # a learner's function may fail in any way
-        return f"raised {type(problem).__name__}: {problem}"
+        return Instead(f"raised {type(problem).__name__}: {problem}")
     if got is None or got is Ellipsis:
-        return "gave nothing back; end it with a return."
+        return Instead("gave nothing back; end it with a return.")
+    if isinstance(got, str):
+        return Instead(f"gave the text {got!r}; numbers are asked for.")
     return got
+
+
+def _shown(got: Any) -> str:
+    """Return a short description of an answer."""
+    text = " ".join(repr(got).split())
+    return f"{type(got).__name__} {text[:80]}{'...' if len(text) > 80 else ''}"
+
+
+def _is(got: Any, want: int) -> bool:
+    """Return whether an answer is a whole number and that one; 1.9 is not 1."""
+    return float(got) == want
 
 
 def _short(row: Tensor) -> str:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import generator
-from matdesign.exercises import Verdict, _call
+from matdesign.exercises import Verdict, _call, checked
 from matdesign.generators.filling import fill_table, letter_mask
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 
+@checked
 def check_chain(answer: Callable[[Sequence[Tensor]], Any]) -> Verdict:
     """Check a function: probabilities of the chosen values, row by row, -> nats in all.
 
@@ -44,6 +45,7 @@ def check_chain(answer: Callable[[Sequence[Tensor]], Any]) -> Verdict:
     return Verdict(True, "1, 4 and 40 fields, the last too small to multiply.")
 
 
+@checked
 def check_letter_mask(answer: Callable[[int, int, int], Any]) -> Verdict:
     """Check a function (spacegroup, last, left) -> indices of the letters that may follow.
 
@@ -68,12 +70,13 @@ def check_letter_mask(answer: Callable[[int, int, int], Any]) -> Verdict:
                 where = f"space group {group}, last letter {last}, {left} atoms left"
                 if isinstance(got, str):
                     return Verdict(False, f"for {where} it {got}")
-                if sorted(int(x) for x in got) != true:
+                if sorted(float(x) for x in got) != true:
                     return Verdict(False, f"for {where} expected {true}; got {got}.")
                 tried += 1
     return Verdict(True, f"{tried} situations in six space groups.")
 
 
+@checked
 def check_joint_mixture(
     answer: Callable[[Tensor, Tensor, Tensor, Tensor], Any],
 ) -> Verdict:
@@ -102,6 +105,7 @@ def check_joint_mixture(
     return Verdict(True, "1 x 3, 4 x 1 and 3 x 6: joint where it matters.")
 
 
+@checked
 def check_size_posterior(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a function (prior over sizes, log p(sites | size)) -> posterior over sizes."""
     rng = generator(0)

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matdesign.exercises import Verdict, _call
+from matdesign.exercises import Verdict, _call, _is, checked
 
 OPEN = "?"
 """An orbit whose element is not chosen yet, in the exercises."""
 
 
+@checked
 def check_reachable(answer: Callable[[list[int], list[list[int]]], Any]) -> Verdict:
     """Check a function (counts, states) -> all total charges that can be reached.
 
@@ -46,6 +47,7 @@ def check_reachable(answer: Callable[[list[int], list[list[int]]], Any]) -> Verd
     return Verdict(True, f"{len(cases)} sets of sums.")
 
 
+@checked
 def check_completion(
     answer: Callable[[list[str], list[int], dict[str, list[int]]], Any],
 ) -> Verdict:
@@ -89,6 +91,7 @@ def check_completion(
     return Verdict(True, f"{len(cases)} half-decided crystals.")
 
 
+@checked
 def check_masked(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a function (table, good) -> probability of each word under a masked sampler.
 
@@ -115,6 +118,7 @@ def check_masked(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     return Verdict(True, "3 tables of 27 words.")
 
 
+@checked
 def check_weights(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a function (table, good) -> the weight of each word of a masked sampler.
 
@@ -144,6 +148,7 @@ def check_weights(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     return Verdict(True, "3 tables of 27 words.")
 
 
+@checked
 def check_draws(answer: Callable[[float, int], Any]) -> Verdict:
     """Check a function (rate, n) -> draws after which n have met, with 95 % certainty."""
     for rate, n in [(0.5, 1), (0.1, 1), (0.3, 12), (0.05, 20), (1.0, 7)]:
@@ -153,7 +158,9 @@ def check_draws(answer: Callable[[float, int], Any]) -> Verdict:
         want = n
         while _fewer(n, want, rate) > 0.05:
             want += 1
-        if int(got) != want:
+        if not _is(got, want):
+            if not float(got).is_integer():
+                return Verdict(False, f"a number of draws is whole; got {got}.")
             sure = 1 - _fewer(n, int(got), rate)
             return Verdict(
                 False,
@@ -163,6 +170,7 @@ def check_draws(answer: Callable[[float, int], Any]) -> Verdict:
     return Verdict(True, "5 rates and numbers.")
 
 
+@checked
 def check_few(answer: Callable[[list[str], int, list[str]], Any]) -> Verdict:
     """Check a mask for "at most k elements": (row, k, vocabulary) -> list of sets.
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from matdesign.crystals import wrapped_normal
 from matdesign.crystals.geometry import torus_difference
-from matdesign.exercises import Verdict, _call
+from matdesign.exercises import Verdict, _call, checked
 
 
+@checked
 def check_difference(answer: Callable[[int, int, int, int], float]) -> Verdict:
     """Check a function of four counts that gives a difference in standard errors.
 
@@ -37,17 +38,21 @@ def check_difference(answer: Callable[[int, int, int, int], float]) -> Verdict:
     return Verdict(True, f"{len(cases)} pairs of counts.")
 
 
+@checked
 def check_count(answer: Callable[[float, float], int]) -> Verdict:
     """Check a function that says how many crystals tell two rates apart."""
     for rate, gap in [(0.95, 0.01), (0.5, 0.1), (0.99, 0.005)]:
-        got, want = int(answer(rate, gap)), 8 * rate * (1 - rate) / gap**2
+        got, want = float(answer(rate, gap)), 8 * rate * (1 - rate) / gap**2
+        if not got.is_integer():
+            return Verdict(False, f"a number of crystals is whole; got {got:g}.")
         if abs(got - want) > max(2.0, 0.02 * want):
             return Verdict(
-                False, f"rate {rate}, difference {gap}: got {got}, want {want:.0f}."
+                False, f"rate {rate}, difference {gap}: got {got:g}, want {want:.0f}."
             )
     return Verdict(True, "3 rates and differences.")
 
 
+@checked
 def check_mixture_score(
     answer: Callable[[Tensor, Tensor, Tensor, float], Tensor],
 ) -> Verdict:
@@ -73,6 +78,7 @@ def check_mixture_score(
         where = f"wells at {places} with weights {shares}, sigma {sigma}"
         if isinstance(got, str):
             return Verdict(False, f"{where}: it {got}")
+        got = torch.as_tensor(got)
         if tuple(got.shape) != (len(x),):
             return Verdict(
                 False, f"{where}: shape {tuple(got.shape)} for {len(x)} places."
@@ -88,6 +94,7 @@ def check_mixture_score(
     return Verdict(True, f"{len(cases)} sets of wells at 40 places each.")
 
 
+@checked
 def check_step_back(
     answer: Callable[[Tensor, Tensor, float, float, Tensor], Tensor],
 ) -> Verdict:
@@ -108,7 +115,8 @@ def check_step_back(
         gain = now**2 - then**2
         noise = then / now * math.sqrt(gain) * z
         want = x + gain * score + noise
-        off = torus_difference(want, got.to(want)).abs()
+        got = torch.as_tensor(got).to(want)
+        off = torus_difference(want, got).abs()
         worst = int(off.argmax())
         if not float(off[worst]) < 1e-5:
             return Verdict(

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import generator
-from matdesign.exercises import Verdict, _call
+from matdesign.exercises import Verdict, _call, checked
 from matdesign.generators.splines import circular_spline
 
 
+@checked
 def check_floor(answer: Callable[[float], Any]) -> Verdict:
     """Check a function (spread of the blur) -> lowest loss per coordinate, in nats."""
     widths = (0.001, 0.004, 0.02, 0.05)
@@ -31,6 +32,7 @@ def check_floor(answer: Callable[[float], Any]) -> Verdict:
     return Verdict(True, f"{len(widths)} spreads.")
 
 
+@checked
 def check_inverse(
     answer: Callable[[Callable[[Tensor], Tensor], float], Any],
 ) -> Verdict:
@@ -61,6 +63,7 @@ def check_inverse(
     return Verdict(True, "12 maps, none of which knows its own inverse.")
 
 
+@checked
 def check_log_det(
     answer: Callable[[Callable[[Tensor], Tensor], Tensor], Any],
 ) -> Verdict:
@@ -86,6 +89,7 @@ def check_log_det(
     return Verdict(True, "1, 2, 3 and 6 dimensions, with negative determinants too.")
 
 
+@checked
 def check_divergence_of(
     answer: Callable[[Callable[[Tensor], Tensor], Tensor], Any],
 ) -> Verdict:

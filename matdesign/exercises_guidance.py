@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.geometry import torus_difference, wrap
-from matdesign.exercises import Verdict, _call
+from matdesign.exercises import Verdict, _call, checked
 
 
+@checked
 def check_masked(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a function (table, allowed) -> distribution of a masked sampler.
 
@@ -33,6 +34,7 @@ def check_masked(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
         where = f"a table of {bins} x {bins} with {int(allowed.sum())} cells allowed"
         if isinstance(got, str):
             return Verdict(False, f"{where}: it {got}")
+        got = torch.as_tensor(got)
         if tuple(got.shape) != (bins, bins):
             return Verdict(False, f"{where}: shape {tuple(got.shape)}.")
         got = got.to(want)
@@ -50,6 +52,7 @@ def check_masked(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     return Verdict(True, "4 tables.")
 
 
+@checked
 def check_known_step(
     answer: Callable[[Tensor, Tensor, float, float, Tensor], Any],
 ) -> Verdict:
@@ -68,7 +71,8 @@ def check_known_step(
         kept = then**2 / now**2
         spread = then / now * math.sqrt(now**2 - then**2)
         want = wrap(known + kept * torus_difference(known, x) + spread * z)
-        off = torus_difference(want, got.to(want)).abs()
+        got = torch.as_tensor(got).to(want)
+        off = torus_difference(want, got).abs()
         worst = int(off.argmax())
         if not float(off[worst]) < 1e-5:
             return Verdict(
@@ -82,6 +86,7 @@ def check_known_step(
     return Verdict(True, "3 steps of 4 coordinates.")
 
 
+@checked
 def check_effective_size(answer: Callable[[Tensor], Any]) -> Verdict:
     """Check a function from the log-weights of K particles to their effective number."""
     cases = {
@@ -99,6 +104,7 @@ def check_effective_size(answer: Callable[[Tensor], Any]) -> Verdict:
     return Verdict(True, f"{len(cases)} sets of log-weights.")
 
 
+@checked
 def check_resampling(answer: Callable[[Tensor, float], Any]) -> Verdict:
     """Check systematic resampling of one population, (weights, first) -> K particles.
 

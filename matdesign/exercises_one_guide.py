@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from matdesign.exercises import Verdict
+from matdesign.exercises import Verdict, checked
 
 
+@checked
 def check_best_of(answer: Callable[[int, int, int], float]) -> Verdict:
     """Check a function (hits, m, n) -> chance that one of n out of m is a hit."""
     for hits, m, n in [(6, 50, 4), (1, 10, 10), (0, 20, 5), (3, 8, 1), (5, 6, 3)]:
@@ -21,6 +22,7 @@ def check_best_of(answer: Callable[[int, int, int], float]) -> Verdict:
     return Verdict(True, "5 pools, among them one without a hit.")
 
 
+@checked
 def check_price(answer: Callable[[float, float, float], float]) -> Verdict:
     """Check a function (p, g, c) -> cost of a guided hit over that of an unguided one."""
     for p, g, c in [(0.1, 0.5, 8.0), (0.02, 0.4, 2.0), (0.3, 0.3, 1.0)]:

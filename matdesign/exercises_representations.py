@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matdesign.exercises import Verdict, _call, _short
+from matdesign.exercises import Verdict, _call, _is, _short, checked
 
 
+@checked
 def check_orbit(answer: Callable[[float, float, float], Any]) -> Verdict:
     """Check a function (x, y, z) -> all images of a point in P2_1/c, each once.
 
@@ -40,6 +41,7 @@ def check_orbit(answer: Callable[[float, float, float], Any]) -> Verdict:
     return Verdict(True, f"{len(points)} points, three of them special.")
 
 
+@checked
 def check_freedom(answer: Callable[[int, str], Any]) -> Verdict:
     """Check a function (spacegroup, letters) -> how many numbers the template leaves free.
 
@@ -65,11 +67,12 @@ def check_freedom(answer: Callable[[int, str], Any]) -> Verdict:
         name = f"group {spacegroup} with letters {letters}"
         if isinstance(got, str):
             return Verdict(False, f"for {name} it {got}")
-        if int(got) != want:
+        if not _is(got, want):
             return Verdict(False, f"{name} leaves {want} numbers free; got {got}.")
     return Verdict(True, f"{len(given)} templates.")
 
 
+@checked
 def check_origin(answer: Callable[[int], Any]) -> Verdict:
     """Check a function spacegroup -> directions along which the origin may be moved."""
     from matdesign.crystals.sites import operations
@@ -81,13 +84,14 @@ def check_origin(answer: Callable[[int], Any]) -> Verdict:
         got = _call(answer, spacegroup)
         if isinstance(got, str):
             return Verdict(False, f"for group {spacegroup} it {got}")
-        if int(got) != want:
+        if not _is(got, want):
             return Verdict(
                 False, f"in group {spacegroup} there are {want} directions; got {got}."
             )
     return Verdict(True, f"{len(groups)} space groups.")
 
 
+@checked
 def check_pull_back(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a function (moves, maps) -> shift of u that fits the moves of an orbit best.
 

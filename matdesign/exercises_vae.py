@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import generator
-from matdesign.exercises import Verdict, _call
+from matdesign.exercises import Verdict, _call, checked
 from matdesign.generators import elbo, von_mises
 
 
+@checked
 def check_divergence(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a function (mean, log_std) -> KL from N(0, I) in nats, one per row."""
     rng = generator(0)
@@ -41,6 +42,7 @@ def check_divergence(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     return Verdict(True, f"{len(cases)} posteriors, one of them the prior itself.")
 
 
+@checked
 def check_torus_loss(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a loss of coordinates (made, wanted) that knows the boundary of the cell.
 
@@ -88,6 +90,7 @@ def check_torus_loss(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     return Verdict(True, f"{len(pairs)} pairs, and the gradient across the boundary.")
 
 
+@checked
 def check_any_origin(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Check a function (coordinates, kappa) -> log density without a common shift.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from matdesign.crystals.symmetry import SYMPREC
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def frame(
     }
 
 
-def space_group(structure: "Structure", *, symprec: float = 0.1) -> tuple[str, int]:
+def space_group(structure: "Structure", *, symprec: float = SYMPREC) -> tuple[str, int]:
     """Return the space group's symbol and number; ("P1", 1) where none can be found."""
     try:
         symbol, number = structure.get_space_group_info(symprec=symprec)

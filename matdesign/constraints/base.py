@@ -205,6 +205,8 @@ class Constraint(ABC):
         """
         return -self.violation(crystals) / self.scale
 
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
     @property
     def parts(self) -> "tuple[Constraint, ...]":
         """The constraints this one is made of; itself when it is not a combination."""

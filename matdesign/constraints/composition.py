@@ -1,7 +1,6 @@
 """Constraints on the proportions of the elements: a formula, or a pattern of one."""
 
 import math
-import re
 from functools import lru_cache
 from typing import Any
 
@@ -14,19 +13,17 @@ from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 from matdesign.generators.features import MASK
-
-PLACEHOLDERS = "ABCDEGJLMQRTXZ"
-"""Letters that a pattern may use; the other capitals are taken for a named element."""
+from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
 
 
 class Composition(Constraint):
     """The crystal has an exact reduced formula, or one of a given pattern.
 
-    A formula and a pattern are never guessed apart: a formula is the plain argument,
-    a pattern is the keyword `pattern`. `Composition("SrTiO3")` holds for SrTiO3 and
-    Sr2Ti2O6. `Composition(pattern="ABX3")` holds for every crystal of exactly three
-    different elements in the proportions 1:1:3, whichever they are; the letters only
-    count, so "ABX3" and "XAB3" mean the same.
+    `Composition("SrTiO3")` holds for SrTiO3 and Sr2Ti2O6. `Composition("ABX3")` holds for
+    every crystal of exactly three different elements in the proportions 1:1:3, whichever
+    they are; the letters only count, so "ABX3" and "XAB3" mean the same. A text of single
+    capitals of which one is no element is a pattern, as in the condition "composition" of
+    a generator; the keyword `pattern` takes nothing else.
 
     Equation:
         violation = n / 2 * sum over e of |x_e - x*_e|: the number of atoms that would
@@ -35,14 +32,15 @@ class Composition(Constraint):
         compared. For undecided crystals x is the expected fraction.
 
     Args:
-        formula: a formula with integer amounts, such as "SrTiO3" or "Ca(OH)2".
+        formula: a formula with integer amounts, such as "SrTiO3" or "Ca(OH)2", or a
+            pattern; D and T are hydrogen.
         pattern: capital letters with integer amounts, such as "ABX3" or "A2X3".
 
     Raises:
         DataError: neither or both are given, or one cannot be read.
 
     Example:
-        >>> Composition("SrTiO3"), Composition(pattern="ABX3")
+        >>> Composition("SrTiO3"), Composition("ABX3")
         (formula SrTiO3, composition of the pattern ABX3)
     """
 
@@ -53,20 +51,24 @@ class Composition(Constraint):
     ) -> None:
         if (formula is None) == (pattern is None):
             raise DataError(
-                "Composition needs either a formula or a pattern; "
+                "Composition needs one formula or pattern; "
                 f"got formula={formula!r}, pattern={pattern!r}. "
-                'Write Composition("SrTiO3") or Composition(pattern="ABX3").'
+                'Write Composition("SrTiO3") or Composition("ABX3").'
             )
+        if formula is not None and is_pattern(formula):
+            formula, pattern = None, formula
         self.pattern = pattern
         self.formula = formula
         self.amounts: dict[str, int] = {}
         """Atoms of each element in the reduced formula; empty for a pattern."""
         if formula is not None:
-            self.amounts = _formula(formula)
+            names = elements.symbols()
+            parsed = parse_formula(formula)
+            self.amounts = {names[z]: k for z, k in parsed.items()}
             self.counts = tuple(sorted(self.amounts.values(), reverse=True))
             self.required = frozenset(map(elements.atomic_number, self.amounts))
         else:
-            self.counts = _pattern(str(pattern))
+            self.counts = parse_pattern(str(pattern))
         """Atoms of each different element in the smallest unit, largest first."""
 
     def sentence(self) -> str:
@@ -191,49 +193,3 @@ def _counts(crystals: Crystals | SoftCrystals) -> Tensor:
     made = crystals.frac.new_zeros(len(crystals), elements.MAX_Z + 1)
     made.scatter_add_(1, crystals.species, crystals.mask.to(made))
     return made
-
-
-def _formula(text: str) -> dict[str, int]:
-    from pymatgen.core import Composition as Parsed
-
-    try:
-        parsed: dict[str, float] = {}
-        for e, k in Parsed(text, strict=True).items():
-            symbol = elements.element(e.symbol)
-            parsed[symbol] = parsed.get(symbol, 0.0) + float(k)
-            elements.atomic_number(symbol)
-    except (ValueError, AttributeError) as error:
-        raise DataError(
-            f"not a formula of known elements: got {text!r} ({error}). "
-            'For a pattern write Composition(pattern="ABX3").'
-        ) from None
-    if not parsed or any(k < 1 or k != int(k) for k in parsed.values()):
-        raise DataError(
-            f"a formula needs whole numbers of atoms; got {text!r}. "
-            "Multiply it up, for example Sr2TiO4 instead of SrTi0.5O2."
-        )
-    unit = math.gcd(*(int(k) for k in parsed.values()))
-    return {symbol: int(k) // unit for symbol, k in parsed.items()}
-
-
-def _pattern(text: str) -> tuple[int, ...]:
-    tokens = re.findall(r"([A-Z])([0-9]*)", text)
-    if not tokens or "".join(a + b for a, b in tokens) != text:
-        raise DataError(
-            f"a pattern is capital letters with whole amounts; got {text!r}. "
-            'Write for example Composition(pattern="A2BX4").'
-        )
-    amounts: dict[str, int] = {}
-    for letter, amount in tokens:
-        if letter not in PLACEHOLDERS:
-            raise DataError(
-                f"{letter} in the pattern {text!r} reads as an element, but the "
-                "letters of a pattern stand for any element. Use letters from "
-                f"{PLACEHOLDERS} and add "
-                f'RequiredElements("{letter}") for the element.'
-            )
-        amounts[letter] = amounts.get(letter, 0) + int(amount or 1)
-    if 0 in amounts.values():
-        raise DataError(f"an amount is zero in the pattern {text!r}; leave it out.")
-    unit = math.gcd(*amounts.values())
-    return tuple(sorted((k // unit for k in amounts.values()), reverse=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.powder import CU_K_ALPHA, REACH, powder_pattern
+from matdesign.crystals.powder import (
+    CU_K_ALPHA,
+    REACH,
+    obstacle,
+    powder_pattern,
+)
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,7 +51,8 @@ class Diffraction(Constraint):
         at_least: smallest similarity that is near enough, between 0 and 1.
         two_theta: first and last angle 2 theta that are compared, degrees.
         width: of a peak, full width at half maximum, at least 0.01 degrees.
-        wavelength: of the X-rays, at least 0.1 angstrom; copper K-alpha unless given.
+        wavelength: of the X-rays, at least 0.1 angstrom, or a name such as "MoKa", as in
+            pymatgen's XRDCalculator; copper K-alpha unless given.
 
     Raises:
         DataError: the target is none of these, or has no pattern; a number is out of
@@ -72,17 +79,21 @@ class Diffraction(Constraint):
         *,
         two_theta: tuple[float, float] = (10.0, 80.0),
         width: float = 1.0,
-        wavelength: float = CU_K_ALPHA,
+        wavelength: float | str = CU_K_ALPHA,
     ) -> None:
         if not 0 < at_least < 1:
             raise DataError(
                 f"at_least is a similarity above 0 and below 1; got {at_least!r}."
             )
-        for name, number, least in (
+        if isinstance(wavelength, str):
+            wavelength = _of_radiation(wavelength)
+        lengths: tuple[tuple[str, Any, float], ...] = (
             ("width", width, 0.01),
             ("wavelength", wavelength, 0.1),
-        ):
-            if not (math.isfinite(number) and number >= least):
+        )
+        for name, number, least in lengths:
+            real = isinstance(number, numbers.Real) and math.isfinite(number)
+            if not (real and number >= least):
                 raise DataError(f"the {name} is at least {least:g}; got {number!r}.")
         low, high = two_theta
         edge = REACH * width
@@ -149,12 +160,24 @@ class Diffraction(Constraint):
             name = f"that of {target.formulas[0]}"
             with torch.no_grad():
                 made = self.pattern(target)[0].cpu()
+            why = obstacle(
+                target,
+                self.two_theta,
+                width=self.width,
+                wavelength=self.wavelength,
+            )
+            if why:
+                raise DataError(
+                    f"the target of Diffraction, {name}, has no pattern from "
+                    f"{float(self.two_theta[0]):g} to {float(self.two_theta[-1]):g} "
+                    f"degrees at {self.wavelength:g} angstrom: {why}."
+                )
         else:
             name, made = "the given one", self._measured(target)
         length = made.norm()
         if not (bool(length.isfinite()) and float(length) > 0):
             raise DataError(
-                f"the target of Diffraction, {name}, has no pattern from "
+                f"the target of Diffraction, {name}, is zero from "
                 f"{float(self.two_theta[0]):g} to {float(self.two_theta[-1]):g} degrees; "
                 "give other angles or another crystal."
             )
@@ -195,3 +218,15 @@ class Diffraction(Constraint):
         right = torch.searchsorted(angles, grid).clamp(1, len(angles) - 1)
         part = ((grid - angles[right - 1]) / steps[right - 1]).clamp(0, 1)
         return heights[right - 1] + part * (heights[right] - heights[right - 1])
+
+
+def _of_radiation(name: str) -> float:
+    """Return the wavelength of a radiation in angstrom, by pymatgen's names."""
+    from pymatgen.analysis.diffraction.xrd import WAVELENGTHS
+
+    if name not in WAVELENGTHS:
+        raise DataError(
+            f"no radiation is called {name!r}; give a wavelength in angstrom, or one of "
+            f"{', '.join(WAVELENGTHS)}."
+        )
+    return float(WAVELENGTHS[name])

@@ -112,10 +112,10 @@ def refusal(
         known = ", ".join(model.properties) or "no property"
         return f"this model was trained with other conditions ({known})"
     if method == "replace":
-        known = constraint.known()
-        if known is None:
+        places = constraint.known()
+        if places is None:
             return "it fixes no places beforehand"
-        if not all(known.fits(one.known()) for one in beside):
+        if not all(places.fits(one.known()) for one in beside):
             return "its cell is not the one that another constraint fixes"
         if not getattr(model, "stepwise", False):
             return f"{family} has no steps between which known places can be put back"
@@ -179,7 +179,6 @@ def serve(
 def _default(
     one: Constraint, model: Generator, beside: tuple[Constraint, ...]
 ) -> Choice:
-    family = type(model).__name__
     can = {method for method in METHODS if not refusal(one, method, model, beside)}
     if "mask" in can:
         return Choice(one, ("mask",), "holds at every step")

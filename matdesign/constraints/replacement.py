@@ -61,9 +61,9 @@ class Replacement:
         free = lay.free.all(-1)[:, : self.end]
         if free.shape[1] < self.end or not bool(free.all()):
             raise DataError(
-                f"{self.constraint} fixes sites up to the {self.end}th, but a crystal has fewer whose "
-                "coordinates are all free. Ask for more atoms (n_atoms), and use a model "
-                'in the representation "cell".'
+                f"{self.constraint} fixes sites up to the {self.end}th, but a crystal has "
+                "fewer whose coordinates are all free. Ask for more atoms (n_atoms), and "
+                'use a model in the representation "cell".'
             )
         u = frame.u.clone()
         u[:, sites] = known.frac.to(u)

@@ -11,13 +11,10 @@ from matdesign.constraints.base import Constraint, listing
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.geometry import displacement
 from matdesign.crystals.sites import operations
-from matdesign.crystals.symmetry import spacegroup
+from matdesign.crystals.symmetry import SYMPREC, spacegroup, spacegroup_number
 from matdesign.crystals.wyckoff import primitive_cell
 from matdesign.errors import DataError
 from matdesign.generators.conditions import SYSTEMS, system_of
-
-SYMPREC = 0.01
-"""How far an atom may be from its symmetric position when a crystal is judged, angstrom."""
 
 _FEW = 4
 """Most space groups for which undecided crystals are measured one by one."""
@@ -27,13 +24,14 @@ class SpaceGroup(Constraint):
     """The crystal has one of the named space groups.
 
     The strict check finds the group of the crystal itself, whatever its cell, with a
-    tolerance of 0.01 angstrom: a crystal of higher symmetry than asked misses.
+    tolerance of `SYMPREC`, 0.1 angstrom, as reports do: a crystal of higher symmetry than
+    asked misses.
 
     Undecided crystals are measured in the setting in which generators write them: the
     primitive cell of the standard setting, standard origin. There the violation is how
     far the crystal is from its own images; in another setting it stays above zero. For
     more than four groups, and for a finished crystal, whose setting may be any, it is
-    only said whether the group is met: 0, or at least 0.01 angstrom.
+    only said whether the group is met: 0, or at least 0.1 angstrom.
 
     Equation:
         for a group of operations (R, t) in the primitive cell L:
@@ -44,7 +42,8 @@ class SpaceGroup(Constraint):
         smallest over the named groups.
 
     Args:
-        *groups: numbers from 1 to 230, or Hermann-Mauguin symbols such as "Pm-3m".
+        *groups: numbers from 1 to 230, or Hermann-Mauguin symbols such as "Pm-3m"; see
+            `spacegroup_number`.
 
     Raises:
         DataError: no group is named, or one is not a space group.
@@ -64,7 +63,7 @@ class SpaceGroup(Constraint):
     def __init__(self, *groups: int | str) -> None:
         if not groups:
             raise DataError('SpaceGroup got no group; name one: SpaceGroup("Pm-3m").')
-        self.numbers = tuple(sorted({_number(one) for one in groups}))
+        self.numbers = tuple(sorted({spacegroup_number(one) for one in groups}))
 
     def sentence(self) -> str:
         """Return for example "space group 221 (Pm-3m)"."""
@@ -79,7 +78,7 @@ class SpaceGroup(Constraint):
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether the group found is one of those named, shape (crystals,)."""
-        found = spacegroup(crystals, SYMPREC)
+        found = spacegroup(crystals)
         return torch.isin(found, torch.tensor(self.numbers, device=found.device))
 
     def conditions(self) -> dict[str, Any]:
@@ -136,7 +135,7 @@ class CrystalSystem(Constraint):
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether the space group is of a named system, shape (crystals,)."""
-        found = spacegroup(crystals, SYMPREC)
+        found = spacegroup(crystals)
         return torch.isin(found, torch.tensor(self.numbers, device=found.device))
 
     def conditions(self) -> dict[str, Any]:
@@ -150,20 +149,6 @@ def symbol(number: int) -> str:
     from pymatgen.symmetry.groups import sg_symbol_from_int_number
 
     return sg_symbol_from_int_number(number)
-
-
-def _number(group: int | str) -> int:
-    if isinstance(group, str):
-        wanted = group.replace(" ", "")
-        found = next((k for k in range(1, 231) if symbol(k) == wanted), None)
-    else:
-        found = group if not isinstance(group, bool) and 1 <= group <= 230 else None
-    if found is None:
-        raise DataError(
-            f"a space group is a number from 1 to 230 or a symbol of the standard "
-            f'setting such as "Pm-3m"; got {group!r}.'
-        )
-    return int(found)
 
 
 def _graded(met: Tensor, distance: Tensor) -> Tensor:

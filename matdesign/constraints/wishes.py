@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from matdesign.crystals.symmetry import spacegroup_number
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
 
@@ -57,7 +58,10 @@ def _formula(one: str, other: str) -> str:
 
 
 def _shared(name: str, one: Any, other: Any) -> list[Any]:
-    left = [value for value in _listed(one) if value in _listed(other)]
+    ones, others = _listed(one), _listed(other)
+    if name == "spacegroup":  # a number and a symbol may name the same
+        ones, others = ([*map(spacegroup_number, some)] for some in (ones, others))
+    left = [value for value in ones if value in others]
     if not left:
         raise _clash(name, one, other)
     return left

@@ -90,6 +90,11 @@ class Crystals:
                     f"{name} does not fit species {(b, s)}: got {tuple(tensor.shape)}, "
                     f"need {want}. Build batches with Crystals.from_structures."
                 )
+        if s > 1 and bool((self.mask[:, 1:] & ~self.mask[:, :-1]).any()):
+            raise ShapeError(
+                "padding (species 0) comes last in every crystal; got an atom after it. "
+                "Move the atoms to the front, or use Crystals.from_structures."
+            )
         words = [("ids", self.ids)] if self.ids else []
         words += [(f"labels[{k!r}]", v) for k, v in self.labels.items()]
         for name, given in words:

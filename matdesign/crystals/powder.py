@@ -12,13 +12,15 @@ from torch.utils.checkpoint import checkpoint
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.lattice_code import standardize
 from matdesign.crystals.reduction import reduce_lattice
+from matdesign.errors import DataError
 
 CU_K_ALPHA = 1.54184
 """Mean wavelength of copper K-alpha radiation, angstrom."""
 
 MOST_REFLECTIONS = 20_000
-"""Reflections looked at in one cell, at most, one of each pair hkl and -h-k-l."""
+"""Reflections of one primitive cell, at most, one of each pair hkl and -h-k-l."""
 
 REACH = 6 / math.sqrt(8 * math.log(2))
 """How far from its centre a peak is added up, in widths: 6 standard deviations."""
@@ -55,8 +57,8 @@ def powder_pattern(
 
     Returns:
         Intensities in electrons^2 per cell, float64, shape (crystals, angles); NaN where
-        a crystal has no pattern: no volume, more than `MOST_REFLECTIONS` reflections, a
-        site that can only be an element beyond Cf.
+        a crystal has no pattern: see `obstacle`. A finished crystal in a cell with more
+        than `MOST_REFLECTIONS` is read in its primitive cell.
 
     Accuracy:
         Atoms stand still (no Debye-Waller factor), do not absorb and scatter without
@@ -67,20 +69,22 @@ def powder_pattern(
         De Graef and McHenry, Structure of Materials (2012), chapters 11 and 12; form
         factors from pymatgen's table.
     """
-    lattice, grid = crystals.lattice.double(), two_theta.to(crystals.lattice.device)
+    grid = two_theta.to(crystals.lattice.device)
+    low, high = _ends(grid, width, wavelength)
+    many: dict[int, float] = {}
+    if isinstance(crystals, Crystals):
+        crystals, many = _fewer(crystals, low, high)
+    lattice = crystals.lattice.double()
     change = reduce_lattice(lattice)
     rows = change @ lattice
     # whole numbers: coordinates in the reduced cell, where few hkl need a look
     frac = crystals.frac.double() @ torch.linalg.inv_ex(change).inverse.round()
     numbers, belief = _belief(crystals)
     unknown = (crystals.mask & (belief.detach().sum(-1) == 0)).any(1)
-    reach = REACH * width
-    ends = [float(grid[0]) - reach, float(grid[-1]) + reach]
-    low, high = (2 * math.sin(math.radians(t) / 2) / wavelength for t in ends)
     found: dict[int, Tensor] = {}
     for i in (~unknown).nonzero().squeeze(1).tolist():
         hkl = _reflections(rows[i].detach(), low, high)
-        if hkl is not None:
+        if not isinstance(hkl, str):
             found[i] = hkl
     made = rows.new_full((len(rows), len(grid)), torch.nan)
     chunks = _chunks(found)
@@ -97,21 +101,75 @@ def powder_pattern(
             else _peaks(*parts, *rest)
         )
         made = made.index_copy(0, which, some)
+    for i, cells in many.items():
+        made[i] *= cells**2
     return made
 
 
-def _reflections(rows: Tensor, low: float, high: float) -> Tensor | None:
-    """Return half of the hkl with 1 / d between two ends, (reflections, 3), or None."""
+def obstacle(
+    crystal: Crystals, two_theta: Tensor, *, width: float, wavelength: float
+) -> str:
+    """Return why one crystal has no pattern, as a clause; "" where it has one.
+
+    Args:
+        crystal: a batch of one.
+        two_theta: as in `powder_pattern`, like the other two.
+        width: of a peak, degrees.
+        wavelength: of the X-rays, angstrom.
+    """
+    low, high = _ends(two_theta, width, wavelength)
+    one, _ = _fewer(crystal, low, high)
+    _, belief = _belief(one)
+    if bool((one.mask & (belief.sum(-1) == 0)).any()):
+        return "it holds an element beyond Cf"
+    hkl = _reflections(
+        reduce_lattice(one.lattice.double()) @ one.lattice.double(), low, high
+    )
+    if isinstance(hkl, str):
+        return hkl
+    return "" if len(hkl) else "no reflection lies between these angles"
+
+
+def _ends(two_theta: Tensor, width: float, wavelength: float) -> tuple[float, float]:
+    """Return the smallest and largest 1 / d whose peaks the angles show."""
+    reach = REACH * width
+    ends = float(two_theta[0]) - reach, float(two_theta[-1]) + reach
+    low, high = (2 * math.sin(math.radians(t) / 2) / wavelength for t in ends)
+    return low, high
+
+
+def _fewer(
+    crystals: Crystals, low: float, high: float
+) -> tuple[Crystals, dict[int, float]]:
+    """Return crystals, those of too many reflections in primitive cells; cells in each."""
+    sphere = 2 * math.pi / 3 * (high**3 - low**3) * crystals.volume.double()
+    many = (sphere > MOST_REFLECTIONS / 2) & sphere.isfinite()
+    parts, times = [crystals[[i]] for i in range(len(crystals))], {}
+    for i in many.nonzero().squeeze(1).tolist():
+        try:
+            small = Crystals.from_structures([standardize(crystals[i])])
+        except DataError:  # atoms on top of each other: it stays as it is
+            continue
+        times[i] = float(crystals.n_atoms[i]) / float(small.n_atoms[0])
+        parts[i] = small.to(crystals.device)
+    return (Crystals.cat(parts), times) if times else (crystals, {})
+
+
+def _reflections(rows: Tensor, low: float, high: float) -> Tensor | str:
+    """Return half of the hkl with 1 / d between two ends, (reflections, 3), or why not."""
+    rows = rows.reshape(3, 3)
     sizes = (high * rows.norm(dim=1)).tolist()  # |h| = |g . a| <= |g| |a|
     if not all(map(math.isfinite, sizes)) or float(torch.linalg.det(rows).abs()) < 1e-3:
-        return None
+        return "its cell has no volume"
     most = [math.floor(size) for size in sizes]
-    if math.prod(2 * k + 1 for k in most) > 2 * MOST_REFLECTIONS:
-        return None
+    over = f"it has over {MOST_REFLECTIONS:,} reflections: narrow two_theta"
+    if math.prod(2 * k + 1 for k in most) > 16 * MOST_REFLECTIONS:
+        return over
     hkl = torch.cartesian_prod(*(torch.arange(-k, k + 1).to(rows) for k in most))
     hkl = hkl[len(hkl) // 2 + 1 :]
     far = (hkl @ torch.linalg.inv(rows).mT).norm(dim=1)
-    return hkl[(far > low) & (far < high)]
+    hkl = hkl[(far > low) & (far < high)]
+    return hkl if len(hkl) <= MOST_REFLECTIONS else over
 
 
 def _peaks(

@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import numbers
+import re
+import unicodedata
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +27,7 @@ from matdesign.crystals.symmetric_form import (
     is_cell,
     to_symmetric,
 )
-from matdesign.errors import ShapeError
+from matdesign.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
     from matdesign.crystals.batch import Crystals
@@ -36,11 +40,76 @@ __all__ = [
     "project_frac",
     "project_lattice",
     "spacegroup",
+    "spacegroup_number",
     "to_symmetric",
 ]
 
 
-def spacegroup(crystals: Crystals, symprec: float = 0.1) -> Tensor:
+SYMPREC = 0.1
+"""How far an atom may be from its symmetric position where a crystal's space group is
+reported or checked, angstrom; relaxed crystals need about so much."""
+
+
+def spacegroup_number(group: Any) -> int:
+    """Return the number of a space group that is named by number or symbol.
+
+    Args:
+        group: 1 to 230, or a Hermann-Mauguin symbol of any setting, short or full, as
+            written today or formerly, with or without spaces and underscores: "Pm-3m",
+            "P2_1/c", "P 63/m m c", "Cmca", "P 4/n 2/m 2/m".
+
+    Raises:
+        DataError: neither.
+
+    Source:
+        gemmi (Wojdyr 2022, JOSS 7, 4200); full symbols from spglib.
+
+    Example:
+        >>> [spacegroup_number(one) for one in (225, "225", "Pm3m", "P21/c", "Cmca")]
+        [225, 225, 221, 14, 64]
+    """
+    number = None
+    if isinstance(group, str):
+        import gemmi
+
+        # subscripts count as figures; the long minus is a minus
+        text = unicodedata.normalize("NFKC", group).replace("\u2212", "-")
+        text = text.replace("_", "").strip()
+        short = "".join(text.split())
+        if short.isdecimal():
+            number = int(short)
+        else:
+            named = gemmi.find_spacegroup_by_name(text)
+            named = named or gemmi.find_spacegroup_by_name(short)
+            number = named.number if named else _full_symbols().get(short.lower())
+            if number is None:  # full in all axes: 4/n 2/m 2/m is 4/n m m
+                named = gemmi.find_spacegroup_by_name(
+                    re.sub("(?<![46])21?/", "", short)
+                )
+                number = named.number if named else None
+    elif isinstance(group, numbers.Integral) and group is not True:
+        number = int(group)
+    if number is None or not 1 <= number <= 230:
+        raise DataError(
+            f"a space group is a number from 1 to 230 or a Hermann-Mauguin symbol such as "
+            f'"Pm-3m"; got {group!r}.'
+        )
+    return number
+
+
+@cache
+def _full_symbols() -> dict[str, int]:
+    """Return the number of each full symbol, without spaces: "p4/n2/m2/m" is 129."""
+    import spglib
+
+    kinds: Any = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
+    return {
+        one.international_full.replace(" ", "").replace("_", "").lower(): one.number
+        for one in kinds
+    }
+
+
+def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
     """Return the space group number of every crystal.
 
     Args:
@@ -63,14 +132,14 @@ def spacegroup(crystals: Crystals, symprec: float = 0.1) -> Tensor:
         >>> spacegroup(Crystals(torch.tensor([[55, 17]]), frac, cell)).tolist()
         [221]
     """
-    numbers = []
+    found = []
     cells = crystals.lattice.detach().double().cpu().numpy()
     frac = crystals.frac.detach().double().cpu().numpy()
     species = crystals.species.cpu().numpy()
     for cell, points, kinds in zip(cells, frac, species, strict=True):
         real = kinds > 0
-        numbers.append(_number(cell, points[real], kinds[real].tolist(), symprec))
-    return torch.tensor(numbers, dtype=torch.long, device=crystals.device)
+        found.append(_number(cell, points[real], kinds[real].tolist(), symprec))
+    return torch.tensor(found, dtype=torch.long, device=crystals.device)
 
 
 def project_frac(frac: Tensor, form: SymmetricForm) -> Tensor:

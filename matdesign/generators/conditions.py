@@ -372,7 +372,7 @@ def _true_groups(batch: Encoded, symmetric: bool | None) -> Tensor:
     """Return the space group of each crystal, 0 where it is not known."""
     group = batch.layout.spacegroup
     if symmetric is None:
-        symmetric = bool((group > 1).any())
+        symmetric = batch.representation == "symmetric" or bool((group > 1).any())
     if symmetric:
         return group
     for name in SPACEGROUP_LABELS:

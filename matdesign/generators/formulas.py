@@ -62,18 +62,25 @@ def parse_pattern(text: str) -> tuple[int, ...]:
     """Return the atoms of each role in the smallest unit of a pattern, largest first.
 
     Raises:
-        DataError: a letter that reads as an element, or an amount of zero.
+        DataError: no pattern, a letter that reads as an element, or an amount of zero.
 
     Example:
         >>> parse_pattern("A2B2X6")
         (3, 1, 1)
     """
+    tokens = re.findall(r"([A-Z])([0-9]*)", text)
+    if not tokens or "".join(a + b for a, b in tokens) != text:
+        raise DataError(
+            f"a pattern is capital letters with whole amounts; got {text!r}. Write one "
+            'such as "A2BX4".'
+        )
     amounts: dict[str, int] = {}
-    for letter, amount in re.findall(r"([A-Z])([0-9]*)", text):
+    for letter, amount in tokens:
         if letter not in PLACEHOLDERS:
             raise DataError(
                 f"{letter} in the pattern {text!r} reads as an element, but the letters "
-                f"of a pattern stand for any element. Use letters from {PLACEHOLDERS}."
+                f"of a pattern stand for any element. Use letters from {PLACEHOLDERS}, and "
+                f'join RequiredElements("{letter}") for the element.'
             )
         amounts[letter] = amounts.get(letter, 0) + int(amount or 1)
     if 0 in amounts.values():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
+from matdesign.crystals.symmetry import spacegroup_number
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators.conditions import SYSTEMS, Condition, system_of
 from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
@@ -120,8 +121,8 @@ def resolve(
     """Return checked wishes for n crystals.
 
     Conditions: the name of a property with a value, or a range (low, high) whose open
-    ends are None, in the units of the data; `spacegroup`, a number or several of which
-    any will do; `crystal_system`, a name or several; `composition`, a formula such as
+    ends are None, in the units of the data; `spacegroup`, a number or symbol, or several
+    of which any will do; `crystal_system`, a name or several; `composition`, a formula such as
     "SrTiO3" or a pattern such as "ABX3" whose letters stand for any different elements,
     or one of these for each crystal; `n_atoms`.
 
@@ -254,13 +255,8 @@ def _groups(spacegroup: Any, system: Any) -> Tensor | None:
     allowed[0] = False
     if spacegroup is not None:
         asked = torch.zeros(231, dtype=torch.bool)
-        for number in _several(spacegroup):
-            if not isinstance(number, numbers.Integral) or not 1 <= int(number) <= 230:
-                raise DataError(
-                    f"a space group is a number from 1 to 230; got {number!r}. Find one "
-                    "with design.crystals.symmetry.spacegroup."
-                )
-            asked[int(number)] = True
+        for group in _several(spacegroup):
+            asked[spacegroup_number(group)] = True
         allowed &= asked
     if system is not None:
         of_group = system_of(torch.arange(231))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import torch
 from torch import Tensor
@@ -193,7 +194,13 @@ class SkeletonSampler:
             if not len(todo):
                 longest = int((species > 0).sum(1).max()) if len(species) else 0
                 return letter[:, :longest], species[:, :longest]
-        if request.choices is not None:  # the strict check will find them
+        if request.choices is not None:
+            warnings.warn(
+                f"{len(todo)} of {len(group)} crystals could not be finished in {RESTARTS} "
+                f"attempts with {request.choices}: they are drawn without it, and a guide "
+                "draws again what misses. Loosen it, or ask for other sizes.",
+                stacklevel=2,
+            )
             bare = dataclasses.replace(request[todo.cpu()], choices=None)
             rest, kinds = self.sites(bare, n_atoms[todo], group[todo])
             letter[todo, : rest.shape[1]], species[todo, : rest.shape[1]] = rest, kinds

@@ -241,7 +241,9 @@ class VAE(Generator):
         if self.representation == "cell":
             counts = torch.tensor(self.size_histogram, device=total.device).to(total)
             chance = (counts / counts.sum()).log()
-            total = total + chance[data.n_atoms.clamp(max=len(chance) - 1)]
+            known = data.n_atoms.clamp(max=len(chance) - 1)
+            seen = data.n_atoms < len(chance)  # larger ones are never made
+            total = total + torch.where(seen, chance[known], -torch.inf)
         return total
 
     @torch.no_grad()

@@ -121,7 +121,7 @@ def make_oracle(words: Words) -> Any:
     from matdesign.loop.guards import Guards
     from matdesign.loop.oracle import PotentialOracle
 
-    bounds = {
+    bounds: dict[str, Any] = {
         name: tuple(one) if isinstance(one, list) else one
         for name, one in words.get("guards", {}).items()
     }

@@ -257,6 +257,35 @@ def test_a_gradient_guide_brings_patterns_nearer_at_the_same_seed() -> None:
     assert violations[1] < 0.5 * violations[0]
 
 
+@pytest.mark.parametrize("wavelength", [0.4, 0.7, "MoKa", "CuKa", CU_K_ALPHA])
+def test_the_cell_in_which_a_crystal_is_written_does_not_matter(
+    wavelength: float | str,
+) -> None:
+    """Primitive, conventional, supercells: one pattern, also of many reflections."""
+    wanted = design.Diffraction(SALT, wavelength=wavelength)
+    primitive = SALT.get_primitive_structure()
+    ways = [primitive, SALT, *(SALT * k for k in ((2, 1, 1), (3, 2, 2)))]
+    found = [float(wanted.violation(batch(one))[0]) for one in ways]
+    assert found == [0, 0, 0, 0]
+    alike = [float(wanted.value(batch(one))[0]) for one in ways]
+    assert min(alike) > 0.9999
+    back = design.Diffraction(SALT * (2, 1, 1), wavelength=wavelength)
+    assert float(back.value(batch(primitive))[0]) > 0.9999
+    calculator = XRDCalculator(wavelength)
+    assert wanted.wavelength == calculator.wavelength
+
+
+def test_intensities_stay_those_of_the_cell() -> None:
+    """A cell that is read in its primitive cell scatters with all its atoms."""
+    grid = torch.linspace(10, 80, 351, dtype=torch.float64)
+    options = {"width": 1.0, "wavelength": 0.4}
+    small, large = (
+        powder_pattern(batch(one), grid, **options)[0]
+        for one in (SALT, SALT * (2, 1, 1))
+    )
+    assert torch.allclose(large, 4 * small, rtol=1e-3, atol=1e-3 * float(large.max()))
+
+
 # ---- what has no pattern, and errors -------------------------------------------------
 
 
@@ -301,8 +330,9 @@ def test_wrong_input_is_named() -> None:
         ((angles[::-1].copy(), flat), "rise"),
         ((angles[::20], flat[::20]), "Broaden"),
         ((angles[100:], flat[100:]), "covers 20 to 80"),
-        ((angles, 0 * flat), "has no pattern"),
-        (Structure(Lattice.cubic(90), ["Si"], [[0, 0, 0]]), "has no pattern"),
+        ((angles, 0 * flat), "is zero from 10 to 80"),
+        (Structure(Lattice.cubic(90), ["Si"], [[0, 0, 0]]), "over 20,000 reflections"),
+        (Structure(Lattice.cubic(3), ["Es"], [[0, 0, 0]]), "element beyond Cf"),
     ):
         with pytest.raises(DataError, match=words):
             design.Diffraction(target)
@@ -311,6 +341,9 @@ def test_wrong_input_is_named() -> None:
         ({"at_least": math.nan}, "below 1"),
         ({"width": 0.0}, "width"),
         ({"wavelength": -1.5}, "wavelength"),
+        ({"wavelength": "CuKz"}, "no radiation is called 'CuKz'.*CuKa"),
+        ({"wavelength": [1.5]}, "wavelength"),
+        ({"width": "1"}, "width"),
         ({"two_theta": (80, 10)}, "rising"),
         ({"two_theta": (1, 80)}, "stay clear of 0"),
     ):

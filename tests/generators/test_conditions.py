@@ -280,9 +280,9 @@ def test_compositions_and_patterns_of_each_crystal():
         ({"gap": (2, 1)}, InfeasibleTarget, "gap is empty: got \\(2, 1\\)"),
         ({"gap": float("nan")}, DataError, "NaN"),
         ({"gap": torch.ones(3)}, ShapeError, "one value for each of 2"),
-        ({"spacegroup": 231}, DataError, "1 to 230; got 231"),
-        ({"spacegroup": 0}, DataError, "1 to 230; got 0"),
-        ({"spacegroup": "Pnma"}, DataError, "got 'Pnma'"),
+        ({"spacegroup": 231}, DataError, "1 to 230 .*got 231"),
+        ({"spacegroup": 0}, DataError, "1 to 230 .*got 0"),
+        ({"spacegroup": "Pnxy"}, DataError, "got 'Pnxy'"),
         ({"spacegroup": []}, DataError, "empty list"),
         ({"crystal_system": "qubic"}, DataError, "Did you mean 'cubic'"),
         (
