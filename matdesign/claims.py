@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-
 if TYPE_CHECKING:
     from matdesign.evaluate import Comparison
     from matdesign.generators.contract import Generator
