@@ -254,7 +254,7 @@ def test_compare_puts_batches_side_by_side(sound):
     assert "8/8" in row and "0/8" in row
     assert "protocol" in repr(both) and "SMACT" in both._repr_html_()
     frame = both.to_pandas()
-    assert set(frame["batch"]) == {"sound", "broken"}
+    assert set(frame["batch"]) == {"sound", "broken", *both.baselines}
     assert len(frame) == 2 * len(both["sound"].metrics)
 
 
