@@ -255,7 +255,7 @@ def test_compare_puts_batches_side_by_side(sound):
     assert "protocol" in repr(both) and "SMACT" in both._repr_html_()
     frame = both.to_pandas()
     assert set(frame["batch"]) == {"sound", "broken", *both.baselines}
-    assert len(frame) == 2 * len(both["sound"].metrics)
+    assert len(frame) == 4 * len(both["sound"].metrics)
 
 
 def test_public_names(sound):
