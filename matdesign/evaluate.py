@@ -12,9 +12,10 @@ from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.metrics import baselines as without_learning
-from matdesign.metrics import composition, figures, ledger, stability, structure
+from matdesign.metrics import composition, figures, stability, structure
 from matdesign.metrics import coverage as covering
 from matdesign.metrics import energy as energies
+from matdesign.metrics import ledger as ledgers
 from matdesign.metrics.energy import Predict
 from matdesign.metrics.evaluation import Comparison, Evaluation
 from matdesign.metrics.figures import Table
@@ -34,6 +35,7 @@ def evaluate(
     coverage: bool = False,
     energy: Predict | None = None,
     hull_distance: ArrayLike | str | None = None,
+    ledger: bool = False,
     known_formula: Known | None = None,
     workers: int = 1,
     cache: str | Path | None = None,
@@ -46,8 +48,8 @@ def evaluate(
 
     Args:
         crystals: what to judge, at least one.
-        reference: known crystals, usually the training set. With it come novelty, the
-            ledger and the distances of density and number of elements.
+        reference: known crystals, usually the training set. With it come novelty and
+            the distances of density and number of elements.
         seed: of the bootstrap.
         protocol: other thresholds and settings than the published ones.
         held_out: crystals that the batch should resemble, usually a test set: distances
@@ -59,6 +61,8 @@ def evaluate(
         hull_distance: energy above the hull in eV/atom, shape (crystals,), NaN where a
             relaxation failed, or the name of a property; adds stability and S.U.N.
             Give the relaxed crystals with it, as an oracle's results hold them.
+        ledger: whether to enter every crystal in the novelty ledger: some 0.05 s each,
+            and as much for each similar known crystal the first time.
         known_formula: says which formulas are known beside those of the reference, for
             the ledger: any function from crystals to bool, such as
             `Hull.shipped().known`.
@@ -95,8 +99,8 @@ def evaluate(
     table, reasons = _describe(crystals, settings)
     notes = _match(table, crystals, reference, reasons, settings)
     metrics = figures.rates(table, settings)
-    if reference is not None:
-        more, said = ledger.judge(table, crystals, reference, known_formula, settings)
+    if reference is not None and ledger:
+        more, said = ledgers.judge(table, crystals, reference, known_formula, settings)
         metrics, notes = metrics + more, notes + said
     found = None
     if target is not None and coverage:
@@ -216,6 +220,7 @@ def compare(
     coverage: bool = False,
     energy: Predict | None = None,
     hull_distance: Mapping[str, ArrayLike] | str | None = None,
+    ledger: bool = False,
     known_formula: Known | None = None,
     baselines: bool = True,
     workers: int = 1,
@@ -234,6 +239,7 @@ def compare(
         energy: see `evaluate`.
         hull_distance: name -> distances of that batch, or the name of a property that
             all batches have. A batch without distances gets no stability.
+        ledger: see `evaluate`.
         known_formula: see `evaluate`.
         baselines: whether to add what needs no learning, made of the reference and as
             large as the largest batch: its crystals with the species of others, and
@@ -278,6 +284,7 @@ def compare(
                 coverage=coverage,
                 energy=energy,
                 hull_distance=above(name),
+                ledger=ledger,
                 known_formula=known_formula,
                 workers=workers,
                 cache=cache,

@@ -270,6 +270,7 @@ def stable(
             crystals,
             shop.train,
             hull_distance=above,
+            ledger=True,
             known_formula=hull.known,
             seed=shop.seed,
         )

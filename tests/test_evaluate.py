@@ -134,7 +134,7 @@ def test_a_failed_crystal_stays_in_every_denominator(sound):
     lattice[1] = math.nan
     found = evaluate(sound.replace(species=species, lattice=lattice), sound)
     rates = [m for m in found.metrics.values() if m.count is not None]
-    assert len(rates) == 10
+    assert len(rates) == 6
     assert all(m.n == 8 for m in rates)
     assert all(m.count <= 7 for m in rates)
     assert found["structural validity"].count == 6
@@ -254,8 +254,8 @@ def test_compare_puts_batches_side_by_side(sound):
     assert "8/8" in row and "0/8" in row
     assert "protocol" in repr(both) and "SMACT" in both._repr_html_()
     frame = both.to_pandas()
-    assert set(frame["batch"]) == {"sound", "broken"}
-    assert len(frame) == 2 * len(both["sound"].metrics)
+    assert set(frame["batch"]) == {"sound", "broken", *both.baselines}
+    assert len(frame) == 4 * len(both["sound"].metrics)
 
 
 def test_public_names(sound):

@@ -96,6 +96,7 @@ def judge(
             table["stable"] = stable
             if "novel" in table:
                 table["sun"] = sun
+            if "ledger" in table:
                 new = sun & ~table["known_formula"]
                 found.append(Metric.rate("S.U.N., new formula", new, settings.level))
                 old = np.isin(table["ledger"], ("duplicate", "substitution"))[stable]

@@ -53,7 +53,7 @@ ENTRIES = ["duplicate", "substitution", "new structure", "new", ""]
 
 
 def test_every_crystal_has_the_entry_that_a_chemist_would_give_it(batch, known):
-    found = evaluate(batch, known)
+    found = evaluate(batch, known, ledger=True)
     assert found.table["ledger"].tolist() == ENTRIES
     assert found.table["known_as"].tolist() == [0, -1, -1, -1, -1]
     assert found.table["substitution_of"][1] in (0, 1)
@@ -63,21 +63,26 @@ def test_every_crystal_has_the_entry_that_a_chemist_would_give_it(batch, known):
 
 def test_a_table_of_formulas_adds_to_those_of_the_reference(batch, known):
     found = evaluate(
-        batch, known, known_formula=lambda c: [f == "CaF2" for f in c.formulas]
+        batch,
+        known,
+        ledger=True,
+        known_formula=lambda c: [f == "CaF2" for f in c.formulas],
     )
     assert found.table["ledger"].tolist() == [*ENTRIES[:3], "new structure", ""]
     assert any("of the given table" in note for note in found.notes)
     with pytest.raises(DataError, match=r"shape \(5,\); got \(2,\)"):
-        evaluate(batch, known, known_formula=lambda c: [True, False])
+        evaluate(batch, known, ledger=True, known_formula=lambda c: [True, False])
 
 
 def test_sun_of_a_new_formula_and_repeats_among_the_stable(batch, known):
-    found = evaluate(batch, known, hull_distance=[0.0, 0.0, 0.05, 0.3, 0.0])
+    found = evaluate(
+        batch, known, ledger=True, hull_distance=[0.0, 0.0, 0.05, 0.3, 0.0]
+    )
     assert found["S.U.N."].figure() == "2/5"  # MgO and the other NaCl
     assert found["S.U.N., new formula"].figure() == "1/5"  # MgO
     old = found["duplicates and substitutions, of the stable"]
     assert old.figure() == "2/3"  # NaCl and MgO of these two and the other NaCl
-    none = evaluate(batch, known, hull_distance=[9.0] * 5)
+    none = evaluate(batch, known, ledger=True, hull_distance=[9.0] * 5)
     assert np.isnan(none["duplicates and substitutions, of the stable"].value)
     assert "no crystal qualified" in repr(none)
 
@@ -89,7 +94,7 @@ def test_known_crystals_are_duplicates_of_themselves_and_baselines_are_not_new()
         [make(a, b, 5 + rng.random()) for a, b in pairs for make in (rocksalt,)]
         + [caesium_chloride("Cs", "Br", 4.3), caesium_chloride("Tl", "F", 3.9)]
     )
-    found = compare({"known": train}, train, seed=1)
+    found = compare({"known": train}, train, seed=1, ledger=True)
     assert found["known"]["ledger: duplicate"].value == 1
     assert found.baselines == ("shuffled training data", "random substitution")
     swapped = found["random substitution"].table["ledger"]
