@@ -8,7 +8,6 @@ of density functional theory; the error on crystals left out of the fit says how
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
