@@ -1,18 +1,18 @@
 """Build the shipped data sets; every step can be stopped and started again.
 
 Usage:
-    python scripts/build_data.py references [--weights r2scan]
     python scripts/build_data.py perovskites --workers 2
     python scripts/build_data.py prototypes --workers 2 --target 6600
     python scripts/build_data.py assemble
+    python scripts/build_data.py relabel
 
-Working shards go to build/data/, the finished sets to data/.
+Working shards go to build/data/, the finished sets to data/.  `relabel` renews formation
+energies and distances to the hull when data/references has changed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -26,9 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "step", choices=["references", "perovskites", "prototypes", "assemble", "all"]
+        "step", choices=["perovskites", "prototypes", "assemble", "relabel", "all"]
     )
-    parser.add_argument("--weights", default="0.3.0", help="of the references")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--target", type=int, help="stop at this many usable crystals")
     parser.add_argument("--limit", type=int, help="only the first candidates")
@@ -39,8 +38,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     every = options.step == "all"
-    if options.step == "references" or every:
-        make_references(options)
     for name in ("perovskites", "prototypes"):
         if options.step == name or every:
             make_set(name, options)
@@ -48,24 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         from databuild.assemble import assemble
 
         assemble(options.work, options.data)
+    if options.step == "relabel":
+        from databuild.assemble import relabel
+
+        relabel(options.data)
     return 0
-
-
-def make_references(options: argparse.Namespace) -> None:
-    """Compute the elemental references and write them."""
-    import torch
-    from databuild.references import all_references
-
-    from matdesign.loop.potential import Potential
-
-    torch.set_num_threads(1)
-    references = all_references(Potential(options.weights))
-    suffix = "" if options.weights == "0.3.0" else f"_{options.weights}"
-    path = options.data / "references" / f"elements{suffix}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(references, indent=1) + "\n")
-    temporary.rename(path)
 
 
 def make_set(name: str, options: argparse.Namespace) -> None:
@@ -73,12 +57,10 @@ def make_set(name: str, options: argparse.Namespace) -> None:
     from databuild.plan import perovskite_plan, prototype_plan
     from databuild.shards import run_all
 
-    references = json.loads((options.data / "references" / "elements.json").read_text())
     plan = {"perovskites": perovskite_plan, "prototypes": prototype_plan}[name]()
     run_all(
         plan[: options.limit],
         options.work / name,
-        references,
         workers=options.workers,
         target=options.target,
         time_limit=options.time_limit,

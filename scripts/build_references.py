@@ -290,7 +290,9 @@ def main(arguments: list[str] | None = None) -> None:
         changes["known compounds"] = {
             "compounds": len(table),
             "of these with MP-20's value": sources.count("MP-20"),
-            "chemical systems": len({re.sub("[0-9]", "", f) for f in table["formula"].to_pylist()}),
+            "chemical systems": len(
+                {re.sub("[0-9]", "", f) for f in table["formula"].to_pylist()}
+            ),
             **shift,
         }
         changes["command"] = (

@@ -289,8 +289,8 @@ def write_card(card: dict[str, Any], folder: Path) -> None:
             f"Rates of stability count all {found['relaxed']:,} relaxed samples; a failed "
             "or unbelievable relaxation counts as not stable. Median distance to the hull "
             f"of the rest: {found['median distance to the hull (eV/atom)']} eV/atom. The "
-            "hull knows only the phases of the shipped sets, so distances are lower "
-            f"bounds. Relaxed with {card['oracle']}.",
+            "hull is that of the known compounds in data/references, whose card says how "
+            f"far a distance is off. Relaxed with {card['oracle']}.",
         ]
     if card["prediction"]:
         one = card["prediction"]

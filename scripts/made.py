@@ -79,7 +79,7 @@ def labelled(
         above = torch.as_tensor(hull.energy_above_hull(made, energy)).float()
         formed = torch.as_tensor(hull.formation_energy(made, energy)).float()
         made = made.replace(
-            properties={FORMATION: formed, ABOVE: above.clamp(min=0)},
+            properties={FORMATION: formed, ABOVE: above},
             units=dict.fromkeys((FORMATION, ABOVE), "eV/atom"),
             ids=tuple(f"made-{k}" for k in range(len(made))),
         )

@@ -227,45 +227,93 @@ def test_reasons_lose_their_figures():
     assert reason_kind("not converged") == "not converged"
 
 
-def test_assembly_writes_sets_hull_and_cards(tmp_path):
-    import pyarrow.parquet as pq
+@pytest.fixture
+def built(tmp_path):
+    """Folder of sets that were assembled from a few shards; salt lies at -3.7."""
     from databuild.assemble import assemble
     from databuild.shards import write_shard
 
-    data, work = tmp_path / "data", tmp_path / "work"
-    (data / "references").mkdir(parents=True)
-    elements = {
-        symbol: {"energy_per_atom": e, "volume_per_atom": 30.0, "form": "known"}
-        for symbol, e in {"Na": -1.3, "Cl": -1.9}.items()
-    }
-    (data / "references" / "elements.json").write_text(json.dumps(elements))
     rows = [
-        row("stable"),
-        row("upper", edge=4.4, energy=-3.2),
+        row("stable", energy=-3.70),
+        row("upper", edge=4.4, energy=-3.5),
         row("bad", reason="volume change 2.10"),
         row("saddle", edge=5.2, energy=-2.3),
     ]
-    write_shard(work / "prototypes", "x", rows)
-    write_shard(work / "perovskites", "x", [row("far", edge=5.0, energy=-3.0)])
-    assemble(work, data)
+    write_shard(tmp_path / "work" / "prototypes", "x", rows)
+    far = row("far", edge=5.0, energy=-3.0)
+    write_shard(tmp_path / "work" / "perovskites", "x", [far])
+    assemble(tmp_path / "work", tmp_path / "data")
+    return tmp_path / "data"
 
-    table = pq.read_table(data / "prototypes" / "prototypes.parquet").to_pandas()
-    assert table.energy_above_hull.tolist() == pytest.approx([0.0, 0.2], abs=1e-6)
+
+def test_assembly_writes_sets_and_cards(built):
+    import pyarrow.parquet as pq
+
+    from matdesign.loop.hull import Hull
+
+    table = pq.read_table(built / "prototypes" / "prototypes.parquet").to_pandas()
+    hull = Hull.shipped()
+    want = hull.energy_above_hull(["NaCl", "NaCl"], [-3.70, -3.5])
+    assert table.energy_above_hull.tolist() == pytest.approx(want, abs=1e-6)
+    want = hull.formation_energy(["NaCl", "NaCl"], [-3.70, -3.5])
+    assert table.formation_energy_per_atom.tolist() == pytest.approx(want, abs=1e-6)
     assert all((f >= 0).all() and (f < 1).all() for f in table.frac_coords)
     assert table.split.nunique() == 1  # polymorphs share a split
     assert table.volume_per_atom[0] == pytest.approx(32.0)
-    rejected = pq.read_table(data / "prototypes" / "rejected.parquet").to_pylist()
-    assert [r["reason"] for r in rejected] == [
-        "far above the hull 1.10",
+    rejected = pq.read_table(built / "prototypes" / "rejected.parquet").to_pylist()
+    assert [r["reason"][:20] for r in rejected] == [
+        "far above the hull 1",
         "volume change 2.10",
     ]
-    card = json.loads((data / "prototypes" / "card.json").read_text())
+    card = json.loads((built / "prototypes" / "card.json").read_text())
     assert card["rows"] == 2 and card["tried"] == 4
     assert card["units"]["energy_above_hull"] == "eV/atom"
+    assert card["hull_error"] == hull.error and card["known_formulas"] == 1.0
     assert set(card["files"]) == {"prototypes.parquet", "rejected.parquet"}
-    assert "| stable" not in (data / "prototypes" / "card.md").read_text()
-    phases = pq.read_table(data / "references" / "phases.parquet").to_pylist()
-    assert [p["formula"] for p in phases] == ["NaCl"]
+    assert "| stable" not in (built / "prototypes" / "card.md").read_text()
+
+
+def test_relabelling_changes_nothing_but_stale_labels(built):
+    import pyarrow.parquet as pq
+    from databuild.assemble import relabel
+
+    path = built / "prototypes" / "prototypes.parquet"
+    whole = pq.read_table(path).to_pandas()
+    stale = whole.assign(energy_above_hull=np.float32(9), formation_energy_per_atom=9.0)
+    stale.to_parquet(path)
+    relabel(built)
+    assert pq.read_table(path).to_pandas().astype(str).equals(whole.astype(str))
+    card = json.loads((built / "prototypes" / "card.json").read_text())
+    assert card["command"].endswith("build_data.py relabel") and card["rows"] == 2
+
+
+# ---- known compounds --------------------------------------------------------------
+
+
+def test_compounds_are_shifted_element_by_element_and_joined(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from build_references import DFT, compounds, flat
+
+    assert flat("Sr2(TiO3)2") == flat("SrTiO3") == "O3SrTi" and flat("O2") == "O"
+    formulas = [f"Na{k}Cl{j}" for k in range(1, 8) for j in range(1, 8)]
+    share = [k / (k + j) for k in range(1, 8) for j in range(1, 8)]
+    old = pa.table(
+        {"formula": [*formulas, "Na11Cl", "Na"], DFT: [-1.0] * 49 + [-1.0, 0.0]}
+    )
+    new = [-1.0 + 0.2 * x - 0.1 * (1 - x) for x in share]
+    pq.write_table(old, tmp_path / "old.parquet")
+    twice = {"formula": [*formulas, "K2Cl", *formulas], DFT: [*new, -3.0, *[0.5] * 49]}
+    pq.write_table(pa.table(twice), tmp_path / "new.parquet")
+    table, figures = compounds(tmp_path / "old.parquet", tmp_path / "new.parquet")
+    found = {row["formula"]: row for row in table.to_pylist()}
+    assert "Na" not in found and found["ClK2"][DFT] == -3.0
+    assert found["ClNa"][DFT] == pytest.approx(-0.95, abs=1e-4)
+    assert found["ClNa11"][DFT] == pytest.approx(
+        -1 + 0.2 * 11 / 12 - 0.1 / 12, abs=1e-3
+    )
+    assert found["ClNa11"]["source"].endswith("shifted")
+    assert figures["after it, on formulas left out of the fit (eV/atom)"] < 1e-3
 
 
 def test_a_killed_build_goes_on_where_it_stopped(tmp_path):

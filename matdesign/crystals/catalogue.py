@@ -114,14 +114,6 @@ CATALOGUE: dict[str, DataSet] = {
             units=_OUR_UNITS,
         ),
         DataSet(
-            "references",
-            "the phases of the convex hull behind energy_above_hull",
-            0,
-            _OURS,
-            shipped="references/phases.parquet",
-            units=_OUR_UNITS,
-        ),
-        DataSet(
             "mp_20",
             "MP-20: Materials Project crystals of at most 20 atoms",
             45_229,
@@ -210,6 +202,5 @@ ALIASES = {
     "carbon24": "carbon_24",
     "mpts52": "mpts_52",
     "alex_mp20": "alex_mp_20",
-    "phases": "references",
 }
 """Other spellings, lower case with underscores."""

@@ -287,7 +287,9 @@ def _compounds(path: Path) -> dict[str, list[tuple[Any, float]]]:
         ) from None
     names = pc.replace_substring_regex(formulas, r"[0-9]+", "").to_pylist()
     systems: dict[str, list[tuple[Any, float]]] = {}
-    for name, formula, energy in zip(names, formulas.to_pylist(), energies, strict=True):
+    for name, formula, energy in zip(
+        names, formulas.to_pylist(), energies, strict=True
+    ):
         systems.setdefault(name, []).append((formula, energy))
     return systems
 

@@ -1,1 +1,1 @@
-"""How the shipped data sets are made: candidates, shards, references, assembly."""
+"""How the shipped data sets are made: candidates, shards, assembly."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from databuild.cards import write_cards
+from databuild.cards import renew_card, write_cards
 from databuild.shards import Row, read_shards
 
 SETS = ("perovskites", "prototypes")
@@ -21,22 +21,17 @@ FAR_ABOVE = 1.0
 """Crystals further above the hull are saddle points held up by their symmetry, such as
 a perovskite with its cations swapped; they are logged and not shipped, eV/atom."""
 
-BELOW_ELEMENT = -0.005
+BELOW_ELEMENT = -0.1
 """Elements in a form below their reference are the potential's mistake, eV/atom."""
-
-KEPT_PHASE = 0.1
-"""Reference phases are shipped up to this distance from the hull, eV/atom."""
 
 
 def assemble(work: Path, data: Path) -> None:
-    """Write data/perovskites, data/prototypes and data/references from the shards.
+    """Write data/perovskites and data/prototypes from the shards.
 
     Args:
         work: Folder of the shards, one folder per set.
-        data: Folder of the shipped sets; holds references/elements.json.
+        data: Folder of the shipped sets.
     """
-    from matdesign.loop.hull import Hull
-
     everything = {name: read_shards(work / name) for name in SETS}
     usable: dict[str, list[Row]] = {}
     rejected: dict[str, list[Row]] = {}
@@ -46,26 +41,46 @@ def assemble(work: Path, data: Path) -> None:
         usable[name] = kept
         rejected[name] = [row for row in rows if row["reason"]] + copies
         print(f"{name}: {len(rows)} tried, {len(good)} passed, {len(kept)} kept")
-    elements = Hull.read(data / "references").elements
-    phases = lowest_phases([row for rows in usable.values() for row in rows])
-    hull = Hull(elements, [(p["formula"], p["energy_per_atom"]) for p in phases])
-    for rows in (*usable.values(), phases):
-        distance = hull.energy_above_hull(
-            [row["formula"] for row in rows], [row["energy_per_atom"] for row in rows]
-        )
-        for row, value in zip(rows, distance, strict=True):
-            row["energy_above_hull"] = max(float(value), 0.0)
-    for name in SETS:
-        usable[name], implausible = drop_implausible(usable[name])
+    for name, rows in usable.items():
+        label(rows)
+        usable[name], implausible = drop_implausible(rows)
         rejected[name] += implausible
-    competitors = [p for p in phases if p["energy_above_hull"] <= KEPT_PHASE]
-    write_phases(competitors, data / "references" / "phases.parquet")
     for name in SETS:
         if not usable[name]:
             continue
         write_set(name, usable[name], data / name / f"{name}.parquet")
         write_rejected(rejected[name], data / name / "rejected.parquet")
-    write_cards(data, usable, rejected, competitors)
+    write_cards(data, usable, rejected)
+
+
+def label(rows: Sequence[Row]) -> None:
+    """Set the formation energy and the distance to the shipped hull of rows."""
+    from matdesign.loop.hull import Hull
+
+    hull = Hull.shipped()
+    formulas = [row["formula"] for row in rows]
+    energies = [row["energy_per_atom"] for row in rows]
+    formed = hull.formation_energy(formulas, energies)
+    above = hull.energy_above_hull(formulas, energies)
+    for row, formation, distance in zip(rows, formed, above, strict=True):
+        row["formation_energy_per_atom"] = float(formation)
+        row["energy_above_hull"] = float(distance)
+
+
+def relabel(data: Path) -> None:
+    """Label the shipped sets anew from the energies stored in them; no row changes."""
+    import pyarrow.parquet as pq
+
+    for name in SETS:
+        path = data / name / f"{name}.parquet"
+        table = pq.read_table(path)
+        rows = table.select(["formula", "energy_per_atom"]).to_pylist()
+        label(rows)
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        for key in ("formation_energy_per_atom", "energy_above_hull"):
+            columns[key] = _single([row[key] for row in rows])
+        _write(columns, path)
+        renew_card(data / name, rows)
 
 
 def split_of(formula: str) -> str:
@@ -166,18 +181,6 @@ def drop_implausible(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return kept, dropped
 
 
-def lowest_phases(rows: Sequence[Row]) -> list[Row]:
-    """The lowest crystal of every formula of two elements or more."""
-    best: dict[str, Row] = {}
-    for row in rows:
-        if len(set(row["numbers"])) < 2:
-            continue
-        known = best.get(row["formula"])
-        if known is None or row["energy_per_atom"] < known["energy_per_atom"]:
-            best[row["formula"]] = row
-    return [dict(best[formula]) for formula in sorted(best)]
-
-
 def _columns(rows: Sequence[Row], prefix: str) -> dict[str, Any]:
     """Core columns: identity, structure and energy."""
     import pyarrow as pa
@@ -253,11 +256,6 @@ def write_set(name: str, rows: list[Row], path: Path) -> None:
         "variant": pa.array([row["variant"] for row in rows]).dictionary_encode(),
     }
     _write(columns, path)
-
-
-def write_phases(rows: Sequence[Row], path: Path) -> None:
-    """Write the competing phases of the hull."""
-    _write(_columns(rows, "phase"), path)
 
 
 def write_rejected(rows: Sequence[Row], path: Path) -> None:

@@ -84,7 +84,6 @@ def spacegroup(structure: Structure, symprec: float) -> int:
 def run_shard(
     candidates: Sequence[Candidate],
     potential: Potential,
-    references: dict[str, Any],
     *,
     time_limit: float = 900.0,
     steps: int = 120,
@@ -94,7 +93,6 @@ def run_shard(
     Args:
         candidates: What to try.
         potential: The oracle.
-        references: Element -> {"energy_per_atom": ..., "volume_per_atom": ...}.
         time_limit: Seconds for the group; those not done by then say so.
         steps: Largest number of steps per crystal.
 
@@ -102,6 +100,7 @@ def run_shard(
         One row per candidate, with reason "" when usable.
     """
     from matdesign.loop.guards import Guards
+    from matdesign.loop.hull import Hull
     from matdesign.loop.relax import Relaxed, relax
 
     begin = time.monotonic()
@@ -126,22 +125,20 @@ def run_shard(
         results = [Relaxed(s, reason="time limit") for _, s in built]
     finally:
         _alarm(0)
-    volumes = {s: r["volume_per_atom"] for s, r in references.items()}
-    guards = Guards()
+    hull, guards = Hull.shipped(), Guards()
     for (candidate, start), result in zip(built, results, strict=True):
         formation, reason = None, result.reason
         if not reason:
-            species = [site.specie.symbol for site in result.structure]
-            formation = result.energy_per_atom - sum(
-                references[s]["energy_per_atom"] for s in species
-            ) / len(species)
+            formation = float(
+                hull.formation_energy([result.structure], [result.energy_per_atom])[0]
+            )
             reason = guards.check(
                 result.structure,
                 volume_ratio=result.volume_ratio,
                 formation_energy=formation,
-                element_volumes=volumes,
+                element_volumes=hull.calibration.volumes,
             )
-            lowest = -0.06 if candidate.kind == "element" else -10.0
+            lowest = -0.1 if candidate.kind == "element" else -10.0
             if not reason and formation < lowest:
                 reason = f"below the elemental reference {formation:.2f}"
         rows.append(_row(candidate, start, result, reason, formation))
@@ -207,9 +204,7 @@ def _alarm(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _work(
-    tasks: Any, folder: Path, references: dict[str, Any], time_limit: float
-) -> None:
+def _work(tasks: Any, folder: Path, time_limit: float) -> None:
     """A worker process: one thread, one potential, shard after shard."""
     import warnings
 
@@ -230,7 +225,7 @@ def _work(
             continue
         if group is None:
             return
-        rows = run_shard(group, potential, references, time_limit=time_limit)
+        rows = run_shard(group, potential, time_limit=time_limit)
         path = write_shard(folder, group[0].identity, rows)
         good = sum(not row["reason"] for row in rows)
         print(
@@ -243,7 +238,6 @@ def _work(
 def run_all(
     candidates: Sequence[Candidate],
     folder: Path,
-    references: dict[str, Any],
     *,
     workers: int = 2,
     target: int | None = None,
@@ -255,7 +249,6 @@ def run_all(
     Args:
         candidates: The plan, in order.
         folder: Where the shards are.
-        references: Elemental references for the guards.
         workers: Processes, one thread each.
         target: Stop handing out shards at this number of usable crystals.
         time_limit: Seconds per shard.
@@ -264,7 +257,7 @@ def run_all(
     context = multiprocessing.get_context("spawn")
     tasks: Any = context.Queue(maxsize=1)
     processes = [
-        context.Process(target=_work, args=(tasks, folder, references, time_limit))
+        context.Process(target=_work, args=(tasks, folder, time_limit))
         for _ in range(workers)
     ]
     for process in processes:

@@ -65,7 +65,7 @@ def test_space_groups_agree_with_spglib() -> None:
     assert agree >= 57  # relaxed crystals at the edge of the tolerance may differ
 
 
-@pytest.mark.parametrize("name", ["prototypes", "perovskites", "references"])
+@pytest.mark.parametrize("name", ["prototypes", "perovskites"])
 def test_a_sample_of_the_shipped_crystals_comes_back(name: str) -> None:
     crystals = shipped(name)
     assert not fails(crystals[torch.linspace(0, len(crystals) - 1, 20).long()])
@@ -74,6 +74,6 @@ def test_a_sample_of_the_shipped_crystals_comes_back(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(8))
-@pytest.mark.parametrize("name", ["prototypes", "perovskites", "references"])
+@pytest.mark.parametrize("name", ["prototypes", "perovskites"])
 def test_every_shipped_crystal_comes_back(name: str, part: int) -> None:
     assert not fails(shipped(name)[part::8])

@@ -42,7 +42,9 @@ def test_fractions_count_atoms(crystals):
 def test_exact_references_come_back_and_rare_elements_do_not(crystals):
     formed = np.linspace(-2, 0, len(crystals))
     made = Calibration.fit("toy", crystals, exact(crystals) + formed, formed)
-    assert made.elements == pytest.approx({"Na": -1.3, "Mg": -1.6, "Cl": -1.9, "O": -4.9})
+    assert made.elements == pytest.approx(
+        {"Na": -1.3, "Mg": -1.6, "Cl": -1.9, "O": -4.9}
+    )
     assert made.error == pytest.approx(0.0, abs=1e-5) and made.crystals == 400
     assert "Ne" not in made.elements  # five crystals are too few
     assert made.volumes == pytest.approx({"Na": 20.0, "Mg": 20.0}, abs=1e-3)

@@ -224,7 +224,9 @@ def test_famous_crystals_lie_where_chemists_put_them(shipped):
             [[0, 0, 0], [0, 0, 0.207]],
         ),
         "cubic CeMnS3": Structure(
-            Lattice.cubic(4.9), ["Ce", "Mn", "S", "S", "S"], [*two, *(0.5 - 0.5 * np.eye(3))]
+            Lattice.cubic(4.9),
+            ["Ce", "Mn", "S", "S", "S"],
+            [*two, *(0.5 - 0.5 * np.eye(3))],
         ),
         "silicon": make("Fd-3m", Lattice.cubic(5.47), ["Si"], [[0, 0, 0]]),
     }
