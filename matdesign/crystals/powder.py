@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.lattice_code import standardize
+from matdesign.crystals.primitive import standardize
 from matdesign.crystals.reduction import reduce_lattice
 from matdesign.errors import DataError
 

@@ -333,9 +333,10 @@ def _amounts(what: Any) -> Amounts:
             f"no composition of known elements: got {what!r} ({error}). Give a formula "
             'such as "SrTiO3", or amounts such as {"Na": 1, "Cl": 1}.'
         ) from None
-    named: Counter[str] = Counter()
-    for symbol, count in counts.items():
-        named[symbols()[atomic_number(symbol)]] += count
+    named: Amounts = {}
+    for given, count in counts.items():
+        symbol = symbols()[atomic_number(given)]
+        named[symbol] = named.get(symbol, 0.0) + float(count)
     return _shares(named)
 
 

@@ -84,7 +84,9 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
         here = [x for x in here if not isinstance(x, Elsewhere)]
         if name == "__setitem__" and isinstance(args[2], torch.Tensor):
             here += (
-                [args[2]] if args[2].dim() and type(args[2]) != type(args[0]) else []
+                [args[2]]
+                if args[2].dim() and type(args[2]) is not type(args[0])
+                else []
             )
     if there and here and not moving:
         raise DeviceMix(
