@@ -25,7 +25,7 @@ class Protocol:
         matcher: tolerances of "the same crystal": "mattergen" or "cdvae".
         comparisons: most candidates of its own formula one crystal is compared with.
         substitutions: most candidates of its formula with other elements, the most
-            similar first (in reduced MP-20 the first one decides 153 of 156 cases).
+            similar first (in reduced MP-20 the first one decides 150 of 153 cases).
         structure_cutoff: coverage, distance of structure fingerprints; 0.4 for MP-20,
             0.2 for Perov-5 and Carbon-24.
         composition_cutoff: the same for compositions; 10 for MP-20, 4 for the others.
