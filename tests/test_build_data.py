@@ -284,7 +284,10 @@ def test_relabelling_changes_nothing_but_stale_labels(built):
     relabel(built)
     again = pq.read_table(path).to_pandas()
     assert list(again) == list(whole)
-    for name in whole:
+    for name in ("formation_energy_per_atom", "energy_above_hull"):
+        assert again[name].tolist() == pytest.approx(whole[name].tolist(), abs=1e-6)
+        assert again[name].dtype == np.float32
+    for name in ("material_id", "frac_coords", "lattice", "energy_per_atom"):
         assert again[name].map(str).tolist() == whole[name].map(str).tolist(), name
     card = json.loads((built / "prototypes" / "card.json").read_text())
     assert card["command"].endswith("build_data.py relabel") and card["rows"] == 2
