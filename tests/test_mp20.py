@@ -53,8 +53,8 @@ def test_too_few_rows_or_a_repeated_id_are_refused():
         mp20.parts_of(("mp-1", "mp-1", "mp-2"), test=1, val=1)
 
 
-def test_parts_hold_primitive_cells_with_ids_properties_and_units(table, tmp_path):
-    parts = mp20.load_reduced(table, test=3, val=2, cache=tmp_path / "cache")
+def test_parts_hold_primitive_cells_with_ids_properties_and_units(table):
+    parts = mp20.load_reduced(table, test=3, val=2)
     assert {k: len(v) for k, v in parts.items()} == {"train": 3, "val": 2, "test": 3}
     for name, part in parts.items():
         assert part.n_atoms.tolist() == [1] * len(part)
@@ -65,14 +65,6 @@ def test_parts_hold_primitive_cells_with_ids_properties_and_units(table, tmp_pat
         assert part.units["formation_energy_per_atom"] == "eV/atom"
     volume = torch.cat([p.volume for p in parts.values()])
     assert torch.allclose(volume, torch.full((8,), 3.0 * 3.1 * 3.2), rtol=1e-5)
-
-
-def test_a_second_call_reads_what_the_first_made(table, tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
-    first = mp20.load_reduced(table, test=3, val=2, cache=cache)
-    monkeypatch.setattr(mp20, "reduce_cells", lambda _: pytest.fail("made again"))
-    again = mp20.load_reduced(table, test=3, val=2, cache=cache)
-    assert all(torch.equal(first[k].frac, again[k].frac) for k in first)
 
 
 def test_a_missing_file_is_refused(tmp_path):

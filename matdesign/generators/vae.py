@@ -204,7 +204,10 @@ class VAE(Generator):
         kl_orbits = posterior.orbits.kl().mean()
         nats = {name: -value.mean() for name, value in terms.items()}
         nats |= {name: -value.mean() for name, value in said[-1].items()}
-        shaped = [-sum(x.values(), torch.zeros(len(data))).mean() for x in said]
+        shaped = [
+            -sum(x.values(), torch.zeros(len(data), device=self.device)).mean()
+            for x in said
+        ]
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         total = sum(-value.mean() for value in terms.values())
         total = total + torch.stack(shaped).mean() + self.beta * paid
@@ -310,8 +313,9 @@ class VAE(Generator):
     def told(self, condition: Condition, scale: float = 1.0) -> Tensor:
         """Return what is asked as a vector, in the precision of the weights, 0 at scale 0."""
         to = self.scales.mean.dtype
-        precise = {x: getattr(condition, x).to(to) for x in ("low", "high")}
-        asked = dataclasses.replace(condition.to(self.device), **precise)
+        asked = condition.to(self.device)
+        precise = {x: getattr(asked, x).to(to) for x in ("low", "high")}
+        asked = dataclasses.replace(asked, **precise)
         made: Tensor = self.asked(asked) * (scale != 0.0)
         return made
 

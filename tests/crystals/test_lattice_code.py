@@ -7,8 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pymatgen.analysis.structure_matcher import StructureMatcher
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Lattice
 
 from matdesign.crystals.batch import generator
 from matdesign.crystals.lattice_code import (
@@ -18,9 +17,7 @@ from matdesign.crystals.lattice_code import (
     free_entries,
     from_code,
     from_parameters,
-    niggli,
     project_code,
-    standardize,
     to_code,
     to_parameters,
 )
@@ -227,23 +224,3 @@ def test_parameters_agree_with_pymatgen() -> None:
         made = from_parameters(ours).numpy()
         want = Lattice.from_parameters(*theirs.parameters).matrix
         assert np.allclose(made, want, atol=1e-8)
-
-
-def test_standard_cell_is_primitive_reduced_and_the_same_crystal() -> None:
-    salt = Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    )
-    large = salt * [[1, 0, 0], [3, 1, 0], [0, 0, 2]]
-    large.properties = {"band_gap": 5.0}
-    small = standardize(large)
-    assert len(small) == 2 and small.properties == {"band_gap": 5.0}
-    assert all(59.9 < angle < 120.1 for angle in small.lattice.angles)
-    assert small.density == pytest.approx(salt.density)
-    assert StructureMatcher().fit(small, salt)
-    assert len(niggli(large)) == len(large)
-
-
-def test_standard_cell_of_stacked_atoms_is_refused() -> None:
-    stacked = Structure(Lattice.cubic(4), ["H", "H"], [[0, 0, 0], [0, 0, 0]])
-    with pytest.raises(DataError, match="on top of each other"):
-        standardize(stacked)

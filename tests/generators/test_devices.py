@@ -15,14 +15,18 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from matdesign.constraints.distance import MinDistance
+from matdesign.constraints.elements import OnlyElements
+from matdesign.constraints.guide import Guide
 from matdesign.crystals.encoded import encode
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion
+from matdesign.generators.fit import fit
 from matdesign.generators.flow_matching import FlowMatching
 from matdesign.generators.vae import VAE
 
-DEVICE = torch.device("meta")
+DEVICE = torch.device("xpu")
 """The name that such tensors give. Nothing in the package asks for this device."""
 
 CPU = torch.device("cpu")
@@ -79,15 +83,9 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
         raise DeviceMix("numpy cannot read a tensor of another device: .cpu() first")
     moving = name in ("to", "cpu", "type_as", "copy_", "__get__", "__set__", "set_data")
     here = [x for x in tensors if not isinstance(x, Elsewhere) and x.dim()]
-    if name in ("__getitem__", "__setitem__"):  # an index may lie on the CPU
-        here = [args[0]] if isinstance(args[0], torch.Tensor) and args[0].dim() else []
-        here = [x for x in here if not isinstance(x, Elsewhere)]
-        if name == "__setitem__" and isinstance(args[2], torch.Tensor):
-            here += (
-                [args[2]]
-                if args[2].dim() and type(args[2]) is not type(args[0])
-                else []
-            )
+    if name in ("__getitem__", "__setitem__"):  # only an index may lie on the CPU
+        whole = [args[0], *args[2:]]
+        here = [x for x in here if any(x is one for one in whole)]
     if there and here and not moving:
         raise DeviceMix(
             f"{name}: {[tuple(x.shape) for x in there]} lie on {DEVICE}, "
@@ -98,7 +96,9 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
     if isinstance(rng, Source) and rng.where != where:
         raise DeviceMix(f"{name}: a generator of {rng.where} draws for {where}")
     args, kwargs = tree_map_only(
-        torch.device, lambda x: CPU if x == DEVICE else x, (args, kwargs)
+        (torch.device, str),
+        lambda x: CPU if str(x) == str(DEVICE) else x,
+        (args, kwargs),
     )
     with torch._C.DisableTorchFunction():
         made = func(*args, **kwargs)
@@ -152,9 +152,66 @@ def test_a_loss_meets_no_tensor_of_the_cpu(family, representation, eight):
         untrained(family, eight, representation),
         encode(eight, representation),
     )
+    torch.manual_seed(0)  # of dropout
     here = model.loss(data, seed=0)
     with elsewhere() as device:
+        torch.manual_seed(0)
         there = move(model).loss(data.to(device), seed=0)
         assert there.total.device == device
         there.total.backward()
     assert torch.equal(there.total.as_subclass(torch.Tensor), here.total)
+
+
+@ALL
+@BOTH
+def test_sampling_meets_no_tensor_of_the_cpu(family, representation, eight):
+    model = untrained(family, eight, representation)
+    with elsewhere() as device:
+        made = move(model).sample(2, n_atoms=2, steps=2, seed=0)
+        assert made.device == device and len(made) == 2
+
+
+@ALL
+@BOTH
+def test_guided_sampling_meets_no_tensor_of_the_cpu(family, representation, eight):
+    model = untrained(family, eight, representation)
+    guide = Guide(OnlyElements("Na", "Cl", "Mg", "O") & MinDistance(1.0))
+    with elsewhere() as device:
+        made = move(model).sample(2, n_atoms=2, guide=guide, steps=2, seed=0)
+        assert made.device == device
+
+
+@pytest.mark.parametrize("family", [VAE, CouplingFlow, FlowMatching, Autoregressive])
+@BOTH
+def test_a_likelihood_meets_no_tensor_of_the_cpu(family, representation, eight):
+    model, data = (
+        untrained(family, eight, representation),
+        encode(eight, representation),
+    )
+    with elsewhere() as device:
+        few = {"steps": 2} if family is FlowMatching else {}
+        there = move(model).log_prob(data.to(device), **few)
+        assert there.device == device and there.shape == (8,)
+
+
+# ---- with a GPU ----------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@ALL
+@BOTH
+def test_a_gpu_trains_samples_and_is_guided(family, representation, eight):
+    model, data = (
+        untrained(family, eight, representation),
+        encode(eight, representation),
+    )
+    model.to("cuda")
+    fit(model, data, steps=3, batch_size=4, seed=0)
+    assert model.loss(data.to("cuda"), seed=0).total.isfinite()
+    guide = Guide(OnlyElements("Na", "Cl", "Mg", "O"))
+    for options in ({}, {"guide": guide}):
+        one, two = (model.sample(4, seed=1, **options) for _ in range(2))
+        assert torch.equal(one.species, two.species)
+        assert torch.equal(one.frac, two.frac)
+    if family is not Diffusion:
+        assert model.log_prob(data.to("cuda")).isfinite().all()
