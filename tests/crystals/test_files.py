@@ -390,7 +390,7 @@ BAD: list[tuple[str, str | bytes, str]] = [
     (
         "digit.vasp",
         POSCAR.replace("0.5 0.5", "0\N{MIDDLE DOT}5 0.5"),
-        "site 1 has a coo",
+        "site 1 has a coord",
     ),
     ("bad.parquet", b"PAR1 nothing PAR1", "not a whole parquet file"),
     ("odd.txt", "x", "no reader for the ending '.txt'"),
