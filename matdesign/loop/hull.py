@@ -319,9 +319,10 @@ def _amounts(what: Any) -> Amounts:
             f"no composition of known elements: got {what!r} ({error}). Give a formula "
             'such as "SrTiO3", or amounts such as {"Na": 1, "Cl": 1}.'
         ) from None
-    named: Counter[str] = Counter()
+    named: Amounts = {}
     for symbol, count in counts.items():
-        named[symbols()[atomic_number(symbol)]] += count
+        name = symbols()[atomic_number(symbol)]
+        named[name] = named.get(name, 0.0) + count
     return _shares(named)
 
 
