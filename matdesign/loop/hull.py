@@ -334,9 +334,9 @@ def _amounts(what: Any) -> Amounts:
             'such as "SrTiO3", or amounts such as {"Na": 1, "Cl": 1}.'
         ) from None
     named: Amounts = {}
-    for given, count in counts.items():
-        symbol = symbols()[atomic_number(given)]
-        named[symbol] = named.get(symbol, 0.0) + float(count)
+    for symbol, count in counts.items():
+        name = symbols()[atomic_number(symbol)]
+        named[name] = named.get(name, 0.0) + count
     return _shares(named)
 
 
