@@ -204,10 +204,7 @@ class VAE(Generator):
         kl_orbits = posterior.orbits.kl().mean()
         nats = {name: -value.mean() for name, value in terms.items()}
         nats |= {name: -value.mean() for name, value in said[-1].items()}
-        shaped = [
-            -sum(x.values(), torch.zeros(len(data), device=self.device)).mean()
-            for x in said
-        ]
+        shaped = [-torch.stack(list(x.values())).sum(0).mean() for x in said]
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         total = sum(-value.mean() for value in terms.values())
         total = total + torch.stack(shaped).mean() + self.beta * paid
