@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.elements import MAX_Z, atomic_number
 from matdesign.crystals.io.parquet import read_parquet
-from matdesign.loop.calibration import Calibration, fit_elements, held_out
+from matdesign.loop.calibration import Calibration, apart, fit_elements, held_out
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "data" / "references"
@@ -56,6 +56,12 @@ SHIPPED = {
 }
 """Calibrated potentials: file name and name."""
 
+RAW = ("7net-l3i5",)
+"""Potentials of energies as they were computed, see `Calibration`."""
+
+COMMAND = (
+    "python scripts/build_references.py mp_formation_energies.parquet mp_20_dev.parquet"
+)
 DFT = "formation_energy_per_atom"
 
 
@@ -196,7 +202,9 @@ def energies(name: str, crystals: Crystals) -> NDArray[np.float64]:
 def calibrate(name: str, crystals: Crystals) -> Calibration:
     """Return the calibration of a shipped potential by reduced MP-20."""
     known = crystals.properties[DFT].double().numpy()
-    return Calibration.fit(SHIPPED[name], crystals, energies(name, crystals), known)
+    return Calibration.fit(
+        SHIPPED[name], crystals, energies(name, crystals), known, raw=name in RAW
+    )
 
 
 def details(name: str, crystals: Crystals) -> dict[str, str]:
@@ -206,6 +214,7 @@ def details(name: str, crystals: Crystals) -> dict[str, str]:
 
     shares = fractions(crystals)
     known = crystals.properties[DFT].double().numpy()
+    shares = apart(shares) if name in RAW else shares
     error = np.abs(fit_elements(shares, energies(name, crystals) - known)[1])
     shares, error = shares[np.isfinite(error)], error[np.isfinite(error)]
     kinds = (shares > 0).sum(1)
@@ -304,19 +313,20 @@ def main(arguments: list[str] | None = None) -> None:
             ),
             **shift,
         }
-        changes["command"] = (
-            "python scripts/build_references.py mp_formation_energies.parquet "
-            "mp_20_dev.parquet && python scripts/check_hull.py mp_20_dev.parquet"
-        )
+        check = "python scripts/check_hull.py mp_20_dev.parquet --relax 200"
+        changes["command"] = f"{COMMAND} && {check}"
     crystals = read_parquet(args.reduced)
     if args.crystals:
         drawn = np.random.default_rng(SEED).permutation(len(crystals))[: args.crystals]
         crystals = crystals[drawn.tolist()]
+    options = f" --potential {args.potential}" if args.potential else ""
+    options += f" --crystals {args.crystals}" if args.crystals else ""
     for name in [args.potential] if args.potential else list(SHIPPED)[:2]:
         made = calibrate(name, crystals)
         made.write(FOLDER / f"{name}.json")
         changes[f"calibration of {made.name}"] = {
             "crystals": made.crystals,
+            **({"command": COMMAND + options} if options else {}),
             "elements": len(made.elements),
             "mean absolute error on crystals left out (eV/atom)": made.error,
             **{f"{q} of it (eV/atom)": e for q, e in made.held_out.items()},

@@ -8,6 +8,7 @@ of density functional theory; the error on crystals left out of the fit says how
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from matdesign.crystals.batch import Crystals
+
+WITH_U = ("V", "Cr", "Mn", "Fe", "Co", "Ni", "Mo", "W")
+"""Metals whose oxides and fluorides the Materials Project computes with a Hubbard U."""
 
 FEWEST = 10
 """An element in fewer crystals than this is not fitted."""
@@ -43,6 +47,10 @@ class Calibration:
         held_out: more of that error, by name, eV/atom.
         volumes: symbol of a metal -> volume in its alloys, angstrom^3/atom.
         crystals: number of crystals fitted to.
+        raw: the potential was trained on energies as they were computed, with a Hubbard
+            U for oxides and fluorides of eight metals and without one elsewhere. Such a
+            metal has another reference there, "Fe+U" beside "Fe". CHGNet was trained on
+            energies that the Materials Project had made comparable before.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Calibration:
     held_out: dict[str, float] = field(default_factory=dict)
     volumes: dict[str, float] = field(default_factory=dict)
     crystals: int = 0
+    raw: bool = False
 
     @classmethod
     def fit(
@@ -59,6 +68,8 @@ class Calibration:
         crystals: Crystals,
         energy_per_atom: ArrayLike,
         formation_energy_per_atom: ArrayLike,
+        *,
+        raw: bool = False,
     ) -> Calibration:
         """Fit element references to known crystals.
 
@@ -70,6 +81,7 @@ class Calibration:
             crystals: known crystals, such as reduced MP-20.
             energy_per_atom: by the potential, eV/atom, shape (crystals,).
             formation_energy_per_atom: known, eV/atom, shape (crystals,).
+            raw: whether the potential knows computed energies only, see above.
 
         Returns:
             References of the elements in at least 10 crystals, the error by five-fold
@@ -79,7 +91,7 @@ class Calibration:
 
         content = fractions(crystals)
         offset = np.subtract(energy_per_atom, formation_energy_per_atom)
-        elements, left = fit_elements(content, offset)
+        elements, left = fit_elements(apart(content) if raw else content, offset)
         alloys = ((table("metal")[crystals.species] == 1) | ~crystals.mask).all(1)
         volume = (crystals.volume / crystals.n_atoms)[alloys].double().numpy()
         volumes, _ = fit_elements(content[alloys.numpy()], volume, scale=1.0)
@@ -89,6 +101,7 @@ class Calibration:
             *held_out(left),
             {s: round(v, 3) for s, v in volumes.items()},
             len(crystals),
+            raw,
         )
 
     @classmethod
@@ -105,6 +118,12 @@ class Calibration:
                 f"{path} is not a calibration ({error}). "
                 "Make one with scripts/build_references.py or `Calibration.fit`."
             ) from None
+
+    def names(self, symbols: Iterable[str]) -> dict[str, str]:
+        """Return which reference each element of a compound has: "Fe" or "Fe+U"."""
+        symbols = set(symbols)
+        with_u = WITH_U if self.raw and symbols & {"O", "F"} else ()
+        return {s: f"{s}+U" if s in with_u else s for s in symbols}
 
     def write(self, path: str | Path) -> None:
         """Write the calibration as JSON."""
@@ -123,6 +142,26 @@ def fractions(crystals: Crystals) -> NDArray[np.float64]:
     return counts / counts.sum(1, keepdims=True)
 
 
+def apart(content: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return fractions with eight more columns: metals in oxides and fluorides.
+
+    Args:
+        content: shape (crystals, 104).
+
+    Returns:
+        Shape (crystals, 112); the last columns are those of `WITH_U`, whose fractions in
+        crystals with oxygen or fluorine moved there.
+    """
+    from matdesign.crystals.elements import atomic_number
+
+    metals = [atomic_number(symbol) for symbol in WITH_U]
+    there = (content[:, [8, 9]] > 0).any(1, keepdims=True)
+    moved = np.where(there, content[:, metals], 0.0)
+    rest = content.copy()
+    rest[:, metals] -= moved
+    return np.hstack([rest, moved])
+
+
 def fit_elements(
     content: NDArray[np.float64], values: ArrayLike, *, scale: float = SCALE
 ) -> tuple[dict[str, float], NDArray[np.float64]]:
@@ -132,7 +171,7 @@ def fit_elements(
     another kind (another magnetic state, a wrong entry) do not pull the rest along.
 
     Args:
-        content: fraction of each element, shape (crystals, 104).
+        content: fraction of each element, shape (crystals, 104), or from `apart`.
         values: per atom, shape (crystals,).
         scale: residual at which the loss turns from square to linear.
 
@@ -167,7 +206,7 @@ def fit_elements(
         out = fold == k
         left[np.flatnonzero(usable)[out]] = wanted[out] - matrix[out] @ fit(~out)
     numbers = np.flatnonzero(common)
-    names = symbols()
+    names = [*symbols(), *(f"{symbol}+U" for symbol in WITH_U)]
     whole = fit(np.ones(len(wanted), dtype=bool))
     return {names[z]: float(v) for z, v in zip(numbers, whole, strict=True)}, left
 

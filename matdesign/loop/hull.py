@@ -213,12 +213,13 @@ class Hull:
     # ---- inside -------------------------------------------------------------------
 
     def _lacking(self, row: Amounts) -> str:
-        lacking = sorted(set(row) - set(self.calibration.elements))
+        names = self.calibration.names(row).values()
+        lacking = sorted(set(names) - set(self.calibration.elements))
         return f"no reference energy for {' and '.join(lacking)}" if lacking else ""
 
     def _elemental(self, row: Amounts) -> float:
-        known = self.calibration.elements
-        return sum(c * known.get(s, float("nan")) for s, c in row.items())
+        known, names = self.calibration.elements, self.calibration.names(row)
+        return sum(c * known.get(names[s], float("nan")) for s, c in row.items())
 
     def _inside(self, row: Amounts) -> list[str]:
         """Chemical systems of known phases that lie within the one of a crystal."""

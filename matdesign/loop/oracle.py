@@ -152,6 +152,15 @@ class ASEOracle(WorkerOracle):
         memory_limit: GiB per process, None for no limit.
         executor: see `WorkerOracle`.
 
+    A second opinion on finalists (`pip install 'matdesign[judge]'`), of an architecture
+    that no loop of this package has seen, calibrated to the known compounds::
+
+        def calculator():
+            from sevenn.calculator import SevenNetCalculator
+            return SevenNetCalculator("7net-l3i5", device="cpu")
+
+        judge = ASEOracle(calculator, name="7net-l3i5", hull=Hull.shipped("7net-l3i5"))
+
     Example:
         >>> from ase.calculators.emt import EMT
         >>> oracle = ASEOracle(EMT)

@@ -7,6 +7,7 @@ import torch
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.calibration import Calibration, fit_elements, fractions
+from matdesign.loop.hull import Hull
 
 TRUE = {11: -1.3, 12: -1.6, 17: -1.9, 8: -4.9}
 
@@ -60,6 +61,31 @@ def test_held_out_error_is_that_of_the_noise_and_outliers_do_not_pull(crystals):
     )
     assert np.nanmedian(np.abs(left)) == pytest.approx(0.0067, abs=0.001)
     assert np.isnan(left[:5]).all() and np.isfinite(left[5:]).all()
+
+
+def test_a_raw_potential_has_another_reference_for_metals_with_u():
+    iron = [[26, 8, 8], [26, 26, 8], [26, 9, 0], [26, 26, 0], [26, 29, 0], [29, 0, 0]]
+    species = torch.tensor(iron).repeat(20, 1)
+    batch = Crystals(
+        species,
+        torch.zeros(len(species), 3, 3),
+        3 * torch.eye(3).repeat(len(species), 1, 1),
+    )
+    terms = np.zeros(104)
+    terms[[26, 8, 9, 29]] = [-8.4, -4.9, -1.9, -4.1]
+    energy = fractions(batch) @ terms
+    oxide = (batch.species == 8).any(1) | (batch.species == 9).any(1)
+    energy += 2.0 * fractions(batch)[:, 26] * oxide.numpy()
+    made = Calibration.fit("raw", batch, energy, np.zeros(len(batch)), raw=True)
+    assert made.elements["Fe"] == pytest.approx(-8.4, abs=1e-3)
+    assert made.elements["Fe+U"] == pytest.approx(-6.4, abs=1e-3)
+    assert made.error < 1e-3
+    plain = Calibration.fit("raw", batch, energy, np.zeros(len(batch)))
+    assert plain.error > 0.05
+    hull = Hull(made.elements)
+    hull.calibration = made
+    formed = hull.formation_energy(batch, energy)
+    assert formed == pytest.approx(np.zeros(len(batch)), abs=1e-3)
 
 
 def test_round_trip_and_a_file_that_is_none(tmp_path):
