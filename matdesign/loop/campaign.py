@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from matdesign.constraints.base import All, Constraint
+from matdesign.constraints.base import Constraint
 from matdesign.constraints.check import check
-from matdesign.constraints.guide import Guide
-from matdesign.constraints.methods import refusal
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop import rebuild
@@ -22,16 +20,15 @@ from matdesign.loop.known import Known
 from matdesign.loop.oracle import Oracle
 from matdesign.loop.rebuild import Objective, Parts, Proposer
 from matdesign.loop.results import Results, kind_of
-from matdesign.loop.store import NUMBERS, Evaluation, Proposal, Store
-from matdesign.loop.turn import Turn, turn_seed
+from matdesign.loop.store import Evaluation, Proposal, Store
+from matdesign.loop.turn import Turn, turn_seed, why_stopped
 from matdesign.loop.worker_oracle import unfit
 
 if TYPE_CHECKING:
     import pandas
 
 PATIENCE = 5
-"""A campaign ends after this many turns in a row that brought nothing to evaluate; the
-last one says why."""
+"""Turns in a row that bring nothing to evaluate, after which a campaign ends."""
 
 
 class Campaign:
@@ -87,16 +84,11 @@ class Campaign:
                 "budget must be 0 or more, batch and propose 1 or more; got "
                 f"budget={budget}, batch={batch}, propose={propose}."
             )
-        if isinstance(objective, str) and objective not in NUMBERS:
-            raise DataError(
-                f"unknown objective: got {objective!r}; choose {', '.join(NUMBERS)}, "
-                "or give a function of Results where lower is better."
-            )
         if seed is None:
             seed = torch.Generator().seed() % 2**31
-        parts = Parts(generator, _joined(constraints), oracle, objective, guide)
-        _check_objective(oracle, objective)
-        steering = _steering(parts)
+        parts = Parts(generator, rebuild.joined(constraints), oracle, objective, guide)
+        rebuild.check_objective(oracle, objective)
+        steering = rebuild.steering(parts)
         held = store if isinstance(store, Store) else Store(store)
         try:
             if held.settings() is not None:
@@ -151,10 +143,12 @@ class Campaign:
                     f"{held.name} holds no campaign. Start one with "
                     f"Campaign(..., store={held.name!r})."
                 )
-            given = Parts(generator, _joined(constraints), oracle, objective, guide)
+            given = Parts(
+                generator, rebuild.joined(constraints), oracle, objective, guide
+            )
             parts = rebuild.make(given, settings, held.where, held.name)
             assert parts.oracle is not None and parts.objective is not None
-            _check_objective(parts.oracle, parts.objective)
+            rebuild.check_objective(parts.oracle, parts.objective)
             if budget is not None:
                 if budget < settings["budget"]:
                     raise DataError(
@@ -163,7 +157,7 @@ class Campaign:
                     )
                 held.write_settings({**settings, "budget": int(budget)})
             made = cls.__new__(cls)
-            made._open(parts, _steering(parts), held)
+            made._open(parts, rebuild.steering(parts), held)
         except BaseException:
             held.close()
             raise
@@ -197,12 +191,9 @@ class Campaign:
     # ---- the loop -----------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Turn]:
-        while self._interrupted() or (self.left > 0 and self._idle < PATIENCE):
+        # a turn that a kill interrupted has proposals already
+        while self.store.proposals(self._next) or (self.left > 0 and not self.stopped):
             yield self.turn()
-
-    def _interrupted(self) -> bool:
-        """Whether the next turn was proposed already, before a kill."""
-        return bool(self.store.proposals(self._next))
 
     def turn(self) -> Turn:
         """Do one turn, or finish the one that was interrupted.
@@ -258,21 +249,7 @@ class Campaign:
             return ""
         turns = range(self._next - PATIENCE, self._next)
         rows = [one for k in turns for one in self.store.proposals(k)]
-        why = Counter(_kind(one) for one in rows)
-        counts = "; ".join(f"{n} {kind}" for kind, n in why.most_common(4))
-        remedy = {
-            "duplicate": "Give a generator that makes others, or a larger `propose`.",
-            "rejected": "Loosen what most of them miss, guide the generator (`guide=`), "
-            "or raise `propose`.",
-        }
-        most = Counter(one.decision for one in rows).most_common(1)
-        advice = (
-            remedy[most[0][0]] if most else "The generator gave no crystals at all."
-        )
-        return (
-            f"stopped with {self.left} oracle calls left: {PATIENCE} turns in a row "
-            f"brought nothing to evaluate. Of {len(rows)} crystals: {counts}. {advice}"
-        )
+        return why_stopped(rows, PATIENCE, self.left)
 
     def _check_values(self) -> None:
         """Raise where a whole batch of usable results has no value of the objective."""
@@ -361,9 +338,7 @@ class Campaign:
         """Usable evaluations with their objective, lowest first."""
         rows = []
         for one in self._evaluations.values():
-            value = float("nan")
-            if one.result.ok[0]:
-                value = float(_value(self.objective, one.result))
+            value = rebuild.value(self.objective, one.result)
             if value == value:
                 rows.append((value, one))
         return sorted(rows, key=lambda row: (row[0], row[1].turn, row[1].place))
@@ -404,8 +379,7 @@ class Campaign:
         everything = self._evaluations.values()
         for one in sorted(everything, key=lambda e: (e.turn, e.place)):
             row = one.result.rows()[0] | {"id": f"{one.turn}-{one.place}"}
-            good = bool(one.result.ok[0])
-            value = float(_value(self.objective, one.result)) if good else float("nan")
+            value = rebuild.value(self.objective, one.result)
             rows.append({"turn": one.turn, **row, "objective": value})
         return pandas.DataFrame(rows)
 
@@ -424,48 +398,3 @@ class Campaign:
             f"store {self.store.name}, seed {self.seed}"
             + (f"\n{self.stopped}" if self.stopped else "")
         )
-
-
-def _joined(
-    constraints: Constraint | Sequence[Constraint] | None,
-) -> Constraint | None:
-    if constraints is None or isinstance(constraints, Constraint):
-        return constraints
-    return All(*constraints) if constraints else None
-
-
-def _check_objective(oracle: Oracle, objective: Objective) -> None:
-    """Raise where an oracle says what it computes, and the objective is not among it."""
-    columns = getattr(oracle, "columns", NUMBERS)
-    if isinstance(objective, str) and objective not in columns:
-        raise DataError(
-            f"the oracle {oracle.name} does not compute the objective: got "
-            f"{objective!r}, it computes {', '.join(columns)}. Give the oracle a hull "
-            "(`hull=`) by the same method, or choose another objective."
-        )
-
-
-def _steering(parts: Parts) -> Any:
-    """Return the guide that is given, or one by the masks of the constraints."""
-    wanted, model = parts.constraints, parts.generator
-    if parts.guide is not None or wanted is None:
-        return parts.guide
-    clear: Any = model
-    masked = [one for one in wanted.parts if not refusal(one, "mask", clear)]
-    return Guide(All(*masked), "mask") if masked else None
-
-
-def _kind(one: Proposal) -> str:
-    """Return why a crystal was not evaluated, without its figures."""
-    if one.decision == "duplicate":
-        return "like one that is known"
-    if one.reason.startswith("misses: "):
-        return "miss: " + one.reason.removeprefix("misses: ")
-    return kind_of(one.reason)
-
-
-def _value(objective: Objective, result: Results) -> torch.Tensor:
-    if isinstance(objective, str):
-        column: torch.Tensor = getattr(result, objective)
-        return column[0]
-    return torch.as_tensor(objective(result)).reshape(-1)[0]

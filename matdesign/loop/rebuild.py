@@ -7,18 +7,22 @@ the user's own is given to `Campaign.resume` once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-from matdesign.constraints.base import Constraint
+from matdesign.constraints.base import All, Constraint
+from matdesign.constraints.guide import Guide
+from matdesign.constraints.methods import refusal
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.oracle import Oracle
 from matdesign.loop.results import Results
+from matdesign.loop.store import NUMBERS
 
 Words = dict[str, Any]
 
@@ -153,3 +157,47 @@ def needed(what: str, store: str) -> DataError:
         f"{store} does not hold the campaign's {what}, which cannot be made again from "
         f"plain words and numbers. Resume with `Campaign.resume({store!r}, {what}=...)`."
     )
+
+
+def joined(
+    constraints: Constraint | Sequence[Constraint] | None,
+) -> Constraint | None:
+    """Return several constraints as one."""
+    if constraints is None or isinstance(constraints, Constraint):
+        return constraints
+    return All(*constraints) if constraints else None
+
+
+def check_objective(oracle: Oracle, objective: Objective) -> None:
+    """Raise where an oracle says what it computes, and the objective is not among it."""
+    if isinstance(objective, str) and objective not in NUMBERS:
+        raise DataError(
+            f"unknown objective: got {objective!r}; choose {', '.join(NUMBERS)}, "
+            "or give a function of Results where lower is better."
+        )
+    columns = getattr(oracle, "columns", NUMBERS)
+    if isinstance(objective, str) and objective not in columns:
+        raise DataError(
+            f"the oracle {oracle.name} does not compute the objective: got "
+            f"{objective!r}, it computes {', '.join(columns)}. Give the oracle a hull "
+            "(`hull=`) by the same method, or choose another objective."
+        )
+
+
+def steering(parts: Parts) -> Any:
+    """Return the guide that is given, or one by the masks of the constraints."""
+    wanted, model = parts.constraints, parts.generator
+    if parts.guide is not None or wanted is None:
+        return parts.guide
+    clear: Any = model
+    masked = [one for one in wanted.parts if not refusal(one, "mask", clear)]
+    return Guide(All(*masked), "mask") if masked else None
+
+
+def value(objective: Objective, result: Results) -> float:
+    """Return the objective of the first crystal of a result; NaN where it failed."""
+    if not result.ok[0]:
+        return float("nan")
+    if isinstance(objective, str):
+        return float(getattr(result, objective)[0])
+    return float(torch.as_tensor(objective(result)).reshape(-1)[0])

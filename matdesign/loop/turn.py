@@ -1,9 +1,14 @@
-"""What a turn of a campaign is: its record and its seed."""
+"""What a turn of a campaign is: its record, its seed, and why none follows."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from matdesign.loop.results import kind_of
+from matdesign.loop.store import Proposal
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,35 @@ def turn_seed(seed: int, turn: int) -> int:
     """Return the seed of a turn: different for every turn and campaign seed."""
     digest = hashlib.sha256(f"{seed}/{turn}".encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
+
+
+def why_stopped(rows: Sequence[Proposal], turns: int, left: int) -> str:
+    """Return why a campaign ends before its budget, and what to loosen.
+
+    Args:
+        rows: proposals of the last turns, none of which was evaluated.
+        turns: how many turns these are.
+        left: oracle calls that the budget still allows.
+    """
+    counts = Counter(_kind(one) for one in rows).most_common(4)
+    remedy = {
+        "duplicate": "Give a generator that makes others, or a larger `propose`.",
+        "rejected": "Loosen what most of them miss, guide the generator (`guide=`), "
+        "or raise `propose`.",
+    }
+    most = Counter(one.decision for one in rows).most_common(1)
+    advice = remedy[most[0][0]] if most else "The generator gave no crystals at all."
+    return (
+        f"stopped with {left} oracle calls left: {turns} turns in a row brought nothing "
+        f"to evaluate. Of {len(rows)} crystals: "
+        f"{'; '.join(f'{n} {kind}' for kind, n in counts)}. {advice}"
+    )
+
+
+def _kind(one: Proposal) -> str:
+    """Return why a crystal was not evaluated, without its figures."""
+    if one.decision == "duplicate":
+        return "like one that is known"
+    if one.reason.startswith("misses: "):
+        return "miss: " + one.reason.removeprefix("misses: ")
+    return kind_of(one.reason)

@@ -326,12 +326,15 @@ def test_min_distance_is_a_property_of_the_crystal(seed: int) -> None:
     rng = generator(seed)
     want = min_distance(crystals, include_self=True)
     turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=rng, dtype=torch.float64))
-    order = torch.randperm(4, generator=rng)
+    order = (torch.rand(3, 4, generator=rng) + ~crystals.mask).argsort(
+        1
+    )  # padding last
     shift = torch.rand(3, generator=rng, dtype=torch.float64)
     other, change = skew(crystals.lattice, seed + 1, times=2)
     for same in (
         crystals.replace(
-            frac=crystals.frac[:, order], species=crystals.species[:, order]
+            frac=crystals.frac.gather(1, order[..., None].expand(-1, -1, 3)),
+            species=crystals.species.gather(1, order),
         ),
         crystals.replace(frac=wrap(crystals.frac + shift)),
         crystals.replace(frac=crystals.frac + 3),
