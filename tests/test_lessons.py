@@ -246,8 +246,8 @@ def test_the_measured_table_says_what_its_file_holds():
     table = measured()
     assert list(table.columns) == list(found["batches"])
     one = found["batches"]["flow-matching-mp20"]["figures"]
-    share = one["COV-P"]
-    assert table["flow-matching-mp20"]["COV-P"].startswith(
+    share = one["structural validity"]
+    assert table["flow-matching-mp20"]["structural validity"].startswith(
         f"{100 * share['count'] / share['n']:.1f} % ("
     )
     unit = table["flow-matching-mp20"]["density distance, valid"]
