@@ -173,7 +173,8 @@ def test_guards_refuse_but_keep_the_number(oracle):
         results = oracle.evaluate(alloy([29, 29, 29, 29], 3.5))
     assert results.failed == {"volume change": 1}
     assert torch.isfinite(results.energy_per_atom).all()
-    with changed(oracle, _hull=Hull({"Cu": -9.0})):
+    other = Hull({"Cu": -9.0})
+    with changed(oracle, _hull=other, _loaded=other):
         results = oracle.evaluate(alloy([29, 29, 29, 29]))
     assert results.failed == {"formation energy": 1}
 
