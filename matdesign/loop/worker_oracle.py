@@ -97,7 +97,7 @@ class WorkerOracle(ABC):
     def _judging(self) -> str:
         """Return the hull, and what of the guards is not as usual, for `name`."""
         key = self._hull.key if isinstance(self._hull, Hull) else self._hull
-        words = f" hull {key}"
+        words = "" if key is None else f" hull {key}"
         plain = dataclasses.asdict(Guards())
         for name, bound in dataclasses.asdict(self.guards).items():
             words += f" {name} {bound}" if bound != plain[name] else ""

@@ -83,9 +83,6 @@ def test_both_weights_meet_the_same_compounds_each_with_its_error():
         assert second.hull.calibration.name == "CHGNet r2scan"
         assert second.hull.error > PotentialOracle().hull.error
     assert PotentialOracle(hull=None).hull is None
-    assert PotentialOracle(**PotentialOracle(fmax=0.1).config).name == (
-        PotentialOracle(fmax=0.1).name
-    )
 
 
 def test_unknown_weights_are_an_error_not_a_failed_crystal():
