@@ -164,4 +164,6 @@ def test_shipped_cards_hold_the_measured_figures(name):
     page = (data_dir() / "models" / name / "card.md").read_text()
     for line in card_beside.beside(name, card_beside.measured()):
         assert line in page
-    assert "Beside published samples" in page
+    assert "Beside published samples" in page and "missed by" in page
+    figures = card_beside.measured()["batches"][name]["figures"]
+    assert ("S.U.N." in page) == ("S.U.N." in figures)

@@ -101,6 +101,8 @@ def test_the_oracle_of_a_store_is_made_again_as_it_was(tmp_path, settings):
     again = Campaign.resume(where, generator=Alloys())
     assert again.oracle.name == oracle.name  # it tells the hull
     assert again.oracle.guards == oracle.guards
+    made, first = again.oracle.hull, oracle.hull
+    assert (made and made.calibration) == (first and first.calibration)
     again.close()
 
 
