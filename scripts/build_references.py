@@ -155,7 +155,9 @@ def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:
     rows = [(re.sub("[0-9]", "", f), f) for f in energy if not f.isalpha() or _two(f)]
     formulas = [formula for _, formula in sorted(rows)]
     theirs = {f for f in new if energy[f] == new[f]}
-    source = ["MP-20" if f in theirs else "matbench_mp_e_form, shifted" for f in formulas]
+    source = [
+        "MP-20" if f in theirs else "matbench_mp_e_form, shifted" for f in formulas
+    ]
     table = pa.table(
         {
             "formula": formulas,

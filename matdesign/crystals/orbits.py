@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,8 @@ def encode_symmetric(crystals: Crystals, labels: dict[str, Tensor]) -> Encoded:
         name: getattr(crystals, name).detach().cpu()
         for name in ("species", "frac", "lattice")
     }
-    read = cached(f"symmetric-{VERSION}", given, lambda: _read_all(Crystals(**given)))
+    method = f"symmetric-{VERSION}-moyopy-{version('moyopy')}-{SYMPREC}"
+    read = cached(method, given, lambda: _read_all(Crystals(**given)))
     layout = symmetric_layouts(
         read["spacegroup"].tolist(),
         [[x for x in row if x >= 0] for row in read["letters"].tolist()],

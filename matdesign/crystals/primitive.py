@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +59,9 @@ def primitive_cells(crystals: Crystals) -> Crystals:
     """
     crystals = crystals.to("cpu")
     given = {x: getattr(crystals, x) for x in ("species", "frac", "lattice")}
-    cells = cached(f"primitive-{VERSION}", given, lambda: _find(crystals))
+    tools = "-".join(f"{name}-{version(name)}" for name in ("moyopy", "spglib"))
+    method = f"primitive-{VERSION}-{tools}-{SYMPREC}-{TOLERANCE}"
+    cells = cached(method, given, lambda: _find(crystals))
     return crystals.replace(**cells)
 
 

@@ -3,6 +3,8 @@
 The energies of a potential count from a zero of its own.  One number per element, fitted
 to known crystals, turns them into formation energies that may be compared with tables
 of density functional theory; the error on crystals left out of the fit says how far.
+A potential that was trained on those very crystals, as the shipped ones were, is worse
+on new ones: the error is a lower bound there.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Calibration:
         name: of the potential.
         elements: symbol -> reference energy, eV/atom.
         error: mean absolute error of formation energies on crystals left out of the
-            fit, eV/atom; NaN where not measured.
+            fit (not of the training of the potential), as they stand in the data,
+            eV/atom; NaN where not measured.
         held_out: more of that error, by name, eV/atom.
         volumes: symbol of a metal -> volume in its alloys, angstrom^3/atom.
         crystals: number of crystals fitted to.

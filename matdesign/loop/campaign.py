@@ -14,7 +14,7 @@ import torch
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.check import check
 from matdesign.crystals.batch import Crystals
-from matdesign.errors import DataError
+from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.loop import rebuild
 from matdesign.loop.known import Known
 from matdesign.loop.oracle import Oracle
@@ -49,8 +49,9 @@ class Campaign:
         batch: most oracle calls in one turn.
         propose: crystals drawn in each turn; default twice the batch.
         guide: steers the generator. None lets the constraints mask what can be masked
-            (elements, composition, charge, size), where the generator can be steered;
-            `Guide(wanted, scale=0)` leaves it alone.
+            (elements, composition, charge, size, symmetry), where the generator can be
+            steered; `Guide(wanted, scale=0)` leaves it alone. A turn whose guide finds
+            nothing in its draws is empty and says why.
         seed: of the campaign; None draws one and keeps it in the store.
 
     Raises:
@@ -203,14 +204,17 @@ class Campaign:
         """
         began = time.monotonic()
         number = self._next
-        proposals = self.store.proposals(number)
+        proposals, nothing = self.store.proposals(number), ""
         if not proposals:
             if self.left <= 0:
                 raise DataError(
                     f"the budget of {self.budget} oracle calls is spent. Look at "
                     "best(), or go on with Campaign.resume(store, budget=...)."
                 )
-            proposals = self._propose(number)
+            try:
+                proposals = self._propose(number)
+            except InfeasibleTarget as error:
+                nothing = str(error)
             self.store.propose(number, proposals)
         selected = [one for one in proposals if one.decision == "selected"]
         self._evaluate(number, [p for p in selected if p.key not in self._evaluations])
@@ -236,6 +240,7 @@ class Campaign:
             spent=self.spent,
             budget=self.budget,
             seconds=time.monotonic() - began,
+            nothing=nothing,
         )
         self.store.finish(number, turn.counts | {"draw": turn_seed(self.seed, number)})
         self._next += 1
@@ -249,7 +254,8 @@ class Campaign:
             return ""
         turns = range(self._next - PATIENCE, self._next)
         rows = [one for k in turns for one in self.store.proposals(k)]
-        return why_stopped(rows, PATIENCE, self.left)
+        nothing = str(self.store.turns()[-1].get("nothing", ""))
+        return why_stopped(rows, PATIENCE, self.left, nothing)
 
     def _check_values(self) -> None:
         """Raise where a whole batch of usable results has no value of the objective."""

@@ -201,7 +201,7 @@ class Store:
                 **{k: v for k, v in known.items() if math.isfinite(v)},
             )
 
-    def finish(self, turn: int, counts: dict[str, int | float]) -> None:
+    def finish(self, turn: int, counts: dict[str, int | float | str]) -> None:
         """Close a turn."""
         with self._transaction():
             self._db.write(None, kind="turn", turn=turn, **counts)

@@ -17,7 +17,8 @@ class Turn:
 
     Attributes:
         number: from 0.
-        proposed: crystals drawn from the generator.
+        proposed: crystals that the generator gave. With a guide, what it drew and
+            dropped on the way is not counted here.
         passed: of these, sound and within the constraints.
         fresh: of these, not like any crystal seen before.
         selected: of these, given to the oracle.
@@ -30,6 +31,7 @@ class Turn:
         seconds: of this turn.
         stopped: why the campaign ends with this turn; "" where it goes on or its budget
             is spent.
+        nothing: why the guide found no crystals in this turn; "" where it found some.
     """
 
     number: int
@@ -45,12 +47,14 @@ class Turn:
     budget: int
     seconds: float
     stopped: str = ""
+    nothing: str = ""
 
     @property
-    def counts(self) -> dict[str, int | float]:
+    def counts(self) -> dict[str, int | float | str]:
         """What the store keeps of a turn."""
         names = ("proposed", "passed", "fresh", "selected", "usable", "seconds")
-        return {name: getattr(self, name) for name in names}
+        counts = {name: getattr(self, name) for name in names}
+        return {**counts, "nothing": self.nothing} if self.nothing else counts
 
     def __repr__(self) -> str:
         why = ", ".join(f"{n} {kind}" for kind, n in self.failed.items())
@@ -61,7 +65,7 @@ class Turn:
             f"checks, {self.fresh} new, {self.selected} evaluated, {self.usable} usable"
             f"{failed}; {best or 'nothing usable yet'}; oracle calls {self.spent} of "
             f"{self.budget}; {self.seconds:.1f} s"
-            + (f"\n{self.stopped}" if self.stopped else "")
+            + "".join(f"\n{why}" for why in (self.nothing, self.stopped) if why)
         )
 
 
@@ -71,11 +75,14 @@ def turn_seed(seed: int, turn: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def why_stopped(rows: Sequence[Proposal], turns: int, left: int) -> str:
+def why_stopped(
+    rows: Sequence[Proposal], turns: int, left: int, nothing: str = ""
+) -> str:
     """Return why a campaign ends before its budget, and what to loosen.
 
     Args:
         rows: proposals of the last turns, none of which was evaluated.
+        nothing: why the guide found no crystals, if it did not.
         turns: how many turns these are.
         left: oracle calls that the budget still allows.
     """
@@ -86,12 +93,14 @@ def why_stopped(rows: Sequence[Proposal], turns: int, left: int) -> str:
         "or raise `propose`.",
     }
     most = Counter(one.decision for one in rows).most_common(1)
-    advice = remedy[most[0][0]] if most else "The generator gave no crystals at all."
-    return (
+    said = (
         f"stopped with {left} oracle calls left: {turns} turns in a row brought nothing "
-        f"to evaluate. Of {len(rows)} crystals: "
-        f"{'; '.join(f'{n} {kind}' for kind, n in counts)}. {advice}"
+        "to evaluate."
     )
+    if not most:
+        return f"{said} {nothing or 'The generator gave no crystals at all.'}"
+    what = "; ".join(f"{n} {kind}" for kind, n in counts)
+    return f"{said} Of {len(rows)} crystals: {what}. {remedy[most[0][0]]}"
 
 
 def _kind(one: Proposal) -> str:

@@ -14,7 +14,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import min_distance, wrap
 from matdesign.errors import DataError
 from matdesign.loop.guards import Guards
-from matdesign.loop.hull import Hull
+from matdesign.loop.hull import Hull, shipped_key
 from matdesign.loop.jobs import Job, Outcome, Plain
 from matdesign.loop.results import Results
 from matdesign.loop.workers import Remote, TaskFailed, Workers, isolated
@@ -96,8 +96,11 @@ class WorkerOracle(ABC):
 
     def _judging(self) -> str:
         """Return the hull, and what of the guards is not as usual, for `name`."""
-        key = self._hull.key if isinstance(self._hull, Hull) else self._hull
-        words = "" if key is None else f" hull {key}"
+        hull, words = self._hull, ""
+        if isinstance(hull, str):
+            words = f" hull {hull} {shipped_key(hull)}"
+        elif hull is not None:
+            words = f" hull {hull.key}"
         plain = dataclasses.asdict(Guards())
         for name, bound in dataclasses.asdict(self.guards).items():
             words += f" {name} {bound}" if bound != plain[name] else ""

@@ -10,17 +10,18 @@ SUBSTITUTED = "random substitution"
 
 
 def baselines(known: Crystals, n: int, *, seed: int = 0) -> dict[str, Crystals]:
-    """Return n crystals of each baseline by its name.
+    """Return n crystals of each baseline by its name; none that would be empty.
 
     Args:
         known: training crystals.
         n: crystals of each; as many as there are where the set is smaller.
         seed: of the draws.
     """
-    return {
+    made = {
         SHUFFLED: shuffled(known, n, seed=seed),
         SUBSTITUTED: substituted(known, n, seed=seed),
     }
+    return {name: crystals for name, crystals in made.items() if len(crystals)}
 
 
 def shuffled(known: Crystals, n: int, *, seed: int = 0) -> Crystals:
@@ -30,15 +31,19 @@ def shuffled(known: Crystals, n: int, *, seed: int = 0) -> Crystals:
     go together.
 
     Args:
-        known: where they come from.
+        known: where they come from. A crystal of a size that occurs once has no other
+            to take species from, and is left out.
         n: number of crystals.
         seed: of the draw.
     """
     rng = generator(seed)
-    order = torch.randperm(len(known), generator=rng)[:n]
     sizes, species = known.n_atoms, known.species.clone()
+    several = torch.bincount(sizes)[sizes] > 1
+    order = torch.randperm(len(known), generator=rng)
+    order = order[several[order]][:n]
     for i in order.tolist():
         same = (sizes == sizes[i]).nonzero().squeeze(1)
+        same = same[same != i]
         other = same[torch.randint(len(same), (1,), generator=rng)].item()
         species[i] = known.species[int(other)]
     return Crystals(species[order], known.frac[order], known.lattice[order])
@@ -53,7 +58,8 @@ def substituted(
         known: where they come from; replacements are elements that occur in it.
         n: number of crystals.
         seed: of the draw.
-        similar: replace by elements of the same group of the periodic table only.
+        similar: replace by elements of the same group of the periodic table, by any
+            where no other of the group is left.
     """
     rng = generator(seed)
     order = torch.randperm(len(known), generator=rng)[:n]
@@ -65,10 +71,8 @@ def substituted(
         swap: dict[int, int] = {0: 0}
         for z in row[row > 0].unique().tolist():
             new = pool[torch.randperm(len(pool), generator=rng)].tolist()
-            swap[z] = next(
-                x
-                for x in new
-                if x not in swap.values() and (not similar or group[x] == group[z])
-            )
+            free = [x for x in new if x != z and x not in swap.values()]
+            alike = [x for x in free if group[x] == group[z]] if similar else []
+            swap[z] = (alike or free or [z])[0]
         row.copy_(torch.tensor([swap[z] for z in row.tolist()]))
     return Crystals(species, known.frac[order], known.lattice[order])

@@ -45,8 +45,8 @@ def notes(crystals: Crystals, settings: Protocol) -> list[str]:
     error = crystals.properties.get("hull_error", torch.tensor([torch.nan])).nanmedian()
     if error.isfinite():
         found.append(
-            f"a distance is off by ± {float(error):.3f} eV/atom on average (error of the "
-            "oracle on known crystals)"
+            f"a distance is off by ± {float(error):.3f} eV/atom on average for crystals "
+            "like those that the oracle was trained on; for others by more"
         )
     return found
 
@@ -61,12 +61,13 @@ def judge(
     """Add the columns of stability to a table; return the figures.
 
     A crystal is S.U.N. if it is stable, unique in the batch and not in the reference,
-    decided crystal by crystal. One whose relaxation failed is in every denominator and
-    is not stable. A crystal that is structurally invalid is not stable either.
+    decided crystal by crystal; of equal crystals of which several would be, the one
+    lowest above the hull. One whose relaxation failed is in every denominator and is not
+    stable. A crystal that is structurally invalid is not stable either.
 
     Args:
-        table: with the columns `structure_valid`, `unique`, and where there was a
-            reference `novel`, `ledger` and `known_formula`. Gains `energy_above_hull`
+        table: with the columns `structure_valid`, `unique`, `duplicate_of`, and where
+            there was a reference `novel`, `ledger` and `known_formula`. Gains `energy_above_hull`
             (eV/atom), `stable` and `sun`.
         reasons: per crystal; a crystal that is not stable gains one.
         above: energy above the hull in eV/atom, shape (crystals,); NaN where unknown.
@@ -90,7 +91,7 @@ def judge(
         stable = known & (np.nan_to_num(above, nan=np.inf) <= limit)
         found.append(Metric.rate(f"stability{suffix}", stable, settings.level))
         if "novel" in table:
-            sun = stable & table["unique"] & table["novel"]
+            sun = _one_of_each(table, stable & table["novel"], above)
             found.append(Metric.rate(f"S.U.N.{suffix}", sun, settings.level))
         if not suffix:
             table["stable"] = stable
@@ -108,3 +109,17 @@ def judge(
     name = "median energy above the hull"
     found.append(median(name, above[known], "eV/atom", settings, seed))
     return found
+
+
+def _one_of_each(
+    table: Table, which: NDArray[np.bool_], above: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Return, of crystals that are equal, the lowest of those in question."""
+    of, first = table["duplicate_of"], np.arange(len(above))
+    for i in np.flatnonzero(of >= 0):  # of an earlier one
+        first[i] = first[of[i]]
+    rows = np.flatnonzero(which & (table["unique"] | (of >= 0)))
+    rows = rows[np.argsort(above[rows], kind="stable")]
+    kept = np.zeros(len(above), dtype=bool)
+    kept[rows[np.unique(first[rows], return_index=True)[1]]] = True
+    return kept

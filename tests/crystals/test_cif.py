@@ -1,13 +1,16 @@
 """CIF: what a file states is what is read, or the file is refused with the reason."""
 
+from collections import Counter
 from pathlib import Path
 
 import gemmi
 import numpy as np
 import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
-from pymatgen.io.cif import CifWriter
+from pymatgen.io.cif import CifFile, CifWriter
 
+from matdesign.crystals.datasets import load
 from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.files import read
 from matdesign.crystals.io.groups import groups, misfit
@@ -21,6 +24,7 @@ EIGHTH = ["Si1 Si 0.125 0.125 0.125"]
 CORUNDUM = ["Al1 Al 0 0 0.3523", "O1 O 0.3064 0 0.25"]
 CORUNDUM_CELL = "4.759 4.759 12.991 90 90 120"
 SYMBOL = "_symmetry_space_group_name_H-M"
+CELL = ["length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"]
 LOOP = "_atom_site_label _atom_site_type_symbol"
 
 
@@ -28,13 +32,12 @@ def cif(
     symmetry: str, sites: list[str], cell: str = CUBE, more: str = "", kinds: str = LOOP
 ) -> str:
     """Return CIF text; `symmetry` and `more` are items, `kinds` the first columns."""
-    names = "length_a length_b length_c angle_alpha angle_beta angle_gamma".split()
     columns = [*kinds.split(), *(f"_atom_site_fract_{axis}" for axis in "xyz")]
     return "\n".join(
         [
             "data_x",
             symmetry,
-            *(f"_cell_{name} {value}" for name, value in zip(names, cell.split())),
+            *(f"_cell_{name} {value}" for name, value in zip(CELL, cell.split())),
             more,
             "loop_",
             *columns,
@@ -506,3 +509,31 @@ def test_written_by_pymatgen_and_read_again(number: int, symprec: float | None) 
     assert len(made) == len(want)
     assert made.get_space_group_info(1e-3)[1] == number
     assert made.volume == pytest.approx(want.volume, rel=1e-6)
+
+
+def test_a_symbol_without_its_origin_is_never_read_wrong() -> None:
+    """Shipped crystals of groups with two origins, by symbol alone."""
+    two = {one.number for one in gemmi.spacegroup_table() if one.ext in "12"}
+    crystals = load("prototypes", split="val")
+    same = StructureMatcher(ltol=0.01, stol=0.05, angle_tol=1, scale=False)
+    outcomes = Counter()
+    for want in crystals.to_structures():
+        if want.get_space_group_info(0.01)[1] not in two:
+            continue
+        (block,) = CifFile.from_str(str(CifWriter(want, symprec=0.01))).data.values()
+        rows = ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
+        columns = [block["_atom_site_" + row] for row in rows]
+        cell = [block["_cell_" + name] for name in CELL]
+        symmetry = f"{SYMBOL} '{block['_symmetry_space_group_name_H-M']}'"
+        sites = [" ".join(row) for row in zip(*columns)]
+        formula = f"_chemical_formula_sum '{block['_chemical_formula_sum']}'"
+        for more in ("", formula):
+            try:
+                found = one(cif(symmetry, sites, " ".join(cell), more))
+                outcomes[bool(more), same.fit(found, want)] += 1
+            except DataError as error:
+                assert "may mean two crystals" in str(error)
+                outcomes[bool(more), "refused"] += 1
+    assert outcomes[False, False] == outcomes[True, False] == 0
+    assert outcomes[False, True] > outcomes[False, "refused"]
+    assert outcomes[True, True] > 5 * outcomes[True, "refused"]

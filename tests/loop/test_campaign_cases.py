@@ -86,6 +86,7 @@ def test_oracles_that_give_other_numbers_have_other_names():
     ]
     assert len({one.name for one in oracles}) == len(oracles)
     assert PotentialOracle().name == PotentialOracle(hull="shipped").name
+    assert Hull.shipped().key in PotentialOracle().name  # the hull may be made anew
     assert ASEOracle(EMT, hull=Hull(ELEMENTS)).name == oracles[1].name
 
 
@@ -218,6 +219,30 @@ def test_a_campaign_that_finds_nothing_says_why_and_what_to_loosen(tmp_path):
     loop.close()
     again = Campaign.resume(tmp_path / "a.db", generator=Alloys(bad=0), oracle=Flat())
     assert list(again) == [] and "density from 0 to 1" in repr(again)
+    again.close()
+
+
+def test_a_guide_that_finds_nothing_leaves_an_empty_turn_with_its_reason(tmp_path):
+    model = design.load_model("coupling-flow-perovskites")
+    wanted = design.OnlyElements("Ca", "Ti", "O") & design.Density(0, 0.1)
+    loop = Campaign(
+        model,
+        None,
+        Flat(),
+        tmp_path / "a.db",
+        objective="energy_per_atom",
+        budget=4,
+        propose=2,
+        guide=design.Guide(wanted, "reject", draws=2),
+    )
+    first = loop.turn()
+    assert first.proposed == 0 and "Loosen" in first.nothing
+    assert first.nothing in repr(first) and not first.stopped
+    loop.close()
+    again = Campaign.resume(tmp_path / "a.db", oracle=Flat(), guide=loop.guide)
+    turns = list(again)
+    assert len(turns) == PATIENCE - 1 and turns[-1].nothing in turns[-1].stopped
+    assert "4 oracle calls left" in turns[-1].stopped and again.spent == 0
     again.close()
 
 

@@ -49,6 +49,16 @@ def test_a_collapsed_mode_scores_one(salts):
     assert found["S.U.N."].figure() == "1/20"
 
 
+def test_of_equal_crystals_the_one_that_is_stable_counts(salts):
+    # the first copy failed to relax, the second lies too high, the third is stable
+    batch, above = salts[[0, 0, 0, 1]], [np.nan, 0.3, 0.0, 0.2]
+    found = evaluate(batch, salts[2:], hull_distance=above)
+    assert found.table["sun"].tolist() == [False, False, True, False]
+    assert found.table["unique"].tolist() == [True, False, False, True]
+    turned = evaluate(batch[[3, 2, 1, 0]], salts[2:], hull_distance=above[::-1])
+    assert turned["S.U.N."].figure() == found["S.U.N."].figure() == "1/4"
+
+
 def test_failed_relaxations_stay_in_the_denominator(salts):
     above = torch.tensor([0.0, float("nan"), float("nan"), 0.02])
     found = evaluate(salts, salts[:1], hull_distance=above)

@@ -33,6 +33,9 @@ _NEEDED = (
 )
 """How the data names begin whose values are read."""
 
+_CONTACT = 0.9, 1.3
+"""Distances of nearest neighbours, in sums of their covalent radii (Cordero 2008)."""
+
 
 def parse_cif(text: str, name: str, max_atoms: int) -> list[tuple[str, Structure]]:
     """Return all structures of a CIF, one per data block that lists atoms.
@@ -118,7 +121,7 @@ def _values(block: gemmi.cif.Block, name: str) -> Tags:
 
 
 def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
-    """Return one block's structure: the first of its possible groups that fits."""
+    """Return one block's structure, of which its possible groups leave only one."""
     from pymatgen.core import Lattice, Structure
 
     cell = [_number(tags, f"_cell_{part}", name) for part in _CELL]
@@ -141,19 +144,66 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
             f"angles {', '.join(f'{x:g}' for x in cell[3:])}) does not have the "
             f"symmetry of its space group {possible[0].name}. Correct the cell or the group."
         )
-    wrong = ""
+    wrong: list[DataError] = []
+    read = []
     for group in fitting:
-        orbits = expand(group, frac, rows, labels, name, max_atoms)
+        try:
+            orbits = expand(group, frac, rows, labels, name, max_atoms)
+        except DataError as error:
+            wrong.append(error)
+            continue
         kinds = [symbols[i] for i in orbits.site]
         said = contradiction(tags, kinds, orbits, lattice.volume)
         if not said:
-            return Structure(lattice, kinds, orbits.frac)
-        wrong = wrong or said
-    raise DataError(
-        f"{name} contradicts itself: {wrong} (space group {fitting[0].name}). Atoms "
-        "or operators are missing, or the file is cut short; complete it, or correct "
-        "what is wrong."
+            read.append((group.name, Structure(lattice, kinds, orbits.frac)))
+        else:
+            wrong.append(
+                DataError(
+                    f"{name} contradicts itself: {said} (space group {group.name}). "
+                    "Atoms or operators are missing, or the file is cut short; complete "
+                    "it, or correct what is wrong."
+                )
+            )
+    if not read:
+        raise wrong[0]
+    return _one_meaning(read, name)
+
+
+def _one_meaning(read: list[tuple[str, Structure]], name: str) -> Structure:
+    """Return the crystal that settings agree in, or the only one whose atoms touch.
+
+    Where neither decides, as `F d -3 m` without a choice of origin may not, the file is
+    refused.
+    """
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    same = StructureMatcher(
+        ltol=0.01, stol=0.01, angle_tol=0.1, primitive_cell=False, scale=False
     )
+    setting, first = read[0]
+    others = [(at, one) for at, one in read[1:] if not same.fit(first, one)]
+    if not others:
+        return first
+    sound = [one for _, one in [read[0], *others] if _atoms_touch(one)]
+    if len(sound) == 1:
+        return sound[0]
+    other, second = others[0]
+    raise DataError(
+        f"{name} may mean two crystals: {first.formula} in the setting {setting}, "
+        f"{second.formula} in {other}. Name the setting in the symbol (as in "
+        "'F d -3 m :2'), list the operators, or state `_cell_formula_units_Z`."
+    )
+
+
+def _atoms_touch(one: Structure) -> bool:
+    """Return whether each atom is as far from its nearest as bonded atoms are."""
+    from ase.data import covalent_radii
+
+    radii = covalent_radii[list(one.atomic_numbers)]
+    pairs = one.distance_matrix / (radii[:, None] + radii[None, :])
+    np.fill_diagonal(pairs, np.inf)
+    nearest = pairs.min(1)
+    return bool((nearest > _CONTACT[0]).all() and (nearest < _CONTACT[1]).all())
 
 
 def _number(tags: Tags, tag: str, name: str) -> float:
