@@ -144,7 +144,8 @@ def _candidates(
     if not rows:
         return head + "None is left; the reasons are below.</p>"
     note = (
-        "± is how far the oracle is off for known crystals. Where no known compound has "
+        "± is how far the oracle is off for crystals like those it was trained on; for "
+        "new ones it is off by more. Where no known compound has "
         "these elements only the elements compete, and the distance to the hull says "
         "little. A click on a heading sorts.</p>"
     )
