@@ -82,9 +82,9 @@ def why_stopped(
 
     Args:
         rows: proposals of the last turns, none of which was evaluated.
-        nothing: why the guide found no crystals, if it did not.
         turns: how many turns these are.
         left: oracle calls that the budget still allows.
+        nothing: why the guide found no crystals, if it did not.
     """
     counts = Counter(_kind(one) for one in rows).most_common(4)
     remedy = {
