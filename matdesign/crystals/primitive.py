@@ -37,8 +37,10 @@ def primitive_cells(crystals: Crystals) -> Crystals:
 
     Atoms are not moved, turned or shifted: symmetry is used to find the smaller cell, not
     to idealise. Of atoms that a translation of the lattice takes to each other, within
-    0.01 angstrom, the first is kept. A crystal that symmetry finds no primitive cell for
-    is Niggli-reduced as it stands.
+    0.01 angstrom, the first is kept. Translations that hold only to nearly this much may
+    be found or missed (moyopy and spglib tighten the tolerance in different cases): either
+    cell is then that of the same crystal within the tolerance. A crystal that symmetry
+    finds no primitive cell for is Niggli-reduced as it stands.
 
     Args:
         crystals: any cells.

@@ -202,7 +202,8 @@ class SkeletonSampler:
                 stacklevel=2,
             )
             bare = dataclasses.replace(request[todo.cpu()], choices=None)
-            rest, kinds = self.sites(bare, n_atoms[todo], group[todo])
+            rest, kinds = self.sites(bare, n_atoms[todo], group[todo], forced)
+            letter[todo], species[todo] = NONE, 0  # half-grown sites would stay
             letter[todo, : rest.shape[1]], species[todo, : rest.shape[1]] = rest, kinds
             longest = int((species > 0).sum(1).max())
             return letter[:, :longest], species[:, :longest]

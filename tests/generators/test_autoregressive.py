@@ -1,5 +1,6 @@
 """`Autoregressive`: exact probabilities, exact masks, symmetries, learning, instruments."""
 
+import dataclasses
 import math
 import time
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 import matdesign as design
+from matdesign.constraints.masks import Masks
 from matdesign.crystals import symmetry
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.encoded import Encoded
@@ -587,3 +589,39 @@ def test_required_elements_come_without_a_dead_end(monkeypatch):
     crystals = made.sample(128, seed=0, guide=design.Guide(wanted))
     assert bool(wanted.satisfied(crystals).all())
     assert turns == [0]
+
+
+def test_a_guide_draws_again_what_could_not_be_finished_and_says_so(monkeypatch):
+    """Three elements in five atoms of P4mm: most attempts pass over one of them."""
+    monkeypatch.setattr(skeleton, "RESTARTS", 1)
+    model = design.load_model("autoregressive-prototypes")
+    model.redraws = 0
+    wanted = design.RequiredElements("O", "Ti", "Sr")
+    wish = {"spacegroup": 99, "n_atoms": 5}
+    said = "could not be finished in 1 attempts with contains O, Sr and Ti: .*draw"
+    with pytest.warns(UserWarning, match=said):
+        made = model.sample(4, seed=0, guide=design.Guide(wanted), conditions=wish)
+    assert bool(wanted.satisfied(made).all())
+    assert made.n_atoms.tolist() == [5] * 4
+
+
+def test_nothing_is_left_of_attempts_that_were_given_up(model, monkeypatch):
+    """Three atoms of Pm-3m are one site; the attempt that is given up had two."""
+    attempt = skeleton.SkeletonSampler._attempt
+
+    def dead_end(self, request, n_atoms, *rest):
+        if request.choices is None:
+            return attempt(self, request, n_atoms, *rest)
+        sites = torch.tensor([[0, 1]]).expand(len(n_atoms), -1)
+        dead = torch.ones(len(n_atoms), dtype=torch.bool)
+        return sites, torch.full_like(sites, 8), dead
+
+    monkeypatch.setattr(skeleton.SkeletonSampler, "_attempt", dead_end)
+    request = model.request(4, 3, {"spacegroup": 221})
+    request = dataclasses.replace(request, choices=Masks((design.ChargeNeutral(),)))
+    sampler = model.skeletons(torch.Generator().manual_seed(0), 1.0)
+    said = "4 of 4 crystals could not be finished in 50 attempts with charge-neutral"
+    with torch.no_grad(), pytest.warns(UserWarning, match=said):
+        letter, species = sampler.sites(request, *torch.tensor([[3] * 4, [221] * 4]))
+    assert letter.shape == species.shape == (4, 1)
+    assert bool((species > 0).all())
