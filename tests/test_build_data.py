@@ -299,7 +299,7 @@ def test_relabelling_changes_nothing_but_stale_labels(built):
 def test_compounds_are_shifted_element_by_element_and_joined(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from build_references import DFT, compounds, flat
+    from build_references import ABOVE, DFT, compounds, flat
 
     assert flat("Sr2(TiO3)2") == flat("SrTiO3") == "O3SrTi" and flat("O2") == "O"
     formulas = [f"Na{k}Cl{j}" for k in range(1, 8) for j in range(1, 8)]
@@ -309,7 +309,17 @@ def test_compounds_are_shifted_element_by_element_and_joined(tmp_path):
     )
     new = [-1.0 + 0.2 * x - 0.1 * (1 - x) for x in share]
     pq.write_table(old, tmp_path / "old.parquet")
-    twice = {"formula": [*formulas, "K2Cl", *formulas], DFT: [*new, -3.0, *[0.5] * 49]}
+    # of two formulas the second table holds only metastable crystals, 0.05 too high,
+    # which it says of one; of the other it says 0.02
+    metastable = {"Na7Cl6": 0.05, "Na7Cl5": 0.02}
+    truth = dict(zip(formulas, new, strict=True))
+    new = [truth[f] + 0.05 * (f in metastable) for f in formulas]
+    above = [*(metastable.get(f, 0.0) for f in formulas), 0.0]
+    twice = {
+        "formula": [*formulas, "K2Cl", *formulas],
+        DFT: [*new, -3.0, *[0.5] * 49],
+        ABOVE: [*above, *[0.5] * 49],
+    }
     pq.write_table(pa.table(twice), tmp_path / "new.parquet")
     table, figures = compounds(tmp_path / "old.parquet", tmp_path / "new.parquet")
     found = {row["formula"]: row for row in table.to_pylist()}
@@ -319,6 +329,13 @@ def test_compounds_are_shifted_element_by_element_and_joined(tmp_path):
         -1 + 0.2 * 11 / 12 - 0.1 / 12, abs=1e-3
     )
     assert found["ClNa11"]["source"].endswith("shifted")
+    # the shifted value where it is lower, and no lower than the second table's hull
+    assert found["ClNa"]["source"] == "MP-20"
+    assert found["Cl6Na7"]["source"] == found["Cl5Na7"]["source"] != "MP-20"
+    for formula, off in (("Na7Cl6", 0.0), ("Na7Cl5", 0.03)):
+        assert found[flat(formula)][DFT] == pytest.approx(
+            truth[formula] + off, abs=5e-3
+        )
     assert figures["after it, on formulas left out of the fit (eV/atom)"] < 1e-3
 
 

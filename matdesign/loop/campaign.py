@@ -359,17 +359,12 @@ class Campaign:
         found: list[Evaluation] = []
         seen = Known()
         for _, one in self._ranked():
-            if len(found) == k:
-                break
-            if seen.find(one.result.structures) is None:
+            if len(found) < k and seen.find(one.result.structures) is None:
                 seen.add(one.key, one.result.structures)
                 found.append(one)
         if not found:
-            return Crystals(
-                torch.zeros(0, 1, dtype=torch.long),
-                torch.zeros(0, 1, 3),
-                torch.zeros(0, 3, 3),
-            )
+            none = torch.zeros(0, 3, 3)
+            return Crystals(none[:, :1, 0].long(), none[:, :1], none)
         table = Results.gather(
             Crystals.cat([one.result.structures for one in found]),
             {i: one.result for i, one in enumerate(found)},
@@ -382,8 +377,7 @@ class Campaign:
         import pandas
 
         rows = []
-        everything = self._evaluations.values()
-        for one in sorted(everything, key=lambda e: (e.turn, e.place)):
+        for one in sorted(self._evaluations.values(), key=lambda e: (e.turn, e.place)):
             row = one.result.rows()[0] | {"id": f"{one.turn}-{one.place}"}
             value = rebuild.value(self.objective, one.result)
             rows.append({"turn": one.turn, **row, "objective": value})
