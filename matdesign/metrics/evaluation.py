@@ -161,7 +161,8 @@ class Comparison:
         """Return a sentence per batch: in which figures it beats every baseline.
 
         A figure beats another where it is better and the two intervals do not overlap.
-        Shares of the ledger and medians are neither good nor bad and are left out.
+        Shares of the ledger and medians are neither good nor bad and are left out, and so
+        are uniqueness and novelty, which nonsense has in full.
 
         Args:
             names: of the figures; all that batch and baselines share if left out.
@@ -229,7 +230,7 @@ def _beaten(
         name
         for name in names or figures
         if all(name in f and np.isfinite(f[name].value) for f in [figures, *others])
-        and (names or figures[name].better)
+        and (names or (figures[name].better and name not in ("uniqueness", "novelty")))
     ]
     won = [
         name

@@ -118,9 +118,7 @@ class Metric:
         """Which way is better, "higher" or "lower"; "" where neither is."""
         if "distance" in self.name:
             return "" if "median" in self.name else "lower"
-        # of nonsense all is unique and novel, so these two alone say nothing
-        aside = ("ledger", "duplicates", "uniqueness", "novelty")
-        neutral = self.count is None or self.name.startswith(aside)
+        neutral = self.count is None or self.name.startswith(("ledger", "duplicates"))
         return "" if neutral else "higher"
 
     def beats(self, other: "Metric") -> bool:
