@@ -20,8 +20,8 @@ Stages, each kept in --cache; start the same command again and it continues:
 Published models were trained on the whole official training split of 27,136 rows, ours
 on a part of it. Two things are in their favour: some of our held-out rows come from that
 split, and what they repeat of its other rows counts as novel here, in S.U.N. and in the
-ledger. "S.U.N., new formula" is the figure that compares: the hull knows nearly all
-formulas of the Materials Project. Figures are not those of the papers: another test set,
+ledger. "S.U.N., new formula" is the figure that compares: the hull knows the formulas of
+the Materials Project of 2019. Figures are not those of the papers: another test set,
 hull and versions.
 """
 
