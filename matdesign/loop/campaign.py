@@ -197,7 +197,7 @@ class Campaign:
             yield self.turn()
 
     def turn(self) -> Turn:
-        """Do one turn, or finish the one that was interrupted.
+        """Do one turn, or finish the one that was interrupted; see `stopped`.
 
         Raises:
             DataError: the budget is spent.
@@ -254,8 +254,7 @@ class Campaign:
             return ""
         turns = range(self._next - PATIENCE, self._next)
         rows = [one for k in turns for one in self.store.proposals(k)]
-        nothing = str(self.store.turns()[-1].get("nothing", ""))
-        return why_stopped(rows, PATIENCE, self.left, nothing)
+        return why_stopped(rows, self.store.turns()[-PATIENCE:], self.left)
 
     def _check_values(self) -> None:
         """Raise where a whole batch of usable results has no value of the objective."""

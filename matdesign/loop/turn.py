@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matdesign.loop.results import kind_of
 from matdesign.loop.store import Proposal
@@ -76,15 +77,14 @@ def turn_seed(seed: int, turn: int) -> int:
 
 
 def why_stopped(
-    rows: Sequence[Proposal], turns: int, left: int, nothing: str = ""
+    rows: Sequence[Proposal], turns: Sequence[Mapping[str, Any]], left: int
 ) -> str:
     """Return why a campaign ends before its budget, and what to loosen.
 
     Args:
         rows: proposals of the last turns, none of which was evaluated.
-        turns: how many turns these are.
+        turns: what the store keeps of these turns.
         left: oracle calls that the budget still allows.
-        nothing: why the guide found no crystals, if it did not.
     """
     counts = Counter(_kind(one) for one in rows).most_common(4)
     remedy = {
@@ -94,13 +94,20 @@ def why_stopped(
     }
     most = Counter(one.decision for one in rows).most_common(1)
     said = (
-        f"stopped with {left} oracle calls left: {turns} turns in a row brought nothing "
+        f"stopped with {left} oracle calls left: {len(turns)} turns in a row brought nothing "
         "to evaluate."
     )
-    if not most:
-        return f"{said} {nothing or 'The generator gave no crystals at all.'}"
-    what = "; ".join(f"{n} {kind}" for kind, n in counts)
-    return f"{said} Of {len(rows)} crystals: {what}. {remedy[most[0][0]]}"
+    reasons = [str(one["nothing"]) for one in turns if one.get("nothing")]
+    if most:
+        what = "; ".join(f"{n} {kind}" for kind, n in counts)
+        said += f" Of {len(rows)} crystals: {what}. {remedy[most[0][0]]}"
+    elif not reasons:
+        said += " The generator gave no crystals at all."
+    if reasons:
+        said += (
+            f" In {len(reasons)} turns the guide found nothing, at last: {reasons[-1]}"
+        )
+    return said
 
 
 def _kind(one: Proposal) -> str:

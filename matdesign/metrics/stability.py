@@ -62,8 +62,9 @@ def judge(
 
     A crystal is S.U.N. if it is stable, unique in the batch and not in the reference,
     decided crystal by crystal; of equal crystals of which several would be, the one
-    lowest above the hull. One whose relaxation failed is in every denominator and is not
-    stable. A crystal that is structurally invalid is not stable either.
+    lowest above the hull, even if it is not the first of them. One whose relaxation
+    failed is in every denominator and is not stable. A crystal that is structurally
+    invalid is not stable either.
 
     Args:
         table: with the columns `structure_valid`, `unique`, `duplicate_of`, and where

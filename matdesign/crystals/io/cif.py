@@ -145,12 +145,13 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
             f"symmetry of its space group {possible[0].name}. Correct the cell or the group."
         )
     wrong: list[DataError] = []
+    torn: list[DataError] = []
     read = []
     for group in fitting:
         try:
             orbits = expand(group, frac, rows, labels, name, max_atoms)
         except DataError as error:
-            wrong.append(error)
+            torn.append(error)
             continue
         kinds = [symbols[i] for i in orbits.site]
         said = contradiction(tags, kinds, orbits, lattice.volume)
@@ -165,8 +166,15 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
                 )
             )
     if not read:
-        raise wrong[0]
-    return _one_meaning(read, name)
+        raise [*torn, *wrong][0]
+    one = _one_meaning(read, name)
+    if torn and not _atoms_touch(one):  # the setting that was meant may be the torn one
+        raise DataError(
+            f"{torn[0]} Another setting of its space group fits the cell, but its atoms do "
+            "not touch there: if that is meant, name the setting in the symbol (as in "
+            "'F d -3 m :2'), or list the operators."
+        )
+    return one
 
 
 def _one_meaning(read: list[tuple[str, Structure]], name: str) -> Structure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
 import gemmi
@@ -80,15 +79,18 @@ def _units(atoms: Counter[str]) -> int:
 
 
 def _formula(text: str) -> dict[str, float] | None:
-    """Return the amounts of a plain formula such as `Na Cl` or `Fe2 O3`, or None."""
-    parts = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", text)
-    if not parts or "".join(a + b for a, b in parts) != "".join(text.split()):
+    """Return the amounts of a formula such as `Na Cl` or `Zn(CuO2)2`, or None."""
+    from pymatgen.core import Composition
+
+    try:
+        found = Composition("".join(text.split())).get_el_amt_dict()
+    except (ValueError, KeyError):
         return None
     amounts: dict[str, float] = {}
-    for symbol, amount in parts:
+    for symbol, amount in found.items():
         key = elements.element(symbol)
-        amounts[key] = amounts.get(key, 0.0) + float(amount or 1)
-    return amounts if min(amounts.values()) > 0 else None
+        amounts[key] = amounts.get(key, 0.0) + amount
+    return amounts or None
 
 
 def _same(atoms: Counter[str], formula: dict[str, float], times: float) -> bool:
