@@ -13,10 +13,14 @@ continues from build/train/NAME.safetensors and ends with the same weights.
 checkpoint, so that a resumed training follows the same schedule. Other `--minutes` or
 `--steps` for a training that has begun end it sooner or later than planned; the record
 tells. Options of the family go by `--set`, those of design.training by `--fit`.
+
+`--from NAME` starts from the weights of a shipped model instead of random ones, with a
+new optimiser; the record names them, their checksum and the steps they had taken.
 """
 
 import argparse
 import copy
+import hashlib
 import json
 import sys
 import time
@@ -95,6 +99,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("data", help="a data set, a parquet file, or mp20=PATH")
     parser.add_argument("--name", help="of the model; FAMILY-DATA when left out")
     parser.add_argument(
+        "--from", dest="start", metavar="NAME", help="start from this model's weights"
+    )
+    parser.add_argument(
         "--representation",
         choices=("cell", "symmetric"),
         help="the family's own choice when left out",
@@ -154,6 +161,25 @@ def budget(
     return steps, plans
 
 
+def started_from(
+    name: str | None, model: Generator, made: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what a record says of the weights that a training starts from."""
+    if name is None:
+        return {}
+    if made:
+        raise DataError(
+            f"the weights of {name} come with their options; got {', '.join(made)}. "
+            "Leave out --set and --representation, or --from."
+        )
+    kept = ("name", "steps", "seconds", "seed", "batch_size", "command", "data_sha256")
+    record = {key: model.record.get(key) for key in kept}
+    weights = data_dir() / "models" / name / "model.safetensors"
+    record["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    earlier = model.record.get("started_from")
+    return {"started_from": record | ({"started_from": earlier} if earlier else {})}
+
+
 def main(given: list[str] | None = None) -> Path:
     """Train, save, write the record, and return the folder of the model."""
     args = arguments(given)
@@ -169,7 +195,11 @@ def main(given: list[str] | None = None) -> Path:
     made = pairs(args.set)
     if args.representation is not None:
         made["representation"] = args.representation
-    model = family(args.family).for_data(sets["train"], seed=args.seed, **made)
+    if args.start is None:
+        model = family(args.family).for_data(sets["train"], seed=args.seed, **made)
+    else:
+        model = family(args.family).load(data_dir() / "models" / args.start)
+    before = started_from(args.start, model, made)
     print(model, flush=True)
     checkpoint = ROOT / "build" / "train" / f"{name}.safetensors"
     log = checkpoint.with_suffix(".log")
@@ -210,6 +240,7 @@ def main(given: list[str] | None = None) -> Path:
         "representation": model.representation,
         **{k: v for k, v in run.facts().items() if k != "data"},
         "data_sha256": run.data,
+        **before,
         "plans": plans,
         "onednn_products": quick,
         "saved": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
