@@ -62,8 +62,8 @@ def sample(
     again, and the counts are printed. Writes the crystals and, beside them, a record of
     seed and settings.
     """
-    from matdesign.constraints.guide import Guide
     from matdesign.generators.shipped import load_model
+    from matdesign.guidance.guide import Guide
 
     wanted = shell.constraint(want)
     guide = Guide(wanted, draws=draws) if wanted is not None else None
@@ -93,7 +93,7 @@ def check(
 
     Prints one row per crystal and the count of each constraint; nothing is changed.
     """
-    from matdesign.constraints.check import check as checked
+    from matdesign.constraints.checks import check as checked
 
     wanted = shell.constraint(want)
     if wanted is None:
@@ -160,7 +160,7 @@ def evaluate(
     Prints each figure with its 95 % interval, the most common failures and the settings.
     A file that cannot be read counts as one crystal without atoms, which fails.
     """
-    from matdesign.evaluate import evaluate as judge
+    from matdesign.metrics.evaluator import evaluate as judge
 
     known = shell.reference(reference) if reference else None
     crystals, failed = shell.read_each(files)
@@ -187,8 +187,8 @@ def report(
     The page counts what was proposed, what met the constraints and what lies near the
     hull, and shows every failure with its reason.
     """
-    from matdesign.evaluate import evaluate as judge
-    from matdesign.report import report as written
+    from matdesign.display.reporting import report as written
+    from matdesign.metrics.evaluator import evaluate as judge
 
     wanted = shell.constraint(want)
     crystals = shell.read([file])
@@ -219,7 +219,7 @@ def design(
     Executes the cells of notebooks/quickstart.ipynb without a display and leaves
     build/report.html. Another notebook can be named instead.
     """
-    from matdesign import workbook
+    from matdesign.teach import workbook
 
     which = notebook or workbook.notebooks() / "quickstart.ipynb"
     build = which.resolve().parent.parent / "build"
@@ -245,7 +245,7 @@ def models() -> None:
 @shell.plain_errors
 def datasets() -> None:
     """List the data sets that can be loaded by name."""
-    from matdesign.crystals.datasets import datasets as known
+    from matdesign.crystals.shipped_sets import datasets as known
 
     for name in known():
         typer.echo(name)

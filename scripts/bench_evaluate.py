@@ -25,7 +25,7 @@ import torch
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.evaluate import evaluate
+from matdesign.metrics.evaluator import evaluate
 from matdesign.metrics.summary import text_table
 
 STATES = "Li Na Mg Ti Mn Fe Co Ni Mo W O S F Cl".split()

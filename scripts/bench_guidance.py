@@ -31,9 +31,9 @@ import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.generators.storage import write_atomic
-from matdesign.guidance_cells import Case, Cell, Free, measure, restored, unguided
-from matdesign.guidance_table import GuidanceTable
 from matdesign.metrics.summary import text_table
+from matdesign.teach.guide_rows import Case, Cell, Free, measure, restored, unguided
+from matdesign.teach.guide_table import GuidanceTable
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("vae", "coupling-flow", "flow-matching", "autoregressive", "diffusion")

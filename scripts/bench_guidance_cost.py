@@ -38,10 +38,10 @@ from matdesign.constraints.between import Between
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.elements import OnlyElements, RequiredElements
-from matdesign.constraints.guide import Guide
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import MatdesignError
 from matdesign.generators.contract import Generator
+from matdesign.guidance.guide import Guide
 from matdesign.metrics.summary import text_table
 
 KINDS = ("flow-matching", "diffusion", "autoregressive", "coupling-flow", "vae")

@@ -52,11 +52,11 @@ from quality_stages import (
 import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.evaluate import Protocol
-from matdesign.generators.shipped import predictors
 from matdesign.generators.storage import write_atomic
 from matdesign.loop.hull import Hull
 from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
+from matdesign.metrics.evaluator import Protocol
+from matdesign.predictors.shipped import property_networks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,11 +128,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def predictor(name: str | None) -> tuple[Predict | None, str]:
     """Return a predictor of formation energies and the checksum of its weights."""
-    if name is None and ENERGY_MODEL in predictors():
+    if name is None and ENERGY_MODEL in property_networks():
         name = ENERGY_MODEL
     if name is None:
         return None, "none"
-    from matdesign.generators.property_network import PropertyNetwork
+    from matdesign.predictors.network import PropertyNetwork
 
     folder = weights_of(name)
     net = PropertyNetwork.load(folder)

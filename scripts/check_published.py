@@ -22,7 +22,7 @@ import torch
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError
-from matdesign.evaluate import Protocol, evaluate
+from matdesign.metrics.evaluator import Protocol, evaluate
 from matdesign.metrics.summary import text_table
 
 PUBLISHED = {

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
-from matdesign.generators.property_network import PropertyNetwork
 from matdesign.generators.storage import write_atomic
 from matdesign.metrics.intervals import bootstrap
 from matdesign.paths import data_dir
+from matdesign.predictors.network import PropertyNetwork
 
 SOURCES = {
     "mp20": "Labels are those of the Materials Project (PBE and PBE+U, CC BY 4.0), of "

@@ -18,10 +18,10 @@ from check_published import read_samples
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError, MatdesignError
-from matdesign.evaluate import Protocol, evaluate
 from matdesign.generators.storage import WEIGHTS, write_atomic
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
+from matdesign.metrics.evaluator import Protocol, evaluate
 from matdesign.metrics.prediction import evaluate_prediction
 from matdesign.paths import data_dir
 

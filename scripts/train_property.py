@@ -34,12 +34,12 @@ from property_card import numbers, parts, write_card
 from shaken import labelled
 
 from matdesign.crystals.batch import Crystals
-from matdesign.generators.property_fit import property_training
-from matdesign.generators.property_network import PropertyNetwork
 from matdesign.generators.run import Run, Step
 from matdesign.generators.storage import write_atomic
 from matdesign.generators.training_state import mean_step
 from matdesign.paths import data_dir
+from matdesign.predictors.fitting import property_training
+from matdesign.predictors.network import PropertyNetwork
 
 ROOT = Path(__file__).resolve().parent.parent
 

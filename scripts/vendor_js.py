@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from matdesign.pages import ngl_script
+from matdesign.display.pages import ngl_script
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "scripts" / "vendor"

@@ -7,7 +7,7 @@ from pathlib import Path
 import bench_guidance as bench
 import pytest
 
-from matdesign.guidance_cells import Batch, Cell
+from matdesign.teach.guide_rows import Batch, Cell
 
 FREE = Batch(100, 10, 10, 100, 90, 100, 100, 0.2, 100, 0, 1.0)
 

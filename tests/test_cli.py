@@ -307,7 +307,7 @@ def test_a_failing_cell_stops_design_with_its_error(tmp_path: Path) -> None:
 def test_design_needs_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from matdesign import workbook
+    from matdesign.teach import workbook
 
     monkeypatch.setattr(workbook, "__file__", str(tmp_path / "lib" / "workbook.py"))
     outcome = CliRunner().invoke(app, ["design"])

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 import matdesign as design
-from matdesign import workbook
+from matdesign.teach import workbook
 
 QUICKSTART = workbook.notebooks() / "quickstart.ipynb"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from matdesign import workbook
+from matdesign.teach import workbook
 
 TEMPLATES = sorted(workbook.notebooks().glob("template-*.ipynb"))
 

@@ -15,7 +15,7 @@ from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
 
 if TYPE_CHECKING:
-    from matdesign.generators.property_network import PropertyNetwork
+    from matdesign.predictors.network import PropertyNetwork
 
 Predictor = Callable[[Crystals | SoftCrystals], Tensor]
 """A function of crystals, finished or undecided, to values of shape (crystals,)."""
@@ -66,8 +66,8 @@ class Property(Constraint):
         name: str | None = None,
         unit: str | None = None,
     ) -> None:
-        from matdesign.generators.property_network import PropertyNetwork
-        from matdesign.generators.shipped import held_out_error, load_predictor
+        from matdesign.predictors.network import PropertyNetwork
+        from matdesign.predictors.shipped import held_out_error, load_predictor
 
         if isinstance(predictor, str | Path):
             predictor = load_predictor(predictor)

@@ -41,7 +41,7 @@ KNOWN = {
     "CouplingFlow": "matdesign.generators.coupling_flow",
     "Diffusion": "matdesign.generators.diffusion",
     "FlowMatching": "matdesign.generators.flow_matching",
-    "PropertyNetwork": "matdesign.generators.property_network",
+    "PropertyNetwork": "matdesign.predictors.network",
     "VAE": "matdesign.generators.vae",
 }
 """Where the package's own generators live, so that `Generator.load` finds them."""

@@ -81,7 +81,7 @@ class Run:
         if not self.history:
             return None
         # by name, when called: drawing stands above generators in the order of parts
-        plots = import_module("matdesign.plots")
+        plots = import_module("matdesign.display.plots")
         names = list(self.history[0].terms)
         curves = {name: [s.terms[name] for s in self.history] for name in names}
         return plots.plot_losses(curves, [s.step for s in self.history])

@@ -1,21 +1,17 @@
-"""Trained weights that come with the package: generators, and predictors of properties."""
+"""Trained generators that come with the package, and where any shipped weights lie."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matdesign.errors import DataError
 from matdesign.generators import storage
 from matdesign.generators.contract import Generator
 from matdesign.paths import data_dir
-
-if TYPE_CHECKING:
-    from matdesign.generators.property_network import PropertyNetwork
 
 DATA = {
     "prototypes": "inorganic crystals of 75 elements, 1-20 atoms",
@@ -34,16 +30,6 @@ KNOWN = {
     if data != "mp20" or family in ("autoregressive", "diffusion", "flow-matching")
 } | {"diffusion-prototypes-cell": DATA["prototypes"]}
 """Models that a complete checkout holds, and what they make."""
-
-PREDICTORS = {
-    "formation-energy-mp20": "formation energy, eV/atom",
-    "band-gap-mp20": "band gap, eV",
-    "energy-prototypes": "formation energy and distance to the hull, eV/atom",
-    "energy-perovskites": "formation energy and distance to the hull, eV/atom",
-    "judge-prototypes": "the same as energy-prototypes, trained apart from it",
-    "judge-band-gap": "band gap, eV, trained apart from band-gap-mp20",
-}
-"""Property networks that a complete checkout holds, and what they predict."""
 
 
 @dataclass(frozen=True)
@@ -82,43 +68,7 @@ def models() -> Models:
         >>> "diffusion-prototypes" in design.models()
         True
     """
-    return _listed(predicting=False)
-
-
-def predictors() -> Models:
-    """Return the trained property networks that `load_predictor` can load by name."""
-    return _listed(predicting=True)
-
-
-def load_predictor(name: str | Path) -> PropertyNetwork:
-    """Return a trained property network, on the CPU.
-
-    Args:
-        name: one of `predictors()`, or a folder that `PropertyNetwork.save` wrote.
-
-    Raises:
-        DataError: no such network; weights missing, cut short or altered.
-    """
-    from matdesign.generators.property_network import PropertyNetwork
-
-    return PropertyNetwork.load(_folder(name, predicting=True))
-
-
-def held_out_error(network: PropertyNetwork | None, name: str) -> float | None:
-    """Return the mean absolute error on the test part that a network's card states.
-
-    Args:
-        network: any; None and those without a card of theirs give None.
-        name: which property.
-    """
-    record = network.record if network is not None else {}
-    path = data_dir() / "models" / str(record.get("name", "")) / "card.json"
-    if not path.is_file():
-        return None
-    card = json.loads(path.read_bytes())
-    if card["training"] != record or name not in card["test"]:
-        return None
-    return float(card["test"][name]["mae"]["value"])
+    return listed(predicting=False)
 
 
 def load_model(name: str | Path) -> Generator:
@@ -136,14 +86,26 @@ def load_model(name: str | Path) -> Generator:
         >>> design.load_model("diffusion-prototypes").sample(2, seed=0, steps=5).n_atoms.shape
         torch.Size([2])
     """
-    folder = _folder(name, predicting=False)
+    folder = weights_folder(name, KNOWN, "train.py", predicting=False)
     model = Generator.load(folder)
     model.record.setdefault("name", folder.name)
     return model
 
 
-def _folder(name: str | Path, *, predicting: bool) -> Path:
-    """Return the folder of some weights, or say what is missing."""
+def weights_folder(
+    name: str | Path, known: Iterable[str], script: str, *, predicting: bool
+) -> Path:
+    """Return the folder of some weights.
+
+    Args:
+        name: a folder that was saved, or the name of a shipped one.
+        known: names that a complete checkout holds.
+        script: what trains them.
+        predicting: look among the property networks, not among the generators.
+
+    Raises:
+        DataError: no such weights; the message says how to get them.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir() and (folder / storage.FACTS).is_file():
         return folder
@@ -151,15 +113,13 @@ def _folder(name: str | Path, *, predicting: bool) -> Path:
     plain = "/" not in str(name) and str(name) not in ("", ".", "..")
     if plain and (shipped / storage.FACTS).is_file():
         return shipped
-    known = PREDICTORS if predicting else KNOWN
     if str(name) in known:
-        script = "train_property.py" if predicting else "train.py"
         raise DataError(
             f"the weights of {name} are missing: {shipped / storage.WEIGHTS}. Restore the "
             f"folder from the repository (`git checkout -- data/models/{name}`), or train "
             f"them with `python scripts/{script}`."
         )
-    names = sorted({*_listed(predicting=predicting).names, *known})
+    names = sorted({*listed(predicting=predicting).names, *known})
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise DataError(
@@ -168,8 +128,8 @@ def _folder(name: str | Path, *, predicting: bool) -> Path:
     )
 
 
-def _listed(*, predicting: bool) -> Models:
-    """Return the folders that hold generators, or those that hold predictors."""
+def listed(*, predicting: bool) -> Models:
+    """Return the shipped folders that hold generators, or those of property networks."""
     root = data_dir() / "models"
     about = {
         p.parent.name: _describe(p.parent) for p in root.glob(f"*/{storage.FACTS}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.check import check
+from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.loop import rebuild

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint
-from matdesign.constraints.guide import Guide
-from matdesign.constraints.methods import refusal
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.guidance.guide import Guide
+from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
 from matdesign.loop.results import Results
 from matdesign.loop.store import NUMBERS

@@ -41,7 +41,7 @@ class Evaluation:
     Example:
         >>> import torch
         >>> from matdesign.crystals.batch import Crystals
-        >>> from matdesign.evaluate import evaluate
+        >>> from matdesign.metrics.evaluator import evaluate
         >>> apart = torch.tensor([[[0.0, 0, 0], [0.5, 0.5, 0.5]]])
         >>> salt = Crystals(torch.tensor([[55, 17]]), apart, 4.1 * torch.eye(3)[None])
         >>> evaluate(salt)["structural validity"].figure()

@@ -75,13 +75,13 @@ def test_the_header_says_who_it_is_for(page):
 def test_one_question_and_one_set_of_baselines_for_all(page):
     cells = "".join(CELL.findall(page))
     for shared in (
-        "lessons.data()",
-        "lessons.TARGET",
-        "lessons.judge(",
-        "lessons.steer(",
+        "chapters.data()",
+        "chapters.TARGET",
+        "chapters.judge(",
+        "chapters.steer(",
     ):
         assert shared in cells, shared
-    assert "lessons.neighbours(" in cells
+    assert "chapters.neighbours(" in cells
     assert "measure(" in cells, "the row of the table of all architectures"
     assert "plots_families.gallery(" in cells
     assert "design.film(" in cells

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from matdesign.constraints.methods import METHODS
+from matdesign.guidance.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "book" / "guidance-while-sampling.md").read_text(encoding="utf-8")
@@ -85,7 +85,7 @@ def test_exercises_have_solutions_that_run():
     assert {label for label, _ in blocks} <= set(named)
     assert sum("{code-cell}" in body for _, body in blocks) >= 4
     for name in re.findall(r"exercises_guidance\.(check_\w+)", TEXT):
-        from matdesign import exercises_guidance
+        from matdesign.teach import exercises_guidance
 
         assert callable(getattr(exercises_guidance, name))
 

@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 
 from matdesign.constraints.elements import OnlyElements
 from matdesign.crystals.batch import Crystals
-from matdesign.report import report
+from matdesign.display.reporting import report
 
 pytestmark = pytest.mark.browser
 

@@ -5,8 +5,8 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import matdesign as design
-from matdesign import plots
-from matdesign.pages import page
+from matdesign.display import plots
+from matdesign.display.pages import page
 
 pytestmark = pytest.mark.browser
 

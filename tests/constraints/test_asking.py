@@ -8,8 +8,8 @@ import torch
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.elements import RequiredElements
-from matdesign.constraints.masks import Masks
 from matdesign.generators.asking import Question, first_allowed, perturbed
+from matdesign.guidance.masks import Masks
 
 MASK = 104
 KNOWN = torch.arange(MASK) > 0

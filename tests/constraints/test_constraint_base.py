@@ -7,7 +7,7 @@ from torch import Tensor
 from matdesign.constraints.base import All, Constraint
 from matdesign.constraints.between import Between
 from matdesign.constraints.charge import ChargeNeutral
-from matdesign.constraints.check import check
+from matdesign.constraints.checks import check
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements

@@ -12,12 +12,12 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.charge import ChargeNeutral, oxidation_states
 from matdesign.constraints.elements import OnlyElements, RequiredElements
-from matdesign.constraints.masks import Masks
 from matdesign.constraints.offer import Offer
 from matdesign.constraints.sums import charge_bits, nearest, steps_between
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.guidance.masks import Masks
 
 MASK = 104
 

@@ -20,8 +20,8 @@ from matdesign.constraints.predicted import Property
 from matdesign.constraints.size import NumberOfAtoms
 from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.datasets import load
 from matdesign.crystals.orbits import symmetric_layout
+from matdesign.crystals.shipped_sets import load
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
 from matdesign.paths import data_dir
 
@@ -399,7 +399,7 @@ def test_a_function_can_be_a_property() -> None:
 
 
 def test_a_trained_network_is_a_property() -> None:
-    from matdesign.generators.shipped import load_predictor
+    from matdesign.predictors.shipped import load_predictor
 
     network = load_predictor("band-gap-mp20")
     crystals = batch(SALT, PEROVSKITE)

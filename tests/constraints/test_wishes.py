@@ -10,7 +10,6 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import Between, Density, VolumePerAtom
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
-from matdesign.constraints.contradictions import contradictions
 from matdesign.constraints.coordination import Coordination
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.electronegativity import ElectronegativityOrder
@@ -22,6 +21,7 @@ from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.request import resolve
+from matdesign.guidance.contradictions import contradictions
 
 MASK = 104
 

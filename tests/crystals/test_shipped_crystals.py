@@ -8,8 +8,8 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.datasets import load
 from matdesign.crystals.primitive import standardize
+from matdesign.crystals.shipped_sets import load
 from matdesign.crystals.symmetry import (
     SymmetricForm,
     from_symmetric,

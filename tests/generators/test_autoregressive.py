@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import matdesign as design
-from matdesign.constraints.masks import Masks
 from matdesign.crystals import symmetry
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.encoded import Encoded
@@ -21,12 +20,13 @@ from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.completion import Partial
 from matdesign.generators.contract import Generator
 from matdesign.generators.filling import Filling, fill_table
-from matdesign.generators.fit import fit
 from matdesign.generators.growing import Grown
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
 from matdesign.generators.sequence import sequences
+from matdesign.generators.trainer import fit
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
+from matdesign.guidance.masks import Masks
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
 

@@ -12,9 +12,9 @@ from matdesign.crystals.geometry import torus_difference
 from matdesign.generators.contract import Generator
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.coupling_parts import Latents
-from matdesign.generators.fit import fit
 from matdesign.generators.species_sequence import canonical_order, log_arrangements
 from matdesign.generators.torus_flow import polar_axes
+from matdesign.generators.trainer import fit
 
 SMALL: dict[str, Any] = {
     "width": 16,

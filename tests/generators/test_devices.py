@@ -17,14 +17,14 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements
-from matdesign.constraints.guide import Guide
 from matdesign.crystals.encoded import encode
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.fit import fit
 from matdesign.generators.flow_matching import FlowMatching
+from matdesign.generators.trainer import fit
 from matdesign.generators.vae import VAE
+from matdesign.guidance.guide import Guide
 
 DEVICE = torch.device("xpu")
 """The name that such tensors give. Nothing in the package asks for this device."""

@@ -14,8 +14,8 @@ from matdesign.generators.backbone import Prediction
 from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.features import MASK
-from matdesign.generators.fit import fit
 from matdesign.generators.stepwise import Stepwise
+from matdesign.generators.trainer import fit
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
 

@@ -11,7 +11,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.generators.batching import by_size, pick
 from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.fit import Run, _rate, fit, training
+from matdesign.generators.trainer import Run, _rate, fit, training
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
 

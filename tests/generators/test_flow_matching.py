@@ -11,8 +11,8 @@ from matdesign.errors import DataError
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.contract import Generator
 from matdesign.generators.features import MASK
-from matdesign.generators.fit import fit
 from matdesign.generators.flow_matching import TORUS, FlowMatching
+from matdesign.generators.trainer import fit
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
 

@@ -11,8 +11,8 @@ from matdesign.crystals.symmetry import operations, spacegroup
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.fit import fit
 from matdesign.generators.flow_matching import FlowMatching
+from matdesign.generators.trainer import fit
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
 BOTH = pytest.mark.parametrize("family", [Diffusion, FlowMatching])

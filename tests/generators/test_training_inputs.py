@@ -11,8 +11,8 @@ from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.contract import Loss
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.fit import fit
 from matdesign.generators.flow_matching import FlowMatching
+from matdesign.generators.trainer import fit
 from matdesign.generators.vae import VAE
 
 PASSES = 12

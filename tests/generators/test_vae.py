@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import matdesign as design
-from matdesign.constraints.masks import Masks
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, encode
 from matdesign.crystals.geometry import min_distance, torus_difference
@@ -17,11 +16,12 @@ from matdesign.crystals.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators import drawing, elbo, vae_plan, von_mises
 from matdesign.generators.contract import Generator
-from matdesign.generators.fit import fit
+from matdesign.generators.trainer import fit
 from matdesign.generators.vae import VAE
 from matdesign.generators.vae_draws import nearest
 from matdesign.generators.vae_latent import Latent, Prior, arc
 from matdesign.generators.vae_tables import STOP, wyckoff_tables
+from matdesign.guidance.masks import Masks
 
 SMALL = {"width": 32, "layers": 2, "heads": 4, "latent": 8, "apart": 0.0}
 BOTH = ("cell", "symmetric")

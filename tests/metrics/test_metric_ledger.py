@@ -7,7 +7,7 @@ from pymatgen.core import Lattice, Structure
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.evaluate import compare, evaluate
+from matdesign.metrics.evaluator import compare, evaluate
 from matdesign.metrics.ledger import KINDS
 
 

@@ -7,7 +7,7 @@ from pymatgen.core import Lattice, Structure
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.evaluate import Protocol, compare, evaluate
+from matdesign.metrics.evaluator import Protocol, compare, evaluate
 
 
 def rocksalt(cation, anion, edge):

@@ -1,0 +1,1 @@
+"""All parts: viewers, plots, films, desks and the report page."""

@@ -1,0 +1,130 @@
+"""Still pictures of crystals: an SVG drawing that needs no browser engine, no JavaScript.
+
+It stands where the turning viewer cannot: on paper, without WebGL, in a grid of many.
+"""
+
+import base64
+import html
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TURN, TILT = 25.0, 14.0
+"""Degrees about the upright axis and towards the reader: where every picture starts."""
+
+
+def rotation(turn: float = TURN, tilt: float = TILT) -> NDArray[np.float64]:
+    """Return the matrix that puts c upright, turned and tilted, for column vectors."""
+    u, v, w = math.radians(-turn), math.radians(tilt), math.radians(-90)
+
+    def about_x(a: float) -> NDArray[np.float64]:
+        c, s = math.cos(a), math.sin(a)
+        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+    c, s = math.cos(u), math.sin(u)
+    about_y = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return np.asarray(about_x(v) @ about_y @ about_x(w))
+
+
+def camera() -> list[float]:
+    """Return the pictures' turn as a quaternion (x, y, z, w) for NGL's camera."""
+    from scipy.spatial.transform import Rotation
+
+    # NGL looks along +z, the drawings look along -z: half a turn about the upright axis.
+    seen = Rotation.from_euler("y", 180, degrees=True)
+    turned = (seen * Rotation.from_matrix(rotation())).as_quat()
+    return [round(float(x), 5) for x in turned]
+
+
+def draw(
+    drawn: dict[str, Any],
+    species: list[dict[str, Any]],
+    alt: str,
+    *,
+    width: int = 480,
+    height: int = 320,
+    turn: float = TURN,
+    tilt: float = TILT,
+) -> str:
+    """Return an SVG drawing of one frame, nearest atoms last, every atom lettered.
+
+    Args:
+        drawn: a frame of `scene.frame`.
+        species: the table of `scene.species_table`.
+        alt: what the picture shows, in words.
+        width: of the drawing's own coordinate box.
+        height: of the same box.
+        turn: degrees about the upright axis.
+        tilt: degrees towards the reader.
+    """
+    matrix = rotation(turn, tilt)
+    xyz = np.array(drawn["xyz"]).reshape(-1, 3)
+    cell = np.array(drawn["cell"]).reshape(3, 3)
+    corners = np.array(list(itertools.product((0, 1), repeat=3))) @ cell
+    everything = np.concatenate([xyz, corners]) @ matrix.T
+    low, high = everything.min(0), everything.max(0)
+    room = max(species[k]["radius"] for k in drawn["kind"]) + 0.2
+    scale = min(
+        width / (high[0] - low[0] + 2 * room), height / (high[1] - low[1] + 2 * room)
+    )
+    middle = (low + high) / 2
+
+    def place(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        moved = (points @ matrix.T - middle) * scale
+        return np.asarray(moved * [1, -1, 1] + [width / 2, height / 2, 0])
+
+    at, edge = place(xyz), place(corners)
+    parts: list[tuple[float, str]] = []
+    for p, q in itertools.combinations(range(8), 2):
+        if (p ^ q).bit_count() == 1:
+            depth = (edge[p, 2] + edge[q, 2]) / 2 - 1e3 * scale
+            parts.append((depth, _line(edge[p], edge[q], "#595966", 1.4)))
+    kinds, flat = drawn["kind"], drawn["bonds"]
+    for a, b in zip(flat[::2], flat[1::2], strict=True):
+        half = (at[a] + at[b]) / 2
+        for end in (a, b):
+            kind = species[kinds[end]]
+            reach = float(np.linalg.norm(half - at[end]))
+            skin = min(1.0, 0.9 * kind["radius"] * scale / max(reach, 1e-6))
+            start = at[end] + skin * (half - at[end])
+            depth = float(start[2] + half[2]) / 2
+            parts.append((depth, _line(start, half, kind["color"], 0.18 * scale)))
+    for n, (x, y, z) in enumerate(at):
+        parts.append((float(z), _ball(x, y, scale, species[kinds[n]])))
+    body = "".join(text for _, text in sorted(parts, key=lambda part: part[0]))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'font-family="sans-serif" text-anchor="middle" role="img" '
+        f'aria-label="{html.escape(alt)}">{body}</svg>'
+    )
+
+
+def picture_uri(svg: str) -> str:
+    """Return a drawing as a data address for an `img` tag."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _line(
+    p: NDArray[np.float64], q: NDArray[np.float64], color: str, width: float
+) -> str:
+    return (
+        f'<path d="M{p[0]:.1f} {p[1]:.1f}L{q[0]:.1f} {q[1]:.1f}" stroke="{color}" '
+        f'stroke-width="{width:.1f}"/>'
+    )
+
+
+def _ball(x: float, y: float, scale: float, kind: dict[str, Any]) -> str:
+    radius = kind["radius"] * scale
+    ball = (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{kind["color"]}" '
+        'stroke="#333"/>'
+    )
+    if radius < 7:
+        return ball
+    return ball + (
+        f'<text x="{x:.1f}" y="{y + radius * 0.35:.1f}" font-size="{radius:.1f}" '
+        f'fill="{kind["ink"]}">{kind["symbol"]}</text>'
+    )

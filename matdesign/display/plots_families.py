@@ -1,0 +1,342 @@
+"""Plots that belong to one architecture, or that the chapters on them share."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals
+from matdesign.display import picture, scene
+from matdesign.display.plots import COLORS, MARKERS, Plot, canvas
+from matdesign.metrics.summary import Metric
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Many crystals as still pictures, side by side and in their order.
+
+    Args:
+        pictures: SVG drawings.
+        names: one line under each.
+        caption: text under all of them.
+    """
+
+    pictures: tuple[str, ...]
+    names: tuple[str, ...]
+    caption: str = ""
+
+    def __repr__(self) -> str:
+        return f"Gallery of {len(self.pictures)}: {', '.join(self.names[:8])} ..."
+
+    def _repr_html_(self) -> str:
+        cell = "flex:0 0 11%;min-width:80px;margin:0;text-align:center;font-size:70%"
+        each = "".join(
+            f'<figure style="{cell}">{svg}<figcaption>{html.escape(name)}'
+            "</figcaption></figure>"
+            for svg, name in zip(self.pictures, self.names, strict=True)
+        )
+        under = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
+        return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{each}</div>{under}'
+
+
+def gallery(crystals: Crystals, *, caption: str = "") -> Gallery:
+    """Return all crystals of a batch as one grid of pictures, none left out.
+
+    Args:
+        crystals: what to draw; keep it below a hundred.
+        caption: text under the grid.
+    """
+    pictures = []
+    for one in crystals:
+        symbols = sorted({site.specie.symbol for site in one})
+        kinds = {symbol: k for k, symbol in enumerate(symbols)}
+        drawn = scene.frame(one, kinds, images="none", with_bonds=False)
+        alt = f"{one.composition.reduced_formula}, {len(one)} atoms"
+        table = scene.species_table(symbols)
+        pictures.append(picture.draw(drawn, table, alt, width=120, height=120))
+    return Gallery(tuple(pictures), crystals.formulas, caption)
+
+
+def plot_latent_map(
+    points: Tensor,
+    groups: Sequence[str],
+    *,
+    share: Sequence[float] = (),
+    way: Tensor | None = None,
+    title: str = "",
+) -> Plot:
+    """Return latents in a plane, coloured and marked by group; the six largest are named.
+
+    Args:
+        points: shape (crystals, 2).
+        groups: name of each crystal's group.
+        share: of the variance along both axes.
+        way: points of a walk to draw on top, shape (steps, 2).
+        title: above the axes.
+    """
+    figure, axes = canvas(6.4, 4.6, title=title)
+    names, counts = np.unique(list(groups), return_counts=True)
+    order = [str(names[i]) for i in np.argsort(-counts, kind="stable")[:6]]
+    label = np.array(list(groups))
+    at = points.numpy()
+    rest = ~np.isin(label, order)
+    if rest.any():
+        axes.scatter(at[rest, 0], at[rest, 1], s=6, color="#bbbbbb", label="other")
+    for n, name in enumerate(order):
+        x, y = at[label == name].T
+        look: dict[str, Any] = {"color": COLORS[n], "marker": MARKERS[n], "label": name}
+        axes.scatter(x, y, s=16, alpha=0.7, linewidths=0, **look)
+    if way is not None:
+        axes.plot(*way.numpy().T, color="black", lw=1.6, marker=".", label="walk")
+    axis = [f" ({float(s):.0%} of the variance)" for s in share] or ["", ""]
+    axes.set(xlabel=f"first direction{axis[0]}", ylabel=f"second direction{axis[1]}")
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    centre = {n: at[label == n].mean(0) for n in order}
+    where = "; ".join(f"{n} around ({x:.1f}, {y:.1f})" for n, (x, y) in centre.items())
+    return Plot(figure, f"Map of {len(at)} latents. {where}.")
+
+
+def plot_draws(
+    curves: dict[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, title: str = ""
+) -> Plot:
+    """Return lines through (x, y), one per name, readable in grey.
+
+    Args:
+        curves: name -> (x, y).
+        xlabel: of the axis.
+        ylabel: of the axis.
+        title: above the axes.
+    """
+    from matdesign.display.plots import LINES
+
+    figure, axes = canvas(title=title)
+    found = []
+    for n, (name, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, color=COLORS[n % 6], linestyle=LINES[n % 6], lw=1.8, label=name)
+        peak = float(np.asarray(x)[int(np.asarray(y).argmax())])
+        found.append(f"{name} is highest at {peak:.3g}")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.legend(frameon=False, fontsize=10)
+    return Plot(figure, f"{ylabel} against {xlabel}: {'; '.join(found)}.")
+
+
+def plot_price(points: Mapping[str, tuple[float, Metric]]) -> Plot:
+    """Return what each model costs against how good its crystals are.
+
+    Args:
+        points: name -> (network evaluations per crystal, a rate with its interval).
+    """
+    figure, axes = canvas(6.4, 3.6)
+    for i, (name, (cost, rate)) in enumerate(points.items()):
+        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+        spread = [[rate.value - rate.low], [rate.high - rate.value]]
+        axes.errorbar(
+            cost, rate.value, spread, color=color, marker=marker, capsize=3, label=name
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("network evaluations per crystal")
+    axes.set_ylabel(next(iter(points.values()))[1].name)
+    axes.set_ylim(0, 1.05)
+    axes.legend(fontsize=9, frameon=False)
+    told = "; ".join(
+        f"{name}: {rate.figure()} at {cost:.0f}"
+        for name, (cost, rate) in points.items()
+    )
+    return Plot(figure, f"Rate against evaluations per crystal. {told}.")
+
+
+def plot_uniform(
+    parts: dict[str, Tensor], *, bins: int = 20, label: str = "latent coordinate"
+) -> Plot:
+    """Return histograms of numbers that should be uniform on [0, 1), one per name.
+
+    The grey band holds 95 % of the bars of uniform numbers, as many as the first has.
+
+    Args:
+        parts: name -> numbers, any shape.
+        bins: of each histogram.
+        label: of the axis.
+    """
+    from matdesign.display.plots import LINES
+
+    figure, axes = canvas(6.2, 3.4)
+    edges = np.linspace(0, 1, bins + 1)
+    most = max(1, len(next(iter(parts.values())).flatten()))
+    half = 1.96 * np.sqrt((bins - 1) / most)
+    axes.axhspan(1 - half, 1 + half, color="#dddddd", label="uniform, 95 %")
+    found = []
+    for n, (name, values) in enumerate(parts.items()):
+        height, _ = np.histogram(values.flatten().numpy(), edges, density=True)
+        axes.stairs(
+            height,
+            edges,
+            color=COLORS[n % 6],
+            linestyle=LINES[n % 6],
+            lw=1.8,
+            label=name,
+        )
+        found.append(f"{name}: bars from {height.min():.2f} to {height.max():.2f}")
+    axes.set(xlabel=label, ylabel="density", xlim=(0, 1), ylim=(0, None))
+    axes.legend(frameon=False, fontsize=10)
+    return Plot(figure, f"{label}; flat would be 1. {'; '.join(found)}.")
+
+
+def plot_volume_changes(
+    changes: dict[str, Tensor], *, names: Sequence[str] = ()
+) -> Plot:
+    """Return how much each layer of a flow stretches space, added up from the noise.
+
+    Args:
+        changes: name -> ln |det| of each layer, data side first, (layers, crystals).
+        names: of the layers, data side first.
+    """
+    from matdesign.display.plots import LINES
+
+    figure, axes = canvas(6.4, 3.4)
+    found = []
+    for n, (name, each) in enumerate(changes.items()):
+        total = np.concatenate([[0.0], np.cumsum(each.mean(1).numpy()[::-1])])
+        axes.plot(
+            range(len(total)), total, color=COLORS[n % 6], linestyle=LINES[n % 6],
+            marker=MARKERS[n % 6], lw=1.8, label=name,
+        )  # fmt: skip
+        found.append(f"{name} ends at {total[-1]:.1f} nats")
+    layers = len(next(iter(changes.values())))
+    axes.set_xticks(range(layers + 1), ["noise", *list(names)[::-1]][: layers + 1])
+    axes.set(xlabel="after layer", ylabel="log density (nats)")
+    axes.axhline(0, color="black", lw=0.6)
+    axes.legend(frameon=False, fontsize=10)
+    return Plot(figure, f"Log density gained layer by layer: {'; '.join(found)}.")
+
+
+def plot_next_site(said: Any, *, of: str = "position", top: int = 10) -> Plot:
+    """Return the likeliest choices after some sites as bars, the end of the crystal too.
+
+    Args:
+        said: a `NextSite`, from `model.next_site`.
+        of: "position" or "element".
+        top: bars besides that for a complete crystal.
+    """
+    share = said.letters() if of == "position" else said.elements()
+    best = sorted(share.items(), key=lambda one: -one[1])[:top]
+    names = [name for name, p in best if p > 0.002]
+    values = [p for _, p in best if p > 0.002]
+    figure, axes = canvas(6.2, 3.0, title=repr(said.partial)[8:-1])
+    axes.bar(range(len(names)), values, color=COLORS[0], label=f"next {of}")
+    end = len(names)
+    look: dict[str, Any] = {"color": COLORS[1], "hatch": "//", "label": "complete"}
+    axes.bar([end], [said.stop], edgecolor="white", **look)
+    axes.set_xticks(range(end + 1), [*names, "end"])
+    axes.set(ylabel="probability", ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=10)
+    first = f"{names[0]} with {values[0]:.2f}" if names else "nothing"
+    return Plot(
+        figure,
+        f"After {repr(said.partial)[8:-1]}: likeliest {of} {first}; complete with "
+        f"{said.stop:.2f}.",
+    )
+
+
+def plot_score_field(
+    points: Tensor,
+    arrows: Tensor,
+    *,
+    home: Tensor,
+    others: Mapping[str, Tensor],
+    moved: str,
+    title: str = "",
+) -> Plot:
+    """Return where a score pushes one atom that stands at each point of a plane.
+
+    The alt text counts at how many points the push leads towards the atom's own place, by
+    the shortest way through the periodic boundary.
+
+    Args:
+        points: places of the atom in fractions of two cell edges, shape (points, 2).
+        arrows: the score there, in the same fractions, shape (points, 2).
+        home: where the atom belongs, shape (2,).
+        others: symbol -> places of the atoms that stay, shape (atoms, 2).
+        moved: symbol of the atom that is moved.
+        title: above the axes.
+    """
+    figure, axes = canvas(5.0, 4.4, title=title)
+    axes.grid(False)
+    long = arrows.norm(dim=-1)
+    shown = arrows / long.max().clamp(min=1e-9)
+    axes.quiver(
+        *points.numpy().T, *shown.numpy().T, color="#555555", pivot="tail", width=0.004
+    )
+    edges = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    for n, (symbol, places) in enumerate(others.items(), start=1):
+        look: dict[str, Any] = {"color": COLORS[n], "marker": MARKERS[n]}
+        x, y = (places.numpy()[:, None] + edges).reshape(-1, 2).T
+        axes.scatter(x, y, s=110, label=f"{symbol}, stays", **look)
+    x, y = home.numpy()
+    axes.scatter(
+        x, y, s=130, facecolors="none", edgecolors=COLORS[0], linewidths=2,
+        label=f"place of {moved}",
+    )  # fmt: skip
+    axes.set(
+        xlabel="fraction of edge a", ylabel="fraction of edge b", aspect="equal",
+        xlim=(-0.05, 1.05), ylim=(-0.05, 1.05),
+    )  # fmt: skip
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    way = home - points
+    way = way - way.round()
+    away = way.norm(dim=-1) > 1e-6
+    right = ((way * arrows).sum(-1) > 0)[away]
+    return Plot(
+        figure,
+        f"Score of one {moved} atom over a plane: at {int(right.sum())} of {len(right)} "
+        f"points it leads towards the atom's own place; root mean square "
+        f"{float(long.square().mean().sqrt()):.2g} per cell edge.",
+    )
+
+
+def plot_decided(times: Sequence[float], lines: Mapping[str, Sequence[float]]) -> Plot:
+    """Return how much of each part of a crystal is decided as noise is taken away.
+
+    Args:
+        times: generative time of each frame, from 1 downwards.
+        lines: name of a part -> share decided at each time, 0 at the start and 1 at the
+            end.
+    """
+    from matdesign.display.plots import LINES
+
+    figure, axes = canvas(6.2, 3.4)
+    found = []
+    for n, (name, shares) in enumerate(lines.items()):
+        axes.plot(
+            times, shares, color=COLORS[n % 6], linestyle=LINES[n % 6],
+            marker=MARKERS[n % 6], markevery=4, lw=1.8, label=name,
+        )  # fmt: skip
+        found.append(f"{name} half decided at t = {half_decided(times, shares):.2f}")
+    axes.axhline(0.5, color="black", lw=0.6)
+    axes.set(
+        xlabel="generative time t (noise left, data right)",
+        ylabel="share decided",
+        xlim=(1, 0),
+        ylim=(-0.1, 1.05),
+    )
+    axes.legend(frameon=False, fontsize=10)
+    return Plot(figure, f"How much is decided against time: {'; '.join(found)}.")
+
+
+def half_decided(times: Sequence[float], shares: Sequence[float]) -> float:
+    """Return the time at which a share passes one half for good, going down from 1.
+
+    Example:
+        >>> half_decided([1.0, 0.5, 0.0], [0.0, 0.5, 1.0])
+        0.5
+    """
+    below = [i for i, share in enumerate(shares) if share < 0.5]
+    if not below or below[-1] + 1 == len(shares):
+        return times[0] if not below else times[-1]
+    i = below[-1]
+    part = (0.5 - shares[i]) / (shares[i + 1] - shares[i])
+    return times[i] + part * (times[i + 1] - times[i])

@@ -1,0 +1,101 @@
+"""Plots of what a guide did: violations step by step, and how even particles stayed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matdesign.crystals.batch import Crystals
+from matdesign.display.plots import COLORS, LINES, MARKERS, Plot, canvas
+from matdesign.errors import DataError
+
+
+def plot_guidance(made: Crystals, *, batch: int = 0) -> Plot:
+    """Return how far previews were from each constraint, from noise to data.
+
+    Every constraint has its own unit, so each curve is drawn as a share of its largest
+    value, which the legend gives.
+
+    Args:
+        made: what a guided sampling returned.
+        batch: which of the batches that were written down.
+
+    Raises:
+        DataError: the crystals carry no log of steps.
+    """
+    steps = logged_steps(made, batch)
+    figure, axes = canvas(6.4, 3.6, title="Mean violation of the previews")
+    found = []
+    names = list(dict.fromkeys(name for row in steps for name in row["violation"]))
+    for i, name in enumerate(names):
+        rows = [row for row in steps if name in row["violation"]]
+        values = [row["violation"][name]["mean"] for row in rows]
+        largest = max(values)
+        axes.plot(
+            [row["t"] for row in rows],
+            [value / largest if largest else 0.0 for value in values],
+            color=COLORS[i % len(COLORS)],
+            linestyle=LINES[i % len(LINES)],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=3,
+            label=f"{name} (1 = {largest:.3g})",
+        )
+        found.append(f"{name} goes from {values[0]:.3g} to {values[-1]:.3g}")
+    axes.set(xlabel="time t, from noise to data", ylabel="share of the largest")
+    axes.set_xlim(1.02, -0.02)
+    axes.legend(frameon=False, fontsize=9)
+    return Plot(figure, f"Mean violation on the way: {'; '.join(found)}.")
+
+
+def plot_particles(made: Crystals, *, batch: int = 0) -> Plot:
+    """Return the effective number of particles at each step, and where they were resampled.
+
+    Args:
+        made: what a sampling guided by `steer` returned.
+        batch: which of the batches that were written down.
+
+    Raises:
+        DataError: the crystals carry no log of particles.
+    """
+    rows = [row for row in logged_steps(made, batch) if "ess" in row]
+    if not rows:
+        raise DataError(
+            "no particles were used for these crystals; sample them with "
+            'Guide(wanted, "steer").'
+        )
+    size = made.info["guide"]["particles"]
+    figure, axes = canvas(6.4, 3.2, title="Effective number of particles")
+    t, ess = [row["t"] for row in rows], [row["ess"] for row in rows]
+    axes.plot(
+        t, ess, color=COLORS[0], marker="o", markersize=3, label="before drawing again"
+    )
+    axes.axhline(size / 2, color="#555555", lw=1, ls="--", label="resampled below")
+    again = [row for row in rows if row["resampled"]]
+    axes.plot(
+        [row["t"] for row in again],
+        [row["ess"] for row in again],
+        color=COLORS[1],
+        marker="D",
+        ls="",
+        label="some crystals resampled",
+    )
+    axes.set(xlabel="time t, from noise to data", ylabel=f"of {size}")
+    axes.set_xlim(1.02, -0.02)
+    axes.set_ylim(0, size * 1.05)
+    axes.legend(frameon=False, fontsize=9)
+    return Plot(
+        figure,
+        f"Effective number of {size} particles over {len(rows)} steps: at least "
+        f"{min(ess):.2g}; in {len(again)} steps some crystals were resampled.",
+    )
+
+
+def logged_steps(made: Crystals, batch: int) -> list[dict[str, Any]]:
+    """Return the steps of one batch."""
+    written = made.info.get("guide", {}).get("log", {}).get("steps") or []
+    rows = written[batch] if -len(written) <= batch < len(written) else []
+    if not rows:
+        raise DataError(
+            f"no steps of a batch {batch} were written down: got {len(written)} batches. "
+            "Sample with a guide that acts between steps: print guide.plan(model)."
+        )
+    return list(rows)

@@ -1,0 +1,271 @@
+"""The report of a design run: one HTML file, and a CIF file for every crystal."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from matdesign.constraints.base import Constraint
+from matdesign.constraints.checks import Check, check
+from matdesign.crystals import geometry
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError, ShapeError
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+    from matdesign.loop.results import Results
+    from matdesign.metrics.evaluator import Evaluation
+
+MOST_VIEWERS = 200
+"""Crystals shown in 3D; more are in the table and as files only."""
+
+SMALLEST_VOLUME = 0.1
+"""Cell volume in cubic angstrom from which on a crystal can be drawn and written."""
+
+NEAR_HULL = 0.1
+"""Distance to the hull in eV/atom up to which a crystal is a candidate. What lies farther
+below is no triumph: either the potential or the hull is wrong about it."""
+
+
+@dataclass
+class Row:
+    """One crystal of a report.
+
+    Args:
+        number: place among the crystals given, from 0.
+        structure: relaxed if an oracle relaxed it, else as proposed.
+        values: column -> number or text; None where unknown.
+        reason: why it is no candidate; "" for a candidate.
+        stage: "candidate", "look again" (too far below the hull to be believed), "far"
+            (above it), "failed" (in the oracle) or "rejected" (by a constraint).
+        file: name of its CIF file, beside the page; "" where none can be written.
+        sound: whether cell and coordinates are numbers, so that it can be drawn.
+    """
+
+    number: int
+    structure: "Structure"
+    values: dict[str, float | str | None] = field(default_factory=dict)
+    reason: str = ""
+    stage: str = "candidate"
+    file: str = ""
+    sound: bool = True
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula."""
+        return str(self.structure.composition.reduced_formula)
+
+
+def report(
+    crystals: Crystals,
+    results: "Results | None" = None,
+    evaluation: "Evaluation | None" = None,
+    path: str | Path = "build/report.html",
+    *,
+    wanted: Constraint | None = None,
+    title: str = "Designed crystals",
+    facts: Mapping[str, object] | None = None,
+) -> Path:
+    """Write what was asked, proposed, refused and found; return the path of the page.
+
+    The page holds everything it needs and opens from disk without a network: turnable
+    crystals, a table to sort, every failure with its reason, seeds, versions and times.
+    A CIF file of every crystal lies in the folder `crystals` beside it.
+
+    Args:
+        crystals: everything that was proposed, refused ones included.
+        results: what an oracle said, either of all `crystals` or of those that meet
+            `wanted`, in their order. Candidates lie within 0.1 eV/atom of the hull.
+        evaluation: a judgement of the same crystals as `results`, or of all.
+        path: where to write the page; missing folders are made.
+        wanted: the constraints that were asked for; checked again here, before and
+            after relaxation.
+        title: heading of the page.
+        facts: further lines for "How it was made", label -> anything that prints.
+
+    Returns:
+        Path of the HTML file.
+
+    Raises:
+        DataError: there is no crystal, or the path is a folder.
+        ShapeError: results or evaluation do not belong to these crystals.
+    """
+    page = Path(path)
+    if page.is_dir():
+        raise DataError(f"{page} is a folder; name a file in it, such as report.html.")
+    if not len(crystals):
+        raise DataError("nothing to report: got no crystals. Give at least one.")
+    crystals = crystals.to("cpu")
+    checked = check(crystals, wanted) if wanted is not None else None
+    rows = _rows(crystals, checked)
+    if results is not None:
+        _add_results(rows, _places(rows, len(results), "results"), results, wanted)
+    if evaluation is not None:
+        places = _places(rows, len(evaluation), "the evaluation")
+        _add_evaluation(rows, places, evaluation)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    _write_files(rows, page.parent / "crystals")
+
+    from matdesign.display.report_page import document
+
+    made = document(
+        rows,
+        title=title,
+        checked=checked,
+        evaluation=evaluation,
+        facts=_facts(crystals, results, facts or {}),
+        evaluated=results is not None,
+        near_hull=NEAR_HULL,
+        most_viewers=MOST_VIEWERS,
+    )
+    page.write_text(made, encoding="utf-8")
+    return page
+
+
+def _rows(crystals: Crystals, checked: Check | None) -> list[Row]:
+    reasons = checked.reasons() if checked is not None else ("",) * len(crystals)
+    rows = []
+    for i, structure in enumerate(crystals):
+        row = Row(i, structure, reason=reasons[i])
+        row.stage = "rejected" if row.reason else "candidate"
+        if crystals.ids:
+            row.values["id"] = crystals.ids[i]
+        if checked is not None:
+            held = int(checked.satisfied[i].sum())
+            row.values["constraints met"] = f"{held} of {len(checked.constraints)}"
+        rows.append(row)
+    _add_geometry(rows, crystals)
+    return rows
+
+
+def _places(rows: list[Row], given: int, name: str) -> list[int]:
+    """Return which rows a table of this length speaks of."""
+    met = [row.number for row in rows if row.stage != "rejected"]
+    if given == len(rows):
+        return list(range(given))
+    if given == len(met):
+        return met
+    raise ShapeError(
+        f"{name} must speak of all {len(rows)} crystals or of the {len(met)} that meet "
+        f"the constraints; got {given} rows. Evaluate crystals[check(...).met]."
+    )
+
+
+def _add_geometry(rows: list[Row], crystals: Crystals) -> None:
+    """Add space group and shortest distance; mark what cannot be drawn."""
+    from matdesign.display.scene import space_group
+
+    shortest = geometry.min_distance(crystals, include_self=True)
+    numbers = crystals.frac.isfinite().flatten(1).all(1) & shortest.isfinite()
+    sound = (numbers & (crystals.volume > SMALLEST_VOLUME)).tolist()
+    for i, row in enumerate(rows):
+        row.sound = sound[i]
+        if row.sound:
+            row.values["space group"] = space_group(row.structure)[0]
+            row.values["shortest distance (Å)"] = float(shortest[i])
+        elif not row.reason:
+            row.stage, row.reason = "rejected", "the cell or a coordinate is broken"
+
+
+def _add_results(
+    rows: list[Row], places: list[int], results: "Results", wanted: Constraint | None
+) -> None:
+    after = results.structures.to("cpu")
+    again = check(after, wanted) if wanted is not None else None
+    changed: list[int] = []
+    for k, place in enumerate(places):
+        row = rows[place]
+        if row.stage == "rejected":
+            continue
+        row.structure = after[k]
+        changed.append(k)
+        for column, values in (
+            ("above hull (eV/atom)", results.energy_above_hull),
+            ("formation energy (eV/atom)", results.formation_energy_per_atom),
+            ("energy (eV/atom)", results.energy_per_atom),
+        ):
+            number = float(values[k])
+            fine = bool(results.ok[k]) and math.isfinite(number)
+            row.values[column] = number if fine else None
+        error = float(results.hull_error[k])
+        row.values["± (eV/atom)"] = error if math.isfinite(error) else None
+        row.values["known compounds"] = int(results.competing[k])
+        row.values["seconds"] = float(results.seconds[k])
+        if again is not None:
+            held = int(again.satisfied[k].sum())
+            row.values["met after relaxing"] = f"{held} of {len(again.constraints)}"
+        if not bool(results.ok[k]):
+            row.stage, row.reason = "failed", results.reason[k] or "no reason given"
+        elif again is not None and not bool(again.met[k]):
+            row.stage = "failed"
+            row.reason = f"after relaxing {again.reasons()[k]}"
+        elif isinstance(above := row.values["above hull (eV/atom)"], float):
+            if above < -NEAR_HULL:
+                row.stage = "look again"
+                row.reason = f"{-above:.2f} eV/atom below all that is known"
+            elif above > NEAR_HULL:
+                row.stage, row.reason = "far", f"{above:.2f} eV/atom above the hull"
+    if changed:
+        _add_geometry([rows[places[k]] for k in changed], after[changed])
+
+
+def _add_evaluation(
+    rows: list[Row], places: list[int], evaluation: "Evaluation"
+) -> None:
+    for column, label in (("unique", "unique"), ("novel", "novel")):
+        if column not in evaluation.table:
+            continue
+        for k, place in enumerate(places):
+            answer = bool(evaluation.table[column][k])
+            rows[place].values[label] = "yes" if answer else "no"
+    if "ledger" in evaluation.table:
+        for k, place in enumerate(places):
+            rows[place].values["ledger"] = str(evaluation.table["ledger"][k]) or None
+
+
+def _write_files(rows: list[Row], folder: Path) -> None:
+    """Write one CIF per crystal, and remove those of an earlier report."""
+    from pymatgen.io.cif import CifWriter
+
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("[0-9][0-9][0-9][0-9]-*.cif"):
+        old.unlink()
+    for row in (one for one in rows if one.sound):
+        formula = re.sub(r"[^A-Za-z0-9]", "", row.formula)
+        name = f"{row.number + 1:04d}-{formula}.cif"
+        row.file = f"{folder.name}/{name}"
+        text = str(CifWriter(row.structure, significant_figures=6))
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _facts(
+    crystals: Crystals, results: "Results | None", more: Mapping[str, object]
+) -> list[tuple[str, str]]:
+    """Return what "How it was made" lists: label and text."""
+    from matdesign.environment import about
+
+    info: dict[str, Any] = crystals.info
+    facts = [(str(name), str(value)) for name, value in more.items()]
+    for key in ("generator", "model", "seed", "steps", "network_evaluations", "device"):
+        if info.get(key) not in (None, ""):
+            facts.append((key.replace("_", " "), str(info[key])))
+    if "seconds" in info:
+        facts.append(("seconds for sampling", f"{float(info['seconds']):.1f}"))
+    if "guide" in info:
+        guide = info["guide"]
+        facts.append(
+            (
+                "guide",
+                f"{guide['method']}: {guide['met']} of {guide['drawn']} drawn met all",
+            )
+        )
+    if results is not None:
+        facts.append(("oracle", results.oracle))
+        total = float(torch.nansum(results.seconds))
+        facts.append(("computing time of the oracle", f"{total:.1f} s"))
+    return facts + list(about().rows())

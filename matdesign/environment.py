@@ -1,0 +1,293 @@
+"""What a reader asks of the place: `about`, `device`, `scale`, `source`."""
+
+import inspect
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from importlib import metadata
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import Any, TypeVar
+
+import torch
+
+from matdesign.errors import DataError
+from matdesign.paths import data_dir
+
+T = TypeVar("T")
+
+PACKAGES = (
+    "matdesign",
+    "torch",
+    "numpy",
+    "pymatgen",
+    "ase",
+    "moyopy",
+    "spglib",
+    "smact",
+    "chgnet",
+    "lightning",
+    "pyarrow",
+    "nglview",
+    "jupyterlab",
+    "jupyter-book",
+)
+"""Distributions whose version can change a number or break a page."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What runs here; print it, or put it into a bug report.
+
+    Args:
+        versions: distribution -> version, "not installed" where it is missing.
+        system: operating system, processor and number of cores.
+        device: the line of `device_line`.
+        data: shipped data set or model -> its licence.
+        mirror: folder named by MATDESIGN_DATA, and whether it is there.
+        licence: the licence of code and prose.
+    """
+
+    versions: Mapping[str, str]
+    system: str
+    device: str
+    data: Mapping[str, str]
+    mirror: str
+    licence: str
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return (topic, text) in reading order."""
+        versions = ", ".join(f"{name} {v}" for name, v in self.versions.items())
+        data = [(f"data: {name}", licence) for name, licence in self.data.items()]
+        return [
+            ("versions", versions),
+            ("system", self.system),
+            ("device", self.device),
+            *(data or [("data", "no shipped data found")]),
+            ("mirror", self.mirror),
+            ("licence", self.licence),
+        ]
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        width = max(len(topic) for topic, _ in rows)
+        return "\n".join(f"{topic:<{width}}  {text}" for topic, text in rows)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        body = "".join(
+            f"<tr><th scope='row' style='text-align:left'>{escape(topic)}</th>"
+            f"<td style='text-align:left'>{escape(text)}</td></tr>"
+            for topic, text in self.rows()
+        )
+        return f"<table>{body}</table>"
+
+
+def about() -> About:
+    """Return versions, device, data found and licences; printing it is a bug report.
+
+    Returns:
+        A record that prints as text and as a table in a notebook. It names no path
+        below the home folder, so it can be pasted in public.
+
+    Example:
+        >>> "torch" in about().versions
+        True
+    """
+    versions = {"python": platform.python_version()}
+    versions |= {name: _version(name) for name in PACKAGES}
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return About(
+        versions=versions,
+        system=system,
+        device=device_line(_best()),
+        data=_data(),
+        mirror=_mirror(),
+        licence="code MIT, prose CC BY 4.0, data as stated above",
+    )
+
+
+def device() -> torch.device:
+    """Pick the best device of this machine and print one line about it.
+
+    Returns:
+        `cuda` where a CUDA device answers, `mps` on Apple silicon, else `cpu`. Models
+        and tensors move with `.to(device)`; the package uses no global device.
+
+    Example:
+        >>> design_device = device()  # doctest: +ELLIPSIS
+        device: ...
+    """
+    best = _best()
+    print(device_line(best))
+    return best
+
+
+def device_line(which: torch.device) -> str:
+    """Return one line that names the device, its memory and what it means for sizes.
+
+    Args:
+        which: any torch device of this machine.
+    """
+    if which.type == "cuda":
+        card = torch.cuda.get_device_properties(which)
+        memory = f"{card.total_memory / 2**30:.0f} GiB"
+        return f"device: {which} ({card.name}, {memory}); pages use their GPU sizes"
+    if which.type == "mps":
+        return f"device: {which} (Apple GPU); pages use their GPU sizes"
+    threads = torch.get_num_threads()
+    return f"device: {which} ({threads} threads); pages use their CPU sizes"
+
+
+def scale(*, cpu: T, gpu: T) -> T:
+    """Return the size that fits this machine; the line shows a reader both.
+
+    Args:
+        cpu: value for a laptop.
+        gpu: value where a GPU is found.
+
+    Returns:
+        One of the two.
+
+    Example:
+        >>> steps = scale(cpu=200, gpu=20_000)
+        >>> steps in (200, 20_000)
+        True
+    """
+    return cpu if _best().type == "cpu" else gpu
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of one object of the package, as it stands in its file.
+
+    Args:
+        name: qualified name of the object.
+        text: its source, without common indentation.
+        file: path of the file, relative to the folder that holds the package.
+        line: number of its first line.
+    """
+
+    name: str
+    text: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"# {self.file}, line {self.line}\n{self.text}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter
+        from pygments.lexers import PythonLexer
+
+        look = HtmlFormatter(
+            noclasses=True,
+            style="xcode",
+            linenos=False,
+            prestyles="margin: 0; line-height: 1.4; overflow-x: auto",
+            cssstyles="padding: 0.6em; border: 1px solid #bbb; background: #fff",
+        )
+        where = escape(f"{self.name}: {self.file}, line {self.line}")
+        code = highlight(self.text, PythonLexer(), look)
+        return (
+            f"<figure style='margin: 0'>{code}<figcaption>{where}</figcaption></figure>"
+        )
+
+
+def source(which: Any) -> Source:
+    """Return the highlighted source of a function, method, class or module.
+
+    The book and the notebooks show the package by reference, never by copy: what a page
+    prints is the code that runs.
+
+    Args:
+        which: anything that Python source was written for; properties and partial
+            functions show what they wrap, an instance shows its class.
+
+    Returns:
+        A record that prints as text, and highlighted in a notebook.
+
+    Raises:
+        TypeError: the object was not written in Python (a built-in, or a compiled
+            function); pass the function or class that uses it.
+
+    Example:
+        >>> print(source(scale))  # doctest: +ELLIPSIS
+        # matdesign/environment.py, line ...
+        def scale...
+    """
+    target = which
+    while True:
+        if isinstance(target, property) and target.fget is not None:
+            target = target.fget
+        elif isinstance(target, partial):
+            target = target.func
+        else:
+            break
+    target = inspect.unwrap(target) if callable(target) else target
+    if not isinstance(target, ModuleType | type) and not inspect.isroutine(target):
+        target = type(target)
+    try:
+        lines, first = inspect.getsourcelines(target)
+        file = Path(inspect.getsourcefile(target) or "")
+    except (OSError, TypeError) as problem:
+        raise TypeError(
+            f"there is no Python source to show; got {which!r}, which is built in or "
+            "was typed into a session. Pass a function, class or module of a file."
+        ) from problem
+    root = Path(__file__).resolve().parent.parent
+    file = file.resolve()
+    shown = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+    name = getattr(target, "__qualname__", getattr(target, "__name__", repr(target)))
+    return Source(name, dedent("".join(lines)), shown.as_posix(), max(first, 1))
+
+
+def _best() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _data() -> dict[str, str]:
+    try:
+        root = data_dir()
+    except DataError:
+        return {}
+    cards = [*root.glob("*/card.json"), *root.glob("*/*/card.json")]
+    return {
+        card.parent.relative_to(root).as_posix(): _licence(card)
+        for card in sorted(cards)
+    }
+
+
+def _licence(card: Path) -> str:
+    try:
+        return str(json.loads(card.read_text(encoding="utf-8"))["licence"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"card without a readable licence: {card.name}"
+
+
+def _mirror() -> str:
+    folder = os.environ.get("MATDESIGN_DATA")
+    if not folder:
+        return "MATDESIGN_DATA is not set: public data sets are fetched when asked for"
+    found = len(list(Path(folder).glob("*.parquet"))) if Path(folder).is_dir() else 0
+    return f"MATDESIGN_DATA is set: {found} parquet files in it"

@@ -1,0 +1,1 @@
+"""Part III: one guide that steers any generator by constraints."""

@@ -1,0 +1,278 @@
+"""`Guide`: one door through which constraints steer every family of generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from matdesign.constraints.base import All, Constraint, listing
+from matdesign.constraints.checks import check
+from matdesign.constraints.wishes import merged
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.elements import symbols
+from matdesign.errors import DataError, InfeasibleTarget
+from matdesign.guidance.contradictions import contradictions
+from matdesign.guidance.guided_sampler import NOISE, Pilot
+from matdesign.guidance.methods import METHODS, Choices, ranges, serve
+from matdesign.guidance.rejection import rounds
+
+if TYPE_CHECKING:
+    from matdesign.generators.contract import Generator
+
+__all__ = ["METHODS", "Guide"]
+
+
+class Guide:
+    """Steers any generator toward crystals that meet constraints, without retraining.
+
+    Left alone, it chooses a method for each constraint and family and says why: print
+    `guide.plan(model)`. Methods: `mask` (elements, composition, charge, size, symmetry:
+    nothing else can be drawn), `project` (the finished crystal is moved into the range),
+    `gradient` (previews are moved), `classifier_free` (the model is asked for what it
+    was trained to be asked for), `replace` (known places are put back at every step),
+    `steer` (particles, resampled by their rewards) and `reject` (draw, check, keep: the
+    baseline). Whatever the method, every crystal is checked strictly at the end, and
+    what misses is drawn again: asked n, returned n, or an error that says why not.
+
+    Equation:
+        wanted: p(x | met) = p(x) 1[x meets all] / P(met) for `reject`; for `steer`
+        alone p(x) exp(scale x reward) / Z as particles grow; the others approximate.
+        Which of its particles stands for a crystal is chosen more strictly than by
+        these weights: see `Pilot.choose`.
+
+    Args:
+        wanted: one constraint, or several joined with `&`.
+        method: one of `METHODS` for every constraint that can have it, with elements,
+            size and symmetry masked beside; None chooses.
+        scale: strength. 0 is the unguided model bit for bit, checked but not drawn again;
+            1 is the plain setting; more pushes harder. It multiplies gradients and
+            rewards, and is the scale of classifier-free guidance.
+        particles: for each crystal, with the method `steer`, at least 2.
+        strict: "all" draws again whatever misses any constraint; "hard" lets soft ones
+            (ranges, predicted properties) be missed, so that hit rates can be compared.
+        noise: of the stochastic twin of a deterministic sampler (`FlowMatching`), which
+            `steer` needs so that copies of a particle part.
+        draws: at most how many crystals to draw; None means 50 for each one asked.
+
+    Raises:
+        InfeasibleTarget: the constraints exclude each other; the message says which.
+        DataError: the method is unknown, or a number is out of range.
+
+    Example:
+        >>> import matdesign as design
+        >>> design.Guide(design.OnlyElements("Na", "Cl") & design.MinDistance(1.4))
+        Guide by the best methods: only Cl and Na, and no two atoms closer than 1.4 angstrom
+    """
+
+    def __init__(
+        self,
+        wanted: Constraint,
+        method: str | None = None,
+        *,
+        scale: float = 1.0,
+        particles: int = 8,
+        strict: Literal["all", "hard"] = "all",
+        noise: float = NOISE,
+        draws: int | None = None,
+    ) -> None:
+        if not isinstance(wanted, Constraint):
+            raise DataError(
+                f"a guide needs a constraint; got {wanted!r}. "
+                "Build one such as MinDistance(1.4), and join several with &."
+            )
+        if method is not None and method not in METHODS:
+            raise DataError(
+                f"unknown guidance method {method!r}; choose {', '.join(METHODS)}."
+            )
+        if strict not in ("all", "hard"):
+            raise DataError(f'strict must be "all" or "hard"; got {strict!r}.')
+        if draws is not None and draws < 1:
+            raise DataError(f"draws must be at least 1; got {draws}.")
+        if particles < 2:
+            raise DataError(
+                f"particles must be at least 2; got {particles}. For one use another "
+                "method than steer."
+            )
+        if not 0 <= scale < float("inf") or not 0 <= noise < float("inf"):
+            raise DataError(
+                f"scale and noise must be finite and >= 0; got {scale} and {noise}."
+            )
+        clashes = contradictions(wanted)
+        if clashes:
+            raise InfeasibleTarget(
+                "no crystal can meet these constraints together: "
+                f"{'; '.join(clashes)}. Loosen or drop one of them."
+            )
+        self.wanted, self.method, self.scale = wanted, method, float(scale)
+        self.particles, self.strict = particles, strict
+        self.noise, self.draws = float(noise), draws
+
+    def __repr__(self) -> str:
+        how = self.method or "the best methods"
+        return f"Guide by {how}: {self.wanted}"
+
+    def plan(self, model: Generator) -> Choices:
+        """Return how each constraint is served for a model, and why; print it.
+
+        Args:
+            model: any generator.
+
+        Raises:
+            DataError: the method cannot serve any constraint in this family.
+            InfeasibleTarget: an element is required that the model never makes.
+        """
+        config = getattr(model, "config", {})
+        strangers = self.wanted.required - set(config.get("elements", range(104)))
+        if strangers:
+            names = listing(sorted(symbols()[z] for z in strangers))
+            raise InfeasibleTarget(
+                f"no crystal of this {type(model).__name__} holds {names}: it was trained "
+                "on crystals without. Require other elements, or train a model on crystals "
+                "that have them."
+            )
+        return serve(self.wanted.parts, model, self.method, self.strict)
+
+    def sample(
+        self,
+        model: Generator,
+        n: int,
+        *,
+        seed: int | torch.Generator | None = None,
+        n_atoms: int | Sequence[int] | Tensor | None = None,
+        **settings: Any,
+    ) -> Crystals:
+        """Return n crystals of the model that all meet the constraints.
+
+        Args:
+            model: any generator.
+            n: how many crystals, >= 0.
+            seed: for the draws; None draws a fresh one, reported in `info["seed"]`.
+            n_atoms: atoms per crystal, one number or one for each; None lets the model
+                choose. With one for each, crystal i of the result has n_atoms[i] atoms.
+            **settings: passed on to the model's `sample` (steps, batch_size, ...).
+
+        Returns:
+            Exactly n crystals. `info["guide"]` records, as plain JSON, how constraints
+            were served, every step of the first batches, how many were drawn and met
+            each constraint, network evaluations, predictor calls and seconds.
+
+        Raises:
+            InfeasibleTarget: an element is required that the model never makes, or the
+                budget of draws was spent first; the message says how many were found and
+                which constraint to loosen.
+            DataError: n is negative, n_atoms does not name n sizes, or the method cannot
+                serve any constraint in this family.
+        """
+        choices = self.plan(model)
+        if self.scale == 0:
+            return self._unguided(model, choices, n, seed, n_atoms, settings)
+        random = generator(seed)
+        asked = self._conditions(model, choices, settings.pop("conditions", None))
+        if n_atoms is not None and "n_atoms" in asked:
+            wish = asked.pop("n_atoms")
+            asked_for = torch.as_tensor(n_atoms)
+            if not bool((asked_for == wish).all()):
+                raise InfeasibleTarget(
+                    f"the constraints ask for {wish} atoms, but n_atoms is "
+                    f"{asked_for.tolist()}. Leave n_atoms out."
+                )
+        if asked:
+            settings["conditions"] = asked
+        if choices.by("classifier_free"):
+            settings["scale"] = self.scale
+        pilot = Pilot(
+            choices, self.scale, self.particles, self.noise, random, self.wanted
+        )
+        if not pilot.idle or pilot.choices is not None:
+            settings["steering"] = pilot
+
+        calls = _predictor_calls(self.wanted)
+
+        def draw(size: int, draw_seed: int, sizes: list[int] | None) -> Crystals:
+            return model.sample(size, seed=draw_seed, n_atoms=sizes, **settings)
+
+        made, record = rounds(
+            draw,
+            self.wanted,
+            n,
+            strict=self.strict,
+            draws=self.draws,
+            n_atoms=n_atoms,
+            random=random,
+        )
+        log = self._log(choices) | record.log() | {"log": pilot.log.record()}
+        calls += pilot.log.predictor_calls  # it guides nothing
+        log["predictor_calls"] = _predictor_calls(self.wanted) - calls
+        info = {**record.info, "seed": random.initial_seed(), "guide": log}
+        for name in ("network_evaluations", "seconds"):
+            if name in info:
+                info[name] = log[name]
+        return made.replace(info=info)
+
+    def _conditions(
+        self, model: Generator, choices: Choices, given: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return what the model is asked for: by the constraints and by the caller."""
+        masked = choices.by("mask")
+        wishes = All(*masked).conditions() if masked else {}
+        if getattr(model, "representation", "cell") != "symmetric":
+            wishes.pop("spacegroup", None)
+            wishes.pop("crystal_system", None)
+        learned = ranges(choices, model)
+        theirs = {k: v for k, v in dict(given or {}).items() if v is not None}
+        both = set(learned) & set(theirs)
+        if both:
+            raise DataError(
+                f"{', '.join(sorted(both))} is asked for twice: as a constraint and "
+                "among the conditions. Give it once."
+            )
+        same = {k: theirs.pop(k) for k in list(theirs) if k in wishes}
+        return {**merged([wishes, same]), **learned, **theirs}
+
+    def _unguided(
+        self,
+        model: Generator,
+        choices: Choices,
+        n: int,
+        seed: int | torch.Generator | None,
+        n_atoms: int | Sequence[int] | Tensor | None,
+        settings: dict[str, Any],
+    ) -> Crystals:
+        """Return the model's own crystals, with a record of which constraints they meet."""
+        made = model.sample(n, seed=seed, n_atoms=n_atoms, **settings)
+        checked = check(made, self.wanted)
+        log = self._log(choices) | {
+            "wanted": [str(one) for one in self.wanted.parts],
+            "asked": n,
+            "drawn": n,
+            "met": int(checked.met.sum()),
+            "met_each": {k: v for k, v in checked.counts.items() if k != "all of them"},
+            "network_evaluations": made.info.get("network_evaluations"),
+            "seconds": made.info.get("seconds"),
+        }
+        return made.replace(info={**made.info, "guide": log})
+
+    def _log(self, choices: Choices) -> dict[str, Any]:
+        """Return how constraints are served, as plain JSON."""
+        return {
+            "method": self.method or ", ".join(choices.methods),
+            "scale": self.scale,
+            "particles": self.particles if choices.by("steer") else 1,
+            "strict": self.strict,
+            "choices": [
+                {
+                    "constraint": str(one.constraint),
+                    "methods": list(one.methods),
+                    "why": one.why,
+                }
+                for one in choices.choices
+            ],
+        }
+
+
+def _predictor_calls(wanted: Constraint) -> int:
+    """Return how many crystals the predictors of constraints have judged so far."""
+    return sum(int(getattr(one, "predictor_calls", 0)) for one in wanted.parts)

@@ -1,0 +1,260 @@
+"""Which method serves which constraint in which family, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from matdesign.constraints.base import Constraint
+from matdesign.errors import DataError
+from matdesign.guidance.gradients import differentiable
+from matdesign.guidance.masks import speaks
+
+if TYPE_CHECKING:
+    from matdesign.generators.contract import Generator
+
+METHODS = (
+    "mask",
+    "project",
+    "gradient",
+    "classifier_free",
+    "replace",
+    "steer",
+    "reject",
+)
+"""The guidance methods there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """How one constraint is served.
+
+    Args:
+        constraint: a single one.
+        methods: what serves it, in this order at every step.
+        why: reason, as a sentence without its end.
+    """
+
+    constraint: Constraint
+    methods: tuple[str, ...]
+    why: str
+
+    def __repr__(self) -> str:
+        return f"{self.constraint}: {' and '.join(self.methods)} ({self.why})"
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """How every constraint of a guide is served; print it.
+
+    Args:
+        family: class of the generator.
+        choices: one for each constraint.
+        strict: what is drawn again: "all", or "hard" constraints only.
+    """
+
+    family: str
+    choices: tuple[Choice, ...]
+    strict: str
+
+    def by(self, method: str) -> tuple[Constraint, ...]:
+        """Return the constraints that a method serves."""
+        return tuple(c.constraint for c in self.choices if method in c.methods)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All methods in use."""
+        return tuple(m for m in METHODS if self.by(m))
+
+    def __repr__(self) -> str:
+        lines = [f"guidance of {self.family}:"]
+        lines += [f"  {choice}" for choice in self.choices]
+        again = "whatever misses a constraint"
+        if self.strict == "hard":
+            again = "whatever misses a hard constraint"
+        return "\n".join([*lines, f"  then the strict check; {again} is drawn again"])
+
+
+def refusal(
+    constraint: Constraint,
+    method: str,
+    model: Generator,
+    beside: tuple[Constraint, ...] = (),
+) -> str:
+    """Return why a method cannot serve a constraint in a family; "" where it can.
+
+    Args:
+        constraint: a single one.
+        method: one of `METHODS`.
+        model: any generator; what it can do is asked of its attributes `steerable` and
+            `stepwise`.
+        beside: constraints that are served before it.
+    """
+    family = type(model).__name__
+    if method == "reject":
+        return ""
+    if not getattr(model, "steerable", False):
+        return f"{family} does not let its sampling be steered"
+    if method == "mask":
+        if speaks(constraint) or _asked(constraint, model):
+            return ""
+        return "it is no matter of elements, size or symmetry that could be masked"
+    if method == "project":
+        if type(constraint).project is Constraint.project:
+            return "it has no exact projection"
+        if constraint.known() and any(one.known() for one in beside):
+            return "its sites would be taken from those of another constraint"
+        return ""
+    if method == "classifier_free":
+        if property_of(constraint, model):
+            return ""
+        known = ", ".join(model.properties) or "no property"
+        return f"this model was trained with other conditions ({known})"
+    if method == "replace":
+        places = constraint.known()
+        if places is None:
+            return "it fixes no places beforehand"
+        if not all(places.fits(one.known()) for one in beside):
+            return "its cell is not the one that another constraint fixes"
+        if not getattr(model, "stepwise", False):
+            return f"{family} has no steps between which known places can be put back"
+        if model.representation != "cell":
+            return 'its places are free only in the representation "cell"'
+        return ""
+    if method == "gradient":
+        if differentiable(constraint):
+            return ""
+        return "its violation has no gradient"
+    return ""
+
+
+def serve(
+    wanted: Iterable[Constraint], model: Generator, method: str | None, strict: str
+) -> Choices:
+    """Return how each constraint is served.
+
+    Args:
+        wanted: single constraints.
+        model: any generator.
+        method: one of `METHODS` for all that can have it; elements, size and symmetry are
+            masked instead, which holds at every step, unless the method would be left
+            without any constraint. None chooses for each.
+        strict: "all" or "hard".
+
+    Raises:
+        DataError: no constraint can be served by the method; the message says why.
+    """
+    family, parts = type(model).__name__, tuple(wanted)
+    if method is None:
+        made = tuple(_default(one, model, parts[:k]) for k, one in enumerate(parts))
+        return Choices(family, made, strict)
+    if method == "reject":
+        reason = "the baseline: draw, check, keep what holds"
+        plain = tuple(Choice(one, ("reject",), reason) for one in parts)
+        return Choices(family, plain, strict)
+    why_not = {
+        one: refusal(one, method, model, parts[:k]) for k, one in enumerate(parts)
+    }
+    if all(why_not.values()):
+        reasons = "; ".join(f"{one}: {why}" for one, why in why_not.items())
+        raise DataError(
+            f"{method} cannot guide {family} here: {reasons}. Choose another method, or "
+            "leave it out and let the guide choose."
+        )
+    chosen = []
+    masked = {one for one in parts if not refusal(one, "mask", model)}
+    if all(one in masked or why_not[one] for one in parts):
+        masked -= {one for one in parts if not why_not[one]}
+    for one in parts:
+        if one in masked:
+            chosen.append(Choice(one, ("mask",), "holds at every step"))
+        elif not why_not[one]:
+            chosen.append(Choice(one, (method,), "as asked"))
+        else:
+            chosen.append(Choice(one, ("reject",), f"not {method}: {why_not[one]}"))
+    return Choices(family, tuple(chosen), strict)
+
+
+def _default(
+    one: Constraint, model: Generator, beside: tuple[Constraint, ...]
+) -> Choice:
+    can = {method for method in METHODS if not refusal(one, method, model, beside)}
+    if "mask" in can:
+        return Choice(one, ("mask",), "holds at every step")
+    if "replace" in can:
+        return Choice(one, ("replace",), "its places are known beforehand")
+    if "steer" not in can:
+        return Choice(one, ("reject",), refusal(one, "steer", model))
+    if one.known() and any(other.known() for other in beside):
+        return Choice(one, ("reject",), refusal(one, "project", model, beside))
+    learned = ("classifier_free",) if "classifier_free" in can else ()
+    exact = ("project",) if "project" in can else ()
+    told = "the model is asked for it, and " if learned else ""
+    steps = getattr(model, "stepwise", False)
+    if exact and steps and "gradient" in can:
+        why = (
+            f"{told}each preview is moved, and the last one put into the range exactly"
+        )
+        return Choice(one, (*learned, "gradient", *exact), why)
+    if exact:
+        why = f"{told}the finished cell is scaled into range"
+        return Choice(one, (*learned, *exact), why)
+    if one.hard and steps and "gradient" in can:
+        return Choice(one, (*learned, "gradient"), f"{told}each preview is moved")
+    if one.hard:
+        reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
+        return Choice(one, ("reject",), reason)
+    if learned:
+        return Choice(one, (*learned, "steer"), f"{told}particles are selected")
+    if "gradient" in can:
+        moved = "previews are" if steps else "the finished crystal is"
+        why = f"particles are selected, and {moved} moved"
+        return Choice(one, ("steer", "gradient"), why)
+    return Choice(one, ("steer",), "no gradient: particles are selected on the way")
+
+
+def property_of(constraint: Constraint, model: Generator) -> str:
+    """Return the property of a range that a model can be asked for; "" where none.
+
+    A predicted property is the model's own where a network predicts it by the same name.
+
+    Args:
+        constraint: a single one, with `quantity`, `low` and `high` where it is a range.
+        model: any generator.
+    """
+    name = getattr(constraint, "quantity", "")
+    if not name and getattr(constraint, "network", None) is not None:
+        name = getattr(constraint, "name", "")
+    ends = hasattr(constraint, "low") and hasattr(constraint, "high")
+    return name if ends and name in getattr(model, "properties", {}) else ""
+
+
+def ranges(choices: Choices, model: Generator) -> dict[str, Any]:
+    """Return the ranges of properties that classifier-free guidance asks for.
+
+    Args:
+        choices: how constraints are served.
+        model: any generator.
+    """
+    asked: dict[str, Any] = {}
+    for one in choices.by("classifier_free"):
+        low, high = float(one.low), float(one.high)  # type: ignore[attr-defined]
+        name = property_of(one, model)
+        if name in asked:
+            low = max(low, asked[name][0] if asked[name][0] is not None else low)
+            high = min(high, asked[name][1] if asked[name][1] is not None else high)
+        asked[name] = (
+            None if low == -float("inf") else low,
+            None if high == float("inf") else high,
+        )
+    return asked
+
+
+def _asked(constraint: Constraint, model: Generator) -> bool:
+    """Return whether the model can be asked for exactly this constraint."""
+    wishes = constraint.conditions()
+    if not wishes:
+        return False
+    symmetric = getattr(model, "representation", "cell") == "symmetric"
+    return symmetric or not {"spacegroup", "crystal_system"} & set(wishes)

@@ -1,0 +1,1 @@
+"""Part II: networks that predict properties, for guides and surrogates to ask."""

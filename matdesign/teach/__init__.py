@@ -1,0 +1,1 @@
+"""All parts: exercises with checks, toys with known answers, what chapters share."""

@@ -1,0 +1,325 @@
+"""Masks in the families that make their own layouts: exact, and without dead ends."""
+
+import dataclasses
+import itertools
+import random as python_random
+from functools import cache
+
+import bench_guidance_cost as bench
+import pytest
+import torch
+
+import matdesign as design
+from matdesign.constraints.between import Between
+from matdesign.constraints.charge import ChargeNeutral
+from matdesign.constraints.composition import Composition
+from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.constraints.spacegroups import CrystalSystem
+from matdesign.crystals import elements
+from matdesign.errors import InfeasibleTarget
+from matdesign.generators.conditions import Condition
+from matdesign.generators.contract import Generator
+from matdesign.generators.features import MASK
+from matdesign.generators.filling import Filling
+from matdesign.generators.growing import growing_mask
+from matdesign.generators.planning import Plan, allowed_elements, plan_cells
+from matdesign.generators.request import Request
+from matdesign.generators.rests import completions, finest
+from matdesign.generators.roles import (
+    Roles,
+    filling,
+    fitting,
+    some_of,
+    taking,
+    tell,
+    wanted_roles,
+)
+from matdesign.generators.wyckoff_table import NONE
+from matdesign.guidance.gradients import nudge
+from matdesign.guidance.guide import Guide
+from matdesign.guidance.masks import Masks
+
+SYMBOLS = ("Na", "Ca", "Ti", "Al", "O", "Cl", "Fe", "S")
+PALETTE = tuple(elements.atomic_number(s) for s in SYMBOLS)
+LIGHT = OnlyElements("Ca", "Sr", "Ba", "Na", "Ti", "Zr", "O", "S", "Cl", "Fe")
+
+
+@cache
+def shipped(name: str) -> Generator:
+    return design.load_model(name)
+
+
+def known() -> torch.Tensor:
+    table = torch.zeros(104, dtype=torch.bool)
+    table[list(PALETTE)] = True
+    return table
+
+
+# ---- roles of a pattern --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(3, 1, 1), (4, 2, 1), (1, 1)])
+@pytest.mark.parametrize("first", [0, *PALETTE[:3]])
+def test_roles_may_take_what_some_neutral_crystal_has(
+    counts: tuple[int, ...], first: int
+) -> None:
+    """Against all assignments of eight elements, one by one."""
+    rule = ChargeNeutral()
+    roles = Roles(filling(1, counts), counts, [first, *[0] * (len(counts) - 1)])
+    whole = tell(Masks((rule,)), [roles], known())
+    wanted = torch.zeros(len(counts), 104, dtype=torch.bool)
+    for kinds in itertools.permutations(PALETTE, len(counts)):
+        amounts = dict(zip(kinds, counts, strict=True))
+        if first in (0, kinds[0]) and not rule.residual(amounts):
+            wanted[range(len(counts)), kinds] = True
+    assert roles.may is not None and (roles.may == wanted.numpy()).all()
+    assert bool(whole) is bool(wanted.any())
+
+
+def test_a_fresh_element_goes_to_a_role_that_may_have_it() -> None:
+    """Ti on a single site of ABX3: never in the role that needs three."""
+    pattern = (3, 1, 1)
+    for seed in range(8):
+        roles = Roles(filling(1, pattern), pattern, [0, 0, 0], ordered=False)
+        tell(Masks((ChargeNeutral(),)), [roles], known())
+        assert roles.letters([0], 27, 0) == [0]
+        titanium = elements.atomic_number("Ti")
+        assert roles.takers(0, titanium) == [1, 2]
+        roles.place(0, titanium, torch.Generator().manual_seed(seed))
+        assert roles.element.index(titanium) in (1, 2)
+
+
+def test_without_an_order_a_letter_takes_elements_as_they_come() -> None:
+    one_letter = Filling([1], [3], (1, 1))
+    for ordered in (True, False):
+        roles = Roles(one_letter, (1, 1), [8, 22], ordered=ordered)
+        roles.letters([0], 27, 0)
+        # titanium first would leave no place for oxygen, were there an order
+        may = [z for z in range(1, 104) if roles.takers(0, z)]
+        assert may == ([8] if ordered else [8, 22])
+
+
+def test_an_element_that_nothing_can_follow_is_not_taken() -> None:
+    """In P1 the lightest comes first: the lightest of some neutral crystal, listed."""
+    pattern, rule = (3, 1, 1), ChargeNeutral()
+    roles = Roles(filling(1, pattern), pattern, [0, 0, 0])
+    tell(Masks((rule,)), [roles], known())
+    roles.letters([0], 27, 0)
+    found = {z for z in PALETTE if roles.takers(0, z)}
+    possible = {
+        min(kinds)
+        for kinds in itertools.permutations(PALETTE, 3)
+        if not rule.residual(dict(zip(kinds, pattern, strict=True)))
+    }
+    assert possible <= found < set(PALETTE)
+
+
+@pytest.mark.parametrize("group", [8, 15, 99, 161, 221])
+@pytest.mark.parametrize("required", ["O", "Ca", "Cl"])
+def test_roles_leave_a_way_to_a_required_element(group: int, required: str) -> None:
+    """Letters and elements at random: no dead end, and the element is there."""
+    z, counts, many = elements.atomic_number(required), (3, 1, 1), 0
+    random, rng = python_random.Random(group), torch.Generator().manual_seed(group)
+    masks = Masks((RequiredElements(required),))
+    for times in (1, 2, 4):
+        wanted = tuple(times * k for k in counts)
+        if not filling(group, wanted).possible(0, wanted):
+            continue
+        for _ in range(40):
+            roles = Roles(filling(group, wanted), wanted, [0, 0, 0])
+            letter, kind, many = NONE, 0, many + 1
+            while any(roles.left):
+                tell(masks, [roles], known())
+                before = letter if kind else -1
+                free = roles.filling.freedom
+                order = [
+                    n for n in range(NONE) if n > before or (free[n] and n == before)
+                ]
+                letters = roles.letters(order, letter, kind)
+                assert letters, (roles, letter, kind)
+                new = random.choice(letters)
+                least = kind if new == letter else 0
+                may = [z for z in PALETTE if z >= least and roles.takers(new, z)]
+                assert may, (roles, new, letter, kind)
+                letter, kind = new, random.choice(may)
+                roles.place(letter, kind, rng)
+            assert z in roles.element
+    assert many >= 40
+
+
+def test_wanted_roles_of_formulas_patterns_and_neither() -> None:
+    formula, pattern = torch.zeros(2, 3, 104, dtype=torch.long)
+    formula[1, [8, 22]] = torch.tensor([2, 1])
+    pattern = pattern[:, :4].clone()
+    pattern[0, :3] = torch.tensor([3, 1, 1])
+    nothing = Condition.nothing(3, 0)
+    request = Request(torch.zeros(3).long(), None, formula, pattern, nothing, {})
+    assert wanted_roles(request, torch.tensor([10, 6, 4])) == [
+        ((6, 2, 2), [0, 0, 0]),
+        ((4, 2), [8, 22]),
+        ((), []),
+    ]
+
+
+def test_letters_of_many_roles_are_those_of_each() -> None:
+    def two() -> dict[int, Roles]:
+        counts = ((1, 1), (2, 1))
+        return {2 * i: Roles(filling(221, n), n, [8, 0]) for i, n in enumerate(counts)}
+
+    may = torch.rand(3, 27, generator=torch.Generator().manual_seed(0)) < 0.7
+    found = fitting(two(), may, [27, 27, 0], [0, 0, 8])
+    assert torch.equal(found[1], may[1])
+    for row, one in two().items():
+        some = may[row].nonzero().flatten().tolist()
+        fit = one.letters(some, [27, 27, 0][row], [0, 0, 8][row])
+        assert found[row].nonzero().flatten().tolist() == fit
+
+
+def test_roles_take_the_first_element_that_fits() -> None:
+    """Against asking each role about every element in its order; oxygen has a role."""
+    rng = torch.Generator().manual_seed(0)
+    several = [Roles(filling(1, (1, 2)), (1, 2), [8, 0]) for _ in range(40)]
+    several += [Roles(filling(1, (1, 1, 3)), (1, 1, 3), [0, 0, 0]) for _ in range(40)]
+    masks = Masks((ChargeNeutral(),))
+    tell(masks, several, known())
+    letters = [roles.letters([0], NONE, 0)[0] for roles in several]
+    ranked = torch.rand(80, 104, generator=rng)
+    ranked = ranked.masked_fill(torch.rand(80, 104, generator=rng) < 0.9, -torch.inf)
+    ranked[:, 0] = -torch.inf  # no element
+    found = taking(several, ranked, letters).tolist()
+    for row, roles in enumerate(several):
+        order = ranked[row].argsort(descending=True).tolist()
+        order = [z for z in order if ranked[row, z].isfinite()]
+        fits = [z for z in order if roles.takers(letters[row], z)]
+        assert found[row] == (fits[0] if fits else 0)
+    assert 0 < found.count(0) < 80 and len(set(found)) > 5
+    both = {0: several[0], 50: several[50]}
+    assert list(some_of(both, torch.arange(80) < 10)) == [0]
+
+
+# ---- half-grown crystals -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("group", "atoms"), [(221, 8), (194, 8), (99, 7)])
+def test_the_finest_ways_allow_what_all_ways_allow(group: int, atoms: int) -> None:
+    """Against asking about every way to finish, one at a time."""
+    rules = ChargeNeutral(), RequiredElements("O"), Composition("Na2O")
+    ways = completions(group, 0, atoms)
+    assert 0 < len(finest(ways)) < len(ways)
+    for wanted in (rules[:1], rules[1:2], rules[:2], rules[2:]):
+        for there, new in ([], 1), ([8], 2), ([11, 17], 1), ([22], 3):
+            species = torch.tensor([there], dtype=torch.long)
+            parts = species, species.sign() * 2, torch.tensor([new])
+            whole = growing_mask(Masks(wanted), *parts, [ways], known())
+            each = [
+                growing_mask(Masks(wanted), *parts, [(way,)], known()) for way in ways
+            ]
+            assert torch.equal(whole, torch.stack(each).any(0)), (wanted, there)
+
+
+def test_finest_ways_are_not_made_from_each_other() -> None:
+    assert finest(()) == () and finest(((),)) == ((),)
+    assert finest(((3, 3), (4, 2), (3, 2, 1))) == ((3, 2, 1),)
+    assert finest(((3, 3), (2, 2, 2))) == ((2, 2, 2), (3, 3))
+    assert finest(((4, 2), (2, 2, 2), (5, 1), (3, 3))) == ((2, 2, 2), (5, 1), (3, 3))
+
+
+# ---- samplers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["autoregressive-prototypes", "vae-prototypes"])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        LIGHT & RequiredElements("O", "Ti") & ChargeNeutral(),
+        Composition(pattern="ABX3") & RequiredElements("O") & ChargeNeutral(),
+        Composition(pattern="A2BX4") & CrystalSystem("cubic"),
+    ],
+    ids=["elements", "pattern", "symmetry"],
+)
+def test_what_is_masked_holds_without_drawing_again(name: str, wanted) -> None:
+    made = shipped(name).sample(12, seed=7, guide=Guide(wanted))
+    assert bool(wanted.satisfied(made).all())
+    log = made.info["guide"]
+    # a symmetry may come out higher than it was asked for, elements never other
+    assert log["drawn"] == 12 or "symmetry" not in str(wanted)
+    for one in wanted.parts:
+        if not isinstance(one, CrystalSystem):
+            assert log["met_each"][str(one)] == log["drawn"]
+
+
+@pytest.mark.parametrize("name", ["autoregressive-prototypes", "vae-prototypes"])
+def test_a_size_that_leaves_no_elements_is_refused(name: str) -> None:
+    guide = Guide(RequiredElements("O", "Ti"))
+    with pytest.raises(InfeasibleTarget, match="elements to choose for 2 of 2"):
+        shipped(name).sample(2, seed=0, n_atoms=1, guide=guide)
+
+
+def test_only_undecided_crystals_are_asked_about() -> None:
+    plan = plan_cells(None, torch.tensor([2, 2, 1]), 0, torch.Generator())
+    asked = []
+
+    def choices(
+        species: torch.Tensor, counts: torch.Tensor, role: object, among: torch.Tensor
+    ) -> torch.Tensor:
+        asked.append(species.tolist())
+        return among & (torch.arange(104) == 8)
+
+    plan = Plan(plan.layout, plan.species, plan.role, plan.condition, choices)
+    species = torch.tensor([[22, MASK], [22, 8], [MASK, 0]])
+    may = allowed_elements(plan, species, known())
+    assert asked == [[[22, MASK], [MASK, 0]]]
+    assert [row.nonzero().tolist() for row in may] == [
+        [[0, 22], [1, 8]],
+        [[0, 22], [1, 8]],
+        [[0, 8]],
+    ]
+
+
+# ---- gradients -----------------------------------------------------------------------
+
+
+def test_a_step_has_the_size_of_the_reward_or_of_the_belief() -> None:
+    """Against V g by hand: lambda V g at least 0, lambda standard deviations at least 1."""
+    model = shipped("coupling-flow-perovskites")
+    frame = list(model.trajectory(6, seed=0))[-1].frame
+    assert frame is not None
+    narrow = dataclasses.replace(frame, spread=(0.0, 0.1))
+    wanted = Between("density", 30, 40, unit="g/cm^3")  # far away
+    code = frame.code.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(wanted.violation(frame.soft(code=code)).sum(), code)
+    slope = 0.1 * slope * frame.layout.code_free  # in standard deviations
+    size = slope.norm(dim=1, keepdim=True)
+    assert float(size.max()) < 1
+    for least, step in ((0.0, slope), (1.0, slope / size)):
+        moved, _ = nudge(narrow, [wanted], 0.3, least=least)
+        away = (moved.code - frame.code) / 0.1
+        assert torch.allclose(away, -0.3 * step, atol=1e-4)
+        assert torch.equal(moved.u, frame.u)
+
+
+@pytest.mark.parametrize("name", ["flow-matching", "diffusion"])
+def test_at_scale_one_gradients_halve_the_miss_in_both_families(name: str) -> None:
+    model = shipped(f"{name}-perovskites")
+    wanted = Between("density", 6.5, 7, unit="g/cm^3")
+    free = model.sample(16, seed=1, steps=8)
+    guide = Guide(wanted, "gradient", strict="hard")
+    made = model.sample(16, seed=1, steps=8, guide=guide)
+    before, after = (float(wanted.violation(one).mean()) for one in (free, made))
+    assert after < 0.5 * before
+
+
+# ---- the benchmark -------------------------------------------------------------------
+
+
+def test_prices_are_ratios_of_pairs_and_refusals_are_kept(tmp_path) -> None:
+    path = tmp_path / "prices.json"
+    ways = ["mask: elements", "steer: density, K = 4"]
+    names = ["--models", "coupling-flow-perovskites", "--ways", *ways]
+    found = bench.main([*names, "--n", "2", "--pairs", "1", "--output", str(path)])[
+        "prices"
+    ]["coupling-flow-perovskites"]
+    assert path.exists() and set(found) == set(ways)
+    for way in ways:
+        assert found[way]["low"] == found[way]["median"] == found[way]["high"] > 0
+    assert found[ways[1]]["evaluations"] == 1

@@ -1,0 +1,256 @@
+"""What the chapters on architectures share: baselines, hits, sweeps, neighbours, the table."""
+
+import json
+
+import pytest
+import torch
+
+from matdesign.crystals.batch import Crystals
+from matdesign.generators.contract import Generator
+from matdesign.generators.diffusion import Diffusion
+from matdesign.generators.flow_matching import FlowMatching
+from matdesign.paths import data_dir
+from matdesign.teach import chapters
+from matdesign.teach.side_by_side import SideBySide, measure, measured
+
+
+def crystal(species, volume_per_atom=15.0, seed=0):
+    """One cubic crystal whose atoms sit far apart on a line of the cell's diagonal."""
+    n = len(species)
+    edge = (volume_per_atom * n) ** (1 / 3)
+    place = (torch.arange(n) / n)[:, None].expand(n, 3)
+    return Crystals(torch.tensor([species]), place[None], edge * torch.eye(3)[None])
+
+
+def batch(*crystals):
+    return Crystals.cat(list(crystals))
+
+
+@pytest.fixture
+def train():
+    kinds = [
+        [11, 17], [19, 17], [12, 8], [38, 22, 8, 8, 8], [56, 22, 8, 8, 8],
+        [11, 12, 9, 9, 9], [26, 26, 8, 8, 8], [3, 3, 8],
+    ]  # fmt: skip
+    return batch(*(crystal(k, 10.0 + i) for i, k in enumerate(kinds)))
+
+
+class Fixed(Generator):
+    """A generator that gives the same crystals again and again and notes what was asked."""
+
+    likelihood = "none"
+
+    def __init__(self, crystals):
+        super().__init__({"elements": [1]}, [0, 1])
+        self.crystals, self.calls = crystals, []
+
+    @classmethod
+    def for_data(cls, train, *, seed=0, **options):
+        return cls(train)
+
+    def loss(self, crystals, *, seed=None):
+        raise NotImplementedError
+
+    def _states(self, plan, *, steps, scale, rng):
+        raise NotImplementedError
+
+    def sample(self, n, **asked):
+        self.calls.append((n, asked))
+        rows = [i % len(self.crystals) for i in range(n)]
+        return self.crystals[rows].replace(info={"network_evaluations": 3 * n})
+
+
+# ---- data and baselines ----------------------------------------------------------------
+
+
+def test_the_parts_of_the_data_share_no_formula():
+    train, held_out = chapters.data()
+    assert len(train) > len(held_out) > 0
+    assert not set(train.formulas) & set(held_out.formulas)
+
+
+def test_judge_puts_samples_beside_both_baselines(train):
+    judged = chapters.judge(train[:4], train)
+    names = ["samples", "shuffled training data", "random substitution"]
+    assert list(judged.evaluations) == names
+    assert [len(judged[name]) for name in names] == [4, 4, 4]
+    several = chapters.judge({"a": train[:4], "b": train[4:6]}, train, n=3)
+    sizes = {name: len(one) for name, one in several.evaluations.items()}
+    assert sizes == {
+        "a": 4,
+        "b": 2,
+        "shuffled training data": 3,
+        "random substitution": 3,
+    }
+
+
+# ---- the target ------------------------------------------------------------------------
+
+
+def test_hits_counted_by_hand():
+    made = batch(
+        crystal([38, 22, 8, 8, 8], 15.0),  # both
+        crystal([38, 22, 8, 8, 8], 13.9),  # too small
+        crystal([38, 22, 8, 8, 8], 18.1),  # too large
+        crystal([38, 38, 8, 8, 8], 15.0),  # two kinds only
+        crystal([38, 22, 8, 8, 9], 15.0),  # four kinds
+        crystal([11, 17], 15.0),
+        crystal([8, 56, 8, 22, 8], 17.9),  # the order does not matter
+        crystal([38, 38, 22, 22, 8, 8, 8, 8, 8, 8], 16.0),  # two formula units
+    )
+    wanted = [True, False, False, False, False, False, True, True]
+    assert chapters.hits(made).tolist() == wanted
+    salt = {"composition": "AB", "volume_per_atom": (14.0, 16.0)}
+    assert chapters.hits(made, salt).tolist() == [False] * 5 + [True] + [False] * 2
+
+
+def test_structurally_valid_counts_what_keeps_apart():
+    touching = crystal([11, 17], 15.0)
+    touching = touching.replace(frac=torch.zeros(1, 2, 3))
+    assert chapters.structurally_valid(batch(crystal([11, 17]), touching)) == 1
+
+
+def test_steer_asks_once_for_nothing_and_then_at_every_scale():
+    model = Fixed(batch(crystal([38, 22, 8, 8, 8]), crystal([11, 17])))
+    sweep = chapters.steer(model, scales=(0.0, 2.5), n=5, seed=7, steps=9)
+    shared = {"seed": 7, "steps": 9}
+    assert model.calls == [
+        (5, {**shared, "conditions": None, "scale": 1.0}),
+        (5, {**shared, "conditions": chapters.TARGET, "scale": 0.0}),
+        (5, {**shared, "conditions": chapters.TARGET, "scale": 2.5}),
+    ]
+    names = ["nothing", "target, scale 0", "target, scale 2.5"]
+    assert [row["asked"] for row in sweep.rows] == names
+    for row, made in zip(sweep.rows, sweep.samples):
+        assert (row["hits"], row["n"], row["valid"], row["evaluations"]) == (
+            3,
+            5,
+            5,
+            15,
+        )
+        assert row["low"] < 3 / 5 < row["high"]
+        assert len(made) == 5
+
+
+def test_a_sweep_prints_as_a_table():
+    sweep = chapters.steer(Fixed(crystal([11, 17])), scales=(1.0,), n=4)
+    text, page = repr(sweep), sweep._repr_html_()
+    for word in ("meet the target", "95 % interval", "target, scale 1", "0/4", "4/4"):
+        assert word in text
+        assert word in page
+    assert "network evaluations per crystal" in text.splitlines()[0]
+    assert page.count("<tr>") == 3
+
+
+@pytest.mark.parametrize("family", [Diffusion, FlowMatching])
+def test_guidance_is_paid_for(family, train):
+    volume = {"volume_per_atom": torch.linspace(10, 17, len(train))}
+    model = family.for_data(
+        train.replace(properties=volume), width=16, layers=1, heads=2
+    )
+    model.redraws = 0  # drawing again costs evaluations too
+    target = {"volume_per_atom": (12.0, 16.0)}
+    sweep = chapters.steer(model, target={"composition": "AB", **target}, n=2, steps=2)
+    free, zero, one, two, four = (row["evaluations"] for row in sweep.rows)
+    assert free == zero == one > 0
+    assert two == four == 2 * one
+
+
+# ---- neighbours ------------------------------------------------------------------------
+
+
+def test_the_neighbour_of_a_training_crystal_is_itself(train):
+    found = chapters.neighbours(train, train)
+    assert torch.equal(found.nearest.species, train.species)
+    assert torch.equal(found.nearest.lattice, train.lattice)
+    assert [distance for *_, distance in found.rows] == [0.0] * len(train)
+
+
+def test_distances_of_compositions_by_hand():
+    pool = batch(crystal([11, 17]), crystal([12, 8], 30.0), crystal([12, 8], 11.0))
+    made = batch(crystal([19, 17]), crystal([79, 79]), crystal([12, 8], 12.0))
+    found = chapters.neighbours(made, pool)
+    half, nothing, same = (distance for *_, distance in found.rows)
+    assert half == pytest.approx(0.5)
+    assert nothing == pytest.approx(1.0)
+    assert same == pytest.approx(0.0, abs=1e-6)
+    assert float(found.nearest.volume[2]) == pytest.approx(22.0, rel=1e-5)
+    assert "nearest in training" in repr(found)
+    assert "0.500" in found._repr_html_()
+
+
+# ---- side by side ----------------------------------------------------------------------
+
+
+def test_a_column_measures_free_and_asked_samples(train):
+    model = Fixed(batch(crystal([38, 22, 8, 8, 8]), crystal([11, 17])))
+    column = measure(model, train, name="fixed", n=4, seed=2)
+    assert [(n, asked.get("conditions")) for n, asked in model.calls] == [
+        (1, None),
+        (4, None),
+        (4, chapters.TARGET),
+    ]
+    assert (column.free, column.asked, column.evaluations) == (2, 2, 3.0)
+    assert (column.name, column.family, len(column.made)) == ("fixed", "Fixed", 4)
+    salt = {"composition": "AB", "volume_per_atom": (1.0, 14.0)}
+    assert measure(model, train, n=4, target=salt).free == 0
+
+
+def test_adding_a_column_appends_or_replaces(train):
+    good = measure(Fixed(crystal([38, 22, 8, 8, 8])), train, name="good", n=2)
+    bad = measure(Fixed(crystal([11, 17])), train, name="bad", n=2)
+    newer = measure(Fixed(crystal([11, 17])), train, name="good", n=3)
+    table = SideBySide((good,)).add(bad)
+    assert [c.name for c in table.columns] == ["good", "bad"]
+    replaced = table.add(newer)
+    assert [c.name for c in replaced.columns] == ["bad", "good"]
+    assert replaced["good"] is newer
+    assert table["good"] is good  # the first table is as it was
+
+
+def test_the_table_has_a_cell_for_every_model_and_figure(train):
+    column = measure(Fixed(crystal([38, 22, 8, 8, 8])), train, name="fixed", n=2)
+    head, rows = (
+        SideBySide((column,))
+        .add(measure(Fixed(crystal([11, 17])), train, name="other", n=2))
+        .cells()
+    )
+    assert head == ["", "fixed", "other"]
+    assert all(len(row) == 3 for row in rows)
+    said = {row[0]: row[1:] for row in rows}
+    assert said["architecture"] == ["Fixed", "Fixed"]
+    assert said["network evaluations per crystal"] == ["3", "3"]
+    assert [text.split(" ")[0] for text in said["meets the target unasked"]] == [
+        "2/2",
+        "0/2",
+    ]
+    assert "uniqueness" in repr(SideBySide((column,)))
+    assert "<table" in SideBySide((column,))._repr_html_()
+
+
+def test_heads_leave_out_the_data_set_that_all_models_share(train):
+    model = Fixed(crystal([11, 17]))
+    columns = [
+        measure(model, train, name=name, n=2)
+        for name in ("flow-matching-prototypes", "vae-prototypes", "vae-perovskites")
+    ]
+    assert SideBySide(tuple(columns[:2])).cells()[0] == ["", "flow-matching", "vae"]
+    apart = SideBySide(tuple(columns)).cells()[0]
+    assert apart[1:] == [c.name for c in columns]  # two data sets: both are named
+    assert SideBySide(tuple(columns[:1])).cells()[0][1] == "flow-matching-prototypes"
+
+
+def test_the_measured_table_says_what_its_file_holds():
+    path = data_dir() / "measured" / "quality.json"
+    found = json.loads(path.read_text())
+    table = measured()
+    assert list(table.columns) == list(found["batches"])
+    one = found["batches"]["flow-matching-mp20"]["figures"]
+    share = one["structural validity"]
+    assert table["flow-matching-mp20"]["structural validity"].startswith(
+        f"{100 * share['count'] / share['n']:.1f} % ("
+    )
+    unit = table["flow-matching-mp20"]["density distance, valid"]
+    assert unit.startswith(f"{one['density distance, valid']['value']:.3f} g/cm^3")
+    assert table["DiffCSP"]["match rate"] == ""  # it was not asked for structures
+    assert found["command"] in table.attrs["source"]

@@ -1,0 +1,107 @@
+"""`about`, `device`, `scale`, `source`."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import matdesign as design
+from matdesign.crystals.batch import Crystals
+from matdesign.environment import PACKAGES, Source, device_line
+
+
+def test_about_names_versions_and_licences():
+    record = design.about()
+    assert record.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert set(record.versions) == {"python", *PACKAGES}
+    text = str(record)
+    for topic in ("versions", "device", "licence", "MATDESIGN_DATA"):
+        assert topic in text
+
+
+def test_about_lists_every_card(tmp_path, monkeypatch):
+    for name, licence in (("salt", "CC BY 4.0"), ("models/tiny", "MIT")):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        (folder / "card.json").write_text(json.dumps({"licence": licence}))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "card.json").write_text("{")
+    module = sys.modules["matdesign.environment"]  # `design.about` is the function
+    monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
+    data = design.about().data
+    assert data["salt"] == "CC BY 4.0"
+    assert data["models/tiny"] == "MIT"
+    assert "without a readable licence" in data["broken"]
+
+
+def test_about_html_is_escaped():
+    record = design.about()
+    marked = type(record)({"x": "<1>"}, "", "", {}, "", "")
+    assert "&lt;1&gt;" in marked._repr_html_()
+    assert "<1>" not in marked._repr_html_()
+
+
+def test_about_counts_the_mirror(tmp_path, monkeypatch):
+    (tmp_path / "perov_5.parquet").touch()
+    monkeypatch.setenv("MATDESIGN_DATA", str(tmp_path))
+    assert "1 parquet files" in design.about().mirror
+    assert str(tmp_path) not in str(design.about())
+
+
+def test_device_prints_one_line(capsys):
+    best = design.device()
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert str(best) in printed
+    assert torch.zeros(1, device=best).device.type == best.type
+
+
+@pytest.mark.parametrize(("cuda", "want"), [(False, 3), (True, 5)])
+def test_scale_follows_the_device(monkeypatch, cuda, want):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert design.scale(cpu=3, gpu=5) == want
+
+
+def test_device_line_of_a_cpu_names_threads():
+    assert str(torch.get_num_threads()) in device_line(torch.device("cpu"))
+
+
+def test_source_is_the_file_itself():
+    shown = design.source(Crystals.structure)
+    lines = Path(design.__file__).parent.joinpath("crystals/batch.py").read_text()
+    first = lines.splitlines()[shown.line - 1].strip()
+    assert shown.text.splitlines()[0] == first
+    assert shown.file == "matdesign/crystals/batch.py"
+    assert shown.name == "Crystals.structure"
+
+
+@pytest.mark.parametrize(
+    ("which", "has"),
+    [
+        (Crystals.volume, "def volume"),  # a property
+        (partial(design.scale, cpu=1), "def scale"),
+        (Source("a", "b", "c", 1), "class Source"),  # an instance
+        (design, "Inverse materials design"),  # a module
+    ],
+)
+def test_source_finds_what_is_wrapped(which, has):
+    assert has in str(design.source(which))
+
+
+def test_source_html_is_highlighted_and_fetches_nothing():
+    html = design.source(design.scale)._repr_html_()
+    assert "style=" in html
+    assert "scale" in html
+    assert "http" not in html
+    assert "<script" not in html
+
+
+@pytest.mark.parametrize("builtin", [len, 3, torch.matmul])
+def test_source_of_a_builtin_says_what_to_pass(builtin):
+    with pytest.raises(TypeError, match="Pass a function, class or module"):
+        design.source(builtin)
