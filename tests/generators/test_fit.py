@@ -63,6 +63,10 @@ def test_a_checkpoint_of_another_training_is_refused(crystals, tmp_path):
         fit(model, crystals, steps=2, batch_size=4, seed=2, checkpoint=file)
     with pytest.raises(DataError, match="its data is"):
         fit(model, crystals[:4], steps=2, batch_size=4, seed=1, checkpoint=file)
+    labels = {"density": torch.ones(len(crystals))}  # the same sites with other labels
+    labelled = crystals.replace(properties=labels)
+    with pytest.raises(DataError, match="its data is"):
+        fit(model, labelled, steps=2, batch_size=4, seed=1, checkpoint=file)
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage"])
