@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import matdesign as design
-from matdesign.crystals.symmetry import spacegroup
+from matdesign.crystals.symmetry.find import spacegroup
 from matdesign.errors import DataError
 from matdesign.generators import shipped
 from matdesign.generators.autoregressive import Autoregressive
