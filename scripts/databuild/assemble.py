@@ -137,8 +137,7 @@ def drop_copies(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     for group in groups.values():
         chosen: list[tuple[Row, Any]] = []
         for row in sorted(
-            group,
-            key=lambda r: (len(r["numbers"]), r["variant"], r["energy_per_atom"]),
+            group, key=lambda r: (len(r["numbers"]), r["variant"], r["energy_per_atom"])
         ):
             structure = crystal(row)
             twin = next(
