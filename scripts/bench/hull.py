@@ -1,6 +1,6 @@
 """Hold the hull against real crystals: do those of the Materials Project lie on it?
 
-    python scripts/check_hull.py mp_20_dev.parquet [--relax 200] [--no-card]
+    python scripts/bench.py hull mp_20_dev.parquet [--relax 200] [--no-card]
 
 Crystals of reduced MP-20 are placed against the shipped hull by the shipped oracle, as
 they stand there; the distances are compared with the Materials Project's own.  A first
@@ -48,14 +48,16 @@ def compared(above: ArrayLike, theirs: ArrayLike) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(given: list[str]) -> int:
     """Print the figures of all rows, of our validation rows, and of relaxed ones."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "bench.py hull", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("reduced", type=Path, help="mp_20_dev.parquet")
     parser.add_argument("--relax", type=int, default=0, help="validation rows to relax")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--no-card", action="store_true", help="print only")
-    args = parser.parse_args(arguments)
+    args = parser.parse_args(given)
     crystals = read_parquet(args.reduced)
     theirs = crystals.properties[THEIRS].double().numpy()
     dft = crystals.properties[DFT].double().numpy()
@@ -85,6 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"  {name:56s} {value}")
     if not args.no_card:
         write_card(found)
+    return 0
 
 
 def relaxed(crystals: Crystals, workers: int) -> dict[str, Any]:
@@ -96,7 +99,3 @@ def relaxed(crystals: Crystals, workers: int) -> dict[str, Any]:
         results = oracle.evaluate(crystals)
     above = np.where(results.ok, results.energy_above_hull, np.nan)
     return {**compared(above, theirs), "failed": results.failed}
-
-
-if __name__ == "__main__":
-    main()
