@@ -271,7 +271,7 @@ def stable(
     """
     key = {
         "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        "hull": stages.references_key(),
+        "hull": hull.key,
         "train": shop.train_key,
         "protocol": Protocol().record(),
         "seed": shop.seed,
@@ -321,7 +321,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "train": len(parts["train"]),
         "test": len(parts["test"]),
         "energy": shop.energy_key,
-        "hull": stages.references_key(),
+        "hull": Hull.shipped().key,
         "missing": missing,
         "command": command("bench.py", ["quality", *args.words]),
         "hardware": hardware(),

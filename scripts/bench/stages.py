@@ -276,11 +276,3 @@ def placed(
     ]
     above = hull.energy_above_hull(crystals, energy)
     return crystals, reasons, np.where([not why for why in reasons], above, np.nan)
-
-
-def references_key() -> str:
-    """Return a checksum of the shipped hull: known compounds and reference energies."""
-    found = hashlib.sha256()
-    for path in sorted((data_dir() / "references").iterdir()):
-        found.update(path.read_bytes())
-    return found.hexdigest()

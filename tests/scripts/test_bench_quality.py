@@ -107,12 +107,12 @@ def test_models_that_are_not_at_hand_are_named():
     assert quality.chosen(["a"]) == (["a"], [])
 
 
-def test_a_new_hull_needs_no_new_relaxation(shop, salts, monkeypatch):
+def test_a_new_hull_needs_no_new_relaxation(shop, salts):
     """Stability and the ledger come from kept energies; a refused row is not stable."""
 
     class Flat:
         def __init__(self, level):
-            self.level = level
+            self.level, self.key = level, str(level)
             self.calibration = argparse.Namespace(volumes={})
 
         def formation_energy(self, crystals, energy):
@@ -141,12 +141,10 @@ def test_a_new_hull_needs_no_new_relaxation(shop, salts, monkeypatch):
             (salts[[9]], -9.0, ""),  # beyond what the guards believe
         )
     ]
-    monkeypatch.setattr(stages, "references_key", lambda: "first")
     first = quality.stable(shop, "salts", rows, Flat(-1.0))
     assert first["metrics"]["stability"]["count"] == 1
     assert first["converged and believed"] == 2
     assert first["metrics"]["ledger: substitution"]["count"] == 4
-    monkeypatch.setattr(stages, "references_key", lambda: "second")
     second = quality.stable(shop, "salts", rows, Flat(-0.5))
     assert second["metrics"]["stability"]["count"] == 2
     assert second["metrics"]["S.U.N."]["count"] == 2
