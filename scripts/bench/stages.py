@@ -98,7 +98,8 @@ def drawn(cache: Path, name: str, n: int, seed: int) -> tuple[Crystals, dict[str
         start = time.perf_counter()
         made, groups = with_groups(design.load_model(weights_of(name)), n, seed=seed)
         seconds = round(time.perf_counter() - start, 1)
-        info = {**made.info, "seconds": seconds, "threads": torch.get_num_threads()}
+        info = {**made.info, "seed": seed, "seconds": seconds}
+        info["threads"] = torch.get_num_threads()
         design.write(made.replace(properties=groups, labels={}, units={}), table)
         write_atomic(facts, json.dumps({**info, "weights": table.stem}).encode())
     # what is judged is what was written
