@@ -2,7 +2,7 @@
 
     python scripts/build_references.py mp_formation_energies.parquet mp_20_dev.parquet
     python scripts/build_references.py ... --potential 7net-l3i5 --crystals 1200
-    python scripts/check_hull.py mp_20_dev.parquet
+    python scripts/bench.py hull mp_20_dev.parquet
 
 1. Known compounds. The first table holds the lowest formation energy of 95,118 formulas
    of the Materials Project (matbench_mp_e_form, with the anion corrections of 2019), the
@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cards.page import write_data_card
 from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
@@ -297,28 +298,7 @@ def write_card(changes: dict[str, Any], folder: Path = FOLDER) -> None:
     """Write card.json and card.md of the references; other entries stay as they are."""
     path = folder / "card.json"
     card = json.loads(path.read_text()) if path.is_file() else {}
-    card = {**card, **ABOUT, **changes, "units": {DFT: "eV/atom"}}
-    card["files"] = {
-        file.name: {
-            "bytes": file.stat().st_size,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        }
-        for file in sorted(folder.iterdir())
-        if file.name not in ("card.json", "card.md")
-    }
-    path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    lines = [f"# {card['title']}", ""]
-    words = {"not": "What it is not", "how": "How made"}
-    for key in ("what", "how", "not", "sources", "licence", "command"):
-        lines += [f"**{words.get(key, key.capitalize())}.** {card[key]}", ""]
-    for title, table in card.items():
-        if isinstance(table, dict) and title != "files":
-            lines += [f"## {title[0].upper()}{title[1:]}", "", "| | |", "| --- | --- |"]
-            lines += [f"| {name} | {value} |" for name, value in table.items()] + [""]
-    lines += ["## Files", "", "| file | bytes | sha256 |", "| --- | --- | --- |"]
-    for name, file in card["files"].items():
-        lines.append(f"| {name} | {file['bytes']} | `{file['sha256']}` |")
-    (folder / "card.md").write_text("\n".join(lines) + "\n")
+    write_data_card(folder, {**card, **ABOUT, **changes, "units": {DFT: "eV/atom"}})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -344,7 +324,7 @@ def main(arguments: list[str] | None = None) -> None:
             ),
             **shift,
         }
-        check = "python scripts/check_hull.py mp_20_dev.parquet --relax 200"
+        check = "python scripts/bench.py hull mp_20_dev.parquet --relax 200"
         changes["command"] = f"{COMMAND} && {check}"
     crystals = read_parquet(args.reduced)
     if args.crystals:
