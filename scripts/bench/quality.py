@@ -48,12 +48,13 @@ from bench import stages
 from bench.published import read_samples
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError
-from matdesign.generators.storage import write_atomic
 from matdesign.loop.hull import Hull
 from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
 from matdesign.metrics.evaluator import Protocol, evaluate
+from matdesign.metrics.summary import text_table
 from matdesign.predictors.network import PropertyNetwork
 from matdesign.predictors.shipped import property_networks
+from matdesign.teach.side_by_side import MEASURED, figure
 
 REAL = "validation rows"
 FAMILIES = ("vae", "coupling-flow", "flow-matching", "diffusion", "autoregressive")
@@ -61,35 +62,6 @@ ENERGY_MODEL, ENERGY = "formation-energy-mp20", "formation_energy_per_atom"
 SAME = ("samples", "seed", "train", "test", "energy", "versions", "protocol", "relax",
         "predict", "hull")  # fmt: skip
 """What an earlier output must share with a run that keeps its batches."""
-
-FIGURES = {
-    "stability": ("within 0.1 eV/atom of the hull", "rate"),
-    "S.U.N.": ("S.U.N.", "rate"),
-    "S.U.N., new formula": ("S.U.N., new formula", "rate"),
-    "S.U.N., on the hull": ("S.U.N., on the hull", "rate"),
-    "ledger: duplicate": ("duplicate", "rate"),
-    "ledger: substitution": ("element substitution", "rate"),
-    "ledger: new structure": ("new structure, known formula", "rate"),
-    "ledger: new": ("new", "rate"),
-    "duplicates and substitutions, of the stable": (
-        "of the stable: duplicate or substitution",
-        "rate",
-    ),
-    "structural validity": ("structural validity", "rate"),
-    "compositional validity": ("compositional validity", "rate"),
-    "uniqueness": ("uniqueness", "rate"),
-    "novelty": ("novelty", "rate"),
-    "COV-R": ("COV-R", "rate"),
-    "COV-P": ("COV-P", "rate"),
-    "element count distance, valid": ("W(elements)", "distance"),
-    "density distance, valid": ("W(density), g/cm^3", "distance"),
-    "energy distance, valid": ("W(energy), eV/atom", "distance"),
-    "match rate": ("match rate", "rate"),
-    "RMSE": ("RMSE", "distance"),
-    "METRe": ("METRe", "rate"),
-    "cRMSE": ("cRMSE", "distance"),
-}
-"""Figure -> its row in the table, and its kind."""
 
 
 @dataclass
@@ -115,21 +87,11 @@ class Workshop:
     coverage: bool = False
 
     @cached_property
-    def train_key(self) -> str:
-        """Checksum of the training rows."""
-        return stages.digest(self.train)
-
-    @cached_property
-    def test_key(self) -> str:
-        """Checksum of the held-out rows."""
-        return stages.digest(self.test)
-
-    @cached_property
-    def energy_key(self) -> str:
-        """Checksum of the predictor's weights."""
-        if self.energy is None:
-            return "none"
-        return stages.checksum(stages.weights_of(self.energy))
+    def keys(self) -> dict[str, str]:
+        """Checksums of the rows and of the predictor's weights."""
+        keys = {"train": stages.digest(self.train), "test": stages.digest(self.test)}
+        folder = stages.weights_of(self.energy) if self.energy else None
+        return {**keys, "energy": stages.checksum(folder) if folder else "none"}
 
     @cached_property
     def network(self) -> PropertyNetwork:
@@ -232,9 +194,7 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
     """Return the figures of a batch against training and held-out rows."""
     key = {
         "crystals": stages.digest(crystals),
-        "train": shop.train_key,
-        "test": shop.test_key,
-        "energy": shop.energy_key,
+        **shop.keys,
         "protocol": Protocol().record(),
         "seed": shop.seed,
         "coverage": shop.coverage,
@@ -272,7 +232,7 @@ def stable(
     key = {
         "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         "hull": hull.key,
-        "train": shop.train_key,
+        "train": shop.keys["train"],
         "protocol": Protocol().record(),
         "seed": shop.seed,
     }
@@ -320,7 +280,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "predict": args.predict,
         "train": len(parts["train"]),
         "test": len(parts["test"]),
-        "energy": shop.energy_key,
+        "energy": shop.keys["energy"],
         "hull": Hull.shipped().key,
         "missing": missing,
         "command": command("bench.py", ["quality", *args.words]),
@@ -359,7 +319,7 @@ def measure(
         row["figures"] = record["metrics"]
         row |= {"failures": record["failures"], "notes": record["notes"]}
         found["batches"][name] = row
-        write(args.output, found)
+        stages.write_record(args.output, found)
     order = torch.randperm(len(shop.test), generator=generator(args.seed))
     for name in made if args.predict else ():
         row = found["batches"][name]
@@ -369,7 +329,7 @@ def measure(
                 shop.cache, name, targets, args.seed, args.workers
             )
             row["figures"] |= row["prediction"].pop("metrics")
-            write(args.output, found)
+            stages.write_record(args.output, found)
     for name, batch in made.items():
         row = found["batches"][name]
         if args.relax != 0:
@@ -379,61 +339,17 @@ def measure(
             row["relaxation"] = stable(shop, name, rows, Hull.shipped())
             row["figures"] |= row["relaxation"].pop("metrics")
         row["content"] = contents[name]
-        write(args.output, found)
-
-
-# ---- the table -----------------------------------------------------------------------
-
-
-def cell(one: dict[str, Any] | None, kind: str) -> str:
-    """Return a figure with its interval, percent for rates."""
-    if not one or "value" not in one:
-        return ""
-    if kind == "rate":
-        low, high = 100 * one["low"], 100 * one["high"]
-        return f"{100 * one['value']:.1f} ({low:.1f} to {high:.1f})"
-    return f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})"
+        stages.write_record(args.output, found)
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return the table as Markdown, one column per batch."""
+    """Return the figures with their intervals as text, one column per batch."""
     batches = found["batches"].values()
-    rows = [["crystals", *(f"{v['crystals']:,}" for v in batches)]]
-    for name, (row, kind) in FIGURES.items():
-        cells = [cell(v["figures"].get(name), kind) for v in batches]
-        rows.append([row + (", %" if kind == "rate" else ""), *cells])
-    for label, stage, fact in (
-        ("of that relaxed", "relaxation", "relaxed"),
-        ("of that converged and believed", "relaxation", "converged and believed"),
-        ("seconds to relax", "relaxation", "seconds"),
-        ("seconds to sample", "sampling", "seconds"),
-    ):
-        rows.append([label, *(str(v.get(stage, {}).get(fact, "")) for v in batches)])
-    rows = [["", *found["batches"]], *(row for row in rows if any(row[1:]))]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    return "\n".join(lines)
-
-
-def write(path: Path, found: dict[str, Any]) -> None:
-    """Write the figures so far, as JSON and as a page."""
-    stages.write_record(path, found)
-    page = [
-        "# Quality on reduced MP-20",
-        "",
-        f"Against {found['test']:,} held-out rows; {found['train']:,} training rows count "
-        "as known. 95 % intervals in brackets. The validation rows are real crystals: "
-        "what no model can beat. Some held-out rows were in the published models' training. "
-        "Stability, S.U.N. and ledger are those of the relaxed crystals.",
-        "",
-        table(found),
-        "",
-        *(f"* {name}: missing, no weights" for name in found["missing"]),
-        *(f"* {line}" for line in found["protocol"]),
-        "",
-        f"`{found['command']}`, {found['hardware']}, {found['written']}.",
-    ]
-    write_atomic(path.with_suffix(".md"), ("\n".join(page) + "\n").encode())
+    rows = [["crystals", *(f"{batch['crystals']:,}" for batch in batches)]]
+    for name in MEASURED:
+        cells = [figure(batch["figures"].get(name)) for batch in batches]
+        rows += [[name, *cells]] if any(cells) else []
+    return text_table(["", *found["batches"]], rows)
 
 
 def main(given: list[str]) -> int:

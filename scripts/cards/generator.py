@@ -1,7 +1,6 @@
 """The card of a generator: symmetry that was promised and kept, stability, bars, the page."""
 
 import argparse
-import json
 import warnings
 from typing import Any
 
@@ -14,7 +13,6 @@ import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.sites import operations
 from matdesign.metrics.intervals import wilson
-from matdesign.paths import data_dir
 
 SYMPREC = 0.01
 """How far an atom may lie from its symmetric place, angstrom."""
@@ -38,11 +36,6 @@ MP20_BARS = {
     HOLDS: 1.0,
 }
 """What is aimed at: rates at least, distances at most."""
-
-BESIDE = ("structural validity", "compositional validity", "COV-R", "COV-P",
-          "match rate", "S.U.N.")  # fmt: skip
-RIVALS = ("DiffCSP", "DiffCSP++")
-"""Rates of the measured table, and whose best S.U.N. is the bar for ours."""
 
 SOURCES = {
     "mp20": "Trained on reduced MP-20 (Materials Project, PBE and PBE+U, CC BY 4.0), the "
@@ -239,54 +232,6 @@ def row(name: str, one: dict[str, Any]) -> str:
     )
 
 
-def measured_table() -> dict[str, Any]:
-    """Return the shipped record of the benchmark of quality; empty where there is none."""
-    path = data_dir() / "measured" / "quality.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def beside(name: str, found: dict[str, Any]) -> list[str]:
-    """Return paragraphs of a card: rates against their bars, and by how much they miss.
-
-    Args:
-        name: of the model.
-        found: a record of the benchmark of quality; a model that is not in it gets no
-            paragraph.
-    """
-    batches = found.get("batches", {})
-    if name not in batches:
-        return []
-    lines = []
-    for key in BESIDE:
-        one = batches[name]["figures"].get(key)
-        rivals = {
-            rival: batches[rival]["figures"][key]["value"]
-            for rival in RIVALS
-            if key in batches.get(rival, {"figures": {}})["figures"]
-        }
-        best = max(rivals, key=rivals.__getitem__, default="")
-        bar = MP20_BARS.get(key, rivals.get(best))
-        if one and bar is not None:
-            short = 100 * (bar - one["value"])
-            verdict = "met" if short <= 0 else f"missed by {short:.1f} points"
-            of = (
-                f"{100 * bar:g} %" if key in MP20_BARS else f"{best}, {100 * bar:.1f} %"
-            )
-            lines.append(
-                f"* {key} {100 * one['value']:.1f} % ({100 * one['low']:.1f} to "
-                f"{100 * one['high']:.1f}) of {one['n']:,}; bar {of}: {verdict}"
-            )
-    return [
-        "",
-        "**Beside published samples.** One run for all, of which `data/measured/quality.json` "
-        "is the record; a bar is for the best of our models.",
-        "",
-        *lines,
-        "",
-        f"`{found['command']}`, {found['hardware']}, {found['written']}.",
-    ]
-
-
 def page(card: dict[str, Any]) -> list[str]:
     """Return the lines of card.md."""
     training, drawn, n = card["training"], card["sampling"], card["samples"]
@@ -345,7 +290,6 @@ def page(card: dict[str, Any]) -> list[str]:
         )
     return [
         *lines,
-        *beside(card["name"], measured_table()),
         "",
         f"**Training.** {training.get('crystals', 0):,} crystals of "
         f"`{training.get('data', '')}` (checksum {training.get('data_sha256', '')[:16]}), "

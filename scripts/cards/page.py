@@ -33,17 +33,6 @@ def table(value: dict[str, Any] | list[dict[str, Any]]) -> list[str]:
     return ["| " + " | ".join(str(x) for x in row) + " |" for row in rows] + [""]
 
 
-def tables(title: str, value: dict[str, Any], level: int = 2) -> list[str]:
-    """Return a heading, the plain figures, and what has tables of its own."""
-    own = {k: x for k, x in value.items() if isinstance(x, list) and x}
-    rest = {k: x for k, x in value.items() if k not in own}
-    lines = [f"{'#' * level} {title}", "", *(table(rest) if rest else [])]
-    for key, one in own.items():
-        lines += [f"{'#' * (level + 1)} {key.replace('_', ' ').capitalize()}", ""]
-        lines += table(one)
-    return lines
-
-
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Return size and checksum of the files that a card speaks of."""
     return {

@@ -153,18 +153,10 @@ def test_a_new_hull_needs_no_new_relaxation(shop, salts):
 
 def test_the_table_has_a_row_per_figure_and_empty_cells_where_none_is(found):
     lines = quality.table(found).splitlines()
-    assert lines[0] == "|  | DiffCSP | ours |"
-    assert "| COV-R, % |  | 90.0 (88.0 to 91.0) |" in lines
-    assert "| crystals | 10 | 2,000 |" in lines
-    assert not any("cRMSE" in line for line in lines)
-
-
-def test_json_and_page_are_written(found, tmp_path):
-    out = tmp_path / "quality.json"
-    quality.write(out, found)
-    assert json.loads(out.read_text())["batches"]["ours"]["crystals"] == 2_000
-    page = out.with_suffix(".md").read_text()
-    assert "| DiffCSP | ours |" in page and "vae-mp20: missing" in page
+    assert lines[0].split() == ["DiffCSP", "ours"]
+    (row,) = [line for line in lines if line.startswith("COV-R")]
+    assert row.split(maxsplit=1)[1] == "0.900 (0.880 to 0.910)"
+    assert not any("RMSE" in line for line in lines)
 
 
 def test_held_out_rows_are_predicted_once(shop, salts, monkeypatch):
