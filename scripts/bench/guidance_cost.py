@@ -35,7 +35,7 @@ from matdesign.constraints.between import Between
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.elements import OnlyElements, RequiredElements
-from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.batch import generator
 from matdesign.errors import MatdesignError
 from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
@@ -84,49 +84,34 @@ WAYS: dict[str, Callable[[], Guide]] = {
 }
 
 
-def timed(draw: Callable[[], Crystals], clock: str) -> tuple[float, Crystals]:
-    """Return the seconds that drawing takes, and what was drawn."""
-    now = time.process_time if clock == "cpu" else time.perf_counter
-    start = now()
-    made = draw()
-    return now() - start, made
-
-
 def price(model: Generator, label: str, args: argparse.Namespace) -> dict[str, Any]:
     """Return what one way to guide costs one model; the first pair is told apart."""
-    n, steps, clock = args.n, args.steps, args.clock
+    n, options = args.n, {"steps": args.steps}
+    now = time.process_time if args.clock == "cpu" else time.perf_counter
     particles = PARTICLES if label.startswith("steer") else 1
-    seconds, evaluations, plain = [], [], []
+    ratios, evaluations, plain = [], [], []
     for seed in range(args.pairs + 1):
         # the seed with which the guide begins to draw
         same = int(torch.randint(2**62, (1,), generator=generator(seed)))
-        before = model.sample(n, seed=same, steps=steps)
-        guide = WAYS[label]()
-        mine, guided = timed(
-            lambda guide=guide, seed=seed: guide.sample(
-                model, n, seed=seed, steps=steps
-            ),
-            clock,
-        )
+        before, guide = model.sample(n, seed=same, **options), WAYS[label]()
+        start = now()
+        guided = guide.sample(model, n, seed=seed, **options)
+        mine = now() - start
         moved = not torch.equal(before.n_atoms, guided.n_atoms)
         sizes = guided.n_atoms.tolist() if moved else None
-        free, bare = timed(
-            lambda same=same, sizes=sizes: model.sample(
-                n, seed=same, n_atoms=sizes, steps=steps
-            ),
-            clock,
-        )
+        start = now()
+        bare = model.sample(n, seed=same, n_atoms=sizes, **options)
+        plain.append(now() - start)
         asked, spent = (int(x.info["network_evaluations"]) for x in (bare, guided))
-        plain.append(free)
-        seconds.append(mine / free / particles)
+        ratios.append(mine / plain[-1] / particles)
         evaluations.append(spent / asked / particles)
-    middle = statistics.median(seconds[1:])
+    middle = statistics.median(ratios[1:])
     return {
         "plain_seconds": statistics.median(plain[1:]),
-        "first": seconds[0],
+        "first": ratios[0],
         "median": middle,
-        "low": min(seconds[1:]),
-        "high": max(seconds[1:]),
+        "low": min(ratios[1:]),
+        "high": max(ratios[1:]),
         "evaluations": statistics.median(evaluations[1:]),
         "bar": BAR,
         "met": middle <= BAR,
@@ -163,13 +148,6 @@ def row(name: str, label: str, one: dict[str, Any]) -> list[str]:
     return [name, label, f"{one['median']:.2f}", span, *figures, *end]
 
 
-def report(found: dict[str, Any]) -> str:
-    """Return all prices as a table."""
-    head = ["model", "guided by", "times", "range", "first", "evaluations"]
-    body = [row(name, k, one) for name, of in found.items() for k, one in of.items()]
-    return text_table([*head, "unguided s", "bar", ""], body)
-
-
 def arguments(given: list[str]) -> argparse.Namespace:
     """Return the command line."""
     words = __doc__.split("\n")[0]
@@ -199,7 +177,10 @@ def main(given: list[str]) -> int:
         **{key: getattr(args, key) for key in OPTIONS},
         "prices": measure(args),
     }
-    print(report(record["prices"]))
+    head = ["model", "guided by", "times", "range", "first", "evaluations"]
+    prices = record["prices"].items()
+    body = [row(name, k, one) for name, of in prices for k, one in of.items()]
+    print(text_table([*head, "unguided s", "bar", ""], body))
     print(
         f"{record['hardware']}, {args.threads} threads, {args.clock} seconds, load "
         f"{record['load']:.1f} at the start; {args.n} crystals, {args.pairs} pairs"

@@ -20,10 +20,10 @@ from build_references import energies, write_card
 from mp20 import parts_of
 from numpy.typing import ArrayLike
 
-from matdesign.crystals.batch import Crystals
 from matdesign.crystals.io.parquet import read_parquet
 from matdesign.loop.calibration import Calibration
 from matdesign.loop.hull import Hull
+from matdesign.loop.oracle import PotentialOracle
 
 DFT, THEIRS = "formation_energy_per_atom", "e_above_hull"
 NEAR = 0.1
@@ -35,67 +35,51 @@ def compared(above: ArrayLike, theirs: ArrayLike) -> dict[str, Any]:
     ours = np.asarray(above, dtype=float)
     known = np.isfinite(ours)
     off = np.abs(ours - np.asarray(theirs, dtype=float))[known]
-    return {
-        "crystals": len(ours),
-        "share within 0.1 eV/atom": round(float((ours <= NEAR).mean()), 4),
-        "share below -0.1 eV/atom": round(float((ours < -NEAR).mean()), 4),
-        "median distance (eV/atom)": round(float(np.median(ours[known])), 4),
-        "median difference from the Materials Project (eV/atom)": round(
-            float(np.median(off)), 4
-        ),
-        "mean difference (eV/atom)": round(float(off.mean()), 4),
-        "without a distance": int((~known).sum()),
+    figures = {
+        "share within 0.1 eV/atom": (ours <= NEAR).mean(),
+        "share below -0.1 eV/atom": (ours < -NEAR).mean(),
+        "median distance (eV/atom)": np.median(ours[known]),
+        "median difference from the Materials Project (eV/atom)": np.median(off),
+        "mean difference (eV/atom)": off.mean(),
     }
+    rounded = {key: round(float(value), 4) for key, value in figures.items()}
+    return {"crystals": len(ours), **rounded, "without a distance": int((~known).sum())}
 
 
 def main(given: list[str]) -> int:
     """Print the figures of all rows, of our validation rows, and of relaxed ones."""
-    parser = argparse.ArgumentParser(
-        "bench.py hull", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("reduced", type=Path, help="mp_20_dev.parquet")
-    parser.add_argument("--relax", type=int, default=0, help="validation rows to relax")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--no-card", action="store_true", help="print only")
+    words = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser("bench.py hull", description=words)
+    add = parser.add_argument
+    add("reduced", type=Path, help="mp_20_dev.parquet")
+    add("--relax", type=int, default=0, help="validation rows to relax")
+    add("--workers", type=int, default=1)
+    add("--no-card", action="store_true", help="print only")
     args = parser.parse_args(given)
     crystals = read_parquet(args.reduced)
     theirs = crystals.properties[THEIRS].double().numpy()
-    dft = crystals.properties[DFT].double().numpy()
     val = np.array(parts_of(crystals.ids)) == "val"
-    found: dict[str, dict[str, Any]] = {}
-    by_dft = Hull.shipped(
-        Calibration("DFT", dict.fromkeys(Hull.shipped().calibration.elements, 0.0), 0.0)
-    )
-    above = by_dft.energy_above_hull(crystals, dft)
-    found["check: all rows of reduced MP-20 by their DFT energies"] = compared(
-        above, theirs
-    )
+    rows, found = "rows of reduced MP-20", dict[str, dict[str, Any]]()
+    elements = Hull.shipped().calibration.elements
+    exact = Hull.shipped(Calibration("DFT", dict.fromkeys(elements, 0.0), 0.0))
+    above = exact.energy_above_hull(crystals, crystals.properties[DFT].double().numpy())
+    found[f"check: all {rows} by their DFT energies"] = compared(above, theirs)
     for name in ("chgnet-0.3.0", "chgnet-r2scan"):
         hull = Hull.shipped(name)
         above = hull.energy_above_hull(crystals, energies(name, crystals))
-        for rows, which in ((slice(None), "all"), (val, "validation")):
-            title = f"check: {which} rows of reduced MP-20 by {hull.calibration.name}"
-            found[title] = compared(above[rows], theirs[rows])
+        by = f"{rows} by {hull.calibration.name}"
+        found[f"check: all {by}"] = compared(above, theirs)
+        found[f"check: validation {by}"] = compared(above[val], theirs[val])
     if args.relax:
-        some = crystals[np.flatnonzero(val)[: args.relax].tolist()]
-        found["check: validation rows relaxed by CHGNet 0.3.0"] = relaxed(
-            some, args.workers
-        )
+        some = np.flatnonzero(val)[: args.relax]
+        with PotentialOracle(workers=args.workers, time_limit=600) as oracle:
+            made = oracle.evaluate(crystals[some.tolist()])
+        # a failed relaxation is not near the hull
+        above = np.where(made.ok, made.energy_above_hull, np.nan)
+        figures = {**compared(above, theirs[some]), "failed": made.failed}
+        found["check: validation rows relaxed by CHGNet 0.3.0"] = figures
     for title, figures in found.items():
-        print(title)
-        for name, value in figures.items():
-            print(f"  {name:56s} {value}")
+        print("\n".join([title, *(f"  {k:56s} {v}" for k, v in figures.items())]))
     if not args.no_card:
         write_card(found)
     return 0
-
-
-def relaxed(crystals: Crystals, workers: int) -> dict[str, Any]:
-    """Relax with the shipped oracle; a failed relaxation is not near the hull."""
-    from matdesign.loop.oracle import PotentialOracle
-
-    theirs = crystals.properties[THEIRS].double().numpy()
-    with PotentialOracle(workers=workers, time_limit=600) as oracle:
-        results = oracle.evaluate(crystals)
-    above = np.where(results.ok, results.energy_above_hull, np.nan)
-    return {**compared(above, theirs), "failed": results.failed}

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -71,30 +70,24 @@ def judge(
 ) -> bool:
     """Print every figure beside the published one; return whether all agree."""
     rows, agree = [], True
-    for name in [*published, *(n for n in samples if n not in published)]:
+    for name in dict.fromkeys([*published, *samples]):
         if name not in samples:
-            rows.append([name, "0", "missing", "", "", "", "DIFFERS"])
+            rows.append([name, "0", "missing", "", "", "DIFFERS"])
             agree = False
             continue
-        start = time.perf_counter()
         judged = evaluate(samples[name])
-        seconds = time.perf_counter() - start
-        found = [
-            100 * judged[f"{kind} validity"].value
-            for kind in ("structural", "compositional")
-        ]
-        ours = f"{found[0]:.2f} / {found[1]:.2f}"
+        kinds = ("structural", "compositional")
+        found = [100 * judged[f"{kind} validity"].value for kind in kinds]
         theirs, verdict = "-", "no published figure"
         if name in published:
             theirs = "{:.2f} / {:.2f}".format(*published[name])
             near = [abs(a - b) <= TOLERANCE for a, b in zip(found, published[name])]
             verdict = "agrees" if all(near) else "DIFFERS"
             agree &= all(near)
+        ours = "{:.2f} / {:.2f}".format(*found)
         unique = f"{100 * judged['uniqueness'].value:.2f}"
-        rows.append(
-            [name, str(len(judged)), ours, theirs, unique, f"{seconds:.1f}", verdict]
-        )
-    head = ["model", "crystals", "ours", "published", "unique", "seconds", "verdict"]
+        rows.append([name, str(len(judged)), ours, theirs, unique, verdict])
+    head = ["model", "crystals", "ours", "published", "unique", "verdict"]
     print("structural / compositional validity, percent\n")
     print(text_table(head, rows))
     print(f"\nagreement: within {TOLERANCE} percentage points; uniqueness for interest")
