@@ -88,7 +88,7 @@ def _line(cells: list[str]) -> str:
 
 
 def measured(name: str = "guidance") -> GuidanceTable:
-    """Return a table that scripts/bench_guidance.py measured with many crystals.
+    """Return a table that scripts/bench.py guidance measured with many crystals.
 
     Args:
         name: "guidance", or "guidance-again": the same soft cases with another seed, and
@@ -100,7 +100,7 @@ def measured(name: str = "guidance") -> GuidanceTable:
     path = data_dir() / "measured" / f"{name}.json"
     if not path.is_file():
         raise DataError(
-            f"no measured table at {path}. Run scripts/bench_guidance.py --output "
+            f"no measured table at {path}. Run scripts/bench.py guidance --output "
             f"{path.name}, or take the data folder of a release."
         )
     runs = json.loads(path.read_text())["runs"]

@@ -240,7 +240,7 @@ MEASURED = (
 
 
 def measured() -> pandas.DataFrame:
-    """Return what scripts/bench_quality.py measured on reduced MP-20, as text.
+    """Return what scripts/bench.py quality measured on reduced MP-20, as text.
 
     Columns are batches of crystals, published samples beside those of the shipped models;
     every cell has its 95 % interval. `attrs["source"]` is the command, machine and day.
@@ -253,13 +253,13 @@ def measured() -> pandas.DataFrame:
     path = data_dir() / "measured" / "quality.json"
     if not path.is_file():
         raise DataError(
-            f"no measured table at {path}. Run scripts/bench_quality.py --output "
+            f"no measured table at {path}. Run scripts/bench.py quality --output "
             f"{path.name}, or take the data folder of a release."
         )
     found = json.loads(path.read_text())
     table = pandas.DataFrame(
         {
-            name: {row: _figure(batch["figures"].get(row)) for row in MEASURED}
+            name: {row: figure(batch["figures"].get(row)) for row in MEASURED}
             for name, batch in found["batches"].items()
         }
     )
@@ -269,7 +269,8 @@ def measured() -> pandas.DataFrame:
     return table
 
 
-def _figure(one: dict[str, Any] | None) -> str:
+def figure(one: dict[str, Any] | None) -> str:
+    """Return a measured figure with its interval; nothing where there is none."""
     if one is None or "value" not in one:
         return ""
     if "count" in one:

@@ -1,5 +1,6 @@
-"""scripts/train.py: any family on any data, budgets that hold, trainings that resume."""
+"""scripts/train.py: any family and property networks on any data; trainings resume."""
 
+import hashlib
 import json
 
 import pytest
@@ -10,6 +11,7 @@ import matdesign as design
 from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
 from matdesign.generators.contract import KNOWN, Generator
+from matdesign.predictors.network import PropertyNetwork
 
 SMALL = ["--batch-size", "4", "--set", "width=16", "layers=1", "heads=2"]
 
@@ -20,9 +22,9 @@ def place(eight, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "data_dir", lambda: tmp_path / "data")
     split = ("train",) * 6 + ("val", "test")
-    return write_parquet(
-        eight.replace(labels={"split": split}), tmp_path / "tiny.parquet"
-    )
+    gap = {"gap": torch.tensor([5.0, 4.5, 5.2, 4.0, 2.0, 2.1, 0.0, 0.0])}
+    crystals = eight.replace(labels={"split": split}, properties=gap)
+    return write_parquet(crystals, tmp_path / "tiny.parquet")
 
 
 def weights(folder):
@@ -59,7 +61,6 @@ def test_a_killed_training_continues_to_the_same_weights(place, monkeypatch):
         torch.testing.assert_close(tensor, weights(resumed)[name], rtol=0, atol=0)
     record = Generator.load(resumed).record
     assert record["resumed"] == 1 and record["steps"] == 6
-    assert len(record["plans"]) == 1
 
 
 def test_the_record_says_how_to_repeat_it_and_not_where(place):
@@ -73,37 +74,45 @@ def test_the_record_says_how_to_repeat_it_and_not_where(place):
     assert history[-1]["step"] == 2 and history[-1]["val"] is not None
 
 
-def test_minutes_become_steps_once_and_stay(place, monkeypatch, tmp_path):
-    given = ["diffusion", str(place), "--name", "timed", *SMALL]
-    given += ["--fit", "checkpoint_every=1"]
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            script.main([*given, "--minutes", "0.05"])
-    path = tmp_path / "build" / "train" / "timed.plan.json"
-    plan = json.loads(path.read_text())[0]
-    assert plan["steps"] == int(0.95 * 3 / plan["seconds_each"])
-    # a shorter number of steps for the rest is a second plan, and the record shows both
-    folder = script.main([*given, "--steps", "5"])
-    record = Generator.load(folder).record
-    assert [p["from"] for p in record["plans"]] == [0, 2]
-    assert record["steps"] == 5
+def test_a_training_starts_from_shipped_weights(place):
+    """One small step from them changes little; the record says where they come from."""
+    first = script.main(["vae", str(place), "--name", "first", "--steps", "2", *SMALL])
+    given = ["vae", str(place), "--from", "first", "--steps", "1", "--lr", "1e-9"]
+    folder = script.main([*given, "--name", "second", "--batch-size", "4"])
+    for name, tensor in weights(first).items():
+        torch.testing.assert_close(weights(folder)[name], tensor, rtol=1e-4, atol=1e-6)
+    record = Generator.load(folder).record["started_from"]
+    assert record["name"] == "first" and record["steps"] == 2
+    content = (first / "model.safetensors").read_bytes()
+    assert record["weights_sha256"] == hashlib.sha256(content).hexdigest()
+    third = script.main([*given[:3], "second", *given[4:], "--name", "third"])
+    earlier = Generator.load(third).record["started_from"]["started_from"]
+    assert earlier["name"] == "first"
+    with pytest.raises(DataError, match="come with their options; got width"):
+        script.main([*given, "--set", "width=8"])
 
 
-def test_the_same_minutes_keep_the_plan(place, tmp_path):
-    path = tmp_path / "build" / "train" / "kept.plan.json"
-    given = ["diffusion", str(place), "--name", "kept", "--minutes", "0.01", *SMALL]
-    script.main(given)
-    before = path.read_text()
-    script.main(given)
-    assert path.read_text() == before
+def test_a_property_network_is_trained_by_the_same_script(place, monkeypatch):
+    asked = {}
 
+    def shaken(crystals, **options):
+        asked.update(options)
+        return crystals[:2]
 
-def test_a_vae_gets_a_prior_of_training_crystals(place):
-    given = ["vae", str(place), "--steps", "1", "--batch-size", "4"]
-    model = Generator.load(script.main([*given, "--mixture", "3"]))
-    assert model.config["components"] == 3
-    assert model.record["steps"] == 1
+    monkeypatch.setattr(script.labels, "shaken", shaken)
+    given = ["property", str(place), "--properties", "gap", "--floor", "gap=0"]
+    given += ["--steps", "2", "--batch-size", "4", "--set", "width=8", "layers=1"]
+    given += ["channels=4", "mixed=4", "radial=4", "degree=2", "--fit", "warmup=1"]
+    folder = script.main([*given, "--name", "gaps", "--half", "1", "--shaken", "1"])
+    net = PropertyNetwork.load(folder)
+    assert net.floors == (0.0,) and net.config["width"] == 8
+    assert asked == {"copies": 1.0, "seed": 0}
+    assert net.record["crystals"] == 3 + 2 and net.record["half"] == 1
+    assert net.record["shaken_crystals"] == 2 and net.record["steps"] == 2
+    again = ["property", str(place), "--from", "gaps", "--name", "more", "--steps", "1"]
+    net = PropertyNetwork.load(script.main([*again, "--batch-size", "4"]))
+    assert net.record["started_from"]["name"] == "gaps"
+    assert bool(net.seen[11]) and bool(net.seen[22])  # of rows that "gaps" never saw
 
 
 def test_options_are_json_or_text():

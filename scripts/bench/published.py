@@ -1,6 +1,6 @@
 """Recompute published validity figures on published samples; fail where they differ.
 
-    python scripts/check_published.py SAMPLES.parquet
+    python scripts/bench.py published SAMPLES.parquet
 
 Before a figure of ours stands beside one from a paper, our code has to reproduce that
 paper's figure on that paper's crystals. SAMPLES.parquet holds crystals that other
@@ -14,11 +14,11 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import torch
 
+from bench.stages import crystals_of
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError
@@ -61,20 +61,8 @@ def read_samples(path: Path) -> dict[str, Crystals]:
     models: dict[str, list[dict]] = {}
     for row in rows:
         models.setdefault(row["model"], []).append(row)
-    return {name: to_crystals(some) for name, some in models.items()}
-
-
-def to_crystals(rows: list[dict]) -> Crystals:
-    """Return one padded batch from the rows of one model."""
-    width = max(len(row["numbers"]) for row in rows)
-    species = torch.zeros(len(rows), width, dtype=torch.long)
-    frac = torch.zeros(len(rows), width, 3)
-    for i, row in enumerate(rows):
-        n = len(row["numbers"])
-        species[i, :n] = torch.tensor(row["numbers"])
-        frac[i, :n] = torch.tensor(row["frac_coords"]).reshape(n, 3)
-    lattice = torch.tensor([row["lattice"] for row in rows]).reshape(-1, 3, 3)
-    return Crystals(species, wrap(frac), lattice)
+    made = {name: crystals_of(some, "frac_coords") for name, some in models.items()}
+    return {name: some.replace(frac=wrap(some.frac)) for name, some in made.items()}
 
 
 def judge(
@@ -82,30 +70,24 @@ def judge(
 ) -> bool:
     """Print every figure beside the published one; return whether all agree."""
     rows, agree = [], True
-    for name in [*published, *(n for n in samples if n not in published)]:
+    for name in dict.fromkeys([*published, *samples]):
         if name not in samples:
-            rows.append([name, "0", "missing", "", "", "", "DIFFERS"])
+            rows.append([name, "0", "missing", "", "", "DIFFERS"])
             agree = False
             continue
-        start = time.perf_counter()
         judged = evaluate(samples[name])
-        seconds = time.perf_counter() - start
-        found = [
-            100 * judged[f"{kind} validity"].value
-            for kind in ("structural", "compositional")
-        ]
-        ours = f"{found[0]:.2f} / {found[1]:.2f}"
+        kinds = ("structural", "compositional")
+        found = [100 * judged[f"{kind} validity"].value for kind in kinds]
         theirs, verdict = "-", "no published figure"
         if name in published:
             theirs = "{:.2f} / {:.2f}".format(*published[name])
             near = [abs(a - b) <= TOLERANCE for a, b in zip(found, published[name])]
             verdict = "agrees" if all(near) else "DIFFERS"
             agree &= all(near)
+        ours = "{:.2f} / {:.2f}".format(*found)
         unique = f"{100 * judged['uniqueness'].value:.2f}"
-        rows.append(
-            [name, str(len(judged)), ours, theirs, unique, f"{seconds:.1f}", verdict]
-        )
-    head = ["model", "crystals", "ours", "published", "unique", "seconds", "verdict"]
+        rows.append([name, str(len(judged)), ours, theirs, unique, verdict])
+    head = ["model", "crystals", "ours", "published", "unique", "verdict"]
     print("structural / compositional validity, percent\n")
     print(text_table(head, rows))
     print(f"\nagreement: within {TOLERANCE} percentage points; uniqueness for interest")
@@ -113,35 +95,24 @@ def judge(
     return agree
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(given: list[str]) -> int:
     """Run the check; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    folder = os.environ.get("MATDESIGN_DATA", ".")
-    parser.add_argument(
-        "samples",
-        nargs="?",
-        type=Path,
-        default=Path(folder) / "mp20_reference_samples.parquet",
+    parser = argparse.ArgumentParser(
+        "bench.py published", description=__doc__.splitlines()[0]
     )
-    parser.add_argument(
-        "--published",
-        type=Path,
-        help="JSON file of other figures: {model: [structural, compositional]}",
+    there = (
+        Path(os.environ.get("MATDESIGN_DATA", ".")) / "mp20_reference_samples.parquet"
     )
-    given = parser.parse_args(arguments)
+    parser.add_argument("samples", nargs="?", type=Path, default=there)
+    text = "JSON file of other figures: {model: [structural, compositional]}"
+    parser.add_argument("--published", type=Path, help=text)
+    args = parser.parse_args(given)
     torch.set_num_threads(min(2, torch.get_num_threads()))
     published = PUBLISHED
-    start = time.perf_counter()
     try:
-        if given.published:
-            published = json.loads(given.published.read_text())
-        agree = judge(read_samples(given.samples), published)
+        if args.published:
+            published = json.loads(args.published.read_text())
+        return 0 if judge(read_samples(args.samples), published) else 1
     except (DataError, OSError, json.JSONDecodeError) as error:
         print(f"cannot check: {error}", file=sys.stderr)
         return 2
-    print(f"{time.perf_counter() - start:.0f} s in all")
-    return 0 if agree else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

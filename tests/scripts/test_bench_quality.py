@@ -3,13 +3,12 @@
 import argparse
 import json
 
-import bench_quality
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import quality_stages
 import torch
+from bench import quality, stages
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
@@ -27,28 +26,27 @@ def salts():
 
 @pytest.fixture
 def shop(salts, tmp_path):
-    return quality_stages.Workshop(tmp_path, salts[:6], salts[6:], 1, 0)
+    return quality.Workshop(tmp_path, salts[:6], salts[6:], 1, 0)
 
 
-def test_a_stage_is_made_once_per_key(shop):
+def test_a_stage_is_made_once_per_key(tmp_path):
     calls = []
 
     def make():
         calls.append(1)
         return {"value": len(calls)}
 
-    first = shop.kept("stage", {"a": 1}, make)
-    assert shop.kept("stage", {"a": 1}, make) == first
-    assert shop.kept("stage", {"a": 2}, make)["value"] == 2
-    assert "stage_seconds" in first
+    first = stages.kept(tmp_path, {"a": 1}, make)
+    assert stages.kept(tmp_path, {"a": 1}, make) == first
+    assert stages.kept(tmp_path, {"a": 2}, make)["value"] == 2
 
 
 def test_the_checksum_is_that_of_the_content(salts):
     same = Crystals.cat([salts, Crystals(
         torch.full((1, 4), 6), torch.rand(1, 4, 3), torch.eye(3)[None])])  # fmt: skip
-    assert quality_stages.digest(same[:12]) == quality_stages.digest(salts)
+    assert stages.digest(same[:12]) == stages.digest(salts)
     moved = salts.replace(frac=salts.frac + 1e-4)
-    assert quality_stages.digest(moved) != quality_stages.digest(salts)
+    assert stages.digest(moved) != stages.digest(salts)
 
 
 def test_fewer_published_samples_are_the_first_of_more(salts, tmp_path):
@@ -60,15 +58,15 @@ def test_fewer_published_samples_are_the_first_of_more(salts, tmp_path):
     }
     path = tmp_path / "samples.parquet"
     pq.write_table(pa.table(rows), path)
-    few = quality_stages.published(path, 4, 0)["A"]
-    more = quality_stages.published(path, 9, 0)["A"]
+    few = quality.published(path, 4, 0)["A"]
+    more = quality.published(path, 9, 0)["A"]
     assert torch.equal(few.species, more.species[:4])
-    assert len(quality_stages.published(path, 100, 0)["A"]) == 12
+    assert len(quality.published(path, 100, 0)["A"]) == 12
 
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(DataError, match="no model 'nothing-mp20'"):
-        quality_stages.weights_of("nothing-mp20")
+        stages.weights_of("nothing-mp20")
 
 
 @pytest.fixture
@@ -92,7 +90,7 @@ def found():
         "test": 6,
         "train": 6,
         "missing": ["vae-mp20"],
-        "command": "python scripts/bench_quality.py",
+        "command": "python scripts/bench.py quality",
         "hardware": "here",
         "protocol": ["so"],
         "batches": {
@@ -102,32 +100,19 @@ def found():
     }
 
 
-def test_bars_are_met_or_missed_by_the_best_of_ours(found):
-    lines = bench_quality.verdicts(found)
-    assert lines == [
-        "* within 0.1 eV/atom of the hull: missed, 60.0 % against 70.0 % "
-        "(best of ours: ours)",
-        "* S.U.N.: met, 30.0 % against 25.0 % (best of ours: ours)",
-        "* structural validity: met, 99.1 % against 99.0 % (best of ours: ours)",
-        "* COV-R: missed, 90.0 % against 95.0 % (best of ours: ours)",
-        "* W(density), g/cm^3: met, 0.200 against 0.350 (best of ours: ours)",
-        "* vae-mp20: missing, no weights",
-    ]
-
-
 def test_models_that_are_not_at_hand_are_named():
-    there, missing = bench_quality.chosen(None)
-    assert len(there) + len(missing) == len(bench_quality.FAMILIES)
+    there, missing = quality.chosen(None)
+    assert len(there) + len(missing) == len(quality.FAMILIES)
     assert set(there) <= set(design.models())
-    assert bench_quality.chosen(["a"]) == (["a"], [])
+    assert quality.chosen(["a"]) == (["a"], [])
 
 
-def test_a_new_hull_needs_no_new_relaxation(shop, salts, monkeypatch):
+def test_a_new_hull_needs_no_new_relaxation(shop, salts):
     """Stability and the ledger come from kept energies; a refused row is not stable."""
 
     class Flat:
         def __init__(self, level):
-            self.level = level
+            self.level, self.key = level, str(level)
             self.calibration = argparse.Namespace(volumes={})
 
         def formation_energy(self, crystals, energy):
@@ -156,43 +141,65 @@ def test_a_new_hull_needs_no_new_relaxation(shop, salts, monkeypatch):
             (salts[[9]], -9.0, ""),  # beyond what the guards believe
         )
     ]
-    monkeypatch.setattr(quality_stages, "references_key", lambda: "first")
-    first = quality_stages.stable(shop, "salts", rows, Flat(-1.0))
+    first = quality.stable(shop, "salts", rows, Flat(-1.0))
     assert first["metrics"]["stability"]["count"] == 1
     assert first["converged and believed"] == 2
     assert first["metrics"]["ledger: substitution"]["count"] == 4
-    monkeypatch.setattr(quality_stages, "references_key", lambda: "second")
-    second = quality_stages.stable(shop, "salts", rows, Flat(-0.5))
+    second = quality.stable(shop, "salts", rows, Flat(-0.5))
     assert second["metrics"]["stability"]["count"] == 2
     assert second["metrics"]["S.U.N."]["count"] == 2
     assert second["metrics"]["S.U.N., new formula"]["count"] == 0
 
 
 def test_the_table_has_a_row_per_figure_and_empty_cells_where_none_is(found):
-    lines = bench_quality.table(found).splitlines()
-    assert lines[0] == "|  | DiffCSP | ours |"
-    assert "| COV-R, % |  | 90.0 (88.0 to 91.0) |" in lines
-    assert "| crystals | 10 | 2,000 |" in lines
-    assert not any("cRMSE" in line for line in lines)
+    lines = quality.table(found).splitlines()
+    assert lines[0].split() == ["DiffCSP", "ours"]
+    (row,) = [line for line in lines if line.startswith("COV-R")]
+    assert row.split(maxsplit=1)[1] == "0.900 (0.880 to 0.910)"
+    assert not any("RMSE" in line for line in lines)
 
 
-def test_json_and_page_are_written(found, tmp_path):
-    out = tmp_path / "quality.json"
-    bench_quality.write(argparse.Namespace(output=out, cache=tmp_path), found)
-    assert json.loads(out.read_text())["batches"]["ours"]["crystals"] == 2_000
-    assert "| DiffCSP | ours |" in out.with_suffix(".md").read_text()
-
-
-def test_held_out_rows_are_predicted_once(salts):
+def test_held_out_rows_are_predicted_once(shop, salts, monkeypatch):
     asked = []
 
     def predict(crystals):
         asked.append(len(crystals))
-        return torch.zeros(len(crystals))
+        return {quality.ENERGY: torch.zeros(len(crystals))}
 
-    test = salts[6:]
-    energy = bench_quality.remembered(predict, test)
+    network = argparse.Namespace(predict=predict)
+    monkeypatch.setitem(shop.__dict__, "network", network)
     for _ in range(3):
-        energy(test)
-        energy(salts[:2])
-    assert asked == [6, 2, 2, 2]
+        shop.predict(shop.test)
+        shop.predict(salts[:2])
+    assert sorted(asked) == [2, 2, 2, 6]
+
+
+def test_whole_batches_of_an_earlier_output_are_kept(
+    shop, salts, tmp_path, monkeypatch
+):
+    """The same crystals in the same way on the same hull: not measured again."""
+    made = []
+
+    def judged(shop, name, crystals):
+        made.append(name)
+        metrics = {"novelty": {"value": 0.5, "low": 0.4, "high": 0.6}}
+        return {"metrics": metrics, "failures": {}, "notes": []}
+
+    monkeypatch.setattr(quality, "judged", judged)
+    facts = dict.fromkeys(quality.SAME, 0) | {"hull": "one", "protocol": []}
+    facts |= {"missing": [], "command": "", "hardware": ""}
+    args = argparse.Namespace(
+        output=tmp_path / "quality.json", samples=6, seed=0, relax=0, predict=0
+    )
+
+    def measure(batches, **other):
+        made.clear()
+        quality.measure(args, shop, {**facts, **other, "batches": {}}, batches)
+        return list(made)
+
+    batches = {"a": salts[:6], "b": salts[6:]}
+    assert measure(batches) == ["a", "b"]
+    assert measure(batches) == []
+    assert measure({"a": salts[:6], "b": salts[3:9]}) == ["b"]
+    assert measure(batches, hull="another") == ["a", "b"]
+    assert list(json.loads(args.output.read_text())["batches"]) == ["a", "b"]

@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-import check_published
 import pytest
+from bench import published as check
 
 pyarrow = pytest.importorskip("pyarrow")
 
@@ -32,7 +32,7 @@ def samples(tmp_path):
 def run(samples, published, capsys):
     path = samples.parent / "published.json"
     path.write_text(json.dumps(published))
-    code = check_published.main([str(samples), "--published", str(path)])
+    code = check.main([str(samples), "--published", str(path)])
     return code, capsys.readouterr()
 
 
@@ -58,7 +58,7 @@ def test_a_file_that_cannot_be_used_is_exit_code_two(tmp_path, capsys):
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 but not really")
     for path in (missing, broken):
-        assert check_published.main([str(path)]) == 2
+        assert check.main([str(path)]) == 2
         assert path.name in capsys.readouterr().err
 
 
@@ -67,7 +67,7 @@ def test_a_file_without_the_columns_is_named(tmp_path, capsys):
 
     path = tmp_path / "other.parquet"
     parquet.write_table(pyarrow.table({"model": ["A"]}), path)
-    assert check_published.main([str(path)]) == 2
+    assert check.main([str(path)]) == 2
     assert "other.parquet" in capsys.readouterr().err
 
 
@@ -78,5 +78,5 @@ def test_the_published_figures_are_reproduced(capsys):
     )
     if not path.is_file():
         pytest.skip("needs mp20_reference_samples.parquet in the folder MATDESIGN_DATA")
-    assert check_published.main([str(path)]) == 0
-    assert capsys.readouterr().out.count("agrees") == len(check_published.PUBLISHED)
+    assert check.main([str(path)]) == 0
+    assert capsys.readouterr().out.count("agrees") == len(check.PUBLISHED)
