@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from importlib import metadata
 from pathlib import Path
 from textwrap import dedent
@@ -18,6 +17,7 @@ import torch
 
 from matdesign.errors import DataError
 from matdesign.paths import data_dir
+from matdesign.tables import html_table, render
 
 T = TypeVar("T")
 
@@ -81,12 +81,7 @@ class About:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        body = "".join(
-            f"<tr><th scope='row' style='text-align:left'>{escape(topic)}</th>"
-            f"<td style='text-align:left'>{escape(text)}</td></tr>"
-            for topic, text in self.rows()
-        )
-        return f"<table>{body}</table>"
+        return html_table([], self.rows())
 
 
 def about() -> About:
@@ -196,10 +191,9 @@ class Source:
             prestyles="margin: 0; line-height: 1.4; overflow-x: auto",
             cssstyles="padding: 0.6em; border: 1px solid #bbb; background: #fff",
         )
-        where = escape(f"{self.name}: {self.file}, line {self.line}")
-        code = highlight(self.text, PythonLexer(), look)
-        return (
-            f"<figure style='margin: 0'>{code}<figcaption>{where}</figcaption></figure>"
+        where = f"{self.name}: {self.file}, line {self.line}"
+        return render(
+            "source", code=highlight(self.text, PythonLexer(), look), where=where
         )
 
 

@@ -1,7 +1,6 @@
 """The judgement of a batch, and of several side by side, as objects that print."""
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +8,8 @@ import numpy as np
 from matdesign.errors import DataError
 from matdesign.metrics.coverage import Coverage
 from matdesign.metrics.figures import Table
-from matdesign.metrics.summary import Metric, Protocol, html_table, text_table
+from matdesign.metrics.summary import Metric, Protocol
+from matdesign.tables import html_table, render, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,9 +119,7 @@ class Evaluation:
         if self.failures:
             worst = [[why, str(n)] for why, n in list(self.failures.items())[:6]]
             parts.append(html_table(["failure", "crystals"], worst))
-        items = "".join(f"<li>{escape(line)}</li>" for line in self._protocol())
-        parts.append(f"<details><summary>Protocol</summary><ul>{items}</ul></details>")
-        return "<div>" + "".join(parts) + "</div>"
+        return render("judgement", tables=parts, protocol=self._protocol())
 
     def _title(self) -> str:
         against = f" against {self.n_reference:,} known" if self.n_reference else ""
@@ -214,12 +212,8 @@ class Comparison:
         return text_table(*self._cells()) + "\n" + "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li>{escape(line)}</li>" for line in self._protocol())
-        wide = f'<div style="overflow-x:auto">{html_table(*self._cells())}</div>'
-        return (
-            f"<div>{wide}<details><summary>Protocol</summary>"
-            f"<ul>{items}</ul></details></div>"
-        )
+        table = html_table(*self._cells())
+        return render("judgement", tables=[table], protocol=self._protocol())
 
 
 def _beaten(

@@ -51,6 +51,14 @@ def wilson(count: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
     return (0.0 if count == 0 else low), (1.0 if count == n else high)
 
 
+def share(count: int, n: int, level: float = 0.95) -> str:
+    """Return a rate as text, `3/4 (0.30 to 0.95)`: how many of n, and Wilson's interval."""
+    if not n:
+        return "none"
+    low, high = wilson(count, n, level=level)
+    return f"{count}/{n} ({low:.2f} to {high:.2f})"
+
+
 def bootstrap(
     statistic: Callable[[NDArray[np.int64]], float],
     n: int,

@@ -14,7 +14,8 @@ from matdesign.crystals.matching import TOLERANCES, reduced
 from matdesign.errors import DataError, ShapeError
 from matdesign.metrics.figures import Table, mean
 from matdesign.metrics.store import Outcome, deadline, spread
-from matdesign.metrics.summary import Metric, Protocol, package_version, text_table
+from matdesign.metrics.summary import Metric, Protocol, package_version
+from matdesign.tables import text_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -213,7 +213,7 @@ def test_the_table_has_a_cell_for_every_model_and_figure(train):
     head, rows = (
         SideBySide((column,))
         .add(measure(Fixed(crystal([11, 17])), train, name="other", n=2))
-        .cells()
+        .cells_as_text()
     )
     assert head == ["", "fixed", "other"]
     assert all(len(row) == 3 for row in rows)
@@ -234,10 +234,17 @@ def test_heads_leave_out_the_data_set_that_all_models_share(train):
         measure(model, train, name=name, n=2)
         for name in ("flow-matching-prototypes", "vae-prototypes", "vae-perovskites")
     ]
-    assert SideBySide(tuple(columns[:2])).cells()[0] == ["", "flow-matching", "vae"]
-    apart = SideBySide(tuple(columns)).cells()[0]
+    assert SideBySide(tuple(columns[:2])).cells_as_text()[0] == [
+        "",
+        "flow-matching",
+        "vae",
+    ]
+    apart = SideBySide(tuple(columns)).cells_as_text()[0]
     assert apart[1:] == [c.name for c in columns]  # two data sets: both are named
-    assert SideBySide(tuple(columns[:1])).cells()[0][1] == "flow-matching-prototypes"
+    assert (
+        SideBySide(tuple(columns[:1])).cells_as_text()[0][1]
+        == "flow-matching-prototypes"
+    )
 
 
 def test_the_measured_table_says_what_its_file_holds():
