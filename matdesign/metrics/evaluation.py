@@ -15,8 +15,48 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+class Judged:
+    """What a judgement of crystals gives: a table, and figures by name."""
+
+    table: Table
+    metrics: dict[str, Metric]
+
+    def __len__(self) -> int:
+        return len(self.table["formula"])
+
+    def __getitem__(self, name: str) -> Metric:
+        """Return one figure, for example `evaluation["uniqueness"].value`.
+
+        Raises:
+            DataError: there is no figure of that name.
+        """
+        if name not in self.metrics:
+            raise DataError(
+                f"no figure {name!r}; this judgement has {', '.join(self.metrics)}. More "
+                "of them need a reference, or an option of `evaluate`."
+            )
+        return self.metrics[name]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the table, one row per crystal."""
+        import pandas as pd
+
+        return pd.DataFrame(self.table)
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Return the figures as plain values for a JSON file."""
+        return {
+            name: {
+                k: v
+                for k, v in vars(one).items()
+                if k != "name" and v is not None and v != "" and v == v
+            }
+            for name, one in self.metrics.items()
+        }
+
+
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Judged):
     """The judgement of a batch: per crystal, in figures, and how it was taken.
 
     Args:
@@ -56,44 +96,12 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     coverage: Coverage | None = None
 
-    def __len__(self) -> int:
-        return len(self.table["formula"])
-
-    def __getitem__(self, name: str) -> Metric:
-        """Return one figure, for example `evaluation["uniqueness"].value`.
-
-        Raises:
-            DataError: there is no figure of that name.
-        """
-        try:
-            return self.metrics[name]
-        except KeyError:
-            hint = "" if self.n_reference else " More of them need a reference."
-            raise DataError(
-                f"no figure {name!r}; this evaluation has "
-                f"{', '.join(self.metrics)}.{hint}"
-            ) from None
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """Return the table, one row per crystal."""
-        import pandas as pd
-
-        return pd.DataFrame(self.table)
-
     def record(self) -> dict[str, Any]:
         """Return figures, failures and protocol as plain values for a JSON file."""
-        figures = {
-            name: {
-                k: v
-                for k, v in vars(one).items()
-                if k != "name" and v is not None and v != "" and v == v
-            }
-            for name, one in self.metrics.items()
-        }
         return {
             "crystals": len(self),
             "reference": self.n_reference,
-            "metrics": figures,
+            "metrics": self.figures(),
             "failures": self.failures,
             "protocol": self.protocol.record(),
         }

@@ -1,14 +1,13 @@
 """What is reported beside the table: figures with intervals, and the protocol."""
 
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matdesign.crystals.matching import TOLERANCES
+from matdesign.environment import package_version
 from matdesign.metrics.intervals import wilson
 from matdesign.tables import text_table as text_table
 
@@ -144,12 +143,3 @@ class Metric:
         itself = "reference against itself"
         floor = "" if self.floor is None else f"; {itself} {self.floor:.2g}"
         return f"{self.name} {self.figure()} ({self.span()}{floor})"
-
-
-@cache
-def package_version(package: str) -> str:
-    """Return the installed version of a package, or "unknown"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -79,7 +79,7 @@ class Sweep(Table):
     """Hit rate against price, one row per scale of guidance; it prints as a table.
 
     Args:
-        rows: one dictionary per scale: `asked`, `hits`, `n`, `low`, `high`, `valid`,
+        rows: one dictionary per scale: `condition`, `hits`, `n`, `low`, `high`, `valid`,
             `evaluations`, `seconds`.
         samples: the crystals of each row.
     """
@@ -99,7 +99,7 @@ class Sweep(Table):
         ]
         return head, [
             [
-                row["asked"],
+                row["condition"],
                 f"{row['hits']}/{row['n']}",
                 f"{row['low']:.2f} to {row['high']:.2f}",
                 f"{row['valid']}/{row['n']}",
@@ -142,7 +142,7 @@ def steer(
         low, high = wilson(met, n)
         rows.append(
             {
-                "asked": name,
+                "condition": name,
                 "hits": met,
                 "n": n,
                 "low": low,

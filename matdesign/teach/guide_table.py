@@ -69,7 +69,7 @@ class GuidanceTable(Table):
 
 
 def measured(name: str = "guidance") -> GuidanceTable:
-    """Return a table that scripts/bench_guidance.py measured with many crystals.
+    """Return a table that scripts/bench.py guidance measured with many crystals.
 
     Args:
         name: "guidance", or "guidance-again": the same soft cases with another seed, and
@@ -78,7 +78,7 @@ def measured(name: str = "guidance") -> GuidanceTable:
     Raises:
         DataError: it is not there: the data folder is incomplete.
     """
-    runs = recorded(name, "bench_guidance.py")["runs"]
+    runs = recorded(name, "bench.py guidance")["runs"]
     cells = [restored(one) for run in runs for one in run["cells"]]
     return GuidanceTable(tuple(cells), "\n".join(map(source, runs)))
 

@@ -60,7 +60,7 @@ def recorded(name: str, script: str) -> Any:
 
     Args:
         name: of the file, without its ending.
-        script: what makes it.
+        script: what makes it, in words of a command.
 
     Raises:
         DataError: the file is not there: the data folder is incomplete.

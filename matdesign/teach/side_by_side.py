@@ -40,7 +40,7 @@ class Column:
         name: of the model.
         sample: its crystals, without conditions, after one to warm up.
         free: how many of them meet the target all the same.
-        asked: how many do where the target is the condition, at scale 1; None where it
+        conditioned: how many do where the target is the condition, at scale 1; None where it
             cannot be one.
         family: its class.
         representation: "cell" or "symmetric".
@@ -51,7 +51,7 @@ class Column:
     name: str
     sample: Sample
     free: int
-    asked: int | None = None
+    conditioned: int | None = None
     family: str = NOTHING
     representation: str = ""
     parameters: int = 0
@@ -118,8 +118,8 @@ class SideBySide(Table):
                 c.made.info.get("redrawn", "not counted")
             ),
             **{name: partial(rate, name=name) for name in RATES},
-            "meets the target unasked": lambda c: met(c, c.free),
-            "meets it when asked": lambda c: met(c, c.asked),
+            "meets the target, unconditioned": lambda c: met(c, c.free),
+            "meets it as a condition": lambda c: met(c, c.conditioned),
         }
         rows = [[name, *map(value, self.columns)] for name, value in figures.items()]
         return ["", *self._heads()], rows
@@ -156,12 +156,12 @@ def measure(
     """
     model.sample(1, seed=seed)  # tables are built at the first call
     sample = sampled(model, n, train, seed=seed)
-    conditioned = model.sample(n, seed=seed, conditions=target)
+    again = model.sample(n, seed=seed, conditions=target)
     return Column(
         name=name or str(model.record.get("name", type(model).__name__)),
         sample=sample,
         free=int(chapters.hits(sample.made, target).sum()),
-        asked=int(chapters.hits(conditioned, target).sum()),
+        conditioned=int(chapters.hits(again, target).sum()),
         family=type(model).__name__,
         representation=model.representation,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -219,7 +219,7 @@ MEASURED = (
 
 
 def measured() -> pandas.DataFrame:
-    """Return what scripts/bench_quality.py measured on reduced MP-20, as text.
+    """Return what scripts/bench.py quality measured on reduced MP-20, as text.
 
     Columns are batches of crystals, published samples beside those of the shipped models;
     every cell has its 95 % interval. `attrs["source"]` is the command, machine and day.
@@ -229,7 +229,7 @@ def measured() -> pandas.DataFrame:
     """
     import pandas
 
-    found = recorded("quality", "bench_quality.py")
+    found = recorded("quality", "bench.py quality")
     table = pandas.DataFrame(
         {
             name: {row: _figure(batch["figures"].get(row)) for row in MEASURED}

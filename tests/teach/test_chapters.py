@@ -120,7 +120,7 @@ def test_steer_asks_once_for_nothing_and_then_at_every_scale():
         (5, {**shared, "conditions": chapters.TARGET, "scale": 2.5}),
     ]
     names = ["nothing", "target, scale 0", "target, scale 2.5"]
-    assert [row["asked"] for row in sweep.rows] == names
+    assert [row["condition"] for row in sweep.rows] == names
     for row, made in zip(sweep.rows, sweep.samples):
         assert (row["hits"], row["n"], row["valid"], row["evaluations"]) == (
             3,
@@ -190,7 +190,7 @@ def test_a_column_measures_free_and_asked_samples(train):
         (4, None),
         (4, chapters.TARGET),
     ]
-    assert (column.free, column.asked, column.evaluations) == (2, 2, 3.0)
+    assert (column.free, column.conditioned, column.evaluations) == (2, 2, 3.0)
     assert (column.name, column.family, len(column.made)) == ("fixed", "Fixed", 4)
     salt = {"composition": "AB", "volume_per_atom": (1.0, 14.0)}
     assert measure(model, train, n=4, target=salt).free == 0
@@ -220,7 +220,7 @@ def test_the_table_has_a_cell_for_every_model_and_figure(train):
     said = {row[0]: row[1:] for row in rows}
     assert said["architecture"] == ["Fixed", "Fixed"]
     assert said["network evaluations per crystal"] == ["3", "3"]
-    assert [text.split(" ")[0] for text in said["meets the target unasked"]] == [
+    assert [text.split(" ")[0] for text in said["meets the target, unconditioned"]] == [
         "2/2",
         "0/2",
     ]
