@@ -1,6 +1,5 @@
 """Look at crystals: one object for a live notebook, a static page and a file on disk."""
 
-import html
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from matdesign.crystals.batch import Crystals
 from matdesign.display import picture, scene
-from matdesign.display.pages import beside, legend, page, standalone_assets, to_json
+from matdesign.display.pages import page, to_json
 from matdesign.display.scene import Images
 from matdesign.errors import DataError, ShapeError
+from matdesign.tables import render
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -103,12 +103,10 @@ class CrystalView:
         n = len(self.structures)
         return f"CrystalView({first})" if n == 1 else f"CrystalView({n} from {first})"
 
-    def to_html(self, *, standalone: bool = False) -> str:
+    def to_html(self) -> str:
         """Return the viewer as HTML with its data inside.
 
-        Args:
-            standalone: also put the scripts in. Leave it off where the page has them
-                already (the book), or put `standalone_assets()` there once (a report).
+        The page needs `standalone_assets()` once, as a report and a saved file have them.
         """
         options, frames = self.data["options"], self.data["frames"]
         start = int(options.get("start", 0))
@@ -119,16 +117,17 @@ class CrystalView:
             height=int(options.get("height", 340)),
         )
         caption = self.caption or (self.labels or [""])[0] * (len(frames) == 1)
-        under = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        name = html.escape(str(options.get("name", "")))
-        return (
-            (standalone_assets() if standalone else "")
-            + f'<figure class="crystal-view" data-name="{name}" '
-            f'style="--cv-height:{int(options.get("height", 340))}px">'
-            f'<script type="application/json">{to_json(self.data)}</script>'
-            '<div class="cv-stage" role="img" tabindex="0" '
-            f'aria-label="{html.escape(self.alt)}">{drawing}</div>'
-            f"{legend(self.data['species'])}{beside(frames[start])}{under}</figure>"
+        return render(
+            "viewer",
+            name=options.get("name", ""),
+            height=int(options.get("height", 340)),
+            data=to_json(self.data),
+            alt=self.alt,
+            drawing=drawing,
+            species=self.data["species"],
+            inline=False,
+            beside=frames[start].get("beside", ""),
+            caption=caption,
         )
 
     def save(self, path: str | Path, *, title: str = "") -> Path:
@@ -297,9 +296,14 @@ class LiveViewer:
         import ipywidgets
 
         frames, options = self.data["frames"], self.data["options"]
-        colors = legend(self.data["species"], inline=True)
         start = int(options.get("start", 0))
-        below = ipywidgets.HTML(colors + beside(frames[start]))
+
+        def legend(frame: dict[str, Any]) -> str:
+            drawing = frame.get("beside", "")
+            kinds = self.data["species"]
+            return render("legend", species=kinds, inline=True, beside=drawing)
+
+        below = ipywidgets.HTML(legend(frames[start]))
         if len(frames) == 1:
             return ipywidgets.VBox([self.widget, below])
         name = options.get("slider", "crystal")
@@ -315,7 +319,7 @@ class LiveViewer:
         def move(change: dict[str, Any]) -> None:
             self.draw(frames[change["new"]])
             label.value = frames[change["new"]]["label"]
-            below.value = colors + beside(frames[change["new"]])
+            below.value = legend(frames[change["new"]])
 
         slider.observe(move, "value")
         row = ipywidgets.HBox([play, slider, label])
