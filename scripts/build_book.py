@@ -49,7 +49,7 @@ def main() -> int:
         [*command, "-W", "--keep-going"], cwd=ROOT, env=environment, check=False
     )
     if done.returncode == 0:
-        chapters.main()
+        chapters.write()
         chapters.publish()
         print(f"book built in {time.perf_counter() - started:.0f} s: {BUILD / 'html'}")
     return done.returncode

@@ -8,6 +8,7 @@ is executed here: where the book has been built, the numbers in the prose are th
 build, elsewhere they appear when the notebook runs.
 """
 
+import argparse
 import ast
 import hashlib
 import re
@@ -28,7 +29,7 @@ EXECUTED = ROOT / "_build" / "jupyter_execute" / "book"
 DOWNLOADS = ROOT / "_build" / "html" / "_sources" / "book"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 FOLDED = {"jupyter": {"source_hidden": True}}
-IMPORT = "from matdesign.teach.numbers import glue, prose"
+IMPORT = "from matdesign.teach.numbers import Prose, glue"
 DOOR = (
     "[All chapters](../index.ipynb) · *Run → Run All Cells* makes the numbers and pictures. "
     "What is folded opens with a click. This notebook is yours to change."
@@ -52,6 +53,13 @@ in `chapters/` and start `make lab` again.
 
 def main() -> int:
     """Write all notebooks that can be opened in JupyterLab; return the exit status."""
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    write()
+    return 0
+
+
+def write() -> None:
+    """Write all notebooks that can be opened in JupyterLab."""
     pages = read()
     book = Book(pages)
     made = {NOTEBOOKS / "index.ipynb": index(pages, book)}
@@ -61,7 +69,6 @@ def main() -> int:
         if not save(notebook, path):
             print(f"{path.relative_to(ROOT)} has been worked in and is kept")
     print(f"{len(pages)} chapters: {NOTEBOOKS / 'chapters'}")
-    return 0
 
 
 def publish() -> None:
@@ -108,7 +115,7 @@ def convert(name: str, text: str, book: Book, *, outputs: bool = False) -> Noteb
         cells.append(cell)
 
     def emit_hidden(said: str = "") -> None:
-        parts = [*hidden, f'prose(r"""\n{said}\n""")'] if said else [*hidden]
+        parts = [*hidden, f'Prose(r"""\n{said}\n""")'] if said else [*hidden]
         hidden.clear()
         if not parts:
             return

@@ -30,8 +30,14 @@ def filled(text: str, numbers: Mapping[str, Any]) -> str:
     return re.sub("«([^»]+)»", value, text)
 
 
-def prose(text: str) -> Any:
-    """Return Markdown with the numbers that the notebook has computed."""
-    from IPython.display import Markdown
+class Prose:
+    """Markdown with the numbers that the notebook has computed, as they stand when shown."""
 
-    return Markdown(filled(text, NUMBERS))
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return filled(self.text, NUMBERS)
+
+    def _repr_markdown_(self) -> str:
+        return repr(self)
