@@ -11,6 +11,7 @@ build, elsewhere they appear when the notebook runs.
 import argparse
 import ast
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def convert(name: str, text: str, book: Book, *, outputs: bool = False) -> Noteb
     """
     page, cells, hidden = Page(name, book), [], []
     ran = _executed(name)
-    glued, n_code = numbers(ran), 0
+    glued, n_code = numbers(EXECUTED / f"{name}.glue.json"), 0
 
     def emit(cell: NotebookNode) -> None:
         cell.id = f"{name}-{len(cells)}"
@@ -239,17 +240,16 @@ def _executed(name: str) -> list[NotebookNode]:
     return [cell for cell in cells if cell.cell_type == "code"]
 
 
-def numbers(ran: list[NotebookNode]) -> dict[str, object]:
-    """Return what the cells of a built page have glued, by name."""
-    made = {}
-    for output in (one for cell in ran for one in cell.outputs):
-        glued = output.get("metadata", {}).get("scrapbook")
-        if glued:
-            text = output.data[glued["mime_prefix"] + "text/plain"]
+def numbers(path: Path) -> dict[str, object]:
+    """Return what a page glued when the book was built, by name (`page.glue.json`)."""
+    made: dict[str, object] = {}
+    if path.exists():
+        for name, output in json.loads(path.read_text(encoding="utf-8")).items():
+            text = output["data"]["text/plain"]
             try:
-                made[glued["name"]] = ast.literal_eval(text)
+                made[name] = ast.literal_eval(text)
             except (ValueError, SyntaxError):
-                made[glued["name"]] = text
+                made[name] = text
     return made
 
 

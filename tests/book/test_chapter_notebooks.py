@@ -1,6 +1,7 @@
 """The notebooks that `make lab` makes of the pages: plain, whole, linked and folded."""
 
 import ast
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,10 +9,9 @@ from pathlib import Path
 import chapters
 import nbformat
 import pytest
-from nbformat.v4 import new_output
 from plain_markdown import Book, Page
 
-from matdesign.teach.numbers import filled
+from matdesign.teach.numbers import Prose, filled, glue
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = chapters.read()
@@ -146,20 +146,20 @@ def test_the_list_names_every_page_once_with_its_minutes(notebooks):
         assert f"({name}.ipynb)" in said
 
 
-def test_numbers_come_from_the_build_and_from_the_notebook():
-    glued = {"n": "'8'", "share": "0.754"}
-    cell = nbformat.v4.new_code_cell("")
-    prefix = "application/papermill.record/"
-    for name, text in glued.items():
-        cell.outputs.append(
-            new_output(
-                "display_data",
-                {f"{prefix}text/plain": text},
-                metadata={"scrapbook": {"name": name, "mime_prefix": prefix}},
-            )
-        )
-    numbers = chapters.numbers([cell])
-    assert filled("«n» of «m», «share:.0%»", numbers) == "8 of …, 75%"
+def test_numbers_come_from_the_build_where_there_is_one(tmp_path):
+    path = tmp_path / "page.glue.json"
+    assert filled("«n» of «m»", chapters.numbers(path)) == "… of …"
+    glued = {"n": "'8 of 9'", "share": "0.754"}
+    path.write_text(
+        json.dumps({k: {"data": {"text/plain": v}} for k, v in glued.items()})
+    )
+    assert filled("«n», «m», «share:.0%»", chapters.numbers(path)) == "8 of 9, …, 75%"
+
+
+def test_what_a_notebook_computes_stands_in_its_prose():
+    glue("test_n", 8)
+    said = Prose("Of «test_n», «test_none».")
+    assert said._repr_markdown_() == repr(said) == "Of 8, …."
 
 
 def test_a_directive_that_is_not_known_is_refused():
