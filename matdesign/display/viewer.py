@@ -1,5 +1,6 @@
 """Look at crystals: one object for a live notebook, a static page and a file on disk."""
 
+import html
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
