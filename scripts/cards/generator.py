@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from bench import stages
-from matdesign.crystals.sites import operations
 from numpy.typing import NDArray
 from torch import Tensor
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.symmetry.operations import operations
 from matdesign.metrics.intervals import wilson
 
 SYMPREC = 0.01
