@@ -19,9 +19,9 @@ import json
 from pathlib import Path
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.catalogue import CATALOGUE
+from matdesign.crystals.data.catalogue import CATALOGUE
+from matdesign.crystals.data.primitive import primitive_cells
 from matdesign.crystals.io.parquet import read_parquet
-from matdesign.crystals.primitive import primitive_cells
 from matdesign.errors import DataError
 
 SEED = 20

@@ -349,7 +349,7 @@ def _rows(crystals: Any) -> tuple[list["Structure"], int]:
         if not isinstance(one, Structure):
             raise DataError(
                 f"view shows Crystals or pymatgen structures; got {type(one).__name__}. "
-                "Convert with Crystals.from_structures or Crystals.from_ase."
+                "Convert with Crystals.from_structures."
             )
     return rows[:MOST_FRAMES], len(rows)
 

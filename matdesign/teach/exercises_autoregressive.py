@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import generator
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import fill_table, letter_mask
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 from matdesign.teach.exercises import Verdict, _call, checked
 
 

@@ -16,7 +16,7 @@ def check_orbit(answer: Callable[[float, float, float], Any]) -> Verdict:
 
     Unique axis b, as in the International Tables. Three of the points are special.
     """
-    from matdesign.crystals.sites import images
+    from matdesign.crystals.symmetry.operations import images
 
     points = [(0.1, 0.2, 0.3), (0.45, 0.9, 0.05), (0, 0, 0), (0.5, 0, 0.5), (0, 0, 0.5)]
     for point in points:
@@ -47,8 +47,8 @@ def check_freedom(answer: Callable[[int, str], Any]) -> Verdict:
 
     Letters are one per orbit, such as "aab"; the lattice counts, too.
     """
-    from matdesign.crystals.orbits import symmetric_layout
-    from matdesign.crystals.wyckoff import LETTERS
+    from matdesign.crystals.symmetry.orbits import symmetric_layout
+    from matdesign.crystals.symmetry.wyckoff import LETTERS
 
     given = [
         (225, "ab"),
@@ -75,7 +75,7 @@ def check_freedom(answer: Callable[[int, str], Any]) -> Verdict:
 @checked
 def check_origin(answer: Callable[[int], Any]) -> Verdict:
     """Check a function spacegroup -> directions along which the origin may be moved."""
-    from matdesign.crystals.sites import operations
+    from matdesign.crystals.symmetry.operations import operations
 
     groups = (1, 2, 4, 8, 14, 19, 25, 33, 99, 129, 160, 166, 186, 216, 225)
     for spacegroup in groups:
@@ -98,7 +98,7 @@ def check_pull_back(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     `moves` has one row per atom of the orbit in a cubic cell, `maps` the matrix M of each
     atom: for a shift d of u, atom i moves by d @ maps[i].
     """
-    from matdesign.crystals.orbits import symmetric_layout
+    from matdesign.crystals.symmetry.orbits import symmetric_layout
 
     rng = torch.Generator().manual_seed(0)
     given = [

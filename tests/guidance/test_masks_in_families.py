@@ -17,10 +17,11 @@ from matdesign.constraints.composition import Composition
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.constraints.spacegroups import CrystalSystem
 from matdesign.crystals import elements
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator
-from matdesign.generators.features import MASK
 from matdesign.generators.filling import Filling
 from matdesign.generators.growing import growing_mask
 from matdesign.generators.planning import Plan, allowed_elements, plan_cells
@@ -35,7 +36,6 @@ from matdesign.generators.roles import (
     tell,
     wanted_roles,
 )
-from matdesign.generators.wyckoff_table import NONE
 from matdesign.guidance.gradients import nudge
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.masks import Masks

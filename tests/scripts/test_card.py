@@ -11,7 +11,7 @@ from bench import stages
 from cards import generator, predictor
 
 import matdesign as design
-from matdesign.crystals.symmetry import spacegroup
+from matdesign.crystals.symmetry.find import spacegroup
 from matdesign.errors import DataError
 from matdesign.generators import shipped
 from matdesign.generators.autoregressive import Autoregressive

@@ -12,9 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.primitive import standardize
+from matdesign.crystals.data.primitive import primitive_cells
 from matdesign.crystals.reduction import reduce_lattice
-from matdesign.errors import DataError
 
 CU_K_ALPHA = 1.54184
 """Mean wavelength of copper K-alpha radiation, angstrom."""
@@ -144,15 +143,14 @@ def _fewer(
     """Return crystals, those of too many reflections in primitive cells; cells in each."""
     sphere = 2 * math.pi / 3 * (high**3 - low**3) * crystals.volume.double()
     many = (sphere > MOST_REFLECTIONS / 2) & sphere.isfinite()
-    parts, times = [crystals[[i]] for i in range(len(crystals))], {}
-    for i in many.nonzero().squeeze(1).tolist():
-        try:
-            small = Crystals.from_structures([standardize(crystals[i])])
-        except DataError:  # atoms on top of each other: it stays as it is
-            continue
-        times[i] = float(crystals.n_atoms[i]) / float(small.n_atoms[0])
-        parts[i] = small.to(crystals.device)
-    return (Crystals.cat(parts), times) if times else (crystals, {})
+    if not many.any():
+        return crystals, {}
+    small = primitive_cells(crystals[many]).to(crystals.device)
+    rows = many.nonzero().squeeze(1)
+    order = torch.arange(len(crystals), device=crystals.device)
+    order[rows] = len(crystals) + torch.arange(len(rows), device=crystals.device)
+    times = (crystals.n_atoms[rows] / small.n_atoms).tolist()
+    return Crystals.cat([crystals, small])[order], dict(zip(rows.tolist(), times))
 
 
 def _reflections(rows: Tensor, low: float, high: float) -> Tensor | str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.catalogue import DataSet, File
+from matdesign.crystals.data.catalogue import DataSet, File
 from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError

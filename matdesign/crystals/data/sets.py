@@ -14,7 +14,7 @@ from pathlib import Path
 
 from matdesign import paths
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.catalogue import ALIASES, CATALOGUE, DataSet
+from matdesign.crystals.data.catalogue import ALIASES, CATALOGUE, DataSet
 from matdesign.crystals.io.parquet import read_parquet
 from matdesign.errors import DataError
 
@@ -148,7 +148,7 @@ def cache_dir() -> Path:
 
 def _find(key: str, name: str) -> Path:
     """Return the table of a data set, making it from official files when needed."""
-    from matdesign.crystals.download import build, fetch
+    from matdesign.crystals.data.download import build, fetch
 
     known = CATALOGUE.get(key)
     if known is not None and known.shipped:

@@ -97,6 +97,11 @@ class Layout:
         """True where an orbit exists, shape (crystals, orbits)."""
         return self.count > 0
 
+    @property
+    def degrees_of_freedom(self) -> Tensor:
+        """Free coordinates plus free entries of the lattice code, shape (crystals,)."""
+        return self.free.flatten(1).sum(1) + self.code_free.sum(1)
+
     def expand(self, u: Tensor) -> Tensor:
         """Return the coordinates of all sites, in [0, 1), (crystals, sites, 3).
 

@@ -1,29 +1,23 @@
-"""Primitive cells, the form that generators train on: of one crystal, or of a batch."""
+"""Primitive cells, the form that generators train on."""
 
 from __future__ import annotations
 
 import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.cached import cached
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.sites import Array
-from matdesign.crystals.symmetric_form import (
-    SYMPREC,
+from matdesign.crystals.symmetry.find import (
+    ENCODING_SYMPREC,
     are_cells,
     find_symmetry,
     quiet_moyo,
 )
-from matdesign.errors import DataError
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
+from matdesign.crystals.symmetry.operations import Array
 
 TOLERANCE = 1e-5
 """Lengths and angles of a cell that agree within this count as equal, relative."""
@@ -62,47 +56,9 @@ def primitive_cells(crystals: Crystals) -> Crystals:
     crystals = crystals.to("cpu")
     given = {x: getattr(crystals, x) for x in ("species", "frac", "lattice")}
     tools = "-".join(f"{name}-{version(name)}" for name in ("moyopy", "spglib"))
-    method = f"primitive-{VERSION}-{tools}-{SYMPREC}-{TOLERANCE}"
+    method = f"primitive-{VERSION}-{tools}-{ENCODING_SYMPREC}-{TOLERANCE}"
     cells = cached(method, given, lambda: _find(crystals))
     return crystals.replace(**cells)
-
-
-def standardize(structure: Structure, symprec: float = SYMPREC) -> Structure:
-    """Return a structure's Niggli-reduced primitive cell; see `primitive_cells`.
-
-    Args:
-        structure: an ordered structure.
-        symprec: how far atoms may be from a translation of the lattice, angstrom.
-
-    Returns:
-        A new structure with the same properties.
-
-    Raises:
-        DataError: no primitive cell was found (two atoms on one site, as a rule).
-
-    Example:
-        >>> from pymatgen.core import Lattice, Structure
-        >>> salt = Structure.from_spacegroup(
-        ...     "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-        ... )
-        >>> len(salt), len(standardize(salt))
-        (8, 2)
-    """
-    from pymatgen.core import Structure
-
-    numbers = np.array([site.specie.Z for site in structure])
-    made = _primitive(
-        np.array(structure.lattice.matrix), structure.frac_coords, numbers, symprec
-    )
-    if made is None:
-        raise DataError(
-            f"no primitive cell of {structure.composition.formula} was found within "
-            f"{symprec} angstrom. Look for atoms on top of each other, or lower "
-            "symprec."
-        )
-    cell, frac, kinds = made
-    names = [elements.symbols()[int(z)] for z in kinds]
-    return Structure(cell, names, frac, properties=dict(structure.properties))
 
 
 def _find(crystals: Crystals) -> dict[str, torch.Tensor]:
@@ -115,7 +71,7 @@ def _find(crystals: Crystals) -> dict[str, torch.Tensor]:
     with quiet_moyo():
         for row, kinds in enumerate(crystals.species.numpy()):
             one = cells[row], points[row][kinds > 0], kinds[kinds > 0]
-            made = _primitive(*one, checked=True) if sound[row] else None
+            made = _primitive(*one) if sound[row] else None
             cell, at, names = made or _reduced(*one)
             species[row, : len(names)] = torch.from_numpy(names)
             frac[row, : len(names)] = wrap(torch.from_numpy(at).to(frac))
@@ -129,14 +85,10 @@ def _find(crystals: Crystals) -> dict[str, torch.Tensor]:
 
 
 def _primitive(
-    cell: Array,
-    frac: Array,
-    species: Array,
-    symprec: float = SYMPREC,
-    checked: bool = False,
+    cell: Array, frac: Array, species: Array
 ) -> tuple[Array, Array, Array] | None:
     """Return cell, coordinates and species; None where symmetry finds nothing."""
-    found = find_symmetry(cell, frac, species.tolist(), symprec, checked)
+    found = find_symmetry(cell, frac, species.tolist(), ENCODING_SYMPREC)
     if found is None:
         return None
     first = np.unique(found.mapping_std_prim, return_index=True)[1]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
-from matdesign.crystals import elements
-from matdesign.crystals.batch import generator
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.matching import reduced
+from matdesign.crystals.symmetry.find import spacegroup
 from matdesign.errors import DataError
-
-if TYPE_CHECKING:
-    from matdesign.crystals.batch import Crystals
 
 By = Literal[
     "random", "composition", "chemical_system", "prototype", "spacegroup", "size"
@@ -52,7 +50,6 @@ def split(
             part that would be empty.
 
     Example:
-        >>> from matdesign.crystals.batch import Crystals
         >>> species = torch.tensor([[1], [1], [2], [3]])
         >>> four = Crystals(species, torch.zeros(4, 1, 3), torch.eye(3).repeat(4, 1, 1))
         >>> parts = split(four, "composition", fractions=(0.5, 0.25, 0.25))
@@ -93,7 +90,6 @@ def group_of(crystals: Crystals, by: str) -> torch.Tensor:
         DataError: the batch has no `prototype` label, or one crystal's is unknown.
 
     Example:
-        >>> from matdesign.crystals.batch import Crystals
         >>> species = torch.tensor([[8, 1], [1, 8], [26, 0]])
         >>> three = Crystals(species, torch.zeros(3, 2, 3), torch.eye(3).repeat(3, 1, 1))
         >>> group_of(three, "chemical_system").tolist()
@@ -109,25 +105,12 @@ def group_of(crystals: Crystals, by: str) -> torch.Tensor:
     elif by == "spacegroup":
         keys = list(_spacegroups(crystals))
     else:
-        keys = list(map(tuple, _compositions(crystals, by == "composition").tolist()))
+        formulas = reduced(crystals.species)
+        keys = [f if by == "composition" else tuple(z for z, _ in f) for f in formulas]
     number: dict[object, int] = {}
     return torch.tensor(
         [number.setdefault(key, len(number)) for key in keys], dtype=torch.long
     )
-
-
-def _compositions(crystals: Crystals, amounts: bool) -> torch.Tensor:
-    """Return counts of each element over their greatest divisor, or presence only."""
-    counts = torch.zeros(len(crystals), elements.MAX_Z + 1, dtype=torch.long)
-    species = crystals.species.cpu()
-    counts.scatter_add_(1, species, torch.ones_like(species))
-    counts[:, 0] = 0  # padding
-    if not amounts:
-        return (counts > 0).long()
-    divisor = counts.new_zeros(len(crystals))
-    for column in counts.unbind(1):
-        divisor = torch.gcd(divisor, column)
-    return counts // divisor.clamp_min(1).unsqueeze(1)
 
 
 def _prototypes(crystals: Crystals) -> tuple[str, ...]:
@@ -152,8 +135,6 @@ def _spacegroups(crystals: Crystals) -> list[float]:
     known = crystals.properties.get("spacegroup")
     if known is not None and bool(known.isfinite().all()):
         return list(known.tolist())
-    from matdesign.crystals.symmetry import spacegroup
-
     return list(spacegroup(crystals).tolist())
 
 
