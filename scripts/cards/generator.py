@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from bench import stages
-from matdesign.crystals.sites import operations
 from numpy.typing import NDArray
 from torch import Tensor
 
