@@ -1,5 +1,6 @@
 """Look at crystals: one object for a live notebook, a static page and a file on disk."""
 
+import html
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 STATIC = "MATDESIGN_STATIC"
 """Set this environment variable to get the static form also under a kernel."""
+
+STILL = (
+    "A still picture. Where it stays, the viewer that turns cannot be shown here: "
+    'view(...).save("crystal.html") makes a file that turns in any browser.'
+)
 
 MOST_FRAMES = 200
 
@@ -123,6 +129,7 @@ class CrystalView:
             height=int(options.get("height", 340)),
             data=to_json(self.data),
             alt=self.alt,
+            still=STILL,
             drawing=drawing,
             species=self.data["species"],
             inline=False,
@@ -291,38 +298,51 @@ class LiveViewer:
         call("rotate", target="viewerControls", args=[picture.camera()])
         self.started = True
 
+    def below(self, frame: dict[str, Any]) -> str:
+        """Return what stands under the widget; a drawing until nglview has loaded."""
+        species = self.data["species"]
+        drawn = frame.get("beside", "")
+        words = render("legend", species=species, inline=True, beside=drawn)
+        if self.widget.loaded:
+            return words
+        drawing = picture.draw(frame, species, frame["alt"])
+        box = '<div style="max-width:30rem;background:#fff">'
+        return f"{box}{drawing}</div><p>{html.escape(STILL)}</p>{words}"
+
     def box(self) -> Any:
         """Return the widget with its legend, and a player for several frames."""
         import ipywidgets
 
         frames, options = self.data["frames"], self.data["options"]
         start = int(options.get("start", 0))
-
-        def legend(frame: dict[str, Any]) -> str:
-            drawing = frame.get("beside", "")
-            kinds = self.data["species"]
-            return render("legend", species=kinds, inline=True, beside=drawing)
-
-        below = ipywidgets.HTML(legend(frames[start]))
-        if len(frames) == 1:
-            return ipywidgets.VBox([self.widget, below])
         name = options.get("slider", "crystal")
         slider = ipywidgets.IntSlider(
             value=start, max=len(frames) - 1, description=name, readout=False
         )
+        below = ipywidgets.HTML(self.below(frames[start]))
+        label = ipywidgets.Label(frames[start]["label"])
+        save = ipywidgets.Button(
+            icon="download", tooltip="save as a picture (PNG)", layout={"width": "auto"}
+        )
+        save.on_click(lambda _: self.widget.download_image("crystal.png"))
+
+        def write(_: Any = None) -> None:
+            label.value = frames[slider.value]["label"]
+            below.value = self.below(frames[slider.value])
+
+        def move(_: Any) -> None:
+            self.draw(frames[slider.value])
+            write()
+
+        self.widget.observe(write, "loaded")
+        slider.observe(move, "value")
+        if len(frames) == 1:
+            return ipywidgets.VBox([self.widget, below, save])
         play = ipywidgets.Play(
             value=start, max=slider.max, interval=options.get("interval", 150)
         )
         ipywidgets.jslink((play, "value"), (slider, "value"))
-        label = ipywidgets.Label(frames[start]["label"])
-
-        def move(change: dict[str, Any]) -> None:
-            self.draw(frames[change["new"]])
-            label.value = frames[change["new"]]["label"]
-            below.value = legend(frames[change["new"]])
-
-        slider.observe(move, "value")
-        row = ipywidgets.HBox([play, slider, label])
+        row = ipywidgets.HBox([play, slider, label, save])
         return ipywidgets.VBox([self.widget, row, below])
 
 
@@ -353,7 +373,7 @@ def _rows(crystals: Any) -> tuple[list["Structure"], int]:
         if not isinstance(one, Structure):
             raise DataError(
                 f"view shows Crystals or pymatgen structures; got {type(one).__name__}. "
-                "Convert with Crystals.from_structures or Crystals.from_ase."
+                "Convert with Crystals.from_structures."
             )
     return rows[:MOST_FRAMES], len(rows)
 

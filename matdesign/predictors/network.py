@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
 from matdesign.generators import storage
-from matdesign.generators.features import MASK
 from matdesign.predictors.features import Moments
 from matdesign.predictors.layers import MomentNetwork, crystal_mean
 

@@ -32,7 +32,7 @@ SCALES = (0.0, 1.0, 2.0, 4.0)
 
 def data() -> tuple[Crystals, Crystals]:
     """Return the training and the held-out crystals of all chapters."""
-    from matdesign.crystals.shipped_sets import load
+    from matdesign.crystals.data.sets import load
 
     return load(DATA, split="train"), load(DATA, split="test")
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from matdesign.crystals.batch import generator
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import fill_table, letter_mask
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 from matdesign.teach.exercises import Case, exercise, near, numbers, sets
 
 

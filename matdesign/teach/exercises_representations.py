@@ -18,7 +18,7 @@ def check_orbit() -> Iterator[Case]:
 
     Unique axis b, as in the International Tables. Three of the points are special.
     """
-    from matdesign.crystals.sites import images
+    from matdesign.crystals.symmetry.operations import images
 
     def judge(want: Any, got: Any) -> str:
         have = numbers(got).numpy()
@@ -47,8 +47,8 @@ def check_freedom() -> Iterator[Case]:
 
     Letters are one per orbit, such as "aab"; the lattice counts, too.
     """
-    from matdesign.crystals.orbits import symmetric_layout
-    from matdesign.crystals.wyckoff import LETTERS
+    from matdesign.crystals.symmetry.orbits import symmetric_layout
+    from matdesign.crystals.symmetry.wyckoff import LETTERS
 
     templates = "225 ab, 227 ade, 136 af, 166 acc, 62 cccd, 14 aee, 1 aaa, 2 ai"
     for template in templates.split(", "):
@@ -62,7 +62,7 @@ def check_freedom() -> Iterator[Case]:
 @exercise
 def check_origin() -> Iterator[Case]:
     """Check a function spacegroup -> directions along which the origin may be moved."""
-    from matdesign.crystals.sites import operations
+    from matdesign.crystals.symmetry.operations import operations
 
     for group in (1, 2, 4, 8, 14, 19, 25, 33, 99, 129, 160, 166, 186, 216, 225):
         rotations, _ = operations(group)
@@ -77,7 +77,7 @@ def check_pull_back() -> Iterator[Case]:
     `moves` has one row per atom of the orbit in a cubic cell, `maps` the matrix M of each
     atom: for a shift d of u, atom i moves by d @ maps[i].
     """
-    from matdesign.crystals.orbits import symmetric_layout
+    from matdesign.crystals.symmetry.orbits import symmetric_layout
 
     rng = torch.Generator().manual_seed(0)
     orbits = {

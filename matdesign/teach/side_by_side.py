@@ -232,7 +232,7 @@ def measured() -> pandas.DataFrame:
     found = recorded("quality", "bench.py quality")
     table = pandas.DataFrame(
         {
-            name: {row: _figure(batch["figures"].get(row)) for row in MEASURED}
+            name: {row: figure(batch["figures"].get(row)) for row in MEASURED}
             for name, batch in found["batches"].items()
         }
     )
@@ -240,7 +240,8 @@ def measured() -> pandas.DataFrame:
     return table
 
 
-def _figure(one: dict[str, Any] | None) -> str:
+def figure(one: dict[str, Any] | None) -> str:
+    """Return a measured figure with its interval; nothing where there is none."""
     if one is None or "value" not in one:
         return ""
     if "count" in one:

@@ -157,6 +157,18 @@ def test_live_widget_sends_the_same_atoms(batch, monkeypatch):
     assert "application/vnd.jupyter.widget-view+json" in made._repr_mimebundle_()
 
 
+def test_a_still_picture_stands_until_nglview_has_loaded(batch):
+    viewer, row, below = design.view(batch).widget().children
+    assert "<svg" in below.value and "A still picture." in below.value
+    row.children[1].value = 1  # without nglview the player still moves the picture
+    assert "Fe" in below.value and "<svg" in below.value
+    viewer.loaded = True
+    assert "<svg" not in below.value and "A still picture." not in below.value
+    assert "Iron" in below.value
+    row.children[1].value = 0
+    assert "<svg" not in below.value
+
+
 def test_front_end_of_nglview_is_the_one_that_its_widget_asks_for():
     """Version 4.0.1 asks for a front end that its own package does not carry."""
     from importlib import metadata

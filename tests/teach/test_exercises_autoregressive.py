@@ -4,8 +4,8 @@ import math
 
 import torch
 
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import fill_table, letter_mask
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 from matdesign.teach import exercises_autoregressive as exercises
 
 
