@@ -128,10 +128,6 @@ def stability(
 def bars_of(data: str, figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the bars for a data set beside the figures, and by how much one is missed.
 
-    Args:
-        data: name of the training set.
-        figures: name -> value and interval; what was not measured is left out.
-
     Returns:
         Name -> the figure with `bar`, `sense` ("at least" or "at most"), `met` and
         `missed_by` (0 where met).
