@@ -131,7 +131,7 @@ class CrystalView:
             + f'<figure class="crystal-view" data-name="{name}" '
             f'style="--cv-height:{int(options.get("height", 340))}px">'
             f'<script type="application/json">{to_json(self.data)}</script>'
-            '<div class="cv-stage" role="img" tabindex="0" '
+            '<div class="cv-stage" style="background:#fff" role="img" tabindex="0" '
             f'aria-label="{html.escape(self.alt)}">{drawing}</div>'
             f'<p class="cv-still">{html.escape(STILL)}</p>'
             f"{legend(self.data['species'])}{beside(frames[start])}{under}</figure>"
@@ -321,7 +321,7 @@ class LiveViewer:
         below = ipywidgets.HTML(self.below(frames[start]))
         label = ipywidgets.Label(frames[start]["label"])
         save = ipywidgets.Button(
-            icon="download", tooltip="save as a picture (PNG)", layout={"width": "auto"}
+            icon="download", tooltip="save as a picture (PNG)", layout={"width": "3rem"}
         )
         save.on_click(lambda _: self.widget.download_image("crystal.png"))
 
