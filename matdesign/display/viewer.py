@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from matdesign.crystals.batch import Crystals
 from matdesign.display import picture, scene
-from matdesign.display.pages import beside, legend, page, standalone_assets, to_json
+from matdesign.display.pages import page, to_json
 from matdesign.display.scene import Images
 from matdesign.errors import DataError, ShapeError
+from matdesign.tables import render
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -108,12 +109,10 @@ class CrystalView:
         n = len(self.structures)
         return f"CrystalView({first})" if n == 1 else f"CrystalView({n} from {first})"
 
-    def to_html(self, *, standalone: bool = False) -> str:
+    def to_html(self) -> str:
         """Return the viewer as HTML with its data inside.
 
-        Args:
-            standalone: also put the scripts in. Leave it off where the page has them
-                already (the book), or put `standalone_assets()` there once (a report).
+        The page needs `standalone_assets()` once, as a report and a saved file have them.
         """
         options, frames = self.data["options"], self.data["frames"]
         start = int(options.get("start", 0))
@@ -124,17 +123,18 @@ class CrystalView:
             height=int(options.get("height", 340)),
         )
         caption = self.caption or (self.labels or [""])[0] * (len(frames) == 1)
-        under = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        name = html.escape(str(options.get("name", "")))
-        return (
-            (standalone_assets() if standalone else "")
-            + f'<figure class="crystal-view" data-name="{name}" '
-            f'style="--cv-height:{int(options.get("height", 340))}px">'
-            f'<script type="application/json">{to_json(self.data)}</script>'
-            '<div class="cv-stage" style="background:#fff" role="img" tabindex="0" '
-            f'aria-label="{html.escape(self.alt)}">{drawing}</div>'
-            f'<p class="cv-still">{html.escape(STILL)}</p>'
-            f"{legend(self.data['species'])}{beside(frames[start])}{under}</figure>"
+        return render(
+            "viewer",
+            name=options.get("name", ""),
+            height=int(options.get("height", 340)),
+            data=to_json(self.data),
+            alt=self.alt,
+            still=STILL,
+            drawing=drawing,
+            species=self.data["species"],
+            inline=False,
+            beside=frames[start].get("beside", ""),
+            caption=caption,
         )
 
     def save(self, path: str | Path, *, title: str = "") -> Path:
@@ -301,7 +301,8 @@ class LiveViewer:
     def below(self, frame: dict[str, Any]) -> str:
         """Return what stands under the widget; a drawing until nglview has loaded."""
         species = self.data["species"]
-        words = legend(species, inline=True) + beside(frame)
+        drawn = frame.get("beside", "")
+        words = render("legend", species=species, inline=True, beside=drawn)
         if self.widget.loaded:
             return words
         drawing = picture.draw(frame, species, frame["alt"])
@@ -372,7 +373,7 @@ def _rows(crystals: Any) -> tuple[list["Structure"], int]:
         if not isinstance(one, Structure):
             raise DataError(
                 f"view shows Crystals or pymatgen structures; got {type(one).__name__}. "
-                "Convert with Crystals.from_structures or Crystals.from_ase."
+                "Convert with Crystals.from_structures."
             )
     return rows[:MOST_FRAMES], len(rows)
 

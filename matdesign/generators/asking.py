@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matdesign.generators.features import MASK
+from matdesign.crystals.elements import MASK
 from matdesign.generators.frames import Choices
 from matdesign.generators.rests import Rests
 

@@ -10,7 +10,8 @@ from pymatgen.core import Lattice, Structure
 import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.display import pages
-from matdesign.display.viewer import CrystalView, standalone_assets
+from matdesign.display.pages import standalone_assets
+from matdesign.display.viewer import CrystalView
 from matdesign.errors import DataError, ShapeError
 
 
