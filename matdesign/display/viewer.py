@@ -306,7 +306,7 @@ class LiveViewer:
         below = ipywidgets.HTML(self.below(frames[start]))
         label = ipywidgets.Label(frames[start]["label"])
         save = ipywidgets.Button(
-            icon="download", tooltip="save as a picture (PNG)", layout={"width": "auto"}
+            icon="download", tooltip="save as a picture (PNG)", layout={"width": "3rem"}
         )
         save.on_click(lambda _: self.widget.download_image("crystal.png"))
 
