@@ -74,10 +74,10 @@ _PUBLIC = {
     "film": "display.viewer",
     "explore": "display.viewer",
     "report": "display.reporting",
+    "source": "display.listing",
     "about": "environment",
     "device": "environment",
     "scale": "environment",
-    "source": "environment",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
@@ -118,9 +118,10 @@ if TYPE_CHECKING:
     from matdesign.crystals.io.files import read, write
     from matdesign.crystals.symmetry.encoded import Encoded, encode
     from matdesign.crystals.symmetry.layout import Layout
+    from matdesign.display.listing import source
     from matdesign.display.reporting import report
     from matdesign.display.viewer import explore, film, view
-    from matdesign.environment import about, device, scale, source
+    from matdesign.environment import about, device, scale
     from matdesign.generators.autoregressive import Autoregressive
     from matdesign.generators.contract import Generator
     from matdesign.generators.coupling_flow import CouplingFlow
