@@ -77,23 +77,13 @@ class DataSets(Table):
             raise DataError(_unknown(name))
         return CATALOGUE[key]
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Return name, where it is, crystals, content and licence of every set."""
-        return [
-            (
-                one.name,
-                _place(one),
-                f"{_size(one):,}" if _size(one) else "",
-                one.what,
-                one.licence,
-            )
-            for one in CATALOGUE.values()
-        ]
-
     def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
-        """Return the header and the rows as text."""
-        head = ["name", "where", "crystals", "what", "licence"]
-        return head, [list(row) for row in self.rows()]
+        """Return name, where it is, crystals, content and licence of every set."""
+        rows = []
+        for one in CATALOGUE.values():
+            size = f"{_size(one):,}" if _size(one) else ""
+            rows.append([one.name, _place(one), size, one.what, one.licence])
+        return ["name", "where", "crystals", "what", "licence"], rows
 
 
 def datasets() -> DataSets:
