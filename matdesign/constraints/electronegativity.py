@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.charge import STATES, amounts_of, oxidation_states
-from matdesign.constraints.elements import possible
-from matdesign.constraints.feasible import Completions
-from matdesign.constraints.places import mask
+from matdesign.constraints.charge import STATES, oxidation_states
+from matdesign.constraints.neutrality import Neutrality
+from matdesign.constraints.unfinished import amounts_of, feasibility_mask, possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -84,21 +83,22 @@ class ElectronegativityOrder(Constraint):
     ) -> Tensor | None:
         """Return what keeps an ordered neutral completion reachable.
 
-        As `places.mask`, once for each cut: an element is allowed where one cut
-        allows it. With all elements to choose from that is some seventy times the work
-        of `ChargeNeutral`; a `within` of few elements leaves few cuts that differ.
+        As `ChargeNeutral`, once for each cut: an element is allowed where one cut
+        allows it. A `within` of few elements leaves few cuts that differ.
         """
         everything = possible(species, within)
-        used = everything.flatten(0, 1).any(0).cpu()
-        tables: dict[object, Completions] = {}
-        for table in _completions(self.states):
-            rows = tuple(
-                s if u else () for s, u in zip(table.states, used, strict=True)
-            )
-            tables.setdefault(rows, table)
+        used = everything.flatten(0, 1).any(0).tolist()
         found = torch.zeros_like(everything)
-        for table in tables.values():
-            found |= mask(table.elements, species, counts, roles, within, required)
+        seen = set()
+        for cut in _cuts(self.states):
+            rows = tuple(s for s, u in zip(cut, used, strict=True) if u)
+            if rows in seen:
+                continue
+            seen.add(rows)
+            rule = _neutrality(cut)
+            found |= feasibility_mask(
+                rule.elements, species, counts, roles, within, required
+            )
             if torch.equal(found, everything):
                 break
         return found
@@ -141,9 +141,7 @@ def _cuts(name: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
     return tuple(found)
 
 
-@cache
-def _completions(name: str) -> tuple[Completions, ...]:
-    return tuple(Completions(states) for states in _cuts(name))
+_neutrality = cache(Neutrality)
 
 
 @cache
