@@ -158,22 +158,21 @@ class RequiredElements(Constraint):
         """Return what leaves room for the required elements; see `Constraint.allowed`.
 
         While as many orbits (or roles) are open as elements are missing, only missing
-        ones may come. Whether every missing element is allowed on one of the open orbits
-        is not looked at: pass a `within` that is the same for all of them.
+        ones may come. Exact where all open orbits may have the same elements.
         """
         found = possible(species, within)
         wanted = sorted(self.required | required)
+        open_ = (species == MASK)[..., None]
         there = torch.stack([(species == z).any(1) for z in wanted], dim=1)
         missing = (~there).sum(1)  # (crystals,)
         room = _room(species, roles)
-        full = (missing >= room) & (missing > 0)
-        if not bool(full.any()):
-            return found
+        comes = (found & open_).any(1)[:, wanted]
+        met = (there | comes).all(1) & (missing <= room)
         table = found.new_zeros(len(species), elements.MAX_Z + 1)
         table[:, wanted] = ~there
-        taken = full[:, None, None] & (species == MASK)[..., None]
-        found = torch.where(taken, found & table[:, None], found)
-        return found & (missing <= room)[:, None, None]
+        full = (missing >= room) & (missing > 0)
+        only = ~(full[:, None, None] & open_) | table[:, None]
+        return found & only & met[:, None, None]
 
 
 def _room(species: Tensor, roles: Tensor | None) -> Tensor:

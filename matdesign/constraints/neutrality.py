@@ -136,7 +136,8 @@ class Neutrality:
                 own = Taker(self.kinds[z], takers[z].have + n, not distinct, False)
                 if fill.meets((takers | {z: own}).values()):
                     good.add(z)
-            if len(missing) <= len(rest) and not good >= vocabulary:
+            alive = all(one.modes for one in takers.values())
+            if alive and len(missing) <= len(rest) and not good >= vocabulary:
                 for kind in _fresh(takers, members, n, fill, pools):
                     good.update(members[kind])
             found[n] = frozenset(good)
@@ -209,7 +210,8 @@ def pool_of(counted: tuple[tuple[Kind, int], ...], orbits: int, distinct: bool) 
         orbits: open orbits.
         distinct: every orbit takes an element of its own.
     """
-    left, free, needed = dict(counted), set[Mode](), set[Kind]()
+    left = dict(sorted(counted, key=lambda one: -one[1]))
+    free, needed = set[Mode](), set[Kind]()
     if distinct:
         having = Counter(mode for kind, many in counted for mode in kind * many)
         free = {mode for mode, many in having.items() if many >= orbits}
@@ -222,7 +224,8 @@ def pool_of(counted: tuple[tuple[Kind, int], ...], orbits: int, distinct: bool) 
             if many and len(rest) == 1:
                 free.add(rest[0])
                 left[kind] -= 1
-                needed.add(kind)
+                if many == 1:
+                    needed.add(kind)
     scarce: Counter[Kind] = Counter()
     for kind, many in left.items():
         other = tuple(mode for mode in kind if mode not in free)

@@ -81,9 +81,10 @@ def feasibility_mask(
             continue
         allowed = elements_of(*one[:3], required, one.distinct)
         answer[b] = any(allowed.values())
-        for orbit, size in one.open:
-            answer[b, orbit] = False
-            answer[b, orbit, sorted(allowed[size])] = True
+        for size, kinds in allowed.items() if one.open else ():
+            row = torch.zeros(MASK, dtype=torch.bool)
+            row[sorted(kinds)] = True
+            answer[b, [orbit for orbit, n in one.open if n == size]] = row
     return found & answer.to(found.device)
 
 

@@ -14,7 +14,7 @@ from matdesign.generators.features import MASK
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
 from matdesign.generators.roles import Roles, filling, tell
-from matdesign.generators.wyckoff_table import wyckoff_table
+from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 
 @dataclass
@@ -60,14 +60,14 @@ class Lookahead:
         size = table.count[group, new]
         after = self.left[rows] - size
         first = torch.where(table.freedom[group, new] > 0, new, new + 1)
+        here = zip(group.tolist(), new.tolist(), after.tolist(), strict=True)
+        alone = torch.tensor([stays(*one) for one in here], device=rows.device)
         asked = zip(group.tolist(), first.tolist(), after.tolist(), strict=True)
         units = [unit_of(*one) for one in asked]
         some = self._so_far(rows, size, after, units)
         ranked = ranked.masked_fill(~self._mask(*some, ranked), -torch.inf)
         found = _first(ranked)
-        letters = torch.arange(table.count.shape[1], device=rows.device)
-        later = ((table.count[group] > 0) & (letters > new[:, None])).any(1)
-        todo = (~later & (after > 0) & (found > 0)).nonzero().squeeze(1)
+        todo = (alone & (after > 0) & (found > 0)).nonzero().squeeze(1)
         while len(todo):
             kinds, placed = some[0][todo], some[1][todo]
             kinds[:, len(self.kinds)] = found[todo]
@@ -168,12 +168,38 @@ def unit_of(group: int, letter: int, atoms: int) -> int:
         >>> unit_of(221, 4, 8)  # letters from e on hold 6, 6, 8 and more atoms
         2
     """
-    return math.gcd(*(n for n in _sizes()[group][letter:] if n <= atoms)) or 1
+    return math.gcd(*(n for n, _ in _letters()[group][letter:] if n <= atoms)) or 1
+
+
+@lru_cache(maxsize=65536)
+def stays(group: int, letter: int, atoms: int) -> bool:
+    """Return whether atoms after a site on a letter can only go to this letter too.
+
+    Example:
+        >>> stays(1, 0, 3), stays(221, 0, 4)  # P1 has one letter
+        (True, False)
+    """
+    size, _ = _letters()[group][letter]
+    return not any(_fits(group, letter + 1, n) for n in range(atoms, 0, -size))
+
+
+@lru_cache(maxsize=65536)
+def _fits(group: int, letter: int, atoms: int) -> bool:
+    """Return whether orbits on the letters from one on can hold so many atoms."""
+    if not atoms or letter == NONE:
+        return not atoms
+    size, free = _letters()[group][letter]
+    again = letter if free else letter + 1
+    here = 0 < size <= atoms and _fits(group, again, atoms - size)
+    return here or _fits(group, letter + 1, atoms)
 
 
 @cache
-def _sizes() -> list[list[int]]:
-    return wyckoff_table().count.tolist()
+def _letters() -> list[list[tuple[int, bool]]]:
+    """Return atoms of each letter of each space group, and whether it may come again."""
+    table = wyckoff_table()
+    rows = zip(table.count.tolist(), (table.freedom > 0).tolist(), strict=True)
+    return [list(zip(*row, strict=True)) for row in rows]
 
 
 def _first(ranked: Tensor) -> Tensor:

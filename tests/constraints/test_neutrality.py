@@ -236,7 +236,7 @@ def test_a_pool_sets_elements_aside_for_their_charges() -> None:
     most = ((2,), (3,))
     pool = pool_of(((one, 2), (both, 1), (most, 1)), 5, False)
     assert pool.free == {(1,), (2,), (3,)}  # the second waits for the first, and so on
-    assert pool.scarce == () and pool.needed == {one, both, most}
+    assert pool.scarce == () and pool.needed == {both, most}
     pool = pool_of(((both, 3),), 5, False)
     assert pool.free == set() and pool.scarce == (both, both)
     pool = pool_of(((one, 3), (two, 1), (both, 1)), 3, True)

@@ -208,14 +208,18 @@ def test_roles_take_the_first_element_that_fits() -> None:
     ],
     ids=["elements", "pattern", "symmetry"],
 )
-def test_what_is_masked_holds_without_drawing_again(name: str, wanted) -> None:
+def test_what_is_masked_holds_with_little_drawn_again(
+    name: str, wanted, recwarn: pytest.WarningsRecorder
+) -> None:
     made = shipped(name).sample(12, seed=7, guide=Guide(wanted))
     assert bool(wanted.satisfied(made).all())
     log = made.info["guide"]
     # a symmetry may come out higher than it was asked for, elements never other
-    assert log["drawn"] == 12 or "symmetry" not in str(wanted)
+    # and what the mask could not finish is drawn without it
+    lost = sum("could not be finished" in str(one.message) for one in recwarn)
+    assert log["drawn"] <= 18
     for one in wanted.parts:
-        if not isinstance(one, CrystalSystem):
+        if not lost and not isinstance(one, CrystalSystem):
             assert log["met_each"][str(one)] == log["drawn"]
 
 
