@@ -8,7 +8,7 @@ a charge to all sums is a shift. The sets grow element by element, never choice 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -117,9 +117,7 @@ class Neutrality:
         }
         if not sizes:
             whole = len(there) == 1 or (bool(there) and self.alloys.issuperset(there))
-            whole = whole or Filling((), _NOBODY, offset, distinct).meets(
-                takers.values()
-            )
+            whole = whole or Filling((), (), offset, distinct).meets(takers.values())
             return {0: frozenset(there) if whole else frozenset()}
         takers |= {z: Taker(self.kinds[z], 0, True, True) for z in missing}
         members: dict[Kind, list[int]] = {}
@@ -130,15 +128,20 @@ class Neutrality:
             rest = list(sizes)
             rest.remove(n)
             good = self._uncharged(there.keys(), missing, rest, vocabulary, distinct)
-            pools = _Pools(members, len(rest), distinct)
-            fill = Filling(tuple(rest), pools.whole, offset, distinct)
+            # more elements of one kind than could all be of use do not count
+            most = len(rest) + 1 if distinct else 0
+            counted = tuple(
+                (kind, min(len(some), most or len(kind) + 1))
+                for kind, some in members.items()
+            )
+            fill = Filling(tuple(rest), counted, offset, distinct)
             for z in (missing if distinct else vocabulary.intersection(takers)) - good:
                 own = Taker(self.kinds[z], takers[z].have + n, not distinct, False)
                 if fill.meets((takers | {z: own}).values()):
                     good.add(z)
             alive = all(one.modes for one in takers.values())
             if alive and len(missing) <= len(rest) and not good >= vocabulary:
-                for kind in _fresh(takers, members, n, fill, pools):
+                for kind in _fresh(takers.values(), members, n, fill):
                     good.update(members[kind])
             found[n] = frozenset(good)
         return found
@@ -164,37 +167,6 @@ class Neutrality:
                 if not distinct or len(more | (metals - whole)) >= len(rest):
                     found.add(z)
         return found
-
-
-_NOBODY = Pool(frozenset(), (), frozenset())
-
-
-class _Pools:
-    """The pool of the elements that are not there, and those without one of a kind.
-
-    Args:
-        members: elements of each kind.
-        orbits: open orbits.
-        distinct: every orbit takes an element of its own.
-    """
-
-    def __init__(
-        self, members: Mapping[Kind, list[int]], orbits: int, distinct: bool
-    ) -> None:
-        # more of one kind than could all be of use do not count
-        self.counted = tuple(
-            (kind, min(len(some), 1 + (orbits if distinct else len(kind))))
-            for kind, some in members.items()
-        )
-        self.about = orbits, distinct
-        self.whole = pool_of(self.counted, *self.about)
-
-    def without(self, kind: Kind) -> Pool:
-        """Return the pool without one element of a kind."""
-        if kind not in self.whole.needed:
-            return self.whole
-        less = tuple((k, many - (k == kind)) for k, many in self.counted)
-        return pool_of(less, *self.about)
 
 
 @lru_cache(maxsize=20_000)
@@ -243,16 +215,20 @@ class Filling:
 
     Args:
         sizes: atoms of each open orbit.
-        pool: elements that may come, beside those that are told.
+        counted: how many elements of each kind may come, beside those that are told.
         offset: bit of the sum zero.
         distinct: every open orbit takes an element of its own.
     """
 
     def __init__(
-        self, sizes: tuple[int, ...], pool: Pool, offset: int, distinct: bool
+        self,
+        sizes: tuple[int, ...],
+        counted: tuple[tuple[Kind, int], ...],
+        offset: int,
+        distinct: bool,
     ) -> None:
-        self.sizes, self.pool, self.offset = sizes, pool, offset
-        self.distinct = distinct
+        self.sizes, self.counted, self.offset = sizes, counted, offset
+        self.distinct, self.pool = distinct, pool_of(counted, len(sizes), distinct)
         self.orbits: list[tuple[int, int, int]] = []
         """Code, number and atoms of the open orbits of each size."""
         code = 1
@@ -261,6 +237,13 @@ class Filling:
             code *= sizes.count(atoms) + 1
         self.codes = code
         """Number of choices of open orbits, orbits of one size being the same."""
+
+    def without(self, kind: Kind) -> Filling:
+        """Return the ways without one of the elements of a kind."""
+        if kind not in self.pool.needed:
+            return self
+        less = tuple((k, many - (k == kind)) for k, many in self.counted)
+        return Filling(self.sizes, less, self.offset, self.distinct)
 
     def sums(self, takers: Iterable[Taker]) -> Sums:
         """Return the sums that some elements, and those that are scarce, can reach."""
@@ -316,33 +299,28 @@ class Filling:
 
 
 def _fresh(
-    takers: Mapping[int, Taker],
-    members: Mapping[Kind, list[int]],
-    size: int,
-    fill: Filling,
-    pools: _Pools,
+    takers: Collection[Taker], members: Iterable[Kind], size: int, fill: Filling
 ) -> list[Kind]:
     """Return the kinds of elements not there yet that an orbit may become."""
     sums: dict[Pool, Sums] = {}
     known: dict[tuple[Pool, Mode], bool] = {}
     found = []
     for kind in members:
-        pool = pools.without(kind)
-        one = Filling(fill.sizes, pool, fill.offset, fill.distinct)
+        others = fill.without(kind)
+        pool = others.pool
         if pool not in sums:
-            sums[pool] = one.sums(takers.values())
+            sums[pool] = others.sums(takers)
         for mode in kind:
             if (pool, mode) not in known:
-                met = one.balances(sums[pool], charges(mode, size))
+                met = others.balances(sums[pool], charges(mode, size))
                 if not met and mode not in pool.free and not fill.distinct:
                     own = Taker(
                         (mode,), size, True, False
                     )  # and more orbits of its own
-                    met = one.balances(one.grow(sums[pool], own))
+                    met = others.balances(others.grow(sums[pool], own))
                 known[pool, mode] = met
-            if known[pool, mode]:
-                found.append(kind)
-                break
+        if any(known[pool, mode] for mode in kind):
+            found.append(kind)
     return found
 
 
