@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from matdesign.constraints.conditions import merged
 from matdesign.constraints.known import Known
-from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 
