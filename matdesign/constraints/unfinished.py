@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
 
 
 class Unfinished(NamedTuple):

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, SoftCrystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
-from matdesign.crystals.layout import Layout
-from matdesign.crystals.orbits import symmetric_layouts
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
+from matdesign.crystals.symmetry.layout import Layout
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.completion import (
     NextSite,
@@ -22,7 +24,6 @@ from matdesign.generators.completion import (
 )
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator, Loss, State, properties_of
-from matdesign.generators.features import MASK
 from matdesign.generators.filling import fill_table
 from matdesign.generators.frames import States, at_rest
 from matdesign.generators.placement import Draws, Placement
@@ -33,7 +34,6 @@ from matdesign.generators.sequence import sequences
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.site_terms import log_terms
 from matdesign.generators.skeleton import SkeletonSampler
-from matdesign.generators.wyckoff_table import NONE, WyckoffTable, wyckoff_table
 
 IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""

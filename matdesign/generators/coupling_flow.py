@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.contract import Generator, Loss, State, properties_of
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
-from matdesign.generators.features import MASK
 from matdesign.generators.frames import LOOSE, Frame, States
 from matdesign.generators.noise import normal, uniform
 from matdesign.generators.planning import Plan

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.frames import Steering
 from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan

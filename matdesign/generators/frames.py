@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.encoded import Encoded
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import property_scales
 from matdesign.generators.scales import Scales
 

@@ -10,11 +10,11 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor
 
-from matdesign.generators.features import MASK
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import Counts
 from matdesign.generators.frames import Choices
 from matdesign.generators.roles import Roles, filling, tell
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 
 @dataclass

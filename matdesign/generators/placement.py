@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.features import MASK
 from matdesign.generators.frames import LOOSE, Frame, Steer
 from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan
 from matdesign.generators.scales import Scales
 from matdesign.generators.site_network import SiteNetwork
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition
-from matdesign.generators.features import MASK
 
 if TYPE_CHECKING:
     from matdesign.generators.frames import Choices

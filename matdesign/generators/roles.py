@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from matdesign.generators.features import MASK
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import Counts, Filling
 from matdesign.generators.frames import Choices
 from matdesign.generators.request import Request
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 Mask = npt.NDArray[np.bool_]
 """A mask of one crystal: at a hundred entries NumPy is several times as fast as torch."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.features import MASK
 from matdesign.generators.frames import State, States, Steering
 from matdesign.generators.noise import normal
 from matdesign.generators.planning import Plan, allowed_elements

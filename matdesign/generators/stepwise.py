@@ -11,8 +11,8 @@ from torch import Tensor
 
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import Encoded, Representation, encode
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator, properties_of

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.drawing import copies
 from matdesign.generators.frames import Choices
@@ -212,7 +212,7 @@ def layout_of(drawn: Skeleton, *, cells: bool) -> tuple[Layout, Tensor]:
     if cells:
         layout = Layout.whole_cell((drawn.letter < STOP).sum(1))
     else:
-        from matdesign.crystals.orbits import symmetric_layouts
+        from matdesign.crystals.symmetry.orbits import symmetric_layouts
 
         rows = [[w for w in row if w < STOP] for row in drawn.letter.tolist()]
         groups = drawn.spacegroup.tolist()

@@ -7,7 +7,7 @@ from pymatgen.core import Lattice
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import SoftCrystals
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.contract import Generator, State
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.drawing import draw, overlap

@@ -7,10 +7,10 @@ import torch
 
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.elements import RequiredElements
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.lookahead import Lookahead, can_begin, unit_of
 from matdesign.generators.mixtures import perturbed
 from matdesign.generators.retries import resample
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 from matdesign.guidance.masks import Masks
 
 MASK = 104

@@ -21,7 +21,10 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.io.ase_atoms import format_xyz, from_ase, parse_xyz, to_ase
 from matdesign.crystals.io.checks import MAX_ATOMS
+from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
+from matdesign.crystals.io.poscar import format_poscar, parse_poscar
+from matdesign.crystals.symmetry.find import SYMPREC
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -96,7 +99,6 @@ def write(
     format: str | None = None,
     *,
     symmetrize: bool = False,
-    symprec: float = 0.1,
 ) -> list[Path]:
     """Write crystals; return the files made.
 
@@ -111,8 +113,7 @@ def write(
             default.
         symmetrize: CIF only. Off (default): P1, every atom listed as it is. On: the
             conventional cell with its space group, atoms moved onto their symmetric
-            positions within `symprec`.
-        symprec: how far an atom may be from its symmetric position, angstrom.
+            positions within `SYMPREC`.
 
     Raises:
         DataError: unknown format, or a POSCAR for several crystals.
@@ -136,20 +137,20 @@ def write(
             f"unknown format {kind!r} for {path}; choose cif, poscar, xyz or parquet."
         )
     if kind == "parquet":
-        return [write_parquet(batch, path if single else path / "crystals.io.parquet")]
+        return [write_parquet(batch, path if single else path / "crystals.parquet")]
     if single is None:
         path.mkdir(parents=True, exist_ok=True)
         names = _file_names(batch)
         made = [path / f"{name}{_ENDINGS[kind]}" for name in names]
         for i, file in enumerate(made):
-            _write_text(file, _format(batch[[i]], kind, symmetrize, symprec))
+            _write_text(file, _format(batch[[i]], kind, symmetrize))
         return made
     if kind == "poscar" and len(batch) != 1:
         raise DataError(
             f"a POSCAR holds one crystal; got {len(batch)} for {path}. Give a folder "
             'instead: write(crystals, "folder", "poscar").'
         )
-    _write_text(path, _format(batch, kind, symmetrize, symprec))
+    _write_text(path, _format(batch, kind, symmetrize))
     return [path]
 
 
@@ -202,9 +203,6 @@ def _expand(item: str | Path) -> list[Path]:
 
 def _read_one(path: Path, max_atoms: int, max_bytes: int) -> Crystals:
     """Return all crystals of one file."""
-    from matdesign.crystals.io.cif import parse_cif
-    from matdesign.crystals.io.poscar import parse_poscar
-
     kind, name = file_format(path), str(path)
     if kind == "parquet":
         return read_parquet(path, max_atoms=max_atoms)
@@ -295,13 +293,11 @@ def _right_handed(batch: Crystals) -> Crystals:
     return batch.replace(lattice=sign * batch.lattice, frac=frac)
 
 
-def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str:
+def _format(batch: Crystals, kind: str, symmetrize: bool) -> str:
     """Return the text of a file."""
     if kind == "xyz":
         return format_xyz(batch)
     if kind == "poscar":
-        from matdesign.crystals.io.poscar import format_poscar
-
         comment = f"{batch.ids[0] if batch.ids else ''} {batch.formulas[0]}"
         return format_poscar(batch[0], comment)
     from pymatgen.io.cif import CifWriter
@@ -310,29 +306,25 @@ def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str
     for name, one in zip(_file_names(batch), batch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            text = (
-                _symmetrized(one, name, symprec) if symmetrize else str(CifWriter(one))
-            )
+            text = _symmetrized(one, name) if symmetrize else str(CifWriter(one))
         blocks.append(re.sub(r"^data_.*$", f"data_{name}", text, count=1, flags=re.M))
     return "\n".join(blocks)
 
 
-def _symmetrized(one: Structure, name: str, symprec: float) -> str:
+def _symmetrized(one: Structure, name: str) -> str:
     """Return the CIF of the refined cell with its operators, as `read` accepts it."""
     from pymatgen.io.cif import CifWriter
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
-    from matdesign.crystals.io.cif import parse_cif
-
     try:
         # at a wide tolerance spglib's operators are as rough as the atoms: refine first
-        refined = SpacegroupAnalyzer(one, symprec).get_refined_structure()
-        text = str(CifWriter(refined, symprec=min(symprec, 1e-3)))
+        refined = SpacegroupAnalyzer(one, SYMPREC).get_refined_structure()
+        text = str(CifWriter(refined, symprec=1e-3))
         parse_cif(text, name, 4 * MAX_ATOMS)
     except Exception as error:
         raise DataError(
-            f"{name}: no symmetry was found within {symprec:g} angstrom that can be "
-            f"written ({error}). Choose another symprec, or write it in P1."
+            f"{name}: no symmetry was found within {SYMPREC:g} angstrom that can be "
+            f"written ({error}). Write it in P1."
         ) from error
     return text
 
