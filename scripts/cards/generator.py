@@ -304,7 +304,8 @@ def page(card: dict[str, Any]) -> list[str]:
         f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '')}, "
         f"{training.get('precision', '32-true')}, seed {training.get('seed')}: "
         f"`{training.get('command', '')}`{begun(training)}. "
-        f"Loss at the end {training.get('loss')} in training, {training.get('val_loss')} in validation: where the second is much "
+        f"Loss at the end {training.get('loss')} in training, "
+        f"{training.get('val_loss')} in validation: where the second is much "
         "higher, the model has begun to learn its training set by heart; novelty above "
         "says how far that goes.",
         "",
