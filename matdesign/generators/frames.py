@@ -217,40 +217,6 @@ class Choices(Protocol):
             undecided orbits of a crystal that cannot be finished.
         """
 
-    @property
-    def quick(self) -> bool:
-        """Whether `completable` and `next_elements` answer, at much less cost than a mask."""
-
-    def completable(
-        self,
-        there: Mapping[int, int],
-        sizes: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> bool:
-        """Return whether orbits can be added to a crystal so that it is as asked.
-
-        Args:
-            there: atoms of each element so far; one element at least.
-            sizes: atoms of the orbits to add.
-            vocabulary: elements that these may have.
-        """
-
-    def next_elements(
-        self,
-        there: Mapping[int, int],
-        size: int,
-        rest: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> Tensor:
-        """Return which elements one more orbit of a crystal may have, bool, (104,).
-
-        Args:
-            there: atoms of each element so far; one element at least.
-            size: atoms of the orbit.
-            rest: atoms of the orbits after it.
-            vocabulary: elements to choose from.
-        """
-
 
 def written(
     scales: Scales,

@@ -15,6 +15,7 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.frames import State, States, Steering
 from matdesign.generators.noise import normal
 from matdesign.generators.planning import Plan, allowed_elements
+from matdesign.generators.retries import resample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,16 +84,22 @@ def replanned(
     Raises:
         InfeasibleTarget: no plan was found for some crystal in `REPLANS` attempts.
     """
-    from matdesign.generators.planning import Plan
+    found = plan
 
-    for _ in range(REPLANS):
-        bad = (~feasible(plan, allowed)).nonzero().squeeze(1)
-        if not len(bad):
-            return plan
-        fresh = dataclasses.replace(again(bad), choices=plan.choices)
-        place = torch.arange(len(plan))
-        place[bad] = len(plan) + torch.arange(len(bad))
-        plan = Plan.cat([plan, fresh])[place]
+    def draw(rows: Tensor, attempt: int) -> None:
+        nonlocal found
+        if attempt:
+            fresh = dataclasses.replace(again(rows), choices=plan.choices)
+            place = torch.arange(len(found))
+            place[rows] = len(found) + torch.arange(len(rows))
+            found = Plan.cat([found, fresh])[place]
+
+    def ok(rows: Tensor) -> Tensor:
+        return feasible(found[rows], allowed)
+
+    bad = resample(draw, ok, len(plan), REPLANS)
+    if not len(bad):
+        return found
     raise InfeasibleTarget(
         f"no arrangement of atoms that the model knows leaves elements to choose for "
         f"{len(bad)} of {len(plan)} crystals: {words}. Allow more elements, or drop "
