@@ -168,7 +168,9 @@ def test_a_crystal_is_live_and_its_slider_moves_it(lab, browser):
 def _open(page, address: str) -> None:
     page.set_viewport_size({"width": 1300, "height": 2400})
     page.set_default_timeout(240_000)
-    page.goto(f"{address}?token={TOKEN}", wait_until="commit")
+    page.goto(
+        f"{address}?token={TOKEN}&reset", wait_until="commit"
+    )  # no tabs of before
     page.locator(".jp-Notebook .jp-Cell").first.wait_for()
     page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
 
