@@ -15,7 +15,7 @@ from matdesign.errors import DataError, ShapeError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from matdesign.generators.contract import State
+    from matdesign.generators.control import State
 
 STATIC = "MATDESIGN_STATIC"
 """Set this environment variable to get the static form also under a kernel."""
@@ -221,10 +221,10 @@ def film(
     last: State | None = None
     for n, last in enumerate(states):
         if n % every == 0:
-            kept.append((float(last.t), last.preview[which]))
+            kept.append((float(last.t), last.crystals[which]))
             last = None
     if last is not None:
-        kept.append((float(last.t), last.preview[which]))
+        kept.append((float(last.t), last.crystals[which]))
     if not kept:
         raise DataError(
             "nothing to show: the trajectory gave no states. Ask for steps."

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from matdesign.generators.asking import DRAWS, first_accepted
+from matdesign.generators.choices import Choices
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import Counts, Filling
-from matdesign.generators.frames import Choices
 from matdesign.generators.request import Request
 from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 

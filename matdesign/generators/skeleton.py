@@ -10,10 +10,10 @@ from torch import Tensor
 
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.asking import perturbed
+from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.drawing import copies
 from matdesign.generators.filling import element_mask, letter_mask
-from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Grown, can_begin
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request

@@ -10,7 +10,7 @@ from matdesign.generators.asking import Question, atoms_of, first_allowed, pertu
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import Attention, PositionFeatures
 from matdesign.generators.features import MASK, SpeciesEmbedding, SpeciesHead
-from matdesign.generators.planning import Plan, allowed_elements
+from matdesign.generators.planning import Plan, allowed_elements, take
 
 
 class SpeciesSequence(nn.Module):
@@ -223,7 +223,7 @@ def draw_element(
         return asked
 
     def mask() -> Tensor:
-        may = allowed_elements(plan.rows(rows), species[rows], allowed)
+        may = allowed_elements(take(plan, rows), species[rows], allowed)
         return may[torch.arange(len(rows)), orbit]
 
     ranked = perturbed(logits[rows].masked_fill(~allowed, -torch.inf), rng)

@@ -14,11 +14,11 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.crystals.layout import Layout
 from matdesign.generators.backbone import Prediction
-from matdesign.generators.conditions import Condition
-from matdesign.generators.contract import Generator, properties_of
+from matdesign.generators.conditions import Condition, properties_of
+from matdesign.generators.contract import Generator
+from matdesign.generators.control import Preview, Sample
 from matdesign.generators.denoiser import Denoiser
-from matdesign.generators.frames import Frame
-from matdesign.generators.noise import AbsorbingNoise, centred
+from matdesign.generators.noise import AbsorbingNoise, centred, uniform
 from matdesign.generators.planning import (
     Plan,
     allowed_elements,
@@ -30,11 +30,11 @@ from matdesign.generators.templates import Templates
 
 
 class Stepwise(Generator):
-    """A generator that asks one network at every step for coordinates, cell and species.
+    """A generator whose one network predicts coordinates, cell and species at every step.
 
-    Subclasses say how coordinates and cell come back from noise (`loss`, `_states`) and
-    how wide the belief about the end is (`_spread`). Species are hidden and found one by
-    one in all of them.
+    Subclasses say how coordinates and cell come back from noise (`loss`, `predict`,
+    `step`) and how uncertain a preview is (`preview_std`). Species are hidden and found
+    one by one in all of them.
 
     Args:
         config: keywords of the subclass, as it was called: of `FlowMatching`, say.
@@ -97,60 +97,64 @@ class Stepwise(Generator):
         model.network.reset(seed)
         return model
 
-    def _ask(
+    def prediction(
         self,
         layout: Layout,
         species: Tensor,
         u: Tensor,
-        x: Tensor,
+        code: Tensor,
         t: Tensor,
         condition: Condition | None,
         scale: float,
     ) -> Prediction:
-        """Return the network's answer; in P1 that for the coordinates has no mean."""
+        """Return the network's output; in P1 that for the coordinates has no mean."""
         self.evaluations += len(species) * self.network.passes(condition, scale)
-        said = self.network.guided(
-            layout, self.scales, species, u, x, t, condition, scale
+        out = self.network.guided(
+            layout, self.scales, species, u, code, t, condition, scale
         )
-        return said._replace(frac=centred(said.frac, layout))
+        return out._replace(frac=centred(out.frac, layout))
 
-    def _belief(self, plan: Plan, species: Tensor, logits: Tensor) -> Tensor:
+    def output(self, x: Sample, t: float) -> Prediction:
+        """Return the network's output for samples at time t."""
+        time, plan = x.code.new_full((len(x),), t), x.plan
+        about = x.layout, x.species, x.u, x.code
+        return self.prediction(*about, time, plan.condition, plan.scale)
+
+    def start(self, plan: Plan, rng: torch.Generator) -> Sample:
+        """Return noise: no element decided, uniform coordinates, a normal lattice code."""
+        lay = plan.layout
+        u = uniform(tuple(lay.free.shape), self.scales.mean, rng) * lay.free
+        code = torch.randn((len(plan), 6), generator=rng, device=self.device)
+        return Sample(plan, plan.start, u, code * lay.code_free)
+
+    def species_probabilities(self, x: Sample, logits: Tensor) -> Tensor:
         """Return probabilities of elements, with temperature and the plan's roles."""
-        may_be = allowed_elements(plan, species, self.scales.allowed)
-        return self.species_noise.belief(species, logits / self.temperature, may_be)
+        allowed = allowed_elements(x.plan, x.species, self.scales.allowed)
+        logits = logits / self.temperature
+        return self.species_noise.probabilities(x.species, logits, allowed)
 
-    def _decided(
-        self,
-        plan: Plan,
-        species: Tensor,
-        belief: Tensor,
-        t: Tensor,
-        s: Tensor,
-        rng: torch.Generator,
+    def decide_species(
+        self, x: Sample, preview: Preview, t: float, s: float, rng: torch.Generator
     ) -> Tensor:
         """Return species at an earlier time, roles and choices of the plan kept."""
-        allowed = self.scales.allowed
+        plan, species, p = x.plan, x.species, preview.probabilities
+        now, then = (x.code.new_full((len(x),), time) for time in (t, s))
         if plan.choices is not None:
-            turned = self.species_noise.turned(species, t, s, rng)
-            return decide(plan, species, turned, belief, allowed, rng)
-        drawn = self.species_noise.back(species, belief, t, s, rng)
-        return settle_roles(plan, species, drawn, belief, allowed, rng)
+            new = self.species_noise.newly_decided(species, now, then, rng)
+            return decide(plan, species, new, p, self.scales.allowed, rng)
+        drawn = self.species_noise.back(species, p, now, then, rng)
+        return settle_roles(plan, species, drawn, p, self.scales.allowed, rng)
 
     @abc.abstractmethod
-    def _spread(self, t: float) -> tuple[float, float]:
+    def preview_std(self, t: float) -> tuple[float, float]:
         """Return how uncertain noise alone makes a preview: coordinates, lattice code."""
 
-    def _frame(
-        self,
-        t: float,
-        layout: Layout,
-        species: Tensor,
-        belief: Tensor,
-        u: Tensor,
-        x: Tensor,
-    ) -> Frame:
-        """Return the numbers behind a preview, and how uncertain they are."""
-        return Frame(layout, self.scales, species, belief, u, x, self._spread(t), t)
+    def preview(
+        self, x: Sample, t: float, probabilities: Tensor, u: Tensor, code: Tensor
+    ) -> Preview:
+        """Return what is expected of the finished crystals, and how uncertain it is."""
+        std = self.preview_std(t)
+        return Preview(x.layout, self.scales, x.species, probabilities, u, code, std, t)
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.layout import Layout
 from matdesign.errors import DataError
 from matdesign.generators import elbo
-from matdesign.generators.conditions import Condition, ConditionEncoder
-from matdesign.generators.contract import Generator, Loss, properties_of
-from matdesign.generators.frames import States
+from matdesign.generators.conditions import (
+    Condition,
+    ConditionEncoder,
+    combine,
+    properties_of,
+)
+from matdesign.generators.contract import Generator, Loss
+from matdesign.generators.control import Preview, Sample
+from matdesign.generators.features import MASK
 from matdesign.generators.planning import Plan
 from matdesign.generators.request import Request
 from matdesign.generators.scales import Scales, scales_of
-from matdesign.generators.vae_decoding import (
-    decode,
-    frames,
-    walk,
-    with_mixture,
-)
+from matdesign.generators.vae_decoding import decode, noisy, walk, with_mixture
 from matdesign.generators.vae_draws import drawn
-from matdesign.generators.vae_geometry import GeometryDecoder
+from matdesign.generators.vae_geometry import Decoding, GeometryDecoder
 from matdesign.generators.vae_latent import (
     Encoder,
     Latent,
@@ -39,6 +42,17 @@ from matdesign.generators.vae_latent import (
 from matdesign.generators.vae_plan import LatentPlan, wishes_of
 from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import Wishes, wyckoff_tables
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSample(Sample):
+    """Crystals as the decoder guesses them.
+
+    Args:
+        decodings: without and with the condition, or one of them.
+    """
+
+    decodings: tuple[Decoding, ...]
 
 
 class VAE(Generator):
@@ -86,7 +100,7 @@ class VAE(Generator):
 
     likelihood = "a lower bound, by importance sampling"
     symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
-    at_once = (128, 512)
+    default_batch_size = (128, 512)
 
     def __init__(
         self,
@@ -190,7 +204,7 @@ class VAE(Generator):
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
         condition = self.asked.training_condition(data, rng)
-        asked = self.told(condition)
+        asked = self.embedding(condition)
         posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         z = posterior.draw(rng)
         terms = self._skeleton_terms(z, asked, data, rng if self.training else None)
@@ -199,12 +213,12 @@ class VAE(Generator):
             data.layout, data.species, z, asked, self.scales, blur=blur
         )
         origin = self._origin(data.layout)
-        said = [one.log_prob(data, self.scales, origin) for one in guesses]
+        parts = [one.log_prob(data, self.scales, origin) for one in guesses]
         kl_whole = self._divergence(z, posterior, asked).mean()
         kl_orbits = posterior.orbits.kl().mean()
         nats = {name: -value.mean() for name, value in terms.items()}
-        nats |= {name: -value.mean() for name, value in said[-1].items()}
-        shaped = [-torch.stack(list(x.values())).sum(0).mean() for x in said]
+        nats |= {name: -value.mean() for name, value in parts[-1].items()}
+        shaped = [-torch.stack(list(x.values())).sum(0).mean() for x in parts]
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         total = sum(-value.mean() for value in terms.values())
         total = total + torch.stack(shaped).mean() + self.beta * paid
@@ -257,7 +271,7 @@ class VAE(Generator):
         """Return log p(x, z) - log q(z | x) of draws, nats, (samples, crystals)."""
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
-        asked = self.told(self._nothing(len(data)))
+        asked = self.embedding(self._nothing(len(data)))
         posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         return elbo.log_weights(
             lambda z: self._log_joint(z, asked, data),
@@ -307,7 +321,7 @@ class VAE(Generator):
         table = wyckoff_tables().origin.to(layout.spacegroup.device)
         return table[layout.spacegroup]
 
-    def told(self, condition: Condition, scale: float = 1.0) -> Tensor:
+    def embedding(self, condition: Condition, scale: float = 1.0) -> Tensor:
         """Return what is asked as a vector, in the precision of the weights, 0 at scale 0."""
         to = self.scales.mean.dtype
         asked = condition.to(self.device)
@@ -346,18 +360,62 @@ class VAE(Generator):
         )
         return made.to(self.device)
 
-    @torch.no_grad()
-    def _states(
-        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> States:
-        """Yield the geometry at the prior's mean, the first guess, and each mended one."""
+    def start(self, plan: Plan, rng: torch.Generator) -> LatentSample:
+        """Return the decoder's first guess from the latents of a plan.
+
+        With classifier-free guidance two guesses are decoded side by side, without and
+        with the condition, and their lattice codes combined.
+        """
         if not isinstance(plan, LatentPlan):
             raise DataError(
                 f"a VAE needs a plan of its own; got {type(plan).__name__}. "
                 "Make it with model.plan(request, rng)."
             )
-        about = plan.layout, plan.species, plan.latent, self.told(plan.condition, scale)
-        yield from frames(self, *about, steps, scale, rng)
+        vectors = [self.embedding(plan.condition, plan.scale)]
+        if plan.scale not in (0.0, 1.0) and bool(vectors[0].any()):
+            vectors = [vectors[0] * 0.0, vectors[0]]
+        about = plan.layout, plan.species, plan.latent
+        return self._sample(
+            plan, tuple(self.geometry.first(*about, a) for a in vectors)
+        )
+
+    def _sample(self, plan: Plan, decodings: tuple[Decoding, ...]) -> LatentSample:
+        self.evaluations += len(plan) * len(decodings)
+        u, code = decodings[-1].u, decodings[-1].x
+        if len(decodings) > 1:
+            code = combine(decodings[0].x, code, plan.scale)
+        return LatentSample(plan, plan.species, u, code, decodings)
+
+    def predict(self, x: LatentSample, t: float) -> Preview:
+        """Return the guess, with the cell within the bounds of the training set."""
+        p = nn.functional.one_hot(x.species, MASK).to(x.u)
+        code = self.scales.clamp(x.code)
+        return Preview(x.layout, self.scales, x.species, p, x.u, code)
+
+    def step(
+        self,
+        x: LatentSample,
+        preview: Preview,
+        t: float,
+        s: float,
+        rng: torch.Generator,
+    ) -> LatentSample:
+        """Return the guess after one more pass of the decoder, the last one with noise.
+
+        What a control has moved is moved before the pass.
+        """
+        number = round((1 - s) / (t - s))
+        du = torus_difference(x.u, preview.u)
+        dx = preview.code - self.scales.clamp(x.code)
+        moved = (a._replace(u=wrap(a.u + du), x=a.x + dx) for a in x.decodings)
+        about = x.layout, x.species
+        made = (self.geometry.mended(*about, a, self.scales, number) for a in moved)
+        x = self._sample(x.plan, tuple(made))
+        if s > 0 or not self.spread:
+            return x
+        guess = self.geometry.guess(x.decodings[-1]._replace(x=x.code), number)
+        drawn = noisy(guess, x.layout, self.spread, rng)
+        return dataclasses.replace(x, u=drawn.u, code=drawn.x)
 
     # ---- instruments ----------------------------------------------------------------------
 
@@ -365,7 +423,7 @@ class VAE(Generator):
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         data = self.prepare(crystals)
-        asked = self.told(self._nothing(len(data)))
+        asked = self.embedding(self._nothing(len(data)))
         origin = self._origin(data.layout)
         return self.encoder(data, self.scales, origin, asked).whole.mean
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from matdesign.crystals.encoded import Encoded
 from matdesign.generators.asking import perturbed
+from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
-from matdesign.generators.frames import Choices
 from matdesign.generators.growing import Grown
 from matdesign.generators.roles import Roles, filling, fitting, some_of, taking, tell
 from matdesign.generators.vae_latent import LETTERS
