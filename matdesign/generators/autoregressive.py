@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.encoded import Encoded, Representation
 from matdesign.crystals.layout import Layout
 from matdesign.crystals.orbits import symmetric_layouts
 from matdesign.errors import DataError
@@ -21,10 +21,11 @@ from matdesign.generators.completion import (
     first_sites,
     next_site,
 )
-from matdesign.generators.conditions import Condition, properties_of
-from matdesign.generators.contract import Generator, Loss
+from matdesign.generators.conditions import Condition
+from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
 from matdesign.generators.drawing import eval_mode
+from matdesign.generators.family import Family
 from matdesign.generators.features import MASK
 from matdesign.generators.filling import fill_table
 from matdesign.generators.placement import (
@@ -37,7 +38,6 @@ from matdesign.generators.placement import (
 )
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
-from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.sequence import sequences
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.site_terms import log_terms
@@ -48,7 +48,7 @@ IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""
 
 
-class Autoregressive(Generator):
+class Autoregressive(Family):
     """Letters, elements, lattice and coordinates of a crystal, one after the other.
 
     Every crystal is one sequence of sites in a canonical order, and a network says how
@@ -91,6 +91,7 @@ class Autoregressive(Generator):
     """
 
     likelihood = "exact"
+    usual = "symmetric"
     bucketing = "orbits"
     default_batch_size = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
@@ -123,14 +124,13 @@ class Autoregressive(Generator):
         lattice_temperature: float = 1.0,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
+        super().__init__(config)
         largest = len(size_histogram) - 1
         self.default_steps = largest  # at most: one step for each site
         self.rare, self.tries = rare, tries
         self.temperature = temperature
         self.coordinate_temperature = coordinate_temperature
         self.lattice_temperature = lattice_temperature
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
         self.network = SiteNetwork(
             largest=largest,
             properties=self.properties,
@@ -146,37 +146,14 @@ class Autoregressive(Generator):
         self.register_buffer("fill", fill, persistent=False)
         self.register_buffer("seen", torch.zeros(231, largest + 1))
 
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals,
-        *,
-        representation: Representation = "symmetric",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, sizes, space groups and lattices set the model's scales.
-            representation: "symmetric" or "cell".
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `width`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = encode(train, representation)
-        model = cls(
-            **scales_of(data),
-            representation=representation,
-            properties=properties_of(data),
-            **options,
-        )
+    def count(self, data: Encoded) -> None:
+        """Take how often each space group and size occur in a training set."""
         pair = data.layout.spacegroup, data.n_atoms
-        model.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
-        model.network.reset(seed)
-        return model
+        self.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
+
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed."""
+        self.network.reset(seed)
 
     # ---- likelihood ---------------------------------------------------------------------
 
@@ -410,16 +387,10 @@ class Autoregressive(Generator):
         """Table of the Wyckoff positions on the model's device."""
         return wyckoff_table(str(self.device))
 
-    def nothing(self, n: int) -> Condition:
-        """Return the condition that asks nothing of n crystals."""
-        return Condition.nothing(n, len(self.properties), self.device)
-
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
         groups = int((self.seen.sum(1) > 0).sum())
-        kept = ("width", "layers", "heads")
         return {
-            "form": f"{self.representation}, {groups} space groups",
-            "network": ", ".join(f"{k} {self.config[k]}" for k in kept),
-            "sampling": f"two steps for each site, up to {self.tries} draws of a site",
+            **super().describe(),
+            "sampling": f"site by site in {groups} space groups, up to {self.tries} draws",
         }

@@ -5,34 +5,31 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.encoded import Encoded, Representation
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.layout import Layout
 from matdesign.generators.conditions import (
     Condition,
     ConditionEncoder,
-    properties_of,
 )
-from matdesign.generators.contract import Generator, Loss
+from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
+from matdesign.generators.family import Family
 from matdesign.generators.features import MASK
 from matdesign.generators.noise import normal, uniform
 from matdesign.generators.planning import Plan
-from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.species_sequence import (
     SpeciesSequence,
     canonical_order,
     log_arrangements,
 )
-from matdesign.generators.templates import Templates
 from matdesign.generators.torus_flow import (
     Coupling,
     TorusFlow,
@@ -55,7 +52,7 @@ class FlowSample(Sample):
     each: Tensor
 
 
-class CouplingFlow(Generator):
+class CouplingFlow(Family):
     """A normalizing flow: every step has an inverse, so every crystal has a density.
 
     Given its layout a crystal is made in three exact steps: elements one orbit after the
@@ -101,6 +98,7 @@ class CouplingFlow(Generator):
     """
 
     likelihood = "exact"
+    templated = True
     bucketing = "orbits"
     default_batch_size = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
@@ -130,50 +128,15 @@ class CouplingFlow(Generator):
         redraws: int = 5,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
+        super().__init__(config)
         self.default_steps = couplings
         self.blur, self.temperature = blur, temperature
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
-        self.templates = None if templates is None else Templates(*templates)
         self.asked = None if properties is None else ConditionEncoder(width, properties)
         self.sequence = SpeciesSequence(width, heads, 3)
         self.encoder = OrbitEncoder(width, heads, 2)
         self.lattice_flow = LatticeFlow(width, bins)
         self.torus_flow = TorusFlow(couplings, width, heads, depth, bins, frequencies)
         self.reset(0)
-
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals | Encoded,
-        *,
-        representation: Representation = "cell",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, cell sizes, lattices, templates and properties set what
-                the model knows.
-            representation: "cell" or "symmetric".
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `width`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = train if isinstance(train, Encoded) else encode(train, representation)
-        facts = scales_of(data)
-        table = Templates.of(data) if representation == "symmetric" else None
-        model = cls(
-            representation=representation,
-            templates=None if table is None else table.shape,
-            **{"properties": properties_of(data), **facts, **options},
-        )
-        model.templates = table
-        model.reset(seed)
-        return model
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
@@ -404,12 +367,4 @@ class CouplingFlow(Generator):
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join([*seen[:12], "..."][: len(seen)])
-        kept = [f"{k} {self.config[k]}" for k in ("representation", "width", "bins")]
-        return {
-            "elements": f"{len(seen)}: {shown}",
-            "network": ", ".join([*kept, f"couplings {self.default_steps}"]),
-            "sampling": "one pass, exact density",
-        }
+        return {**super().describe(), "sampling": "one pass, exact density"}

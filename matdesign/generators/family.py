@@ -10,7 +10,7 @@ import torch
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.encoded import Encoded, Representation, encode
-from matdesign.generators.conditions import properties_of
+from matdesign.generators.conditions import Condition, properties_of
 from matdesign.generators.contract import Generator
 from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.templates import Templates
@@ -76,6 +76,10 @@ class Family(Generator):
 
     def count(self, data: Encoded) -> None:
         """Take what is counted in a training set and not learned: nothing, as a rule."""
+
+    def nothing(self, n: int) -> Condition:
+        """Return the condition that leaves everything open for n crystals."""
+        return Condition.nothing(n, len(self.properties), self.device)
 
     @abc.abstractmethod
     def reset(self, seed: int | torch.Generator | None) -> None:

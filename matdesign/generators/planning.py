@@ -34,7 +34,7 @@ def take(batch: Any, index: Tensor) -> Any:
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         names = [f.name for f in dataclasses.fields(batch)]
         parts = {name: take(getattr(batch, name), index) for name in names}
-        return dataclasses.reorder(batch, **parts)
+        return dataclasses.replace(batch, **parts)
     if isinstance(batch, tuple | list):
         made = [take(part, index) for part in batch]
         return type(batch)(*made) if hasattr(batch, "_fields") else type(batch)(made)
@@ -87,7 +87,7 @@ class Plan:
         """Return some crystals, padded no wider than the largest of them."""
         layout = self.layout[index]
         orbits = layout.count.shape[1]
-        return dataclasses.reorder(
+        return dataclasses.replace(
             self,
             layout=layout,
             species=self.species[index, :orbits],
@@ -101,7 +101,7 @@ class Plan:
             name: getattr(self, name).to(device)
             for name in ("layout", "species", "role", "condition")
         }
-        return dataclasses.reorder(self, **moved)
+        return dataclasses.replace(self, **moved)
 
     @staticmethod
     def cat(parts: Sequence[Plan]) -> Plan:
@@ -341,7 +341,7 @@ def feasible(plan: Plan, allowed: Tensor) -> Tensor:
     """
     if plan.choices is None:
         return torch.ones(len(plan), dtype=torch.bool)
-    bare = dataclasses.reorder(plan, choices=None)
+    bare = dataclasses.replace(plan, choices=None)
     may = allowed_elements(bare, plan.start, allowed)
     role = plan.role if bool((plan.role >= 0).any()) else None
     left = plan.choices(plan.start, plan.layout.count, role, may).any(-1)
@@ -366,7 +366,7 @@ def replanned(
         bad = (~feasible(plan, allowed)).nonzero().squeeze(1)
         if not len(bad):
             return plan
-        fresh = dataclasses.reorder(again(bad), choices=plan.choices)
+        fresh = dataclasses.replace(again(bad), choices=plan.choices)
         order = torch.arange(len(plan))
         order[bad] = len(plan) + torch.arange(len(bad))
         plan = Plan.cat([plan, fresh])[order]

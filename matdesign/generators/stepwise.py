@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from matdesign.crystals import elements as periodic_table
-from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import Encoded, Representation, encode
 from matdesign.crystals.layout import Layout
 from matdesign.generators.backbone import Prediction
-from matdesign.generators.conditions import Condition, properties_of
-from matdesign.generators.contract import Generator
+from matdesign.generators.conditions import Condition
 from matdesign.generators.control import Preview, Sample
 from matdesign.generators.denoiser import Denoiser
+from matdesign.generators.family import Family
 from matdesign.generators.noise import AbsorbingNoise, centred, uniform
 from matdesign.generators.planning import (
     Plan,
@@ -25,11 +21,9 @@ from matdesign.generators.planning import (
     decide,
     settle_roles,
 )
-from matdesign.generators.scales import Scales, scales_of
-from matdesign.generators.templates import Templates
 
 
-class Stepwise(Generator):
+class Stepwise(Family):
     """A generator whose one network predicts coordinates, cell and species at every step.
 
     Subclasses say how coordinates and cell come back from noise (`loss`, `predict`,
@@ -44,17 +38,14 @@ class Stepwise(Generator):
         {"permutation", "translation", "integer_shift", "rotation"}
     )
     stepwise: ClassVar[bool] = True
+    templated: ClassVar[bool] = True
     network: Denoiser
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config, config["size_histogram"])
+        super().__init__(config)
         self.default_steps, self.reveal = config["steps"], config["reveal"]
         self.temperature = config["temperature"]
         self.species_noise = AbsorbingNoise(config["settled"])
-        means = (config[f"code_{of}"] for of in ("mean", "std", "low", "high"))
-        self.scales = Scales(config["elements"], *means)
-        shape: Sequence[int] | None = config["templates"]
-        self.templates = None if shape is None else Templates(*shape)
         self.network = Denoiser(
             properties=config["properties"],
             positions=config["representation"] == "symmetric",
@@ -63,39 +54,9 @@ class Stepwise(Generator):
             heads=config["heads"],
         )
 
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals | Encoded,
-        *,
-        representation: Representation = "cell",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, cell sizes, lattices, templates and properties set what
-                the model knows.
-            representation: "cell" or "symmetric"; of no effect where `train` is encoded.
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `width`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = train if isinstance(train, Encoded) else encode(train, representation)
-        facts = scales_of(data)
-        asked = options.get("properties", properties_of(data))
-        table = None
-        if data.representation == "symmetric":
-            table = Templates.of(data, asked)
-        shape = None if table is None else table.shape
-        kind = {"representation": data.representation, "templates": shape}
-        model = cls(**{"properties": asked, **kind, **facts, **options})
-        model.templates = table
-        model.network.reset(seed)
-        return model
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed."""
+        self.network.reset(seed)
 
     def prediction(
         self,
@@ -158,12 +119,4 @@ class Stepwise(Generator):
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
-        kept = ("representation", "width", "layers", "heads")
-        return {
-            "elements": f"{len(seen)}: {shown}",
-            "network": ", ".join(f"{k} {self.config[k]}" for k in kept),
-            "sampling": f"{self.default_steps} steps",
-        }
+        return {**super().describe(), "sampling": f"{self.default_steps} steps"}

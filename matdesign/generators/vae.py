@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.encoded import Encoded, Representation
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.layout import Layout
 from matdesign.errors import DataError
@@ -21,17 +19,16 @@ from matdesign.generators.conditions import (
     Condition,
     ConditionEncoder,
     combine,
-    properties_of,
 )
-from matdesign.generators.contract import Generator, Loss
-from matdesign.generators.control import Preview, Sample
+from matdesign.generators.contract import Loss
+from matdesign.generators.control import Preview
+from matdesign.generators.family import Family
 from matdesign.generators.features import MASK
 from matdesign.generators.planning import Plan
 from matdesign.generators.request import Request
-from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.vae_decoding import decode, noisy, walk, with_mixture
 from matdesign.generators.vae_draws import drawn
-from matdesign.generators.vae_geometry import Decoding, GeometryDecoder
+from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentSample
 from matdesign.generators.vae_latent import (
     Encoder,
     Latent,
@@ -44,18 +41,7 @@ from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import Wishes, wyckoff_tables
 
 
-@dataclass(frozen=True, eq=False)
-class LatentSample(Sample):
-    """Crystals as the decoder guesses them.
-
-    Args:
-        decodings: without and with the condition, or one of them.
-    """
-
-    decodings: tuple[Decoding, ...]
-
-
-class VAE(Generator):
+class VAE(Family):
     """A variational autoencoder of crystals, blind to the order of atoms.
 
     The encoder turns a crystal into a latent vector, and a small one for each orbit,
@@ -128,12 +114,11 @@ class VAE(Generator):
         steps: int = 3,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
+        super().__init__(config)
         if representation == "symmetric":  # a group's origin may be chosen in many ways
             self.__dict__["symmetries"] = self.symmetries - {"translation"}
         self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
         self.temperature, self.spread, self.apart = temperature, spread, apart
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
         self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
@@ -145,33 +130,6 @@ class VAE(Generator):
             **sizes, orbit_latent=orbit_latent, passes=passes
         )
         self.reset(0)
-
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals | Encoded,
-        *,
-        representation: Representation = "cell",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, cell sizes, lattices and properties set the scales.
-            representation: "cell", every atom free; "symmetric", space group and Wyckoff
-                positions are generated too and hold exactly.
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `latent`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = train if isinstance(train, Encoded) else encode(train, representation)
-        facts = {"properties": properties_of(data), **scales_of(data), **options}
-        model = cls(representation=representation, **facts)
-        model.reset(seed)
-        return model
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
@@ -185,8 +143,6 @@ class VAE(Generator):
             self.prior.weight.weight.zero_()
         self.geometry.mend.reset(rng)
         self.asked.reset(rng)
-
-    # ---- the bound ------------------------------------------------------------------------
 
     def loss(
         self,
@@ -271,7 +227,7 @@ class VAE(Generator):
         """Return log p(x, z) - log q(z | x) of draws, nats, (samples, crystals)."""
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
-        asked = self.embedding(self._nothing(len(data)))
+        asked = self.embedding(self.nothing(len(data)))
         posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         return elbo.log_weights(
             lambda z: self._log_joint(z, asked, data),
@@ -313,9 +269,8 @@ class VAE(Generator):
         Returns:
             Shape (crystals,).
         """
-        return elbo.importance_bound(
-            self.log_weights(crystals, samples=samples, seed=seed)
-        )
+        weights = self.log_weights(crystals, samples=samples, seed=seed)
+        return elbo.importance_bound(weights)
 
     def _origin(self, layout: Layout) -> Tensor:
         table = wyckoff_tables().origin.to(layout.spacegroup.device)
@@ -329,11 +284,6 @@ class VAE(Generator):
         asked = dataclasses.replace(asked, **precise)
         made: Tensor = self.asked(asked) * (scale != 0.0)
         return made
-
-    def _nothing(self, n: int) -> Condition:
-        return Condition.nothing(n, len(self.properties), self.device)
-
-    # ---- sampling -------------------------------------------------------------------------
 
     @torch.no_grad()
     def plan(
@@ -417,13 +367,11 @@ class VAE(Generator):
         drawn = noisy(guess, x.layout, self.spread, rng)
         return dataclasses.replace(x, u=drawn.u, code=drawn.x)
 
-    # ---- instruments ----------------------------------------------------------------------
-
     @torch.no_grad()
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         data = self.prepare(crystals)
-        asked = self.embedding(self._nothing(len(data)))
+        asked = self.embedding(self.nothing(len(data)))
         origin = self._origin(data.layout)
         return self.encoder(data, self.scales, origin, asked).whole.mean
 
@@ -441,18 +389,9 @@ class VAE(Generator):
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
-        prior = (
-            f"mixture of {self.prior.components} normals"
-            if self.prior.components
-            else "N(0, I)"
-        )
-        return {
-            "elements": f"{len(seen)}: {shown}",
-            "network": ", ".join(f"{k} {self.config[k]}" for k in ("width", "layers")),
-            "latent": f"{self.prior.size} per crystal, "
-            f"{self.geometry.own.in_features} per orbit, prior {prior}",
-            "sampling": f"{self.representation}, {self.default_steps} passes",
-        }
+        many = self.prior.components
+        prior = f"mixture of {many} normals" if many else "N(0, I)"
+        own = self.geometry.own.in_features
+        latent = f"{self.prior.size} per crystal, {own} per orbit, prior {prior}"
+        sampling = f"{self.default_steps} passes"
+        return {**super().describe(), "latent": latent, "sampling": sampling}

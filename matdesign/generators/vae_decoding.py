@@ -145,7 +145,7 @@ def with_mixture(model: VAE, crystals: Crystals | Encoded) -> VAE:
         they learn pseudo-inputs.
     """
     data = model.prepare(crystals)
-    asked = model.embedding(model._nothing(len(data)))
+    asked = model.embedding(model.nothing(len(data)))
     q = model.encoder(data, model.scales, model._origin(data.layout), asked).whole
     made = type(model)(**{**model.config, "components": len(data)})
     state = {k: v for k, v in model.state_dict().items() if "prior." not in k}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from matdesign.crystals.geometry import wrap
 from matdesign.crystals.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
+from matdesign.generators.control import Sample
 from matdesign.generators.features import SpeciesEmbedding
 from matdesign.generators.scales import Scales
 from matdesign.generators.vae_latent import (
@@ -86,6 +88,17 @@ class Decoding(NamedTuple):
     x: Tensor
     top: Tensor
     tokens: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSample(Sample):
+    """Crystals as the decoder guesses them.
+
+    Args:
+        decodings: without and with the condition, or one of them.
+    """
+
+    decodings: tuple[Decoding, ...]
 
 
 class GeometryDecoder(nn.Module):

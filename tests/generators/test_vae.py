@@ -307,7 +307,7 @@ def changed(crystals: Crystals, how: str) -> Crystals:
 def density(model: VAE, crystals: Crystals) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log p(x, z) at the posterior's mean, and the mean of the crystal's latent."""
     data = model.prepare(crystals)
-    asked = model.embedding(model._nothing(len(data)))
+    asked = model.embedding(model.nothing(len(data)))
     with torch.no_grad():
         q = model.encoder(data, model.scales, model._origin(data.layout), asked)
         z = Latent(q.whole.mean, q.orbits.mean * q.orbits.mask)
