@@ -1,7 +1,7 @@
 # Everything the project does, each target from nothing: it makes .venv when needed.
 #
 #     make design   propose, check and relax new crystals -> build/report.html
-#     make lab      open the notebooks in JupyterLab
+#     make lab      open the book's chapters as notebooks in JupyterLab
 #     make test     the tests          make check   lint and types
 #     make book     the book -> _build/html/index.html
 #     make clean    remove what was built (make distclean: .venv too)
@@ -54,8 +54,9 @@ check: $(READY)
 # JupyterLab listens on this machine only and asks for the token in the printed address;
 # so it may also run as root, which is who one is in a container.
 lab: $(READY)
-	$(BIN)/python -m jupyter lab --ip=127.0.0.1 \
-	  $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+	$(BIN)/python scripts/chapters.py
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m jupyter lab --ip=127.0.0.1 \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/index.ipynb
 
 book: $(READY)
 	$(BIN)/python scripts/build_book.py

@@ -11,13 +11,14 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Crystals": "crystals.batch",
     "SoftCrystals": "crystals.batch",
-    "Encoded": "crystals.encoded",
-    "Layout": "crystals.layout",
-    "encode": "crystals.encoded",
+    "Encoded": "crystals.symmetry.encoded",
+    "Layout": "crystals.symmetry.layout",
+    "encode": "crystals.symmetry.encoded",
     "read": "crystals.io.files",
     "write": "crystals.io.files",
-    "load": "crystals.shipped_sets",
-    "datasets": "crystals.shipped_sets",
+    "load": "crystals.data.sets",
+    "split": "crystals.data.splits",
+    "datasets": "crystals.data.sets",
     "Generator": "generators.contract",
     "VAE": "generators.vae",
     "CouplingFlow": "generators.coupling_flow",
@@ -73,10 +74,10 @@ _PUBLIC = {
     "film": "display.viewer",
     "explore": "display.viewer",
     "report": "display.reporting",
+    "source": "display.listing",
     "about": "environment",
     "device": "environment",
     "scale": "environment",
-    "source": "environment",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
@@ -112,13 +113,15 @@ if TYPE_CHECKING:
     from matdesign.constraints.size import NumberOfAtoms
     from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
     from matdesign.crystals.batch import Crystals, SoftCrystals
-    from matdesign.crystals.encoded import Encoded, encode
+    from matdesign.crystals.data.sets import datasets, load
+    from matdesign.crystals.data.splits import split
     from matdesign.crystals.io.files import read, write
-    from matdesign.crystals.layout import Layout
-    from matdesign.crystals.shipped_sets import datasets, load
+    from matdesign.crystals.symmetry.encoded import Encoded, encode
+    from matdesign.crystals.symmetry.layout import Layout
+    from matdesign.display.listing import source
     from matdesign.display.reporting import report
     from matdesign.display.viewer import explore, film, view
-    from matdesign.environment import about, device, scale, source
+    from matdesign.environment import about, device, scale
     from matdesign.generators.autoregressive import Autoregressive
     from matdesign.generators.contract import Generator
     from matdesign.generators.coupling_flow import CouplingFlow

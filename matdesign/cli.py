@@ -245,7 +245,7 @@ def models() -> None:
 @shell.plain_errors
 def datasets() -> None:
     """List the data sets that can be loaded by name."""
-    from matdesign.crystals.shipped_sets import datasets as known
+    from matdesign.crystals.data.sets import datasets as known
 
     for name in known():
         typer.echo(name)

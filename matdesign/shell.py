@@ -197,7 +197,7 @@ def reference(name: str) -> Crystals:
     path = Path(name)
     if path.exists():
         return read([path])
-    from matdesign.crystals.shipped_sets import load
+    from matdesign.crystals.data.sets import load
 
     return load(name, split="train")
 

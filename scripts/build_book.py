@@ -4,7 +4,8 @@
 
 Outputs are cached per page in `_build`. The cache knows only the pages' own cells, so a key over
 the package, the data and the pins is kept beside it; when the key changes, `_build` goes. Any
-warning and any failing cell ends the build with an error.
+warning and any failing cell ends the build with an error. Last, every
+page is written as a notebook, with what it has just printed (`scripts/chapters.py`).
 """
 
 import argparse
@@ -16,6 +17,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import chapters
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -46,6 +49,8 @@ def main() -> int:
         [*command, "-W", "--keep-going"], cwd=ROOT, env=environment, check=False
     )
     if done.returncode == 0:
+        chapters.write()
+        chapters.publish()
         print(f"book built in {time.perf_counter() - started:.0f} s: {BUILD / 'html'}")
     return done.returncode
 

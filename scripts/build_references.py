@@ -2,7 +2,7 @@
 
     python scripts/build_references.py mp_formation_energies.parquet mp_20_dev.parquet
     python scripts/build_references.py ... --potential 7net-l3i5 --crystals 1200
-    python scripts/check_hull.py mp_20_dev.parquet
+    python scripts/bench.py hull mp_20_dev.parquet
 
 1. Known compounds. The first table holds the lowest formation energy of 95,118 formulas
    of the Materials Project (matbench_mp_e_form, with the anion corrections of 2019), the
@@ -35,12 +35,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cards.page import write_data_card
 from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.elements import MAX_Z, atomic_number
 from matdesign.crystals.io.parquet import read_parquet
-from matdesign.loop.calibration import Calibration, apart, fit_elements, held_out
+from matdesign.loop.calibration import Calibration, fit_elements, held_out
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "data" / "references"
@@ -165,17 +166,19 @@ def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:
             "source": pa.array(source).dictionary_encode(),
         }
     )
+    off = "after it, on formulas left out of the fit (eV/atom)"
     figures = {
-        "formulas that both tables know": len(both),
-        "of these lower by the shifted value": len(set(new) - theirs),
-        "mean absolute difference before the shift (eV/atom)": round(
-            float(np.abs(difference).mean()), 4
-        ),
-        "after it, on formulas left out of the fit (eV/atom)": round(after, 4),
-        "median after it (eV/atom)": round(shape["median"], 4),
-        "90 % after it (eV/atom)": round(shape["90 %"], 4),
-        "elements": len({s for f in energy for s in re.findall("[A-Z][a-z]?", f)}),
+        "mean absolute difference before the shift (eV/atom)": np.abs(
+            difference
+        ).mean(),
+        off: after,
+        "median after it (eV/atom)": shape["median"],
+        "90 % after it (eV/atom)": shape["90 %"],
     }
+    figures = {key: round(float(value), 4) for key, value in figures.items()}
+    figures["formulas that both tables know"] = len(both)
+    figures["of these lower by the shifted value"] = len(set(new) - theirs)
+    figures["elements"] = len({s for f in energy for s in re.findall("[A-Z][a-z]?", f)})
     return table, figures
 
 
@@ -234,33 +237,6 @@ def calibrate(name: str, crystals: Crystals) -> Calibration:
     )
 
 
-def details(name: str, crystals: Crystals) -> dict[str, str]:
-    """Return where the error on crystals left out is small and large, eV/atom."""
-    from matdesign.crystals.elements import symbols
-    from matdesign.loop.calibration import fractions
-
-    shares = fractions(crystals)
-    known = crystals.properties[DFT].double().numpy()
-    shares = apart(shares) if name in RAW else shares
-    error = np.abs(fit_elements(shares, energies(name, crystals) - known)[1])
-    shares, error = shares[np.isfinite(error)], error[np.isfinite(error)]
-    kinds = (shares > 0).sum(1)
-    by_kinds = {n: error[kinds == n].mean() for n in np.unique(kinds).tolist()}
-    by_element = {
-        symbol: error[shares[:, z] > 0].mean()
-        for z, symbol in enumerate(symbols())
-        if (shares[:, z] > 0).any()
-    }
-    bad = {s: e for s, e in by_element.items() if e > 2 * error.mean()}
-    return {
-        title: ", ".join(f"{key}: {value:.3f}" for key, value in values.items())
-        for title, values in (
-            ("mean absolute error by number of elements (eV/atom)", by_kinds),
-            ("elements off by more than twice the mean (eV/atom)", bad),
-        )
-    }
-
-
 # ---- the card ---------------------------------------------------------------------
 
 
@@ -297,28 +273,7 @@ def write_card(changes: dict[str, Any], folder: Path = FOLDER) -> None:
     """Write card.json and card.md of the references; other entries stay as they are."""
     path = folder / "card.json"
     card = json.loads(path.read_text()) if path.is_file() else {}
-    card = {**card, **ABOUT, **changes, "units": {DFT: "eV/atom"}}
-    card["files"] = {
-        file.name: {
-            "bytes": file.stat().st_size,
-            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        }
-        for file in sorted(folder.iterdir())
-        if file.name not in ("card.json", "card.md")
-    }
-    path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
-    lines = [f"# {card['title']}", ""]
-    words = {"not": "What it is not", "how": "How made"}
-    for key in ("what", "how", "not", "sources", "licence", "command"):
-        lines += [f"**{words.get(key, key.capitalize())}.** {card[key]}", ""]
-    for title, table in card.items():
-        if isinstance(table, dict) and title != "files":
-            lines += [f"## {title[0].upper()}{title[1:]}", "", "| | |", "| --- | --- |"]
-            lines += [f"| {name} | {value} |" for name, value in table.items()] + [""]
-    lines += ["## Files", "", "| file | bytes | sha256 |", "| --- | --- | --- |"]
-    for name, file in card["files"].items():
-        lines.append(f"| {name} | {file['bytes']} | `{file['sha256']}` |")
-    (folder / "card.md").write_text("\n".join(lines) + "\n")
+    write_data_card(folder, {**card, **ABOUT, **changes, "units": {DFT: "eV/atom"}})
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -335,16 +290,14 @@ def main(arguments: list[str] | None = None) -> None:
         table, shift = compounds(args.wide, args.reduced)
         file = FOLDER / "compounds.parquet"
         pq.write_table(table, file, compression="zstd", compression_level=19)
-        sources = table["source"].to_pylist()
+        formulas, sources = (table[key].to_pylist() for key in ("formula", "source"))
         changes["known compounds"] = {
             "compounds": len(table),
             "of these with MP-20's value": sources.count("MP-20"),
-            "chemical systems": len(
-                {re.sub("[0-9]", "", f) for f in table["formula"].to_pylist()}
-            ),
+            "chemical systems": len({re.sub("[0-9]", "", f) for f in formulas}),
             **shift,
         }
-        check = "python scripts/check_hull.py mp_20_dev.parquet --relax 200"
+        check = "python scripts/bench.py hull mp_20_dev.parquet --relax 200"
         changes["command"] = f"{COMMAND} && {check}"
     crystals = read_parquet(args.reduced)
     if args.crystals:
@@ -361,7 +314,6 @@ def main(arguments: list[str] | None = None) -> None:
             "elements": len(made.elements),
             "mean absolute error on crystals left out (eV/atom)": made.error,
             **{f"{q} of it (eV/atom)": e for q, e in made.held_out.items()},
-            **details(name, crystals),
         }
         print(made.name, made.error, made.held_out)
     versions = {name: version(name) for name in ("chgnet", "torch", "scipy", "pyarrow")}

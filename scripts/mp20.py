@@ -16,13 +16,12 @@ or as a second entry of the same one), as it does in the official split.
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.catalogue import CATALOGUE
+from matdesign.crystals.data.catalogue import CATALOGUE
+from matdesign.crystals.data.primitive import primitive_cells
 from matdesign.crystals.io.parquet import read_parquet
-from matdesign.crystals.primitive import primitive_cells
 from matdesign.errors import DataError
 
 SEED = 20
@@ -54,9 +53,7 @@ def parts_of(
             f"the split needs different ids and more than {test + val} rows; got "
             f"{len(ids)} rows with {len(set(ids))} ids. Give the whole table."
         )
-    order = sorted(
-        ids, key=lambda one: hashlib.sha256(f"{SEED}:{one}".encode()).digest()
-    )
+    order = sorted(ids, key=lambda x: hashlib.sha256(f"{SEED}:{x}".encode()).digest())
     part = dict.fromkeys(order[:test], "test")
     part |= dict.fromkeys(order[test : test + val], "val")
     return tuple(part.get(one, "train") for one in ids)
@@ -90,34 +87,25 @@ def load_reduced(
     if not whole.ids:
         raise DataError(f"{path} has no column `material_id`; the split needs it.")
     crystals = primitive_cells(whole)
+    parts = parts_of(crystals.ids, test=test, val=val)
     crystals = crystals.replace(
-        labels={**crystals.labels, "split": parts_of(crystals.ids, test=test, val=val)},
+        labels={**crystals.labels, "split": parts},
         units={**CATALOGUE["mp_20_dev"].units, **crystals.units},
         info={"dataset": "reduced MP-20", "source_sha256": digest},
     )
-    return {
-        name: crystals[
-            [i for i, one in enumerate(crystals.labels["split"]) if one == name]
-        ]
-        for name in ("train", "val", "test")
-    }
+    names = ("train", "val", "test")
+    at = {name: [i for i, one in enumerate(parts) if one == name] for name in names}
+    return {name: crystals[rows] for name, rows in at.items()}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> None:
     """Make the parts and print their sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="mp_20_dev.parquet")
-    parser.add_argument(
-        "--scale",
-        action="store_true",
-        help="measure the means and deviations that coverage standardises with, anew",
-    )
-    args = parser.parse_args(arguments)
-    try:
-        parts = load_reduced(args.data)
-    except DataError as error:
-        print(f"cannot split: {error}", file=sys.stderr)
-        return 2
+    words = "measure the means and deviations that coverage standardises with, anew"
+    parser.add_argument("--scale", action="store_true", help=words)
+    args = parser.parse_args()
+    parts = load_reduced(args.data)
     for name, crystals in parts.items():
         print(f"{name:5s} {len(crystals):6,d}  {crystals}")
     if args.scale:
@@ -125,8 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         SCALE.write_text(json.dumps(measure_scale(parts["train"])) + "\n")
         print(f"wrote {SCALE}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

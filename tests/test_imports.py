@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANK = {
     "errors": 0,
     "paths": 1,
+    "tables": 1,
     "environment": 2,
     "crystals": 3,
     "generators": 4,

@@ -1,4 +1,5 @@
-"""Sphinx extension of the book: static output from every kernel, and no script from outside."""
+"""Sphinx extension of the book: static output from every kernel, no script from outside, and
+every page to download as a notebook."""
 
 import os
 from typing import Any
@@ -19,8 +20,17 @@ def keep_local_scripts(
     context["script_files"] = [s for s in context.get("script_files", []) if ours(s)]
 
 
+def offer_notebook(
+    app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Let the theme's download button name the notebook that `scripts/chapters.py` makes."""
+    if pagename.startswith("book/"):
+        context["ipynb_source"] = f"{pagename}.ipynb"
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; kernels that it starts inherit the switch to static output."""
     os.environ["MATDESIGN_STATIC"] = "1"
+    app.connect("html-page-context", offer_notebook, priority=100)
     app.connect("html-page-context", keep_local_scripts, priority=999)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

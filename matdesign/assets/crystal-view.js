@@ -241,7 +241,8 @@
       letters.setAttribute("aria-pressed", this.lettered);
       this.tools = document.createElement("div");
       this.tools.className = "cv-tools";
-      this.tools.append(letters, button("↺", "back to the first view", () => this.reset()));
+      const picture = button("⤓", "save as a picture (PNG)", () => this.savePicture());
+      this.tools.append(letters, button("↺", "back to the first view", () => this.reset()), picture);
       this.place.append(tip, this.tools);
       this.tip = tip;
       if (this.keys) return;
@@ -252,6 +253,14 @@
         event.preventDefault();
         this.turn(...way);
       });
+    }
+
+    async savePicture() {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(await this.stage.makeImage({ factor: 2, antialias: true }));
+      link.download = `${this.options.name || "crystal"}.png`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     }
 
     /* Browsers keep at most 16 WebGL contexts, so viewers far off the screen give theirs back. */

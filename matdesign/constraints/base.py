@@ -11,8 +11,8 @@ from torch import Tensor
 from matdesign.constraints.known import Known
 from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
 
 
 class Constraint(ABC):

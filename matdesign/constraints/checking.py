@@ -13,9 +13,9 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint, listing
 from matdesign.constraints.checking_steps import MASK_SITES, slope_errors, walks
 from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
 
 Verdict = Literal["passed", "failed", "loose", "none", "untested"]
 """What a check found. loose: right, but a guide draws more often; none: not offered."""

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.elements import MAX_Z
-from matdesign.generators.features import MASK
+from matdesign.crystals.elements import MASK, MAX_Z
 
 MASK_SITES = 8
 """Most atoms of a cell on which masks are tried."""

@@ -11,9 +11,9 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.elements import possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
-from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
 
 
 class Composition(Constraint):

@@ -10,13 +10,8 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.powder import CU_K_ALPHA, REACH, obstacle, powder_pattern
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.powder import (
-    CU_K_ALPHA,
-    REACH,
-    obstacle,
-    powder_pattern,
-)
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint, listing
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
 
 HARMFUL = {
     "oxides or salts cause cancer, or probably do (IARC, groups 1 and 2A)": (

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from matdesign.constraints.elements import possible
 from matdesign.crystals import elements
+from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
 
 
 class Place(NamedTuple):

@@ -10,11 +10,11 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint, listing
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.geometry import displacement
-from matdesign.crystals.sites import operations
-from matdesign.crystals.symmetry import SYMPREC, spacegroup, spacegroup_number
-from matdesign.crystals.wyckoff import primitive_cell
+from matdesign.crystals.lattice_code import SYSTEMS, system_of
+from matdesign.crystals.symmetry.find import SYMPREC, spacegroup, spacegroup_number
+from matdesign.crystals.symmetry.operations import operations
+from matdesign.crystals.symmetry.wyckoff import primitive_cell
 from matdesign.errors import DataError
-from matdesign.generators.conditions import SYSTEMS, system_of
 
 _FEW = 4
 """Most space groups for which undecided crystals are measured one by one."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from matdesign.crystals.symmetry import spacegroup_number
+from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
 
 
 def merged(wishes: Iterable[dict[str, Any]]) -> dict[str, Any]:

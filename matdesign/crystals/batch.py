@@ -1,4 +1,4 @@
-"""`Crystals`: the one batch type that every function of the package takes and gives."""
+"""`Crystals`, the one batch type that every function takes and gives, and its soft form."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.crystals.soft import ANGSTROM3_G, SoftCrystals
+from matdesign.crystals.geometry import wrap
+from matdesign.crystals.io.checks import MAX_ATOMS, check_structure
 from matdesign.errors import ShapeError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import ase
     from pymatgen.core import Structure
 
-__all__ = ["ANGSTROM3_G", "Crystals", "SoftCrystals", "generator"]
+ANGSTROM3_G = 1.66053906660
+"""Mass of one u in one cubic angstrom, in g/cm^3."""
 
 
 def generator(
@@ -246,9 +245,6 @@ class Crystals:
         Raises:
             DataError: a structure is disordered, empty, has a NaN or a zero volume.
         """
-        from matdesign.crystals.geometry import wrap
-        from matdesign.crystals.io.checks import MAX_ATOMS, check_structure
-
         rows = list(structures)
         for i, one in enumerate(rows):
             name = ids[i] if i < len(ids) else f"structure {i}"
@@ -276,34 +272,6 @@ class Crystals:
     def to_structures(self) -> list[Structure]:
         """Return every crystal as a pymatgen Structure."""
         return list(self)
-
-    @classmethod
-    def from_ase(cls, atoms: Iterable[ase.Atoms]) -> Crystals:
-        """Return a batch from ASE atoms, which must be periodic in all directions."""
-        from matdesign.crystals.io.files import from_ase
-
-        return from_ase(atoms)
-
-    def to_ase(self) -> list[ase.Atoms]:
-        """Return every crystal as ASE atoms."""
-        from matdesign.crystals.io.files import to_ase
-
-        return to_ase(self)
-
-    @classmethod
-    def read(cls, path: str | Path | Sequence[str | Path]) -> Crystals:
-        """Read CIF, POSCAR, extended XYZ or parquet files; see `files.read`."""
-        from matdesign.crystals.io.files import read
-
-        return read(path)
-
-    def write(
-        self, path: str | Path, format: str | None = None, *, symmetrize: bool = False
-    ) -> list[Path]:
-        """Write CIF, POSCAR, XYZ or parquet; return the files. See `files.write`."""
-        from matdesign.crystals.io.files import write
-
-        return write(self, path, format, symmetrize=symmetrize)
 
     # ---- whole-batch operations ------------------------------------------------------
 
@@ -353,23 +321,53 @@ class Crystals:
             ids=tuple(i for one in batches for i in one.ids) if named else (),
         )
 
-    def split(
-        self,
-        by: str = "random",
-        *,
-        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
-        seed: int | torch.Generator | None = 0,
-    ) -> tuple[Crystals, Crystals, Crystals]:
-        """Return train, validation and test parts; see `splits.split`."""
-        from matdesign.crystals.splits import split
-
-        return split(self, by=by, fractions=fractions, seed=seed)
-
     def soft(self) -> SoftCrystals:
         """Return the same crystals with species as one-hot probabilities."""
         hot = torch.nn.functional.one_hot(self.species, elements.MAX_Z + 1)
         probabilities = hot.to(self.frac.dtype) * self.mask.unsqueeze(-1)
         return SoftCrystals(probabilities, self.frac, self.lattice, self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class SoftCrystals:
+    """Crystals whose species are still undecided: what a sampler previews.
+
+    Args:
+        species: probability of each atomic number, shape (crystals, sites, 104);
+            entry 0 and padded sites are zero.
+        frac: fractional coordinates, shape (crystals, sites, 3).
+        lattice: rows in angstrom, shape (crystals, 3, 3).
+        mask: site exists, shape (crystals, sites).
+        t: time of the state that previews them, from 1 (noise) to 0 (finished).
+    """
+
+    species: Tensor
+    frac: Tensor
+    lattice: Tensor
+    mask: Tensor
+    t: float = 0.0
+
+    def __len__(self) -> int:
+        return self.mask.shape[0]
+
+    @property
+    def volume(self) -> Tensor:
+        """Cell volume in cubic angstrom, shape (crystals,)."""
+        return torch.linalg.det(self.lattice).abs()
+
+    @property
+    def mass(self) -> Tensor:
+        """Expected cell mass in u, shape (crystals,)."""
+        return (self.species @ elements.table("mass").to(self.species)).sum(dim=1)
+
+    @property
+    def density(self) -> Tensor:
+        """Expected mass density in g/cm^3, shape (crystals,)."""
+        return self.mass / self.volume * ANGSTROM3_G
+
+    def harden(self) -> Crystals:
+        """Return crystals with the most probable element on every site."""
+        return Crystals(self.species.argmax(-1) * self.mask, self.frac, self.lattice)
 
 
 def _count(names: Iterable[str]) -> dict[str, float]:

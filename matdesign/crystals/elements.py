@@ -10,6 +10,9 @@ from matdesign.errors import DataError
 MAX_Z = 103
 """Heaviest element that any table or model of this package knows (Lr)."""
 
+MASK = MAX_Z + 1
+"""Index of a site whose element is not decided yet; 0 is padding, 1-103 are elements."""
+
 
 @cache
 def symbols() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,14 +17,27 @@ from torch import Tensor
 from matdesign.crystals.reduction import reduce_lattice
 from matdesign.errors import ShapeError
 
-if TYPE_CHECKING:
-    from matdesign.crystals.batch import Crystals, SoftCrystals
-
 _NEIGHBOURS = [n for n in itertools.product((-1, 0, 1), repeat=3) if n > (0, 0, 0)]
 """One of each pair +n, -n of the 26 cells around the home cell."""
 
 _CHUNK_NUMBERS = 12_000_000
 """Most numbers that one block of pair distances may hold at once (about 100 MB)."""
+
+
+class Sites(Protocol):
+    """Crystals, or what has their coordinates: `Crystals` and `SoftCrystals`."""
+
+    @property
+    def frac(self) -> Tensor:
+        """Fractional coordinates, shape (crystals, sites, 3)."""
+
+    @property
+    def lattice(self) -> Tensor:
+        """Rows in angstrom, shape (crystals, 3, 3)."""
+
+    @property
+    def mask(self) -> Tensor:
+        """Which sites exist, shape (crystals, sites)."""
 
 
 def wrap(frac: Tensor) -> Tensor:
@@ -57,33 +70,6 @@ def torus_difference(start: Tensor, end: Tensor) -> Tensor:
     """
     moved = end - start
     return moved - torch.round(moved)
-
-
-def circular_mean(frac: Tensor, dim: int = 0, weights: Tensor | None = None) -> Tensor:
-    """Return the mean of fractional coordinates on the circle, in [0, 1).
-
-    The plain mean of 0.99 and 0.01 is 0.5, the farthest point from both; the circular
-    mean is 0. Where the points cancel exactly, the mean is undefined and 0 is returned.
-
-    Args:
-        frac: fractional coordinates, any shape.
-        dim: the axis to average over.
-        weights: non-negative weights that broadcast with `frac`, such as a mask.
-
-    Equation:
-        mean = atan2(sum w sin 2 pi x, sum w cos 2 pi x) / (2 pi)
-
-    Example:
-        >>> round(circular_mean(torch.tensor([0.9, 0.0, 0.1])).item(), 6) % 1
-        0.0
-    """
-    angle = 2 * math.pi * frac
-    w = torch.ones_like(frac) if weights is None else weights.to(frac).expand_as(frac)
-    sine, cosine = (w * angle.sin()).sum(dim), (w * angle.cos()).sum(dim)
-    flat = sine.square() + cosine.square() < (1e3 * torch.finfo(frac.dtype).eps) ** 2
-    safe = torch.where(flat, torch.ones_like(cosine), cosine)
-    mean = torch.atan2(torch.where(flat, torch.zeros_like(sine), sine), safe)
-    return wrap(mean / (2 * math.pi))
 
 
 def displacement(start: Tensor, end: Tensor, lattice: Tensor) -> Tensor:
@@ -129,9 +115,7 @@ def displacement(start: Tensor, end: Tensor, lattice: Tensor) -> Tensor:
     return near.reshape(moved.shape).to(moved.dtype)
 
 
-def distances(
-    crystals: Crystals | SoftCrystals, *, include_self: bool = False
-) -> Tensor:
+def distances(crystals: Sites, *, include_self: bool = False) -> Tensor:
     """Return minimum-image distances between all sites of each crystal.
 
     Differentiable in `frac` and `lattice` (zero gradient where two sites coincide).
@@ -166,9 +150,7 @@ def distances(
     return torch.where(both, out, torch.full_like(out, math.inf))
 
 
-def min_distance(
-    crystals: Crystals | SoftCrystals, *, include_self: bool = False
-) -> Tensor:
+def min_distance(crystals: Sites, *, include_self: bool = False) -> Tensor:
     """Return the shortest distance between two sites of each crystal.
 
     Self images are excluded by default, as in the published validity check: a crystal

@@ -29,7 +29,18 @@ _FREE = {
 FAMILIES = tuple(_FREE)
 """The six crystal families, free ones first; trigonal groups count as hexagonal."""
 
-_FIRST_GROUP = (1, 3, 16, 75, 143, 195)
+SYSTEMS = (
+    "triclinic",
+    "monoclinic",
+    "orthorhombic",
+    "tetragonal",
+    "trigonal",
+    "hexagonal",
+    "cubic",
+)
+"""The seven crystal systems; number i of `system_of` is `SYSTEMS[i - 1]`."""
+
+_FIRST_GROUP = (1, 3, 16, 75, 143, 168, 195)
 
 
 def to_code(lattice: Tensor, n_atoms: Tensor | None = None) -> Tensor:
@@ -144,10 +155,21 @@ def family(spacegroup: int) -> str:
     if not 1 <= spacegroup <= 230:
         raise DataError(
             f"a space group number lies between 1 and 230; got {spacegroup}. "
-            "Find one with design.crystals.symmetry.spacegroup."
+            "Find one with design.crystals.symmetry.find.spacegroup."
         )
-    at = sum(spacegroup >= first for first in _FIRST_GROUP) - 1
-    return FAMILIES[at]
+    system = SYSTEMS[sum(spacegroup >= first for first in _FIRST_GROUP) - 1]
+    return "hexagonal" if system == "trigonal" else system
+
+
+def system_of(spacegroup: Tensor) -> Tensor:
+    """Return the crystal system, 1 to 7, of space group numbers; 0 stays 0.
+
+    Example:
+        >>> system_of(torch.tensor([0, 2, 166, 194, 225])).tolist()
+        [0, 1, 5, 6, 7]
+    """
+    first = torch.tensor(_FIRST_GROUP, device=spacegroup.device)
+    return (spacegroup.unsqueeze(-1) >= first).sum(-1)
 
 
 def free_entries(name: str) -> Tensor:
@@ -168,42 +190,6 @@ def free_entries(name: str) -> Tensor:
     return torch.tensor(_FREE[name], dtype=torch.bool)
 
 
-def project_code(
-    code: Tensor, spacegroup: Tensor | int, *, direction: bool = False
-) -> Tensor:
-    """Return the nearest code of each crystal's family; the metric is that of S.
-
-    Args:
-        code: (k1 .. k6) of conventional cells in the standard setting (unique axis b,
-            hexagonal axes), shape (crystals, 6); per-atom codes work alike.
-        spacegroup: number of each crystal, shape (crystals,), or one for all.
-        direction: `code` is a difference, noise or velocity: fixed entries become 0
-            instead of their fixed value, which only the hexagonal k1 has.
-
-    Returns:
-        Projected codes, shape (crystals, 6).
-
-    Raises:
-        DataError: a number is not a space group.
-
-    Source:
-        Jiao et al. 2024, arXiv:2402.03992 (families as constraints on the log lattice).
-        Our k1..k3 are off-diagonal entries, so the hexagonal value is -ln(3)/4.
-
-    Example:
-        >>> k = torch.ones(1, 6)
-        >>> project_code(k, 225).tolist()
-        [[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
-    """
-    numbers = torch.as_tensor(spacegroup).reshape(-1).tolist()
-    names = [family(int(number)) for number in numbers]
-    free = torch.tensor([_FREE[name] for name in names], dtype=torch.bool)
-    fixed = torch.zeros(len(names), 6, dtype=torch.float64)
-    if not direction:
-        fixed[[name == "hexagonal" for name in names], 0] = HEXAGONAL_K1
-    return torch.where(free.to(code.device), code, fixed.to(code))
-
-
 def to_parameters(lattice: Tensor) -> Tensor:
     """Return a, b, c in angstrom and alpha, beta, gamma in degrees, shape (..., 6).
 
@@ -220,27 +206,3 @@ def to_parameters(lattice: Tensor) -> Tensor:
         sine = torch.linalg.cross(u, v, dim=-1).norm(dim=-1)
         angles.append(torch.rad2deg(torch.atan2(sine, (u * v).sum(-1))))
     return torch.cat([lengths, torch.stack(angles, dim=-1)], dim=-1)
-
-
-def from_parameters(parameters: Tensor) -> Tensor:
-    """Return lattices from a, b, c (angstrom) and alpha, beta, gamma (degrees).
-
-    The orientation is pymatgen's: c along z, a in the xz plane. Angles that no cell can
-    have give NaN rows.
-
-    Example:
-        >>> cell = from_parameters(torch.tensor([[3.0, 3, 5, 90, 90, 120]]))
-        >>> round(torch.linalg.det(cell).item(), 3)
-        38.971
-    """
-    a, b, c, *angles = parameters.unbind(-1)
-    alpha, beta, gamma = (torch.deg2rad(angle) for angle in angles)
-    zero = torch.zeros_like(a)
-    x = (gamma.cos() - alpha.cos() * beta.cos()) / beta.sin()
-    y = (alpha.sin().square() - x.square()).sqrt()
-    rows = [
-        torch.stack([a * beta.sin(), zero, a * beta.cos()], dim=-1),
-        torch.stack([b * x, b * y, b * alpha.cos()], dim=-1),
-        torch.stack([zero, zero, c], dim=-1),
-    ]
-    return torch.stack(rows, dim=-2)

@@ -2,7 +2,6 @@
 
 import base64
 import gzip
-import html
 import json
 from functools import cache
 from importlib import metadata
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matdesign.errors import DataError
-
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from matdesign.tables import ASSETS, render
 
 
 @cache
@@ -47,40 +45,12 @@ def standalone_assets() -> str:
     packed = base64.b64encode(gzip.compress(ngl_script().encode(), mtime=0)).decode()
     style = (ASSETS / "crystal-view.css").read_text(encoding="utf-8")
     script = (ASSETS / "crystal-view.js").read_text(encoding="utf-8")
-    return (
-        f"<style>{style}</style>\n"
-        "<!-- NGL Viewer, (c) Alexander Rose and contributors, MIT licence -->\n"
-        f'<script type="application/octet-stream" id="matdesign-ngl">{packed}</script>\n'
-        f"<script>{script}</script>\n"
-    )
+    return render("assets", style=style, packed=packed, script=script)
 
 
-def page(title: str, body: str, *, language: str = "en") -> str:
+def page(title: str, body: str) -> str:
     """Return a whole HTML document around viewers and figures, assets included."""
-    return (
-        f'<!DOCTYPE html>\n<html lang="{language}"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title></head>\n<body>\n"
-        f"{standalone_assets()}{body}\n</body></html>\n"
-    )
-
-
-def legend(species: list[dict[str, Any]], *, inline: bool = False) -> str:
-    """Return coloured dots with element symbols and names; `inline` carries its style."""
-    box = ' style="display:flex;gap:1em;flex-wrap:wrap"' if inline else ""
-    dot = "padding:0 .4em;border-radius:1em;border:1px solid #333;" if inline else ""
-    rows = "".join(
-        f'<span><i style="{dot}background:{kind["color"]};color:{kind["ink"]}">'
-        f"{kind['symbol']}</i> {kind['name']}</span>"
-        for kind in species
-    )
-    return f'<div class="cv-legend"{box}>{rows}</div>'
-
-
-def beside(frame: dict[str, Any]) -> str:
-    """Return what a frame of a viewer shows under the legend: a drawing, or nothing."""
-    drawing = frame.get("beside", "")
-    return f'<div class="cv-beside">{drawing}</div>' if drawing else ""
+    return render("page", title=title, body=body, assets=standalone_assets())
 
 
 def to_json(data: Any) -> str:

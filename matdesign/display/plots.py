@@ -1,7 +1,6 @@
 """The plots of the book and the reports: readable in grey, each with words for its finding."""
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.tables import render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,11 +51,7 @@ class Plot:
 
     def to_html(self) -> str:
         """Return the picture as one HTML figure with its data inside."""
-        under = f"<figcaption>{html.escape(self.caption)}</figcaption>"
-        return (
-            f'<figure class="md-plot"><img src="{self._uri()}" '
-            f'alt="{html.escape(self.alt)}">{under if self.caption else ""}</figure>'
-        )
+        return render("plot", uri=self._uri(), alt=self.alt, caption=self.caption)
 
     def save(self, path: Any, **options: Any) -> None:
         """Write the picture; the name's ending chooses the format."""

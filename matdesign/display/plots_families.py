@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.display import picture, scene
 from matdesign.display.plots import COLORS, MARKERS, Plot, canvas
 from matdesign.metrics.summary import Metric
+from matdesign.tables import render
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,8 @@ class Gallery:
         return f"Gallery of {len(self.pictures)}: {', '.join(self.names[:8])} ..."
 
     def _repr_html_(self) -> str:
-        cell = "flex:0 0 11%;min-width:80px;margin:0;text-align:center;font-size:70%"
-        each = "".join(
-            f'<figure style="{cell}">{svg}<figcaption>{html.escape(name)}'
-            "</figcaption></figure>"
-            for svg, name in zip(self.pictures, self.names, strict=True)
-        )
-        under = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
-        return f'<div style="display:flex;flex-wrap:wrap;gap:4px">{each}</div>{under}'
+        pictures = list(zip(self.pictures, self.names, strict=True))
+        return render("gallery", pictures=pictures, caption=self.caption)
 
 
 def gallery(crystals: Crystals, *, caption: str = "") -> Gallery:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matdesign.crystals.symmetry import SYMPREC
+from matdesign.crystals.symmetry.find import SYMPREC
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from matdesign.display.pages import to_json
 from matdesign.display.plots import Plot
 from matdesign.display.viewer import CrystalView, bundle
 from matdesign.errors import DataError
+from matdesign.tables import render
 
 PLACES = 21
 """Places of a slider that is given as (low, high)."""
@@ -142,16 +143,12 @@ class Explorer:
         return whole.to_html()
 
     def _plots(self, plots: list[Plot]) -> str:
-        start = self._start_frame()
-        frames = "".join(
-            f'<div class="md-frame{" md-shown" * (n == start)}">{one.to_html()}</div>'
-            for n, one in enumerate(plots)
-        )
-        note = f"<p>{self._note()}</p>" if self._note() else ""
-        return (
-            f'<div class="md-explore" data-frame="{start}">'
-            f'<script type="application/json">{to_json(self._spec())}</script>'
-            f"{frames}{note}</div>"
+        return render(
+            "explorer",
+            start=self._start_frame(),
+            data=to_json(self._spec()),
+            plots=[one.to_html() for one in plots],
+            note=self._note(),
         )
 
     def _repr_mimebundle_(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from matdesign.crystals.batch import Crystals
 from matdesign.display import picture, scene
-from matdesign.display.pages import beside, legend, page, standalone_assets, to_json
+from matdesign.display.pages import page, to_json
 from matdesign.display.scene import Images
 from matdesign.errors import DataError, ShapeError
+from matdesign.tables import render
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 STATIC = "MATDESIGN_STATIC"
 """Set this environment variable to get the static form also under a kernel."""
+
+STILL = (
+    "A still picture. Where it stays, the viewer that turns cannot be shown here: "
+    'view(...).save("crystal.html") makes a file that turns in any browser.'
+)
 
 MOST_FRAMES = 200
 
@@ -103,12 +109,10 @@ class CrystalView:
         n = len(self.structures)
         return f"CrystalView({first})" if n == 1 else f"CrystalView({n} from {first})"
 
-    def to_html(self, *, standalone: bool = False) -> str:
+    def to_html(self) -> str:
         """Return the viewer as HTML with its data inside.
 
-        Args:
-            standalone: also put the scripts in. Leave it off where the page has them
-                already (the book), or put `standalone_assets()` there once (a report).
+        The page needs `standalone_assets()` once, as a report and a saved file have them.
         """
         options, frames = self.data["options"], self.data["frames"]
         start = int(options.get("start", 0))
@@ -119,16 +123,18 @@ class CrystalView:
             height=int(options.get("height", 340)),
         )
         caption = self.caption or (self.labels or [""])[0] * (len(frames) == 1)
-        under = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-        name = html.escape(str(options.get("name", "")))
-        return (
-            (standalone_assets() if standalone else "")
-            + f'<figure class="crystal-view" data-name="{name}" '
-            f'style="--cv-height:{int(options.get("height", 340))}px">'
-            f'<script type="application/json">{to_json(self.data)}</script>'
-            '<div class="cv-stage" role="img" tabindex="0" '
-            f'aria-label="{html.escape(self.alt)}">{drawing}</div>'
-            f"{legend(self.data['species'])}{beside(frames[start])}{under}</figure>"
+        return render(
+            "viewer",
+            name=options.get("name", ""),
+            height=int(options.get("height", 340)),
+            data=to_json(self.data),
+            alt=self.alt,
+            still=STILL,
+            drawing=drawing,
+            species=self.data["species"],
+            inline=False,
+            beside=frames[start].get("beside", ""),
+            caption=caption,
         )
 
     def save(self, path: str | Path, *, title: str = "") -> Path:
@@ -292,33 +298,51 @@ class LiveViewer:
         call("rotate", target="viewerControls", args=[picture.camera()])
         self.started = True
 
+    def below(self, frame: dict[str, Any]) -> str:
+        """Return what stands under the widget; a drawing until nglview has loaded."""
+        species = self.data["species"]
+        drawn = frame.get("beside", "")
+        words = render("legend", species=species, inline=True, beside=drawn)
+        if self.widget.loaded:
+            return words
+        drawing = picture.draw(frame, species, frame["alt"])
+        box = '<div style="max-width:30rem;background:#fff">'
+        return f"{box}{drawing}</div><p>{html.escape(STILL)}</p>{words}"
+
     def box(self) -> Any:
         """Return the widget with its legend, and a player for several frames."""
         import ipywidgets
 
         frames, options = self.data["frames"], self.data["options"]
-        colors = legend(self.data["species"], inline=True)
         start = int(options.get("start", 0))
-        below = ipywidgets.HTML(colors + beside(frames[start]))
-        if len(frames) == 1:
-            return ipywidgets.VBox([self.widget, below])
         name = options.get("slider", "crystal")
         slider = ipywidgets.IntSlider(
             value=start, max=len(frames) - 1, description=name, readout=False
         )
+        below = ipywidgets.HTML(self.below(frames[start]))
+        label = ipywidgets.Label(frames[start]["label"])
+        save = ipywidgets.Button(
+            icon="download", tooltip="save as a picture (PNG)", layout={"width": "auto"}
+        )
+        save.on_click(lambda _: self.widget.download_image("crystal.png"))
+
+        def write(_: Any = None) -> None:
+            label.value = frames[slider.value]["label"]
+            below.value = self.below(frames[slider.value])
+
+        def move(_: Any) -> None:
+            self.draw(frames[slider.value])
+            write()
+
+        self.widget.observe(write, "loaded")
+        slider.observe(move, "value")
+        if len(frames) == 1:
+            return ipywidgets.VBox([self.widget, below, save])
         play = ipywidgets.Play(
             value=start, max=slider.max, interval=options.get("interval", 150)
         )
         ipywidgets.jslink((play, "value"), (slider, "value"))
-        label = ipywidgets.Label(frames[start]["label"])
-
-        def move(change: dict[str, Any]) -> None:
-            self.draw(frames[change["new"]])
-            label.value = frames[change["new"]]["label"]
-            below.value = colors + beside(frames[change["new"]])
-
-        slider.observe(move, "value")
-        row = ipywidgets.HBox([play, slider, label])
+        row = ipywidgets.HBox([play, slider, label, save])
         return ipywidgets.VBox([self.widget, row, below])
 
 
@@ -349,7 +373,7 @@ def _rows(crystals: Any) -> tuple[list["Structure"], int]:
         if not isinstance(one, Structure):
             raise DataError(
                 f"view shows Crystals or pymatgen structures; got {type(one).__name__}. "
-                "Convert with Crystals.from_structures or Crystals.from_ase."
+                "Convert with Crystals.from_structures."
             )
     return rows[:MOST_FRAMES], len(rows)
 

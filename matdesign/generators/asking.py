@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from matdesign.crystals.elements import MASK
 from matdesign.generators.choices import Choices
-from matdesign.generators.features import MASK
 from matdesign.generators.rests import Rests
 
 DRAWS = 5

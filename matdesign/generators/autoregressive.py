@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation
-from matdesign.crystals.layout import Layout
-from matdesign.crystals.orbits import symmetric_layouts
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.symmetry.layout import Layout
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.completion import (
     NextSite,
@@ -26,7 +28,6 @@ from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
 from matdesign.generators.drawing import eval_mode
 from matdesign.generators.family import Family
-from matdesign.generators.features import MASK
 from matdesign.generators.filling import fill_table
 from matdesign.generators.placement import (
     SiteSample,
@@ -42,7 +43,6 @@ from matdesign.generators.sequence import sequences
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.site_terms import log_terms
 from matdesign.generators.skeleton import SkeletonSampler
-from matdesign.generators.wyckoff_table import NONE, WyckoffTable, wyckoff_table
 
 IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""

@@ -59,8 +59,9 @@ def by_size(
 
 
 def fingerprint(crystals: Crystals) -> str:
-    """Return a checksum of the sites and cells of a set, to tell sets apart."""
-    seal = hashlib.sha256()
-    for tensor in (crystals.species, crystals.frac, crystals.lattice):
+    """Return a checksum of the sites, cells and properties of a set, to tell sets apart."""
+    seal = hashlib.sha256(repr(sorted(crystals.properties)).encode())
+    labels = [crystals.properties[name] for name in sorted(crystals.properties)]
+    for tensor in (crystals.species, crystals.frac, crystals.lattice, *labels):
         seal.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return seal.hexdigest()

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded
-from matdesign.crystals.wyckoff import LETTERS, positions
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, positions, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.choices import Choices
 from matdesign.generators.control import Control, State
@@ -22,7 +22,6 @@ from matdesign.generators.drawing import finish
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.sequence import sequences
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 if TYPE_CHECKING:
     from matdesign.generators.autoregressive import Autoregressive

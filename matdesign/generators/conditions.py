@@ -13,19 +13,9 @@ from torch import Tensor, nn
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import generator
-from matdesign.crystals.encoded import Encoded
+from matdesign.crystals.lattice_code import SYSTEMS, system_of
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.generators.features import chemistry_code
-
-SYSTEMS = (
-    "triclinic",
-    "monoclinic",
-    "orthorhombic",
-    "tetragonal",
-    "trigonal",
-    "hexagonal",
-    "cubic",
-)
-"""The seven crystal systems; system i of a `Condition` is `SYSTEMS[i - 1]`."""
 
 CONDITIONABLE = (
     "formation_energy_per_atom",
@@ -38,19 +28,6 @@ CONDITIONABLE = (
 
 SPACEGROUP_LABELS = ("spacegroup", "spacegroup_0.1", "spacegroup_0.01")
 """Names under which data sets keep the space group; the first one there is is read."""
-
-_FIRST_GROUP = (1, 3, 16, 75, 143, 168, 195)
-
-
-def system_of(spacegroup: Tensor) -> Tensor:
-    """Return the crystal system, 1 to 7, of space group numbers; 0 stays 0.
-
-    Example:
-        >>> system_of(torch.tensor([0, 2, 166, 194, 225])).tolist()
-        [0, 1, 5, 6, 7]
-    """
-    first = torch.tensor(_FIRST_GROUP, device=spacegroup.device)
-    return (spacegroup.unsqueeze(-1) >= first).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
 from matdesign.errors import ShapeError
 from matdesign.generators import storage
 from matdesign.generators.control import Controller, Preview, State, States

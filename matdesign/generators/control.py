@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.choices import Choices
-from matdesign.generators.features import MASK
 from matdesign.generators.planning import Plan, take
 from matdesign.generators.scales import Scales
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import (
     Condition,
     ConditionEncoder,
@@ -22,7 +23,6 @@ from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
 from matdesign.generators.family import Family
-from matdesign.generators.features import MASK
 from matdesign.generators.noise import normal, uniform
 from matdesign.generators.planning import Plan
 from matdesign.generators.species_sequence import (

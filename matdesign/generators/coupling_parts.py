@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import sinusoid
 from matdesign.generators.features import SpeciesEmbedding
 from matdesign.generators.splines import line_spline

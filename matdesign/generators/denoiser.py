@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import generator
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import PairTransformer, Prediction
 from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.scales import Scales

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
-from matdesign.generators.features import MASK
 from matdesign.generators.noise import (
     GaussianNoise,
     WrappedNoise,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.control import Controller, State, States
 from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan

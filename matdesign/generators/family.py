@@ -9,7 +9,7 @@ import torch
 
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import Encoded, Representation, encode
+from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
 from matdesign.generators.conditions import Condition, properties_of
 from matdesign.generators.contract import Generator
 from matdesign.generators.scales import Scales, scales_of

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals import elements
-
-MASK = elements.MAX_Z + 1
-"""Index of a site whose element is not decided yet; 0 is padding, 1-103 are elements."""
+from matdesign.crystals.elements import MASK
 
 
 @cache

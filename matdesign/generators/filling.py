@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 
 Counts = tuple[int, ...]
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference, wrap
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
-from matdesign.generators.features import MASK
 from matdesign.generators.likelihood import follow
 from matdesign.generators.noise import centred, column, normal, random_times, uniform
 from matdesign.generators.stepwise import Stepwise

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.generators.asking import Question, atoms_of, first_allowed
 from matdesign.generators.choices import Choices
-from matdesign.generators.features import MASK
 from matdesign.generators.filling import Counts
 from matdesign.generators.rests import Rests, completions, finest, follows, stays
 from matdesign.generators.roles import Roles, filling, tell
-from matdesign.generators.wyckoff_table import wyckoff_table
 
 
 def growing_mask(

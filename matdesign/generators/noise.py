@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import wrapped_normal
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference, wrap
-from matdesign.crystals.layout import Layout
-from matdesign.generators.features import MASK
+from matdesign.crystals.symmetry.layout import Layout
 
 
 def column(value: Tensor, like: Tensor) -> Tensor:

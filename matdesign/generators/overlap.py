@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 
 SHARE = 0.6
 """Least distance of two atoms, in sums of their atomic radii."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.generators.causal import Cache
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.control import Sample
@@ -16,7 +17,6 @@ from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan
 from matdesign.generators.scales import Scales
 from matdesign.generators.site_network import SiteNetwork
-from matdesign.generators.wyckoff_table import NONE
 
 
 class Reading(NamedTuple):

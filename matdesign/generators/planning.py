@@ -10,11 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition
-from matdesign.generators.features import MASK
 from matdesign.generators.request import Request
 
 REPLANS = 60

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.crystals.symmetry import spacegroup_number
+from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.lattice_code import SYSTEMS, system_of
+from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
-from matdesign.generators.conditions import SYSTEMS, Condition, system_of
-from matdesign.generators.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.generators.conditions import Condition
 
 if TYPE_CHECKING:
     from matdesign.generators.choices import Choices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
-from matdesign.generators.wyckoff_table import wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 
 MOST = 12
 """More ways than this to go on are not written out; single atoms stand for the rest."""

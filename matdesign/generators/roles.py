@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.asking import DRAWS, first_accepted
 from matdesign.generators.choices import Choices
-from matdesign.generators.features import MASK
 from matdesign.generators.filling import Counts, Filling
 from matdesign.generators.request import Request
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 Mask = npt.NDArray[np.bool_]
 """A mask of one crystal: at a hundred entries NumPy is several times as fast as torch."""

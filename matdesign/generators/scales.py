@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals.encoded import Encoded
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
 
 
 class Scales(nn.Module):

@@ -86,21 +86,18 @@ def load_model(name: str | Path) -> Generator:
         >>> design.load_model("diffusion-prototypes").sample(2, seed=0, steps=5).n_atoms.shape
         torch.Size([2])
     """
-    folder = weights_folder(name, KNOWN, "train.py", predicting=False)
+    folder = weights_folder(name, KNOWN, predicting=False)
     model = Generator.load(folder)
     model.record.setdefault("name", folder.name)
     return model
 
 
-def weights_folder(
-    name: str | Path, known: Iterable[str], script: str, *, predicting: bool
-) -> Path:
+def weights_folder(name: str | Path, known: Iterable[str], *, predicting: bool) -> Path:
     """Return the folder of some weights.
 
     Args:
         name: a folder that was saved, or the name of a shipped one.
         known: names that a complete checkout holds.
-        script: what trains them.
         predicting: look among the property networks, not among the generators.
 
     Raises:
@@ -117,7 +114,7 @@ def weights_folder(
         raise DataError(
             f"the weights of {name} are missing: {shipped / storage.WEIGHTS}. Restore the "
             f"folder from the repository (`git checkout -- data/models/{name}`), or train "
-            f"them with `python scripts/{script}`."
+            "them with `python scripts/train.py`."
         )
     names = sorted({*listed(predicting=predicting).names, *known})
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)

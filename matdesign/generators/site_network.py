@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import generator
+from matdesign.crystals.lattice_code import system_of
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.causal import Cache, CausalTransformer
-from matdesign.generators.conditions import Condition, ConditionEncoder, system_of
+from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 HARMONICS = 6
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import Condition
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.sequence import Sequences
 from matdesign.generators.site_network import SiteNetwork
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 
 def log_terms(

@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.asking import perturbed
 from matdesign.generators.choices import Choices
@@ -28,7 +29,6 @@ from matdesign.generators.roles import (
     wanted_roles,
 )
 from matdesign.generators.site_network import SiteNetwork
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 
 RESTARTS = 50
 """How often a crystal that cannot be finished is begun again."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.asking import Question, atoms_of, first_allowed, perturbed
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import Attention, PositionFeatures
-from matdesign.generators.features import MASK, SpeciesEmbedding, SpeciesHead
+from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.planning import Plan, allowed_elements, take
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.conditions import Condition
 from matdesign.generators.control import Preview, Sample

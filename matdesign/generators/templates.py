@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals.encoded import Encoded
-from matdesign.crystals.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import substitution
 from matdesign.generators.planning import Plan, plan_cells

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.coupling_parts import CALM, Attention, hidden
 from matdesign.generators.splines import circular_spline
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError
 from matdesign.generators import training_state as state
 from matdesign.generators.batching import by_size, fingerprint, pick

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, Representation
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference, wrap
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import DataError
 from matdesign.generators import elbo
 from matdesign.generators.conditions import (
@@ -23,7 +24,6 @@ from matdesign.generators.conditions import (
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
 from matdesign.generators.family import Family
-from matdesign.generators.features import MASK
 from matdesign.generators.planning import Plan
 from matdesign.generators.request import Request
 from matdesign.generators.vae_decoding import decode, noisy, walk, with_mixture

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget, ShapeError
 from matdesign.generators import von_mises
 from matdesign.generators.control import Preview

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals.encoded import Encoded
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
 from matdesign.generators.control import Sample

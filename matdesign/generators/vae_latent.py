@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals.encoded import Encoded
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import Layer, sinusoid
 from matdesign.generators.elbo import Normal
 from matdesign.generators.features import PairFeatures, SpeciesEmbedding

@@ -9,11 +9,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.choices import Choices
 from matdesign.generators.drawing import copies
-from matdesign.generators.features import MASK
 from matdesign.generators.growing import can_begin
 from matdesign.generators.planning import REPLANS, Plan, draw_sizes
 from matdesign.generators.request import Request
@@ -240,7 +240,7 @@ def layout_of(drawn: Skeleton, *, cells: bool) -> tuple[Layout, Tensor]:
     if cells:
         layout = Layout.whole_cell((drawn.letter < STOP).sum(1))
     else:
-        from matdesign.crystals.orbits import symmetric_layouts
+        from matdesign.crystals.symmetry.orbits import symmetric_layouts
 
         rows = [[w for w in row if w < STOP] for row in drawn.letter.tolist()]
         groups = drawn.spacegroup.tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals.encoded import Encoded
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.generators.asking import perturbed
 from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import combine

@@ -11,10 +11,10 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.crystals import elements
 from matdesign.crystals.batch import SoftCrystals
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.lattice_code import to_code
 from matdesign.generators.control import Preview
-from matdesign.generators.features import MASK
 
 FARTHEST = 3.0
 """Largest move of one step, in preview stds."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint
 from matdesign.constraints.known import Known
-from matdesign.generators.features import MASK
+from matdesign.crystals.elements import MASK
 
 REMEMBERED = 100_000
 """Half-decided crystals of which the answer is remembered."""

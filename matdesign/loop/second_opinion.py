@@ -14,9 +14,9 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.predicted import Predictor, Property
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics.intervals import Floats, larger_by_chance, wilson
-from matdesign.metrics.summary import html_table, text_table
+from matdesign.metrics.intervals import Floats, larger_by_chance, share
 from matdesign.predictors.shipped import held_out_error, load_predictor
+from matdesign.tables import html_table, text_table
 
 if TYPE_CHECKING:
     from matdesign.predictors.network import PropertyNetwork
@@ -111,20 +111,17 @@ class Judgement:
         said = {"gap": self.gap, "fooled": self.fooled, "verdict": self.verdict}
         return {**dataclasses.asdict(self), **said}
 
-    def _rate(self, count: int, n: int) -> str:
-        if not n:
-            return "none"
-        low, high = wilson(count, n, level=self.level)
-        return f"{count}/{n} ({low:.2f} to {high:.2f})"
-
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         both, unit = (self.guided, self.unguided), f" {self.unit}" if self.unit else ""
         refused = f"of those, refused by the judge by over {self.error:.3g}{unit}"
         apart = f"mean difference of the two{f', {self.unit}' if self.unit else ''}"
         return ["", "guided", "unguided"], [
-            ["hits by its predictor", *(self._rate(x.accepted, x.n) for x in both)],
-            [refused, *(self._rate(x.refused, x.accepted) for x in both)],
-            ["hits by the judge", *(self._rate(x.confirmed, x.n) for x in both)],
+            [
+                "hits by its predictor",
+                *(share(x.accepted, x.n, self.level) for x in both),
+            ],
+            [refused, *(share(x.refused, x.accepted, self.level) for x in both)],
+            ["hits by the judge", *(share(x.confirmed, x.n, self.level) for x in both)],
             ["correlation of the two", *(f"{x.correlation:.2f}" for x in both)],
             [apart, *(f"{x.apart:.3g}" for x in both)],
             ["the same, its hits only", *(f"{x.apart_accepted:.3g}" for x in both)],
@@ -134,8 +131,8 @@ class Judgement:
         return f"{self.wanted}\n{text_table(*self._cells())}\n{self.verdict}"
 
     def _repr_html_(self) -> str:
-        table = html_table(*self._cells(), self.wanted)
-        return f'<div style="overflow-x:auto">{table}<p>{self.verdict}</p></div>'
+        said = [["verdict", self.verdict]]
+        return html_table(*self._cells(), self.wanted) + html_table([], said)
 
 
 def judge(

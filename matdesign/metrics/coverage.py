@@ -76,7 +76,6 @@ def coverage(
     composition_cutoff: float = 10.0,
     workers: int = 1,
     cache: Path | None = None,
-    progress: bool = False,
 ) -> Coverage:
     """Return how a batch covers a reference, and stays near it.
 
@@ -93,7 +92,6 @@ def coverage(
         composition_cutoff: the same for compositions: 10 for MP-20, 4 for the others.
         workers: processes that compute fingerprints.
         cache: file that keeps fingerprints.
-        progress: show a bar.
 
     Returns:
         Distances and verdicts per crystal of both batches.
@@ -116,7 +114,7 @@ def coverage(
     prints = []
     for name, one in (("crystals", crystals), ("reference", reference)):
         if isinstance(one, Crystals):
-            one = fingerprints(one, workers=workers, cache=cache, progress=progress)
+            one = fingerprints(one, workers=workers, cache=cache)
         if not len(one.reason):
             raise DataError(f"{name} is empty: coverage needs at least one crystal.")
         prints.append(one)

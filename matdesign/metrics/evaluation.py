@@ -1,7 +1,6 @@
 """The judgement of a batch, and of several side by side, as objects that print."""
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,14 +8,55 @@ import numpy as np
 from matdesign.errors import DataError
 from matdesign.metrics.coverage import Coverage
 from matdesign.metrics.figures import Table
-from matdesign.metrics.summary import Metric, Protocol, html_table, text_table
+from matdesign.metrics.summary import Metric, Protocol
+from matdesign.tables import html_table, render, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+class Judged:
+    """What a judgement of crystals gives: a table, and figures by name."""
+
+    table: Table
+    metrics: dict[str, Metric]
+
+    def __len__(self) -> int:
+        return len(self.table["formula"])
+
+    def __getitem__(self, name: str) -> Metric:
+        """Return one figure, for example `evaluation["uniqueness"].value`.
+
+        Raises:
+            DataError: there is no figure of that name.
+        """
+        if name not in self.metrics:
+            raise DataError(
+                f"no figure {name!r}; this judgement has {', '.join(self.metrics)}. More "
+                "of them need a reference, or an option of `evaluate`."
+            )
+        return self.metrics[name]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the table, one row per crystal."""
+        import pandas as pd
+
+        return pd.DataFrame(self.table)
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Return the figures as plain values for a JSON file."""
+        return {
+            name: {
+                k: v
+                for k, v in vars(one).items()
+                if k != "name" and v is not None and v != "" and v == v
+            }
+            for name, one in self.metrics.items()
+        }
+
+
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Judged):
     """The judgement of a batch: per crystal, in figures, and how it was taken.
 
     Args:
@@ -56,44 +96,12 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     coverage: Coverage | None = None
 
-    def __len__(self) -> int:
-        return len(self.table["formula"])
-
-    def __getitem__(self, name: str) -> Metric:
-        """Return one figure, for example `evaluation["uniqueness"].value`.
-
-        Raises:
-            DataError: there is no figure of that name.
-        """
-        try:
-            return self.metrics[name]
-        except KeyError:
-            hint = "" if self.n_reference else " More of them need a reference."
-            raise DataError(
-                f"no figure {name!r}; this evaluation has "
-                f"{', '.join(self.metrics)}.{hint}"
-            ) from None
-
-    def to_pandas(self) -> "pd.DataFrame":
-        """Return the table, one row per crystal."""
-        import pandas as pd
-
-        return pd.DataFrame(self.table)
-
     def record(self) -> dict[str, Any]:
         """Return figures, failures and protocol as plain values for a JSON file."""
-        figures = {
-            name: {
-                k: v
-                for k, v in vars(one).items()
-                if k != "name" and v is not None and v != "" and v == v
-            }
-            for name, one in self.metrics.items()
-        }
         return {
             "crystals": len(self),
             "reference": self.n_reference,
-            "metrics": figures,
+            "metrics": self.figures(),
             "failures": self.failures,
             "protocol": self.protocol.record(),
         }
@@ -119,9 +127,7 @@ class Evaluation:
         if self.failures:
             worst = [[why, str(n)] for why, n in list(self.failures.items())[:6]]
             parts.append(html_table(["failure", "crystals"], worst))
-        items = "".join(f"<li>{escape(line)}</li>" for line in self._protocol())
-        parts.append(f"<details><summary>Protocol</summary><ul>{items}</ul></details>")
-        return "<div>" + "".join(parts) + "</div>"
+        return render("judgement", tables=parts, protocol=self._protocol())
 
     def _title(self) -> str:
         against = f" against {self.n_reference:,} known" if self.n_reference else ""
@@ -214,12 +220,8 @@ class Comparison:
         return text_table(*self._cells()) + "\n" + "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li>{escape(line)}</li>" for line in self._protocol())
-        wide = f'<div style="overflow-x:auto">{html_table(*self._cells())}</div>'
-        return (
-            f"<div>{wide}<details><summary>Protocol</summary>"
-            f"<ul>{items}</ul></details></div>"
-        )
+        table = html_table(*self._cells())
+        return render("judgement", tables=[table], protocol=self._protocol())
 
 
 def _beaten(

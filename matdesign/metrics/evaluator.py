@@ -39,7 +39,6 @@ def evaluate(
     known_formula: Known | None = None,
     workers: int = 1,
     cache: str | Path | None = None,
-    progress: bool = False,
 ) -> Evaluation:
     """Return a judgement of every crystal, and of the batch as a whole.
 
@@ -68,7 +67,6 @@ def evaluate(
             `Hull.shipped().known`.
         workers: processes that compute fingerprints.
         cache: file that keeps fingerprints, for coverage.
-        progress: show a bar while fingerprints are computed.
 
     Returns:
         The table, the figures with intervals, and the protocol.
@@ -111,7 +109,6 @@ def evaluate(
             composition_cutoff=settings.composition_cutoff,
             workers=workers,
             cache=None if cache is None else Path(cache),
-            progress=progress,
         )
         more, said = covering.judge(table, reasons, found, settings)
         metrics, notes = metrics + more, notes + said
@@ -124,8 +121,8 @@ def evaluate(
         above = stability.distances_of(crystals, hull_distance)
         metrics += stability.judge(table, reasons, above, settings, seed)
         notes += stability.notes(crystals, settings)
-    apart = "median of smallest distances"
-    metrics.append(figures.median(apart, table["min_distance"], "Å", settings, seed))
+    name, apart = "median of smallest distances", table["min_distance"]
+    metrics.append(figures.median(name, apart, "Å", settings, seed))
     table["reason"] = np.array(["; ".join(r) for r in reasons], dtype=object)
     failures = Counter(why for row in reasons for why in row)
     return Evaluation(
@@ -215,17 +212,9 @@ def compare(
     reference: Crystals | None = None,
     *,
     seed: int = 0,
-    protocol: Protocol | None = None,
-    held_out: Crystals | None = None,
-    coverage: bool = False,
-    energy: Predict | None = None,
     hull_distance: Mapping[str, ArrayLike] | str | None = None,
-    ledger: bool = False,
-    known_formula: Known | None = None,
     baselines: bool = True,
-    workers: int = 1,
-    cache: str | Path | None = None,
-    progress: bool = False,
+    **options: Any,
 ) -> Comparison:
     """Return several batches judged by one protocol, side by side.
 
@@ -233,21 +222,14 @@ def compare(
         batches: name -> crystals, at least one batch.
         reference: known crystals, the same for all.
         seed: of the bootstrap.
-        protocol: settings, the same for all.
-        held_out: see `evaluate`; the same for all, as are the rest.
-        coverage: see `evaluate`.
-        energy: see `evaluate`.
         hull_distance: name -> distances of that batch, or the name of a property that
             all batches have. A batch without distances gets no stability.
-        ledger: see `evaluate`.
-        known_formula: see `evaluate`.
         baselines: whether to add what needs no learning, made of the reference and as
             large as the largest batch: its crystals with the species of others, and
             with elements replaced at random (`metrics.baselines`). A batch of the same
             name stands in for one of them.
-        workers: see `evaluate`.
-        cache: see `evaluate`; worth giving, as the reference is the same for all.
-        progress: see `evaluate`.
+        **options: of `evaluate`, the same for all. A `cache` is worth giving, as the
+            reference is the same for all.
 
     Returns:
         A table that prints.
@@ -257,40 +239,20 @@ def compare(
     """
     if not batches:
         raise DataError("nothing to compare: got no batches. Give at least one.")
-
-    given = set(batches)
-    batches = dict(batches)
-    names: tuple[str, ...] = ()
+    above: Mapping[str, Any] = (
+        hull_distance
+        if isinstance(hull_distance, Mapping)
+        else dict.fromkeys(batches, hull_distance)  # baselines have no properties
+    )
+    made: dict[str, Crystals] = {}
     if reference is not None and baselines:
         most = max(map(len, batches.values()))
-        others = without_learning.baselines(reference, most, seed=seed)
-        batches |= {k: v for k, v in others.items() if k not in batches}
-        names = tuple(others)
-
-    def above(name: str) -> ArrayLike | str | None:
-        if isinstance(hull_distance, Mapping):
-            return hull_distance.get(name)
-        # what was made here has no properties
-        return hull_distance if name in given else None
-
-    return Comparison(
-        {
-            name: evaluate(
-                one,
-                reference,
-                seed=seed,
-                protocol=protocol,
-                held_out=held_out,
-                coverage=coverage,
-                energy=energy,
-                hull_distance=above(name),
-                ledger=ledger,
-                known_formula=known_formula,
-                workers=workers,
-                cache=cache,
-                progress=progress,
-            )
-            for name, one in batches.items()
-        },
-        names,
-    )
+        made = without_learning.baselines(reference, most, seed=seed)
+    every = {**batches, **{k: v for k, v in made.items() if k not in batches}}
+    judged = {
+        name: evaluate(
+            one, reference, seed=seed, hull_distance=above.get(name), **options
+        )
+        for name, one in every.items()
+    }
+    return Comparison(judged, tuple(made))

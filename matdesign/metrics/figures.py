@@ -1,5 +1,6 @@
 """The figures of a batch, each computed from the table of its crystals."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -92,51 +93,41 @@ def distance(
 
 
 def median(
-    name: str,
-    values: NDArray[np.float64],
-    unit: str,
-    settings: Protocol,
-    seed: int,
+    name: str, values: NDArray[np.float64], unit: str, settings: Protocol, seed: int
 ) -> Metric:
     """Return the median of the finite values with its bootstrap interval."""
     values = np.sort(values[np.isfinite(values)])
-    if not len(values):
-        return Metric(name, np.nan, np.nan, np.nan, unit)
-
-    def middle(draws: NDArray[np.int64]) -> float:
-        return weighted_median(values, draws)
-
-    low, high = bootstrap(
-        middle,
-        len(values),
-        seed=seed,
-        resamples=settings.resamples,
-        level=settings.level,
-    )
-    once = middle(np.ones(len(values), dtype=np.int64))
-    return Metric(name, once, low, high, unit, len(values))
+    return _centre(name, values, weighted_median, unit, settings, seed)
 
 
 def mean(
+    name: str, values: NDArray[np.float64], unit: str, settings: Protocol, seed: int
+) -> Metric:
+    """Return the mean of the values with its bootstrap interval."""
+
+    def average(values: NDArray[np.float64], draws: NDArray[np.int64]) -> float:
+        return float(draws @ values / draws.sum())
+
+    return _centre(name, values, average, unit, settings, seed)
+
+
+def _centre(
     name: str,
     values: NDArray[np.float64],
+    of: Callable[[NDArray[np.float64], NDArray[np.int64]], float],
     unit: str,
     settings: Protocol,
     seed: int,
 ) -> Metric:
-    """Return the mean of the values with its bootstrap interval."""
-    if not len(values):
+    """Return a statistic of values, each drawn a number of times, with its interval."""
+    n = len(values)
+    if not n:
         return Metric(name, np.nan, np.nan, np.nan, unit)
-
-    def average(draws: NDArray[np.int64]) -> float:
-        return float(draws @ values / draws.sum())
-
     low, high = bootstrap(
-        average,
-        len(values),
+        lambda draws: of(values, draws),
+        n,
         seed=seed,
         resamples=settings.resamples,
         level=settings.level,
     )
-    once = average(np.ones(len(values), dtype=np.int64))
-    return Metric(name, once, low, high, unit, len(values))
+    return Metric(name, of(values, np.ones(n, dtype=np.int64)), low, high, unit, n)

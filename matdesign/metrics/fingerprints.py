@@ -6,7 +6,6 @@ computed by several processes.
 """
 
 import hashlib
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,9 +17,9 @@ from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
+from matdesign.environment import package_version
 from matdesign.metrics import magpie
-from matdesign.metrics.store import Outcome, Store, deadline, spread
-from matdesign.metrics.summary import package_version
+from matdesign.metrics.store import Outcome, Store, deadline, in_processes
 
 Floats = NDArray[np.float64]
 
@@ -65,6 +64,16 @@ class Plain:
     frac: Floats
     lattice: Floats
 
+    @classmethod
+    def of(cls, crystals: Crystals, i: int) -> "Plain":
+        """Return crystal i of a batch on the CPU."""
+        keep = crystals.mask[i]
+        return cls(
+            crystals.species[i][keep].numpy(),
+            crystals.frac[i].detach().double()[keep].numpy(),
+            crystals.lattice[i].detach().double().numpy(),
+        )
+
     def key(self) -> bytes:
         """Return a name of this very crystal and of the code that reads it."""
         text = (
@@ -83,7 +92,6 @@ def fingerprints(
     workers: int = 1,
     cache: Path | None = None,
     time_limit: float = 60.0,
-    progress: bool = False,
 ) -> Fingerprints:
     """Return the fingerprints of every crystal; one that fails says why.
 
@@ -93,7 +101,6 @@ def fingerprints(
         cache: file that keeps fingerprints by the content of the crystal, made when
             missing; several processes may use one at a time.
         time_limit: processor seconds that one crystal may take.
-        progress: show a bar.
 
     Returns:
         One row per crystal.
@@ -111,25 +118,19 @@ def fingerprints(
     """
     magpie.need_matminer()
     batch = crystals.to("cpu")
-    plain = [_plain(batch, i) for i in range(len(batch))]
+    plain = [Plain.of(batch, i) for i in range(len(batch))]
     keys = [one.key() for one in plain]
     store = Store(cache) if cache is not None else None
     known = store.read(keys) if store is not None else {}
     # the same crystal is computed once, however often it occurs
     left = {key: i for i, key in enumerate(keys) if key not in known}
-    items = [plain[i] for i in left.values()]
-    names = list(left)
-    results = spread(partial(fingerprint, time_limit=time_limit), items, workers)
-    try:
-        for k, outcome in _bar(results, len(items), progress):
-            known[names[k]] = outcome
-            if store is not None and not (
-                isinstance(outcome, str) and outcome == TOO_SLOW
-            ):
-                store.write(names[k], outcome)
-    finally:
-        if store is not None:
-            store.close()
+    items, names = [plain[i] for i in left.values()], list(left)
+    task = partial(fingerprint, time_limit=time_limit)
+    for k, outcome in in_processes(task, items, workers):
+        known[names[k]] = outcome
+        slow = isinstance(outcome, str) and outcome == TOO_SLOW
+        if store is not None and not slow:
+            store.write(names[k], outcome)
     structure = np.full((len(plain), LENGTH), np.nan)
     reason = [""] * len(plain)
     for i, key in enumerate(keys):
@@ -197,25 +198,3 @@ def _featurizer() -> Any:
     from matminer.featurizers.site.fingerprint import CrystalNNFingerprint
 
     return CrystalNNFingerprint.from_preset("ops")
-
-
-def _bar(
-    results: Iterator[tuple[int, Outcome]], n: int, show: bool
-) -> Iterator[tuple[int, Outcome]]:
-    if not show or not n:
-        return results
-    from tqdm import tqdm
-
-    bar: Iterator[tuple[int, Outcome]] = tqdm(
-        results, total=n, desc="fingerprints", mininterval=5.0
-    )
-    return bar
-
-
-def _plain(crystals: Crystals, i: int) -> Plain:
-    keep = crystals.mask[i]
-    return Plain(
-        crystals.species[i][keep].numpy(),
-        crystals.frac[i].detach().double()[keep].numpy(),
-        crystals.lattice[i].detach().double().numpy(),
-    )

@@ -44,11 +44,19 @@ def wilson(count: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
     z = _quantile(level)
     p = count / n
     middle = p + z * z / (2 * n)
-    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    low, high = (middle - spread) / scale, (middle + spread) / scale
+    low, high = (middle - half) / scale, (middle + half) / scale
     # rounding may leave 1e-17 instead of the exact end
     return (0.0 if count == 0 else low), (1.0 if count == n else high)
+
+
+def share(count: int, n: int, level: float = 0.95) -> str:
+    """Return a rate as text, `3/4 (0.30 to 0.95)`: how many of n, and Wilson's interval."""
+    if not n:
+        return "none"
+    low, high = wilson(count, n, level=level)
+    return f"{count}/{n} ({low:.2f} to {high:.2f})"
 
 
 def bootstrap(

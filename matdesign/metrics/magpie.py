@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import Counts, reduced
+from matdesign.environment import package_version
 from matdesign.errors import DataError
-from matdesign.metrics.summary import package_version
 
 Floats = NDArray[np.float64]
 
@@ -107,9 +107,9 @@ def _features(counts: Counts) -> Floats:
     value = _table()[list(numbers)]  # (elements, properties); NaN spreads by itself
     share = np.array(amounts, dtype=np.float64) / sum(amounts)
     low, high, mean = value.min(0), value.max(0), share @ value
-    spread = share @ np.abs(value - mean)
+    deviation = share @ np.abs(value - mean)
     mode = value[np.isclose(share, share.max())].min(0)
-    return np.stack([low, high, high - low, mean, spread, mode], axis=1).reshape(-1)
+    return np.stack([low, high, high - low, mean, deviation, mode], axis=1).reshape(-1)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import TOLERANCES, reduced
+from matdesign.environment import package_version
 from matdesign.errors import DataError, ShapeError
+from matdesign.metrics.evaluation import Judged
 from matdesign.metrics.figures import Table, mean
-from matdesign.metrics.store import Outcome, deadline, spread
-from matdesign.metrics.summary import Metric, Protocol, package_version, text_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from matdesign.metrics.store import Outcome, deadline, in_processes
+from matdesign.metrics.summary import Metric, Protocol
+from matdesign.tables import text_table
 
 UNIT = "(V/N)^(1/3)"
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Judged):
     """How well structures were predicted: one row per target, then figures.
 
     Args:
@@ -42,21 +42,6 @@ class Predictions:
     tolerances: str
     notes: tuple[str, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.table["formula"])
-
-    def __getitem__(self, name: str) -> Metric:
-        """Return one figure, for example `found["match rate"].value`.
-
-        Raises:
-            DataError: there is no figure of that name.
-        """
-        if name not in self.metrics:
-            raise DataError(
-                f"no figure {name!r}; choose one of {', '.join(self.metrics)}."
-            )
-        return self.metrics[name]
-
     def lines(self) -> list[str]:
         """Return settings and versions, in sentences."""
         match = TOLERANCES[self.tolerances]
@@ -70,19 +55,10 @@ class Predictions:
             *self.notes,
         ]
 
-    def to_pandas(self) -> "pd.DataFrame":
-        """Return the table, one row per target."""
-        import pandas as pd
-
-        return pd.DataFrame(self.table)
-
     def record(self) -> dict[str, Any]:
         """Return figures and settings as plain values for a JSON file."""
-        figures = {
-            name: {k: v for k, v in vars(one).items() if v is not None and v == v}
-            for name, one in self.metrics.items()
-        }
-        return {"targets": len(self), "metrics": figures, "protocol": self.lines()}
+        protocol = self.lines()
+        return {"targets": len(self), "metrics": self.figures(), "protocol": protocol}
 
     def __repr__(self) -> str:
         rows = [[m.name, m.figure(), m.span()] for m in self.metrics.values()]
@@ -156,13 +132,12 @@ def evaluate_prediction(
     rms = np.full(len(pairs), np.nan)
     lost = 0
     task = partial(_distance, tolerances=tolerances, time_limit=time_limit)
-    for k, outcome in spread(task, items, workers):
+    for k, outcome in in_processes(task, items, workers):
         if isinstance(outcome, str):
             lost += 1
         else:
             rms[k] = outcome[0]
-    table = _table(targets, index, wanted, made)
-    _closest(table, pairs, rms, index)
+    table = _table(targets, index, (made, wanted), pairs, rms)
     stol = float(TOLERANCES[tolerances]["stol"])
     found, near = table["matched"], table["rmse"]
     close = np.where(table["matched_by_any"], table["rmse_of_any"], stol)
@@ -204,50 +179,39 @@ def _indices(
 
 
 def _table(
-    targets: Crystals, index: NDArray[np.int64], wanted: list[Any], made: list[Any]
+    targets: Crystals,
+    index: NDArray[np.int64],
+    formulas: tuple[list[Any], list[Any]],
+    pairs: list[tuple[int, int]],
+    rms: NDArray[np.float64],
 ) -> Table:
-    """Return the table before anything matched."""
-    n = len(targets)
-    names = targets.ids or tuple(map(str, range(n)))
-    right = {int(i) for j, i in enumerate(index) if made[j] == wanted[i]}
+    """Return the table, with the closest candidate of every target: its own, and of any."""
+    n, (made, wanted) = len(targets), formulas
     count = np.bincount(index, minlength=n)
-    reason = np.full(n, "no candidate matches", dtype=object)
-    for i in range(n):
-        if i not in right:
-            reason[i] = (
-                "no candidate of its composition" if count[i] else "no candidate"
-            )
     table: Table = {
-        "id": np.array(names, dtype=object),
+        "id": np.array(targets.ids or tuple(map(str, range(n))), dtype=object),
         "formula": np.array(targets.formulas, dtype=object),
         "n_atoms": targets.n_atoms.cpu().numpy(),
         "candidates": count,
     }
-    for end in ("", "_any"):
-        table["matched" + end.replace("_any", "_by_any")] = np.zeros(n, dtype=bool)
-        table["best" + end.replace("_any", "_of_any")] = np.full(n, -1)
-        table["rmse" + end.replace("_any", "_of_any")] = np.full(n, np.nan)
-    table["reason"] = reason
-    return table
-
-
-def _closest(
-    table: Table,
-    pairs: list[tuple[int, int]],
-    rms: NDArray[np.float64],
-    index: NDArray[np.int64],
-) -> None:
-    """Fill in the closest candidate of every target: its own, and of any."""
-    for (i, j), value in zip(pairs, rms.tolist(), strict=True):
-        if value != value:
-            continue
-        for flag, best, column, counts in (
-            ("matched", "best", "rmse", index[j] == i),
-            ("matched_by_any", "best_of_any", "rmse_of_any", True),
-        ):
-            if counts and not value >= table[column][i]:  # NaN is no rival
-                table[flag][i], table[best][i], table[column][i] = True, j, value
+    for flag, best, column, own in (
+        ("matched", "best", "rmse", True),
+        ("matched_by_any", "best_of_any", "rmse_of_any", False),
+    ):
+        table[best], table[column] = np.full(n, -1), np.full(n, np.nan)
+        for (i, j), value in zip(pairs, rms.tolist(), strict=True):
+            # NaN is no rival
+            if value == value and not value >= table[column][i]:
+                if not own or index[j] == i:
+                    table[best][i], table[column][i] = j, value
+        table[flag] = table[best] >= 0
+    right = {int(i) for j, i in enumerate(index) if made[j] == wanted[i]}
+    table["reason"] = np.full(n, "no candidate matches", dtype=object)
+    for i in set(range(n)) - right:
+        why = "no candidate of its composition" if count[i] else "no candidate"
+        table["reason"][i] = why
     table["reason"][table["matched"]] = ""
+    return table
 
 
 def _distance(

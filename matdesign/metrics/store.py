@@ -23,59 +23,38 @@ DIED = "its process ended"
 
 
 class Store:
-    """Vectors on disk, by key; a process that is killed loses the last few at most.
+    """Vectors on disk, by key, each written at once.
 
     Args:
         path: the file, made when missing. Several processes may use it at once.
-        flush: vectors between two writings.
     """
 
-    def __init__(self, path: Path, flush: int = 25) -> None:
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = sqlite3.connect(path, timeout=120.0)
         self._file.execute(
             "CREATE TABLE IF NOT EXISTS vectors "
             "(key BLOB PRIMARY KEY, value BLOB, reason TEXT)"
         )
-        self._flush = flush
-        self._waiting: list[tuple[bytes, bytes, str]] = []
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, Outcome]:
         """Return what is known of the keys."""
         known: dict[bytes, Outcome] = {}
-        wanted = list(dict.fromkeys(keys))
-        for at in range(0, len(wanted), 500):
-            some = wanted[at : at + 500]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT key, value, reason FROM vectors WHERE key IN ({marks})"
-            for key, value, reason in self._file.execute(query, some):
+        query = "SELECT value, reason FROM vectors WHERE key = ?"
+        for key in keys:
+            for value, reason in self._file.execute(query, (key,)):
                 known[key] = reason or np.frombuffer(value, dtype=np.float64)
         return known
 
     def write(self, key: bytes, outcome: Outcome) -> None:
         """Keep an outcome."""
-        if isinstance(outcome, str):
-            self._waiting.append((key, b"", outcome))
-        else:
-            self._waiting.append((key, outcome.astype(np.float64).tobytes(), ""))
-        if len(self._waiting) >= self._flush:
-            self.save()
-
-    def save(self) -> None:
-        """Write what waits."""
+        value, reason = (b"", outcome) if isinstance(outcome, str) else (outcome, "")
+        row = key, bytes(value), reason
         with self._file:
-            self._file.executemany(
-                "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", self._waiting
-            )
-        self._waiting.clear()
-
-    def close(self) -> None:
-        """Write what waits and close the file."""
-        self.save()
-        self._file.close()
+            self._file.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", row)
 
 
-def spread(
+def in_processes(
     task: Callable[[Any], Outcome], items: Sequence[Any], workers: int
 ) -> Iterator[tuple[int, Outcome]]:
     """Yield (place, outcome) of every item as they get ready, from several processes.

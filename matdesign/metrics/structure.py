@@ -63,7 +63,7 @@ def geometry(
         name: np.full(len(batch), np.nan) for name in ("volume", "apart", "density")
     }
     figures["volume"][at] = double.volume.numpy()
-    figures["apart"][at] = _apart(double)
+    figures["apart"][at] = min_distance(double).numpy()
     with np.errstate(divide="ignore"):
         density = torch.where(double.volume > 0, double.density, torch.nan)
     figures["density"][at] = density.numpy()
@@ -80,28 +80,6 @@ def geometry(
     return Geometry(
         figures["volume"], figures["density"], figures["apart"], tuple(reasons)
     )
-
-
-def _apart(crystals: Crystals, block: int = 500) -> NDArray[np.float64]:
-    """Return smallest distances, small crystals apart from large ones.
-
-    A batch costs as much as its largest crystal takes; in blocks of similar size the
-    padding, and its cost, is small.
-    """
-    apart = np.full(len(crystals), np.inf)
-    order = crystals.n_atoms.argsort()
-    for at in range(0, len(order), block):
-        some = order[at : at + block]
-        part = crystals[some]
-        width = int(part.n_atoms.max())
-        first = part.mask.argsort(dim=1, descending=True, stable=True)[:, :width]
-        trimmed = Crystals(
-            part.species.gather(1, first),
-            part.frac.gather(1, first[..., None].expand(-1, -1, 3)),
-            part.lattice,
-        )
-        apart[some.numpy()] = min_distance(trimmed).numpy()
-    return apart
 
 
 def _reason(

@@ -1,16 +1,15 @@
 """What is reported beside the table: figures with intervals, and the protocol."""
 
 from dataclasses import asdict, dataclass
-from functools import cache
-from html import escape
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matdesign.crystals.matching import TOLERANCES
+from matdesign.environment import package_version
 from matdesign.metrics.intervals import wilson
+from matdesign.tables import text_table as text_table
 
 
 @dataclass(frozen=True)
@@ -144,35 +143,3 @@ class Metric:
         itself = "reference against itself"
         floor = "" if self.floor is None else f"; {itself} {self.floor:.2g}"
         return f"{self.name} {self.figure()} ({self.span()}{floor})"
-
-
-def html_table(head: list[str], rows: list[list[str]], caption: str = "") -> str:
-    """Return an HTML table with a header row; the first cell of a row is its header."""
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    top = "".join(f'<th scope="col">{escape(c)}</th>' for c in head)
-    body = "".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(c)}</td>" for c in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table>{title}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def text_table(head: list[str], rows: list[list[str]]) -> str:
-    """Return the same table as aligned text."""
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
-    return "\n".join(lines)
-
-
-@cache
-def package_version(package: str) -> str:
-    """Return the installed version of a package, or "unknown"."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.reduction import reduce_lattice
 
-_CANDIDATES = 4_000_000
-"""Most site pairs, images counted, that one block of the neighbour search looks at."""
+_CANDIDATES = 2_000_000
+"""Site pairs, images counted, after which the neighbour search begins a new block."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,11 @@ def _blocks(
     height = torch.linalg.det(rows).abs()[:, None] / area.clamp(min=1e-9)
     reach = (radius / height.clamp(min=1e-3) + 0.5).floor().clamp(max=most).long()
     count = (2 * reach + 1).prod(1) * crystals.mask.sum(1).to(reach) ** 2
-    order = torch.argsort(count).tolist()
-    sites = crystals.mask.shape[1] ** 2
-    some: list[int] = []
-    wide = [0, 0, 0]
-    for k in order:
-        wider = [max(a, b) for a, b in zip(wide, reach[k].tolist(), strict=True)]
-        size = math.prod(2 * x + 1 for x in wider) * sites * (len(some) + 1)
-        if some and size > _CANDIDATES:
-            yield torch.tensor(some, device=reach.device), wide
-            some, wider = [], reach[k].tolist()
-        some.append(k)
-        wide = wider
-    yield torch.tensor(some, device=reach.device), wide
+    order = torch.argsort(count)
+    block = count[order].cumsum(0) // _CANDIDATES
+    for number in block.unique():
+        some = order[block == number]
+        yield some, reach[some].amax(0).tolist()
 
 
 def _block(

@@ -18,6 +18,12 @@ from matdesign.generators.batching import fingerprint, pick
 from matdesign.generators.run import Run, Step
 from matdesign.predictors.network import PropertyNetwork
 
+CLIP = 1.0
+"""Largest norm of the gradient of each member."""
+
+BETA = 0.05
+"""Error below which the loss is quadratic, in units of the network's scale."""
+
 
 def fit_property(
     net: PropertyNetwork,
@@ -74,9 +80,6 @@ def property_training(
     lr: float = 2e-3,
     warmup: int = 100,
     weight_decay: float = 0.05,
-    ema: float | None = None,
-    clip: float = 1.0,
-    beta: float = 0.05,
     val_every: int = 250,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 250,
@@ -90,8 +93,8 @@ def property_training(
     ends with a running average of its weights.
 
     Equation:
-        loss = mean huber((f - target) / scale, beta); where the target is at its floor,
-        a prediction below the floor costs nothing.
+        loss = mean huber((f - target) / scale); where the target is at its floor, a
+        prediction below the floor costs nothing.
 
     Args:
         net: trained in place.
@@ -103,10 +106,6 @@ def property_training(
         lr: highest learning rate, of AdamW.
         warmup: steps of linear rise.
         weight_decay: of matrices.
-        ema: share of the running average that stays at each step; None takes 1 - 8 /
-            steps within [0.9, 0.999].
-        clip: largest norm of the gradient of each member.
-        beta: error below which the loss is quadratic, in units of `net.scale`.
         val_every: steps between looks at the validation set.
         checkpoint: file to save to and, where it exists, to continue from.
         checkpoint_every: steps between savings; the last step is always saved.
@@ -144,7 +143,7 @@ def property_training(
     average = [p.detach().clone() for p in net.parameters()]
     if checkpoint is not None and Path(checkpoint).exists():
         state.restore(Path(checkpoint), net, optimizer, average, record)
-    keep = min(0.999, max(0.9, 1 - 8 / max(1, steps))) if ema is None else ema
+    keep = min(0.999, max(0.9, 1 - 8 / max(1, steps)))
     before, start = record.seconds, time.perf_counter()
     memory = Memory(net, train)
     try:
@@ -158,11 +157,11 @@ def property_training(
             species, blocks, index = memory.batch(
                 pick(len(train), batch_size, done, seed)
             )
-            loss, terms = _loss(net, species, blocks, target[index], beta)
+            loss, terms = _loss(net, species, blocks, target[index])
             optimizer.zero_grad()
             loss.backward()
             for member in net.members:
-                nn.utils.clip_grad_norm_(member.parameters(), clip)
+                nn.utils.clip_grad_norm_(member.parameters(), CLIP)
             optimizer.step()
             record.steps += 1
             now = min(keep, (1 + record.steps) / (10 + record.steps))
@@ -245,7 +244,6 @@ def _loss(
     species: Tensor,
     blocks: list[Tensor],
     target: Tensor,
-    beta: float,
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the loss and the mean absolute errors of a batch."""
     found = net.standard(species, blocks)  # (members, crystals, properties)
@@ -258,7 +256,7 @@ def _loss(
     apart = torch.where(least, apart.clamp(min=0.0), apart) * known
     size = apart.abs()
     huber = torch.where(
-        size < beta, 0.5 * apart.square() / beta, size - 0.5 * beta
+        size < BETA, 0.5 * apart.square() / BETA, size - 0.5 * BETA
     ) / known.sum().clamp(min=1)
     with torch.no_grad():
         error = (size.mean(0) * net.scale).sum(0) / known.sum(0).clamp(min=1)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import generator
-from matdesign.generators.features import MASK, SpeciesEmbedding
+from matdesign.crystals.elements import MASK
+from matdesign.generators.features import SpeciesEmbedding
 from matdesign.predictors.features import Moments
 
 

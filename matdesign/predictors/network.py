@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
 from matdesign.generators import storage
-from matdesign.generators.features import MASK
 from matdesign.predictors.features import Moments
 from matdesign.predictors.layers import MomentNetwork, crystal_mean
 
@@ -46,11 +46,7 @@ class PropertyNetwork(nn.Module):
         layers: how often sites look at their neighbours.
         channels: size of what a site sends to its neighbours.
         mixed: angular features for each degree.
-        radius: distance up to which neighbours count, angstrom.
-        radial: Gaussians of the distance.
-        near: distance up to which angles count, angstrom.
-        coarse: Gaussians of the distance where angles count.
-        degree: highest power of the cosine of an angle.
+        **moments: of `Moments`: `radius`, `radial`, `near`, `coarse`, `degree`.
 
     Source:
         Linear moments of Shapeev, arXiv 1512.06054, weighed with learned species as in
@@ -74,15 +70,15 @@ class PropertyNetwork(nn.Module):
         layers: int = 3,
         channels: int = 24,
         mixed: int = 32,
-        radius: float = 6.0,
-        radial: int = 24,
-        near: float = 5.0,
-        coarse: int = 6,
-        degree: int = 3,
+        **moments: Any,
     ) -> None:
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        config = {
+            k: v
+            for k, v in locals().items()
+            if k not in ("self", "__class__", "moments")
+        }
         super().__init__()
-        self.config: dict[str, Any] = config
+        self.config: dict[str, Any] = config | moments
         self.record: dict[str, Any] = {}
         self.properties = tuple(properties)
         count = len(self.properties)
@@ -93,9 +89,7 @@ class PropertyNetwork(nn.Module):
                 f"need one unit and one floor for each property; got {self.properties}, "
                 f"{self.units} and {self.floors}. Build with for_data."
             )
-        self.moments = Moments(
-            radius=radius, radial=radial, near=near, coarse=coarse, degree=degree
-        )
+        self.moments = Moments(**moments)
         self.members = nn.ModuleList(
             MomentNetwork(
                 self.moments,
@@ -246,7 +240,9 @@ class PropertyNetwork(nn.Module):
         out = torch.full(
             (len(self.members), len(crystals), len(self.properties)), torch.nan
         )
-        for chunk in _chunks(n_atoms, batch_size):
+        for chunk in n_atoms.argsort(stable=True).split(batch_size):
+            if not len(chunk):
+                break
             width = max(1, int(n_atoms[chunk].max()))
             at = chunk.to(crystals.device)
             some = Crystals(
@@ -368,15 +364,16 @@ class PropertyNetwork(nn.Module):
         ):
             least = "" if floor is None else f", at least {floor:g}"
             lines.append(f"  predicts  {name} ({unit or 'no unit'}{least})")
-        lines.append(f"  elements  {int(self.seen.sum())} seen in training")
-        lines.append(
-            "  holds     integer_shift, permutation, rotation, supercell, translation"
-        )
-        shown = {
-            k: v for k, v in self.record.items() if isinstance(v, str | int | float)
-        }
-        trained = ", ".join(f"{k} {v}" for k, v in list(shown.items())[:6])
-        lines.append(f"  training  {trained or 'not trained yet'}")
+        shown = [
+            f"{k} {v}"
+            for k, v in self.record.items()
+            if isinstance(v, str | int | float)
+        ]
+        lines += [
+            f"  elements  {int(self.seen.sum())} seen in training",
+            "  holds     integer_shift, permutation, rotation, supercell, translation",
+            f"  training  {', '.join(shown[:6]) or 'not trained yet'}",
+        ]
         return "\n".join(lines)
 
 
@@ -386,9 +383,3 @@ def _fractions(crystals: Crystals) -> Tensor:
     hot = hot * crystals.mask.unsqueeze(-1)
     total: Tensor = hot.sum(1) / crystals.n_atoms.clamp(min=1)[:, None]
     return total
-
-
-def _chunks(n_atoms: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield indices of crystals of similar size."""
-    if len(n_atoms):
-        yield from torch.argsort(n_atoms, stable=True).split(batch_size)

@@ -34,9 +34,7 @@ def load_predictor(name: str | Path) -> PropertyNetwork:
     Raises:
         DataError: no such network; weights missing, cut short or altered.
     """
-    return PropertyNetwork.load(
-        weights_folder(name, PREDICTORS, "train_property.py", predicting=True)
-    )
+    return PropertyNetwork.load(weights_folder(name, PREDICTORS, predicting=True))
 
 
 def held_out_error(network: PropertyNetwork | None, name: str) -> float | None:

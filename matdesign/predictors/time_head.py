@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
-from matdesign.generators.storage import write_atomic
 from matdesign.predictors.shipped import load_predictor
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ class Agreement:
         r: the same of the head.
         plain_mae: mean absolute difference of the plain prediction from the final one.
         mae: the same of the head.
-        std: root mean square difference of the head.
     """
 
     t: float
@@ -43,7 +40,6 @@ class Agreement:
     r: float
     plain_mae: float
     mae: float
-    std: float
 
 
 class TimeHead:
@@ -208,51 +204,6 @@ class TimeHead:
         x = self.features(crystals)
         return x[:, 1] + x @ self.at(crystals.t).to(x)
 
-    def save(self, path: str | Path) -> Path:
-        """Write the head, without its network, into a JSON file and return its path."""
-        facts = {
-            "name": self.name,
-            "times": self.times.tolist(),
-            "weights": self.weights.tolist(),
-            "table": [asdict(row) for row in self.table],
-            "record": self.record,
-        }
-        write_atomic(Path(path), (json.dumps(facts, indent=1) + "\n").encode())
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: str | Path, network: PropertyNetwork | None = None) -> Self:
-        """Return the head that `save` wrote.
-
-        Args:
-            path: of the JSON file.
-            network: the one it was fitted for; None loads the shipped one of its name.
-
-        Raises:
-            DataError: the file is missing or holds no head, or names no network.
-        """
-        try:
-            facts = json.loads(Path(path).read_bytes())
-            times = torch.tensor(facts["times"], dtype=torch.float64)
-            weights = torch.tensor(facts["weights"], dtype=torch.float64)
-            table = tuple(Agreement(**row) for row in facts["table"])
-            name, record = str(facts["name"]), dict(facts["record"])
-        except (OSError, ValueError, KeyError, TypeError) as wrong:
-            raise DataError(
-                f"{path} holds no time-aware head ({wrong}). Fit it again with "
-                "TimeHead.fit, and save it."
-            ) from wrong
-        if network is None and not record.get("predictor"):
-            raise DataError(f"{path} does not name its network; give it as network.")
-        return cls(
-            network or load_predictor(record["predictor"]),
-            name,
-            times,
-            weights,
-            table,
-            record,
-        )
-
     def __repr__(self) -> str:
         facts = self.record
         lines = [
@@ -308,7 +259,6 @@ def _agreement(t: float, x: Tensor, w: Tensor, final: Tensor) -> Agreement:
         r=_correlation(head, final),
         plain_mae=float((plain - final).abs().mean()),
         mae=float((head - final).abs().mean()),
-        std=float((head - final).square().mean().sqrt()),
     )
 
 

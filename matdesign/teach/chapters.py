@@ -5,10 +5,8 @@ One set of numbers for all of them, so that the chapters can be read in columns.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -17,9 +15,10 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.generators.contract import Generator
 from matdesign.metrics.baselines import baselines
-from matdesign.metrics.evaluator import Comparison, compare
+from matdesign.metrics.evaluator import Comparison, compare, evaluate
 from matdesign.metrics.intervals import wilson
-from matdesign.metrics.summary import html_table, text_table
+from matdesign.tables import Table
+from matdesign.teach.sampled import sampled
 
 DATA = "prototypes"
 SEED = 0
@@ -33,17 +32,13 @@ SCALES = (0.0, 1.0, 2.0, 4.0)
 
 def data() -> tuple[Crystals, Crystals]:
     """Return the training and the held-out crystals of all chapters."""
-    from matdesign.crystals.shipped_sets import load
+    from matdesign.crystals.data.sets import load
 
     return load(DATA, split="train"), load(DATA, split="test")
 
 
 def judge(
-    made: Crystals | Mapping[str, Crystals],
-    train: Crystals,
-    *,
-    n: int | None = None,
-    seed: int = SEED,
+    made: Crystals | Mapping[str, Crystals], train: Crystals, *, n: int | None = None
 ) -> Comparison:
     """Return samples beside the two baselines of every chapter, under one protocol.
 
@@ -51,12 +46,11 @@ def judge(
         made: samples of one model, or of several by name.
         train: the training set: what counts as known, and the source of the baselines.
         n: crystals in each baseline; None takes as many as the largest sample has.
-        seed: of the baselines.
     """
     batches = {"samples": made} if isinstance(made, Crystals) else dict(made)
     if n is not None:
-        batches |= baselines(train, n, seed=seed)
-    return compare(batches, train, seed=seed)
+        batches |= baselines(train, n, seed=SEED)
+    return compare(batches, train, seed=SEED)
 
 
 def hits(crystals: Crystals, target: Mapping[str, Any] = TARGET) -> Tensor:
@@ -75,12 +69,17 @@ def hits(crystals: Crystals, target: Mapping[str, Any] = TARGET) -> Tensor:
     return wanted.satisfied(crystals)
 
 
-@dataclass(frozen=True)
-class Sweep:
+def structurally_valid(crystals: Crystals) -> int:
+    """Return how many crystals pass the published test of structural validity."""
+    return int(evaluate(crystals).table["structure_valid"].sum())
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep(Table):
     """Hit rate against price, one row per scale of guidance; it prints as a table.
 
     Args:
-        rows: one dictionary per scale: `asked`, `hits`, `n`, `low`, `high`, `valid`,
+        rows: one dictionary per scale: `condition`, `hits`, `n`, `low`, `high`, `valid`,
             `evaluations`, `seconds`.
         samples: the crystals of each row.
     """
@@ -88,9 +87,10 @@ class Sweep:
     rows: tuple[dict[str, Any], ...]
     samples: tuple[Crystals, ...]
 
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
+    def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
+        """Return the header and the rows as text."""
         head = [
-            "asked",
+            "condition",
             "meet the target",
             "95 % interval",
             "structurally valid",
@@ -99,7 +99,7 @@ class Sweep:
         ]
         return head, [
             [
-                row["asked"],
+                row["condition"],
                 f"{row['hits']}/{row['n']}",
                 f"{row['low']:.2f} to {row['high']:.2f}",
                 f"{row['valid']}/{row['n']}",
@@ -108,12 +108,6 @@ class Sweep:
             ]
             for row in self.rows
         ]
-
-    def __repr__(self) -> str:
-        return text_table(*self._cells())
-
-    def _repr_html_(self) -> str:
-        return f"<div>{html_table(*self._cells())}</div>"
 
 
 def steer(
@@ -125,58 +119,45 @@ def steer(
     seed: int = SEED,
     steps: int | None = None,
 ) -> Sweep:
-    """Return how often a model meets the target, unasked and asked at several scales.
+    """Return how often a model meets the target, without and with it as a condition.
 
-    The first row asks for nothing. The others ask for the whole target: the pattern
+    The first row has no condition. The others have the whole target: the pattern
     holds by construction, the volume as well as the model learned it.
 
     Args:
         model: any generator that knows the target's properties.
         target: the conditions.
-        scales: of classifier-free guidance; at 0 only the pattern is asked for.
+        scales: of classifier-free guidance; at 0 only the pattern is a condition.
         n: crystals in each row.
         seed: of the samples.
         steps: sampling steps; None takes the model's own number.
     """
+    ways: dict[str, dict[str, Any]] = {"nothing": {"conditions": None, "scale": 1.0}}
+    for scale in scales:
+        ways[f"target, scale {scale:g}"] = {"conditions": target, "scale": scale}
     rows, samples = [], []
-    for scale in (None, *scales):
-        start = time.perf_counter()
-        made = model.sample(
-            n,
-            seed=seed,
-            steps=steps,
-            conditions=None if scale is None else target,
-            scale=1.0 if scale is None else scale,
-        )
-        seconds = time.perf_counter() - start
-        met = int(hits(made, target).sum())
+    for name, way in ways.items():
+        one = sampled(model, n, seed=seed, steps=steps, **way)
+        met = int(hits(one.made, target).sum())
         low, high = wilson(met, n)
         rows.append(
             {
-                "asked": "nothing" if scale is None else f"target, scale {scale:g}",
+                "condition": name,
                 "hits": met,
                 "n": n,
                 "low": low,
                 "high": high,
-                "valid": structurally_valid(made),
-                "evaluations": made.info["network_evaluations"],
-                "seconds": seconds,
+                "valid": one.count("structure_valid"),
+                "evaluations": one.evaluations,
+                "seconds": one.seconds,
             }
         )
-        samples.append(made)
+        samples.append(one.made)
     return Sweep(tuple(rows), tuple(samples))
 
 
-def structurally_valid(crystals: Crystals) -> int:
-    """Return how many crystals pass the published test of structural validity."""
-    from matdesign.metrics.evaluator import evaluate
-
-    count = evaluate(crystals)["structural validity"].count
-    return 0 if count is None else count
-
-
-@dataclass(frozen=True)
-class Neighbours:
+@dataclass(frozen=True, repr=False)
+class Neighbours(Table):
     """Generated crystals beside the training crystal that is most like each.
 
     Args:
@@ -189,15 +170,10 @@ class Neighbours:
     nearest: Crystals
     rows: tuple[tuple[str, str, float], ...]
 
-    def __repr__(self) -> str:
-        return text_table(*self._cells())
-
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
+    def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
+        """Return the header and the rows as text."""
         head = ["generated", "nearest in training", "distance of compositions"]
-        return head, [[escape(a), escape(b), f"{d:.3f}"] for a, b, d in self.rows]
-
-    def _repr_html_(self) -> str:
-        return f"<div>{html_table(*self._cells())}</div>"
+        return head, [[a, b, f"{distance:.3f}"] for a, b, distance in self.rows]
 
 
 def neighbours(made: Crystals, train: Crystals) -> Neighbours:

@@ -61,13 +61,13 @@ def best_scale(sweep: Sweep) -> str:
     """Return what the scale of guidance does in a sweep of the chapters, in a sentence.
 
     Args:
-        sweep: what `chapters.steer` gave: nothing asked, then rising scales.
+        sweep: what `chapters.steer` gave: no condition, then rising scales.
     """
-    asked = [row for row in sweep.rows[1:] if not row["asked"].endswith("scale 0")]
-    best, last = max(asked, key=lambda row: row["hits"]), asked[-1]
+    guided = [row for row in sweep.rows[1:] if not row["condition"].endswith("scale 0")]
+    best, last = max(guided, key=lambda row: row["hits"]), guided[-1]
     volume = sweep.samples[-1].volume / sweep.samples[-1].n_atoms
     end = (
-        f"At the largest, {last['asked'].split(', ')[1]}, {_hits(last)} meet it, and the "
+        f"At the largest, {last['condition'].split(', ')[1]}, {_hits(last)} meet it, and the "
         f"median volume is {float(volume.median()):.1f} Å³ per atom"
     )
     if best is last:
@@ -77,7 +77,7 @@ def best_scale(sweep: Sweep) -> str:
         (best["low"], best["high"]),
         ("more", "fewer: more is not better", "not told apart"),
     )
-    where = best["asked"].split(", ")[1]
+    where = best["condition"].split(", ")[1]
     return f"Most hits, {_hits(best)}, come at {where}. {end} ({apart})."
 
 

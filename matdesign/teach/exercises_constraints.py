@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matdesign.teach.exercises import Verdict, _call, _is, checked
+from matdesign.teach.exercises import Case, exercise, near, number, numbers, sets
 
 OPEN = "?"
 """An orbit whose element is not chosen yet, in the exercises."""
 
 
-@checked
-def check_reachable(answer: Callable[[list[int], list[list[int]]], Any]) -> Verdict:
+@exercise
+def check_reachable() -> Iterator[Case]:
     """Check a function (counts, states) -> all total charges that can be reached.
 
     `counts[i]` atoms of element i all take one of `states[i]`. The last input has twelve
@@ -31,26 +31,21 @@ def check_reachable(answer: Callable[[list[int], list[list[int]]], Any]) -> Verd
         ([k + 1 for k in range(12)], [[-2, -1, 1, 2, 3]] * 12),
     ]
     for counts, states in cases:
-        got = _call(answer, list(counts), [list(some) for some in states])
-        name = f"counts {counts} with states {states}"
-        name = name if len(name) < 80 else f"{len(counts)} elements"
-        if isinstance(got, str):
-            return Verdict(False, f"for {name} it {got}")
         want = {0}
         for n, some in zip(counts, states, strict=True):
             want = {s + n * q for s in want for q in some}
-        have = {int(s) for s in got}
-        if have != want:
-            wrong = sorted(want ^ have, key=abs)[0]
-            word = "can" if wrong in want else "cannot"
-            return Verdict(False, f"for {name} the sum {wrong} {word} be reached.")
-    return Verdict(True, f"{len(cases)} sets of sums.")
+        right = sets([want], "set")
+        name = f"counts {counts} with states {states}"
+        name = name if len(name) < 80 else f"{len(counts)} elements"
+
+        def judge(got: Any, right: Any = right) -> str:
+            return str(right([numbers(list(got)).flatten().int().tolist()]))
+
+        yield name, (counts, states), judge
 
 
-@checked
-def check_completion(
-    answer: Callable[[list[str], list[int], dict[str, list[int]]], Any],
-) -> Verdict:
+@exercise
+def check_completion() -> Iterator[Case]:
     """Check a function (row, counts, states) -> elements that each open orbit may take.
 
     `row` names the element of each orbit, "?" where it is open; `counts` are its atoms;
@@ -69,109 +64,13 @@ def check_completion(
         (["Fe", OPEN, "O"], [1, 2, 4]),
     ]
     for row, counts in cases:
-        got = _call(
-            answer, list(row), list(counts), {k: list(v) for k, v in ions.items()}
-        )
+        want = _listed(row, list(ions), partial(_neutral, counts, ions))
         name = f"{' '.join(row)} with {counts} atoms"
-        if isinstance(got, str):
-            return Verdict(False, f"for {name} it {got}")
-        want = _completions(row, counts, ions)
-        have = [set(some) for some in got]
-        if len(have) != len(want):
-            return Verdict(
-                False, f"{name} has {len(want)} open orbits; got {len(have)} sets."
-            )
-        for place, (a, b) in enumerate(zip(want, have, strict=True)):
-            if a != b:
-                z = sorted(a ^ b)[0]
-                word = "is possible" if z in a else "leads nowhere"
-                return Verdict(
-                    False, f"for {name}: {z} on open orbit {place + 1} {word}."
-                )
-    return Verdict(True, f"{len(cases)} half-decided crystals.")
+        yield name, (row, counts, ions), sets(want, "open orbit")
 
 
-@checked
-def check_masked(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
-    """Check a function (table, good) -> probability of each word under a masked sampler.
-
-    `table[a, b, c]` is the probability of a word of three letters, `good` says which are
-    wanted. The sampler draws letter by letter from the exact conditional, among letters
-    from which a wanted word can still be reached.
-    """
-    for table, good in _words():
-        got = _call(answer, table.clone(), good.clone())
-        if isinstance(got, str):
-            return Verdict(False, f"for {tuple(table.shape)} words it {got}")
-        want = masked(table, good)
-        have = torch.as_tensor(got, dtype=torch.float64)
-        if have.shape != want.shape:
-            return Verdict(
-                False, f"shape {tuple(have.shape)}, want {tuple(want.shape)}."
-            )
-        if not float((have - want).abs().max()) < 1e-6:
-            at = _worst(have, want)
-            return Verdict(
-                False,
-                f"word {at} has {float(want[at]):.4f}; got {float(have[at]):.4f}.",
-            )
-    return Verdict(True, "3 tables of 27 words.")
-
-
-@checked
-def check_weights(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
-    """Check a function (table, good) -> the weight of each word of a masked sampler.
-
-    With these weights masked words have the distribution of wanted words; a common factor
-    is free, and so are the weights of unwanted words.
-    """
-    for table, good in _words():
-        got = _call(answer, table.clone(), good.clone())
-        if isinstance(got, str):
-            return Verdict(False, f"for {tuple(table.shape)} words it {got}")
-        weight = torch.as_tensor(got, dtype=torch.float64)
-        if weight.shape != table.shape:
-            return Verdict(
-                False, f"shape {tuple(weight.shape)}, want {tuple(table.shape)}."
-            )
-        have = torch.where(good, weight * masked(table, good), 0.0)
-        have = have / have.sum()
-        want = torch.where(good, table, 0.0)
-        want = want / want.sum()
-        if not float((have - want).abs().max()) < 1e-6:
-            at = _worst(have, want)
-            return Verdict(
-                False,
-                f"weighted, word {at} has {float(have[at]):.4f}; of the wanted words it "
-                f"is {float(want[at]):.4f}.",
-            )
-    return Verdict(True, "3 tables of 27 words.")
-
-
-@checked
-def check_draws(answer: Callable[[float, int], Any]) -> Verdict:
-    """Check a function (rate, n) -> draws after which n have met, with 95 % certainty."""
-    for rate, n in [(0.5, 1), (0.1, 1), (0.3, 12), (0.05, 20), (1.0, 7)]:
-        got = _call(answer, rate, n)
-        if isinstance(got, str):
-            return Verdict(False, f"for rate {rate} and n = {n} it {got}")
-        want = n
-        while _fewer(n, want, rate) > 0.05:
-            want += 1
-        if not _is(got, want):
-            if not float(got).is_integer():
-                return Verdict(False, f"a number of draws is whole; got {got}.")
-            sure = 1 - _fewer(n, int(got), rate)
-            return Verdict(
-                False,
-                f"rate {rate}, n = {n}: after {int(got)} draws the chance is {sure:.3f}; "
-                f"{want} draws are the fewest with 0.95.",
-            )
-    return Verdict(True, "5 rates and numbers.")
-
-
-@checked
-def check_few(answer: Callable[[list[str], int, list[str]], Any]) -> Verdict:
+@exercise
+def check_few() -> Iterator[Case]:
     """Check a mask for "at most k elements": (row, k, vocabulary) -> list of sets.
 
     One set for every open orbit of `row`, compared with a list of all completions; empty
@@ -187,15 +86,63 @@ def check_few(answer: Callable[[list[str], int, list[str]], Any]) -> Verdict:
     ]
     kinds = ["Ca", "Ti", "O", "F"]
     for row, k in cases:
-        got = _call(answer, list(row), k, list(kinds))
-        name = f"{' '.join(row)} and at most {k}"
-        if isinstance(got, str):
-            return Verdict(False, f"for {name} it {got}")
         want = _listed(row, kinds, partial(_at_most, k))
-        have = [set(some) for some in got]
-        if have != want:
-            return Verdict(False, f"for {name} it should be {want}; got {have}.")
-    return Verdict(True, f"{len(cases)} half-decided crystals.")
+        name = f"{' '.join(row)} and at most {k}"
+        yield name, (row, k, kinds), sets(want, "open orbit")
+
+
+@exercise
+def check_masked() -> Iterator[Case]:
+    """Check a function (table, good) -> probability of each word under a masked sampler.
+
+    `table[a, b, c]` is the probability of a word of three letters, `good` says which are
+    wanted. The sampler draws letter by letter from the exact conditional, among letters
+    from which a wanted word can still be reached.
+    """
+    for k, (table, good) in enumerate(_words(), start=1):
+        yield f"table {k} of words", (table, good), near(masked(table, good), 1e-6)
+
+
+@exercise
+def check_weights() -> Iterator[Case]:
+    """Check a function (table, good) -> the weight of each word of a masked sampler.
+
+    With these weights masked words have the distribution of wanted words; a common factor
+    is free, and so are the weights of unwanted words.
+    """
+
+    def judge(table: Tensor, good: Tensor, got: Any) -> str:
+        weight = numbers(got)
+        if weight.shape != table.shape:
+            return near(table)(weight)
+        have = torch.where(good, weight * masked(table, good), 0.0)
+        want = torch.where(good, table, 0.0)
+        off = (have / have.sum() - want / want.sum()).abs().nan_to_num(torch.inf)
+        at = torch.unravel_index(off.argmax(), off.shape)
+        word = tuple(int(k) for k in at)
+        what = f"weighted, word {word} has not its share among the wanted words."
+        return "" if float(off.max()) < 1e-6 else what
+
+    for k, (table, good) in enumerate(_words(), start=1):
+        yield f"table {k} of words", (table, good), partial(judge, table, good)
+
+
+@exercise
+def check_draws() -> Iterator[Case]:
+    """Check a function (rate, n) -> draws after which n have met, with 95 % certainty."""
+
+    def judge(rate: float, n: int, got: Any) -> str:
+        have = number(got)
+        if not have.is_integer():
+            return f"a number of draws is whole; got {have:g}."
+        if have < n or _fewer(n, int(have), rate) > 0.05:
+            return f"{have:g} draws are too few for 0.95."
+        if have > n and _fewer(n, int(have) - 1, rate) <= 0.05:
+            return f"{have:g} draws are more than are needed."
+        return ""
+
+    for rate, n in [(0.5, 1), (0.1, 1), (0.3, 12), (0.05, 20), (1.0, 7)]:
+        yield f"rate {rate} and n = {n}", (rate, n), partial(judge, rate, n)
 
 
 def masked(table: Tensor, good: Tensor) -> Tensor:
@@ -233,11 +180,6 @@ def _words() -> Iterator[tuple[Tensor, Tensor]]:
         yield table / table.sum(), good
 
 
-def _worst(have: Tensor, want: Tensor) -> tuple[int, ...]:
-    at = int((have - want).abs().nan_to_num(torch.inf).argmax())
-    return tuple(int(k) for k in torch.unravel_index(torch.tensor(at), want.shape))
-
-
 def _fewer(n: int, draws: int, rate: float) -> float:
     """Return the probability of fewer than n hits."""
     return sum(
@@ -246,23 +188,20 @@ def _fewer(n: int, draws: int, rate: float) -> float:
     )
 
 
-def _completions(
-    row: Sequence[str], counts: Sequence[int], ions: Mapping[str, Sequence[int]]
-) -> list[set[str]]:
-    def neutral(made: Sequence[str]) -> bool:
-        atoms = dict.fromkeys(made, 0)
-        for z, n in zip(made, counts, strict=True):
-            atoms[z] += n
-        return any(
-            sum(n * q for n, q in zip(atoms.values(), charges, strict=True)) == 0
-            for charges in itertools.product(*(ions[z] for z in atoms))
-        )
-
-    return _listed(row, list(ions), neutral)
-
-
 def _at_most(k: int, made: Sequence[str]) -> bool:
     return len(set(made)) <= k
+
+
+def _neutral(
+    counts: Sequence[int], ions: Mapping[str, Sequence[int]], made: Sequence[str]
+) -> bool:
+    atoms = dict.fromkeys(made, 0)
+    for z, n in zip(made, counts, strict=True):
+        atoms[z] += n
+    return any(
+        sum(n * q for n, q in zip(atoms.values(), charges, strict=True)) == 0
+        for charges in itertools.product(*(ions[z] for z in atoms))
+    )
 
 
 def _listed(

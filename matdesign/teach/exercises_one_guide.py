@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 
-from matdesign.teach.exercises import Verdict, checked
+from matdesign.teach.exercises import Case, exercise, near
 
 
-@checked
-def check_best_of(answer: Callable[[int, int, int], float]) -> Verdict:
+@exercise
+def check_best_of() -> Iterator[Case]:
     """Check a function (hits, m, n) -> chance that one of n out of m is a hit."""
     for hits, m, n in [(6, 50, 4), (1, 10, 10), (0, 20, 5), (3, 8, 1), (5, 6, 3)]:
-        got = float(answer(hits, m, n))
-        misses = [(m - hits - i) / (m - i) for i in range(n)]
-        want = 1 - math.prod(max(share, 0.0) for share in misses)
-        if not math.isclose(got, want, rel_tol=1e-6, abs_tol=1e-9):
-            return Verdict(
-                False, f"{hits} hits of {m}, n = {n}: got {got:.4f}, want {want:.4f}."
-            )
-    return Verdict(True, "5 pools, among them one without a hit.")
+        misses = math.comb(m - hits, n) / math.comb(m, n)
+        yield f"{hits} hits of {m}, n = {n}", (hits, m, n), near(1 - misses, 1e-6)
 
 
-@checked
-def check_price(answer: Callable[[float, float, float], float]) -> Verdict:
+@exercise
+def check_price() -> Iterator[Case]:
     """Check a function (p, g, c) -> cost of a guided hit over that of an unguided one."""
     for p, g, c in [(0.1, 0.5, 8.0), (0.02, 0.4, 2.0), (0.3, 0.3, 1.0)]:
-        got, want = float(answer(p, g, c)), (c / g) / (1 / p)
-        if not math.isclose(got, want, rel_tol=1e-6):
-            return Verdict(
-                False, f"p = {p}, g = {g}, c = {c}: got {got:.4f}, want {want:.4f}."
-            )
-    return Verdict(True, "3 guides, one that is worth nothing.")
+        yield f"p = {p}, g = {g}, c = {c}", (p, g, c), near(c * p / g, 1e-6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,8 +16,8 @@ from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import METHODS, Guide
 from matdesign.guidance.methods import Choices
 from matdesign.metrics.best_of import best_of
-from matdesign.metrics.evaluator import evaluate
 from matdesign.teach.chapters import neighbours
+from matdesign.teach.sampled import Sample, sampled
 
 _OF_GUIDE = ("scale", "particles", "draws", "noise")
 """Settings of a guide; all others are the sampler's."""
@@ -55,12 +54,12 @@ class Case:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is told of one batch of crystals, guided or not.
+    """What is known of one batch of crystals, guided or not.
 
     Args:
         n: crystals returned.
-        met: how many the judge finds satisfied.
-        believed: how many the guiding constraint itself does.
+        met: how many satisfy the judge.
+        believed: how many satisfy the guiding constraint itself.
         drawn: crystals drawn for them.
         valid: how many have a valid structure and composition.
         unique: how many are valid in structure and no repeat of an earlier one.
@@ -143,9 +142,9 @@ def restored(found: Mapping[str, Any]) -> Cell:
         found: the plain values.
     """
     guided, free = found["guided"], Batch(**found["free"])
-    told = None if guided is None else Batch(**guided)
+    guided = None if guided is None else Batch(**guided)
     best = tuple(found["best"])
-    return Cell(**{**found, "guided": told, "free": free, "best": best})
+    return Cell(**{**found, "guided": guided, "free": free, "best": best})
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class Free:
     """Unguided crystals of one model, what is known of them, and their cost."""
 
     made: Crystals
-    told: Batch
+    batch: Batch
 
 
 def unguided(
@@ -177,10 +176,8 @@ def unguided(
     plain = {k: v for k, v in (settings or {}).items() if k not in _OF_GUIDE}
     guide = None if given is None else Guide(given)
     model.sample(1, seed=seed, guide=guide, **plain)  # tables are built at first
-    start = time.perf_counter()
-    made = model.sample(n, seed=seed + 1_000_003, guide=guide, **plain)
-    seconds = time.perf_counter() - start
-    return Free(made, _told(made, train, seconds))
+    one = sampled(model, n, train, seed=seed + 1_000_003, guide=guide, **plain)
+    return Free(one.made, _batch(one, train))
 
 
 def measure(
@@ -210,7 +207,7 @@ def measure(
     judge = case.judge or case.wanted
     own = dict(settings or {})
     for_guide = {k: own.pop(k) for k in list(own) if k in _OF_GUIDE}
-    free_told = _judged(free.told, free.made, case.wanted, judge)
+    pool = _judged(free.batch, free.made, case.wanted, judge)
     cell = Cell(
         case=str(case),
         hard=case.wanted.hard,
@@ -218,20 +215,18 @@ def measure(
         family=type(model).__name__,
         method=method or "",
         guided=None,
-        free=free_told,
+        free=pool,
     )
     try:
         guide = Guide(case.asked, method, strict="hard", **for_guide)
         choices = guide.plan(model)
         cell = replace(cell, method=_served(choices, case.wanted))
-        start = time.perf_counter()
-        made = model.sample(n, seed=seed, guide=guide, **own)
-        seconds = time.perf_counter() - start
+        one = sampled(model, n, train, seed=seed, guide=guide, **own)
     except (DataError, InfeasibleTarget) as error:
         return replace(cell, refused=str(error))
-    told = _judged(_told(made, train, seconds), made, case.wanted, judge)
-    each = told.evaluations / told.n
-    of = max(1, math.ceil(each / (free_told.evaluations / free_told.n) - 1e-9))
+    guided = _judged(_batch(one, train), one.made, case.wanted, judge)
+    price = guided.evaluations / guided.n / (pool.evaluations / pool.n)
+    of = max(1, math.ceil(price - 1e-9))
     with torch.no_grad():
         violation = case.wanted.violation(free.made).double().cpu().numpy()
         good = judge.satisfied(free.made).cpu().numpy()
@@ -239,7 +234,7 @@ def measure(
     if of <= len(good):
         found = best_of(violation, good, of, seed=seed)
         best = (found.value, found.low, found.high)
-    return replace(cell, guided=told, best=best, of=of)
+    return replace(cell, guided=guided, best=best, of=of)
 
 
 def _served(choices: Choices, wanted: Constraint) -> str:
@@ -249,30 +244,29 @@ def _served(choices: Choices, wanted: Constraint) -> str:
     return " + ".join(method for method in METHODS if method in used)
 
 
-def _told(made: Crystals, train: Crystals, seconds: float) -> Batch:
-    """Return what is known of a batch, whatever is asked of it."""
-    found = evaluate(made, train)
-    log = made.info.get("guide", {})
+def _batch(sample: Sample, train: Crystals) -> Batch:
+    """Return what is known of a batch, whatever the constraint."""
+    made, log = sample.made, sample.made.info.get("guide", {})
     apart = [row[2] for row in neighbours(made, train).rows]
     return Batch(
         n=len(made),
         met=0,
         believed=0,
         drawn=int(log.get("drawn", len(made))),
-        valid=int(found.table["valid"].sum()),
-        unique=int(found.table["unique"].sum()),
-        novel=int(found.table["novel"].sum()),
+        valid=sample.count("valid"),
+        unique=sample.count("unique"),
+        novel=sample.count("novel"),
         apart=sum(apart) / len(apart),
-        evaluations=int(made.info.get("network_evaluations") or 0),
+        evaluations=sample.evaluations,
         predictor_calls=int(log.get("predictor_calls", 0)),
-        seconds=seconds,
+        seconds=sample.seconds,
     )
 
 
 def _judged(
-    told: Batch, made: Crystals, wanted: Constraint, judge: Constraint
+    batch: Batch, made: Crystals, wanted: Constraint, judge: Constraint
 ) -> Batch:
     with torch.no_grad():
         met = int(judge.satisfied(made).sum())
         believed = met if judge is wanted else int(wanted.satisfied(made).sum())
-    return replace(told, met=met, believed=believed)
+    return replace(batch, met=met, believed=believed)

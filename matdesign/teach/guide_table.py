@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from html import escape
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
-from matdesign.metrics.intervals import wilson
-from matdesign.metrics.summary import text_table
-from matdesign.paths import data_dir
+from matdesign.metrics.intervals import share
+from matdesign.tables import Table, render
 from matdesign.teach.guide_rows import Case, Cell, Free, measure, restored, unguided
+from matdesign.teach.sampled import recorded, source
 
-SMALL = '<small style="font-size:85%">'
-"""An interval below its figure; themes of books make plain small text large."""
+HEAD = [
+    "constraint",
+    "model",
+    "method",
+    "met, unguided",
+    "met, guided",
+    "best of N",
+    "valid",
+    "unique",
+    "novel",
+    "distance from training",
+    "drawn",
+    "evaluations each",
+    "seconds each",
+]
 
 
-@dataclass(frozen=True)
-class GuidanceTable:
+@dataclass(frozen=True, repr=False)
+class GuidanceTable(Table):
     """Constraint x method x family; it prints, and `add` makes it grow.
 
     Args:
@@ -30,7 +41,7 @@ class GuidanceTable:
         source: the command, machine and day of a table that was measured before.
     """
 
-    cells: tuple[Cell, ...] = field(default=())
+    cells: tuple[Cell, ...] = ()
     source: str = ""
 
     def add(self, *cells: Cell) -> GuidanceTable:
@@ -43,70 +54,33 @@ class GuidanceTable:
 
     def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
         """Return the header and the rows as text."""
-        head = [
-            "constraint",
-            "model",
-            "method",
-            "met, unguided",
-            "met, guided",
-            "best of N",
-            "valid",
-            "unique",
-            "novel",
-            "distance from training",
-            "drawn",
-            "evaluations each",
-            "seconds each",
+        blank = [""] * 8
+        return HEAD, [
+            _row(one) + ([f"refused: {one.refused}", *blank] * (one.guided is None))
+            for one in self.cells
         ]
-        return head, [_row(cell) for cell in self.cells]
-
-    def __repr__(self) -> str:
-        return text_table(*self.cells_as_text())
 
     def _repr_html_(self) -> str:
-        head, rows = self.cells_as_text()
-        top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head[1:])
-        parts = []
-        for case in dict.fromkeys(row[0] for row in rows):
-            body = "".join(_line(row[1:]) for row in rows if row[0] == case)
-            over = f'<th colspan="{len(head) - 1}" scope="rowgroup">{escape(case)}</th>'
-            parts.append(f"<tbody><tr>{over}</tr>{body}</tbody>")
-        table = f"<table><thead><tr>{top}</tr></thead>{''.join(parts)}</table>"
-        return f'<div style="overflow-x:auto;font-size:78%">{table}</div>'
-
-
-def _line(cells: list[str]) -> str:
-    """Return one row, figures unbroken and their intervals below them."""
-    if cells[3].startswith("refused"):
-        why = f'<td colspan="{len(cells) - 3}">{escape(cells[3])}</td>'
-        return f"<tr>{''.join(f'<td>{escape(x)}</td>' for x in cells[:3])}{why}</tr>"
-    made = [escape(x).replace(" (", f"<br>{SMALL}(", 1) for x in cells]
-    made = [x + "</small>" if SMALL in x else x for x in made]
-    made[1] = made[1].replace(" + ", "<br>+ ")
-    figures = "".join(f'<td style="white-space:nowrap">{x}</td>' for x in made[1:])
-    return f"<tr><td>{made[0]}</td>{figures}</tr>"
+        groups = {
+            case: [(_row(x)[1:], x.refused) for x in self.cells if x.case == case]
+            for case in dict.fromkeys(cell.case for cell in self.cells)
+        }
+        return render("guidance_table", head=HEAD[1:], groups=groups.items())
 
 
 def measured(name: str = "guidance") -> GuidanceTable:
-    """Return a table that scripts/bench_guidance.py measured with many crystals.
+    """Return a table that scripts/bench.py guidance measured with many crystals.
 
     Args:
         name: "guidance", or "guidance-again": the same soft cases with another seed, and
-            wishes on which no default of a guide was chosen.
+            conditions on which no default of a guide was chosen.
 
     Raises:
         DataError: it is not there: the data folder is incomplete.
     """
-    path = data_dir() / "measured" / f"{name}.json"
-    if not path.is_file():
-        raise DataError(
-            f"no measured table at {path}. Run scripts/bench_guidance.py --output "
-            f"{path.name}, or take the data folder of a release."
-        )
-    runs = json.loads(path.read_text())["runs"]
+    runs = recorded(name, "bench.py guidance")["runs"]
     cells = [restored(one) for run in runs for one in run["cells"]]
-    lines = [f"{run['command']} ({run['hardware']}, {run['written']})" for run in runs]
-    return GuidanceTable(tuple(cells), "\n".join(lines))
+    return GuidanceTable(tuple(cells), "\n".join(map(source, runs)))
 
 
 def guidance_table(
@@ -151,7 +125,11 @@ def guidance_table(
         raise DataError(f"n and pool must be at least 1; got {n} and {pool}.")
     table = GuidanceTable()
     questions = [one if isinstance(one, Case) else Case(one) for one in cases]
-    for name, model in _loaded(models):
+    if not isinstance(models, Mapping):
+        from matdesign.generators.shipped import load_model
+
+        models = {name: load_model(name) for name in models}
+    for name, model in models.items():
         free: dict[str, Free] = {}
         for case in questions:
             key = str(case.given)
@@ -167,51 +145,27 @@ def guidance_table(
     return table
 
 
-def _loaded(
-    models: Mapping[str, Generator] | Sequence[str],
-) -> list[tuple[str, Generator]]:
-    if isinstance(models, Mapping):
-        return list(models.items())
-    from matdesign.generators.shipped import load_model
-
-    return [(name, load_model(name)) for name in models]
-
-
-def _rate(count: int, n: int) -> str:
-    low, high = wilson(count, n)
-    return f"{count}/{n} ({low:.2f} to {high:.2f})"
-
-
 def _row(cell: Cell) -> list[str]:
+    """Return the text of one row; of a refused guide only its first cells."""
     one, free = cell.guided, cell.free
+    start = [cell.case, cell.model, cell.method, share(free.met, free.n)]
     if one is None:
-        return [
-            cell.case,
-            cell.model,
-            cell.method,
-            _rate(free.met, free.n),
-            f"refused: {cell.refused}",
-            *[""] * 8,
-        ]
+        return start
     best = f"pool below N = {cell.of}"
     if cell.best:
         best = f"{cell.best[0]:.2f} ({cell.best[1]:.2f} to {cell.best[2]:.2f}), N = {cell.of}"
+
+    def each(name: str, form: str = ".2f") -> str:
+        before, after = getattr(free, name) / free.n, getattr(one, name) / one.n
+        return f"{before:{form}} -> {after:{form}}"
+
     return [
-        cell.case,
-        cell.model,
-        cell.method,
-        _rate(free.met, free.n),
-        _rate(one.met, one.n),
+        *start,
+        share(one.met, one.n),
         best,
-        f"{_share(free.valid, free.n)} -> {_share(one.valid, one.n)}",
-        f"{_share(free.unique, free.n)} -> {_share(one.unique, one.n)}",
-        f"{_share(free.novel, free.n)} -> {_share(one.novel, one.n)}",
+        *map(each, ("valid", "unique", "novel")),
         f"{free.apart:.2f} -> {one.apart:.2f}",
         str(one.drawn),
-        f"{free.evaluations / free.n:.0f} -> {one.evaluations / one.n:.0f}",
-        f"{free.seconds / free.n:.2f} -> {one.seconds / one.n:.2f}",
+        each("evaluations", ".0f"),
+        each("seconds"),
     ]
-
-
-def _share(count: int, n: int) -> str:
-    return f"{count / n:.2f}"

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from matdesign.crystals.batch import Crystals
-from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
 from matdesign.metrics.baselines import baselines
 from matdesign.metrics.evaluator import Comparison, Evaluation, evaluate
-from matdesign.metrics.intervals import wilson
-from matdesign.metrics.summary import html_table, text_table
-from matdesign.paths import data_dir
+from matdesign.metrics.intervals import share
+from matdesign.tables import Table
 from matdesign.teach import chapters
+from matdesign.teach.sampled import Sample, recorded, sampled, source
 
 if TYPE_CHECKING:
     import pandas
 
-
 NOTHING = "none: a baseline"
 """Architecture of a column that was made without learning."""
+
+RATES = (
+    "structural validity",
+    "compositional validity",
+    "uniqueness",
+    "novelty",
+    "valid, unique and novel",
+)
 
 
 @dataclass(frozen=True)
@@ -33,34 +38,43 @@ class Column:
 
     Args:
         name: of the model.
+        sample: its crystals, without conditions, after one to warm up.
+        free: how many of them meet the target all the same.
+        conditioned: how many do where the target is the condition, at scale 1; None where it
+            cannot be one.
         family: its class.
         representation: "cell" or "symmetric".
         parameters: number of weights.
         likelihood: what `log_prob` gives.
-        evaluations: network evaluations per crystal.
-        seconds: to make all samples, on this machine, after one to warm up.
-        judged: the samples under the published protocol.
-        free: how many of the samples meet the target that nobody asked for.
-        asked: how many do when the target is asked for, at scale 1; None where it
-            cannot be asked for.
-        made: the samples.
     """
 
     name: str
-    family: str
-    representation: str
-    parameters: int
-    likelihood: str
-    evaluations: float
-    seconds: float
-    judged: Evaluation
+    sample: Sample
     free: int
-    asked: int | None
-    made: Crystals
+    conditioned: int | None = None
+    family: str = NOTHING
+    representation: str = ""
+    parameters: int = 0
+    likelihood: str = "none"
+
+    @property
+    def made(self) -> Crystals:
+        """The samples."""
+        return self.sample.made
+
+    @property
+    def judged(self) -> Evaluation:
+        """The samples under the published protocol."""
+        return self.sample.evaluation
+
+    @property
+    def evaluations(self) -> float:
+        """Network evaluations per crystal."""
+        return self.sample.evaluations / max(1, len(self.made))
 
 
-@dataclass(frozen=True)
-class SideBySide:
+@dataclass(frozen=True, repr=False)
+class SideBySide(Table):
     """Models in columns, figures in rows; it prints, and `add` makes it grow.
 
     Args:
@@ -81,34 +95,31 @@ class SideBySide:
     def add(self, column: Column) -> SideBySide:
         """Return the table with one more model, or with a newer entry of the same."""
         kept = tuple(c for c in self.columns if c.name != column.name)
-        return replace(self, columns=(*kept, column))
+        return SideBySide((*kept, column))
 
-    def cells(self) -> tuple[list[str], list[list[str]]]:
+    def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
         """Return the header and the rows as text."""
+
+        def rate(column: Column, name: str) -> str:
+            metric = column.judged[name]
+            return f"{metric.figure()} ({metric.span()})"
+
+        def met(column: Column, count: int | None) -> str:
+            return "" if count is None else share(count, len(column.made))
+
         figures: dict[str, Callable[[Column], str]] = {
             "architecture": lambda c: c.family,
             "representation": lambda c: c.representation,
             "parameters": lambda c: f"{c.parameters:,}",
             "likelihood": lambda c: c.likelihood,
             "network evaluations per crystal": lambda c: f"{c.evaluations:.0f}",
-            "crystals per second": lambda c: f"{len(c.made) / c.seconds:.1f}",
+            "crystals per second": lambda c: f"{len(c.made) / c.sample.seconds:.1f}",
             "drawn again, atoms too near": lambda c: str(
                 c.made.info.get("redrawn", "not counted")
             ),
-            **{
-                name: partial(_rate, name=name)
-                for name in (
-                    "structural validity",
-                    "compositional validity",
-                    "uniqueness",
-                    "novelty",
-                    "valid, unique and novel",
-                )
-            },
-            "meets the target unasked": lambda c: _share(c.free, len(c.made)),
-            "meets it when asked": lambda c: (
-                "" if c.asked is None else _share(c.asked, len(c.made))
-            ),
+            **{name: partial(rate, name=name) for name in RATES},
+            "meets the target, unconditioned": lambda c: met(c, c.free),
+            "meets it as a condition": lambda c: met(c, c.conditioned),
         }
         rows = [[name, *map(value, self.columns)] for name, value in figures.items()]
         return ["", *self._heads()], rows
@@ -123,12 +134,6 @@ class SideBySide:
             names = [n.removesuffix(end) if n in models else n for n in names]
         return names
 
-    def __repr__(self) -> str:
-        return text_table(*self.cells())
-
-    def _repr_html_(self) -> str:
-        return f'<div style="overflow-x:auto">{html_table(*self.cells())}</div>'
-
 
 def measure(
     model: Generator,
@@ -137,7 +142,7 @@ def measure(
     name: str = "",
     n: int = chapters.COUNT,
     seed: int = chapters.SEED,
-    target: dict[str, Any] | None = None,
+    target: Mapping[str, Any] = chapters.TARGET,
 ) -> Column:
     """Return the column of one model: sampled free, sampled with the target, judged.
 
@@ -149,24 +154,18 @@ def measure(
         seed: of the samples.
         target: conditions; those of the chapters where left out.
     """
-    wish = chapters.TARGET if target is None else target
     model.sample(1, seed=seed)  # tables are built at the first call
-    start = time.perf_counter()
-    made = model.sample(n, seed=seed)
-    seconds = time.perf_counter() - start
-    asked = model.sample(n, seed=seed, conditions=wish)
+    sample = sampled(model, n, train, seed=seed)
+    again = model.sample(n, seed=seed, conditions=target)
     return Column(
         name=name or str(model.record.get("name", type(model).__name__)),
+        sample=sample,
+        free=int(chapters.hits(sample.made, target).sum()),
+        conditioned=int(chapters.hits(again, target).sum()),
         family=type(model).__name__,
         representation=model.representation,
         parameters=sum(p.numel() for p in model.parameters()),
         likelihood=model.likelihood,
-        evaluations=made.info["network_evaluations"] / max(1, n),
-        seconds=seconds,
-        judged=evaluate(made, train),
-        free=int(chapters.hits(made, wish).sum()),
-        asked=int(chapters.hits(asked, wish).sum()),
-        made=made,
     )
 
 
@@ -185,34 +184,14 @@ def side_by_side(
     """
     from matdesign.generators.shipped import load_model
 
-    models = [measure(load_model(name), train, name=name, n=n) for name in names]
-    return SideBySide((*models, *without_learning(train, n=n)))
-
-
-def without_learning(
-    train: Crystals, *, n: int = chapters.COUNT, seed: int = chapters.SEED
-) -> list[Column]:
-    """Return the columns of the baselines, crystals made from the training set."""
-    columns = []
+    columns = [measure(load_model(name), train, name=name, n=n) for name in names]
     for name in baselines(train, 1):
         start = time.perf_counter()
-        made = baselines(train, n, seed=seed)[name]
-        columns.append(
-            Column(
-                name=name,
-                family=NOTHING,
-                representation="",
-                parameters=0,
-                likelihood="none",
-                evaluations=0.0,
-                seconds=time.perf_counter() - start,
-                judged=evaluate(made, train),
-                free=int(chapters.hits(made).sum()),
-                asked=None,
-                made=made,
-            )
-        )
-    return columns
+        made = baselines(train, n, seed=chapters.SEED)[name]
+        seconds = time.perf_counter() - start
+        sample = Sample(made, evaluate(made, train), seconds)
+        columns.append(Column(name, sample, int(chapters.hits(made).sum())))
+    return SideBySide(tuple(columns))
 
 
 MEASURED = (
@@ -240,7 +219,7 @@ MEASURED = (
 
 
 def measured() -> pandas.DataFrame:
-    """Return what scripts/bench_quality.py measured on reduced MP-20, as text.
+    """Return what scripts/bench.py quality measured on reduced MP-20, as text.
 
     Columns are batches of crystals, published samples beside those of the shipped models;
     every cell has its 95 % interval. `attrs["source"]` is the command, machine and day.
@@ -250,26 +229,19 @@ def measured() -> pandas.DataFrame:
     """
     import pandas
 
-    path = data_dir() / "measured" / "quality.json"
-    if not path.is_file():
-        raise DataError(
-            f"no measured table at {path}. Run scripts/bench_quality.py --output "
-            f"{path.name}, or take the data folder of a release."
-        )
-    found = json.loads(path.read_text())
+    found = recorded("quality", "bench.py quality")
     table = pandas.DataFrame(
         {
-            name: {row: _figure(batch["figures"].get(row)) for row in MEASURED}
+            name: {row: figure(batch["figures"].get(row)) for row in MEASURED}
             for name, batch in found["batches"].items()
         }
     )
-    table.attrs["source"] = (
-        f"{found['command']} ({found['hardware']}, {found['written']})"
-    )
+    table.attrs["source"] = source(found)
     return table
 
 
-def _figure(one: dict[str, Any] | None) -> str:
+def figure(one: dict[str, Any] | None) -> str:
+    """Return a measured figure with its interval; nothing where there is none."""
     if one is None or "value" not in one:
         return ""
     if "count" in one:
@@ -277,13 +249,3 @@ def _figure(one: dict[str, Any] | None) -> str:
         return f"{100 * one['value']:.1f} % ({low:.1f} to {high:.1f}), n = {one['n']}"
     unit = f" {one['unit']}" if one.get("unit") else ""
     return f"{one['value']:.3f}{unit} ({one['low']:.3f} to {one['high']:.3f})"
-
-
-def _rate(column: Column, name: str) -> str:
-    metric = column.judged[name]
-    return f"{metric.figure()} ({metric.span()})"
-
-
-def _share(count: int, n: int) -> str:
-    low, high = wilson(count, n)
-    return f"{count}/{n} ({low:.2f} to {high:.2f})"

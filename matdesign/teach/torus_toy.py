@@ -35,7 +35,7 @@ class TorusToy:
 
     Noise widens every well, so that density and score are known in closed form at any
     time. Methods of guidance differ from the unguided sampler in one thing only: what
-    they make of the preview, the point believed to lie at the end.
+    they make of the preview, the expected end.
 
     Equation:
         p_sigma(x) = sum_k w_k prod_d WN(x_d; m_kd, width^2 + sigma^2),
@@ -162,7 +162,7 @@ class TorusToy:
         scale: float = 1.0,
         project: Callable[[Tensor], Tensor] | None = None,
         known: Tensor | None = None,
-        turns: int = 1,
+        repeats: int = 1,
         watch: Callable[[float, Tensor, Tensor, Particles], None] | None = None,
     ) -> Tensor:
         """Return n points in [0, 1)^d, shape (n, d).
@@ -177,12 +177,12 @@ class TorusToy:
                 lambda dr/dx to the score.
             through: take the gradient through the preview, d r(preview(x)) / dx, instead
                 of at the preview.
-            towards: the toy with the wish, for classifier-free guidance.
-            scale: of classifier-free guidance: 0 ignores the wish, 1 follows it.
+            towards: the toy with the condition, for classifier-free guidance.
+            scale: of classifier-free guidance: 0 ignores the condition, 1 follows it.
             project: puts points into a range; done to every preview and to the end.
             known: coordinates that are known, NaN where free, shape (d,): replacement.
-            turns: how often each step is taken; between two turns noise is added again.
-            watch: is shown (sigma, x, preview, particles) of each step's last turn
+            repeats: how often each step is taken; in between, noise is added again.
+            watch: is shown (sigma, x, preview, particles) of each step's last repeat
                 before anything is moved.
         """
         rng = generator(seed)
@@ -192,12 +192,12 @@ class TorusToy:
         widths = torch.logspace(*ends, steps + 1).tolist()
         for now, then in itertools.pairwise(widths):
             gain = now**2 - then**2
-            for turn in range(turns):
+            for repeat in range(repeats):
                 score = self.score(x, now)
                 if towards is not None:
                     score = combine(score, towards.score(x, now), scale)
                 mean = x + now**2 * score
-                last = turn == turns - 1
+                last = repeat == repeats - 1
                 if last and watch is not None:
                     watch(now, x, wrap(mean), crowd)
                 if last and reward is not None and particles > 1:
@@ -268,18 +268,20 @@ class TorusToy:
 
     def _wells(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """Return ln (weight x density) of each well, (..., k), and its score, (..., k, d)."""
-        spread = math.sqrt(self.width**2 + sigma**2)
+        deviation = math.sqrt(self.width**2 + sigma**2)
         away = x[..., None, :] - torch.tensor(self.centres).to(x)
         away = away - away.round()
-        far = math.ceil(REACH * spread)
+        far = math.ceil(REACH * deviation)
         image = away[..., None] + torch.arange(-far, far + 1).to(x)
         # in units of the nearest image, so that nothing underflows
-        over = (away[..., None].square() - image.square()) / (2 * spread**2)
+        over = (away[..., None].square() - image.square()) / (2 * deviation**2)
         share = over.exp()
         total = share.sum(-1)
-        pull = -(share * image).sum(-1) / (total * spread**2)
-        log_p = total.log() - away.square() / (2 * spread**2)
-        log_p = log_p.sum(-1) - x.shape[-1] * math.log(spread * math.sqrt(2 * math.pi))
+        pull = -(share * image).sum(-1) / (total * deviation**2)
+        log_p = total.log() - away.square() / (2 * deviation**2)
+        log_p = log_p.sum(-1) - x.shape[-1] * math.log(
+            deviation * math.sqrt(2 * math.pi)
+        )
         return log_p + torch.tensor(self.weights).to(x).log(), pull
 
 

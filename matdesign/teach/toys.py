@@ -1,8 +1,8 @@
 """Toys with known answers: what each guidance method does, against what it should do.
 
-Three targets on which every guided distribution can be computed exactly: a number with a
-normal density, a point on a circle with a wrapped normal one, and a word of a few letters
-with a table of probabilities. Their unguided samplers have no error but that of their
+Targets on which every guided distribution can be computed exactly: a number with a normal
+density, and a word of a few letters with a table of probabilities; the torus has a file
+of its own. Their unguided samplers have no error but that of their
 steps (the word's has none at all), so that what is left is the method's own.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from matdesign.crystals.batch import generator
 from matdesign.guidance.particles import Particles
-from matdesign.teach.torus_toy import Reward, TorusToy
+from matdesign.teach.torus_toy import Reward
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class NormalToy:
     mean: float = 0.0
     std: float = 1.0
 
-    def belief(self, x: Tensor, t: float) -> tuple[Tensor, float]:
+    def posterior(self, x: Tensor, t: float) -> tuple[Tensor, float]:
         """Return the exact mean and variance of x_0 given x_t.
 
         Args:
@@ -65,11 +65,11 @@ class NormalToy:
             n: how many.
             seed: of all randomness.
             steps: sampling steps.
-            preview: moves the mean of the belief: (mean, x, variance) -> mean, the way in
+            preview: moves the mean of the posterior: (mean, x, variance) -> mean, the way in
                 which gradients and classifier-free guidance act; None leaves it.
             reward: steers particles, with difference potentials.
             particles: for each number.
-            draw: draw x_0 from the belief and x_s from the bridge to it, which is exact
+            draw: draw x_0 from the posterior and x_s from the bridge to it, which is exact
                 for any number of steps; False follows the straight path to its mean.
         """
         rng = generator(seed)
@@ -77,7 +77,7 @@ class NormalToy:
         x = torch.randn(n * particles, generator=rng)
         times = torch.linspace(1, 0, steps + 1).tolist()
         for t, s in itertools.pairwise(times):
-            mean, variance = self.belief(x, t)
+            mean, variance = self.posterior(x, t)
             if preview is not None:
                 mean = preview(mean, x, variance)
             if reward is not None:
@@ -105,73 +105,6 @@ def _bridge(
     if not fresh:
         return line
     return line + fresh * torch.randn(len(x), generator=rng)
-
-
-@dataclass(frozen=True)
-class CircleToy:
-    """A point on the circle [0, 1) with a mixture of wrapped normals as its density.
-
-    The torus of one dimension, with numbers instead of points.
-
-    Equation:
-        p_t(x) = sum_i w_i WN(x; m_i, width^2 + sigma(t)^2), sigma from 0.01 to 0.5
-
-    Args:
-        centres: of the components, all of one weight.
-        width: standard deviation of each, in turns.
-    """
-
-    centres: tuple[float, ...] = (0.25, 0.75)
-    width: float = 0.06
-
-    @property
-    def torus(self) -> TorusToy:
-        """The same toy for points of shape (..., 1)."""
-        return TorusToy(tuple((m,) for m in self.centres), (), self.width)
-
-    def density(self, x: Tensor, sigma: float = 0.0) -> Tensor:
-        """Return the density at points, with noise of a given width.
-
-        Args:
-            x: points, any shape.
-            sigma: standard deviation of the noise.
-        """
-        return self.torus.density(x[..., None], sigma)
-
-    def tilted(self, reward: Reward, bins: int) -> Tensor:
-        """Return the exact probability of each of so many bins under p exp(r) / Z."""
-        return self.torus.tilted(lambda x: reward(x[:, 0]), bins)
-
-    def sample(
-        self,
-        n: int,
-        *,
-        seed: int | torch.Generator | None = None,
-        steps: int = 200,
-        reward: Reward | None = None,
-        particles: int = 1,
-        gradient: float = 0.0,
-    ) -> Tensor:
-        """Return n points in [0, 1), shape (n,).
-
-        Args:
-            n: how many.
-            seed: of all randomness.
-            steps: sampling steps, geometric in sigma.
-            reward: of finished points; steers particles where there are several.
-            particles: for each point.
-            gradient: lambda; adds lambda dr/dx at the preview to the score.
-        """
-        wish = None if reward is None else lambda x: reward(x[:, 0])
-        made = self.torus.sample(
-            n,
-            seed=seed,
-            steps=steps,
-            reward=wish,
-            particles=particles,
-            gradient=gradient,
-        )
-        return made[:, 0]
 
 
 class WordToy:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from databuild.cards import renew_card, write_cards
+from databuild.cards import renew_card, write_card
 from databuild.shards import Row, read_shards
 
-SETS = ("perovskites", "prototypes")
-PREFIX = {"perovskites": "perov", "prototypes": "proto"}
+SETS = {"perovskites": "perov", "prototypes": "proto"}
+"""Set -> the beginning of its ids."""
+
 SAME_ENERGY = 0.005
 """Two crystals of a formula are compared only when this close in energy, eV/atom."""
 
@@ -32,25 +34,19 @@ def assemble(work: Path, data: Path) -> None:
         work: Folder of the shards, one folder per set.
         data: Folder of the shipped sets.
     """
-    everything = {name: read_shards(work / name) for name in SETS}
-    usable: dict[str, list[Row]] = {}
-    rejected: dict[str, list[Row]] = {}
-    for name, rows in everything.items():
-        good = [row for row in rows if not row["reason"]]
-        kept, copies = drop_copies(good)
-        usable[name] = kept
-        rejected[name] = [row for row in rows if row["reason"]] + copies
-        print(f"{name}: {len(rows)} tried, {len(good)} passed, {len(kept)} kept")
-    for name, rows in usable.items():
-        label(rows)
-        usable[name], implausible = drop_implausible(rows)
-        rejected[name] += implausible
     for name in SETS:
-        if not usable[name]:
-            continue
-        write_set(name, usable[name], data / name / f"{name}.parquet")
-        write_rejected(rejected[name], data / name / "rejected.parquet")
-    write_cards(data, usable, rejected)
+        rows = read_shards(work / name)
+        bad = [row for row in rows if row["reason"]]
+        good, copies = drop_copies([row for row in rows if not row["reason"]])
+        if good:
+            label(good)
+            good, implausible = drop_implausible(good)
+            rejected = bad + copies + implausible
+            write_set(name, good, data / name / f"{name}.parquet")
+            write_rejected(rejected, data / name / "rejected.parquet")
+            splits = Counter(split_of(row["formula"]) for row in good)
+            write_card(data / name, name, good, rejected, splits)
+        print(f"{name}: {len(rows)} tried, {len(good)} kept")
 
 
 def label(rows: Sequence[Row]) -> None:
@@ -88,32 +84,26 @@ def split_of(formula: str) -> str:
 
     Polymorphs of one formula share a split, in both sets.
     """
-    share = int(hashlib.sha256(f"split|{formula}".encode()).hexdigest()[:8], 16) / 2**32
+    share = _share(f"split|{formula}")
     return "train" if share < 0.8 else "val" if share < 0.9 else "test"
 
 
 def held_out(what: str, name: str) -> bool:
     """Whether a prototype ("prototype") or chemical system ("system") is held out."""
-    digest = hashlib.sha256(f"{what}|{name}".encode()).hexdigest()
-    return int(digest[:8], 16) / 2**32 < 0.1
+    return _share(f"{what}|{name}") < 0.1
 
 
-def chemical_system(row: Row) -> str:
-    """Elements of a crystal in alphabetic order, such as "O-Sr-Ti"."""
-    from pymatgen.core import Element
-
-    return "-".join(sorted(Element.from_Z(z).symbol for z in set(row["numbers"])))
+def _share(text: str) -> float:
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32
 
 
 def crystal(row: Row) -> Any:
     """The row as a pymatgen Structure."""
     from pymatgen.core import Lattice, Structure
 
-    return Structure(
-        Lattice(np.array(row["lattice"]).reshape(3, 3)),
-        row["numbers"],
-        np.array(row["frac_coords"]).reshape(-1, 3),
-    )
+    lattice = Lattice(np.array(row["lattice"]).reshape(3, 3))
+    frac = np.array(row["frac_coords"]).reshape(-1, 3)
+    return Structure(lattice, row["numbers"], frac)
 
 
 def drop_copies(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -134,27 +124,21 @@ def drop_copies(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         groups.setdefault(row["formula"], []).append(row)
     kept: list[Row] = []
     copies: list[Row] = []
+
+    def best_first(row: Row) -> Any:
+        return len(row["numbers"]), row["variant"], row["energy_per_atom"]
+
     for group in groups.values():
         chosen: list[tuple[Row, Any]] = []
-        for row in sorted(
-            group,
-            key=lambda r: (len(r["numbers"]), r["variant"], r["energy_per_atom"]),
-        ):
-            structure = crystal(row)
-            twin = next(
-                (
-                    other
-                    for other, theirs in chosen
-                    if abs(other["energy_per_atom"] - row["energy_per_atom"])
-                    < SAME_ENERGY
-                    and matcher.fit(structure, theirs)
-                ),
-                None,
-            )
-            if twin is None:
-                chosen.append((row, structure))
+        for row in sorted(group, key=best_first):
+            energy, structure = row["energy_per_atom"], crystal(row)
+            for other, theirs in chosen:
+                near = abs(other["energy_per_atom"] - energy) < SAME_ENERGY
+                if near and matcher.fit(structure, theirs):
+                    copies.append({**row, "reason": f"copy of {other['id']}"})
+                    break
             else:
-                copies.append({**row, "reason": f"copy of {twin['id']}"})
+                chosen.append((row, structure))
         kept += [row for row, _ in chosen]
     return kept, copies
 
@@ -169,45 +153,15 @@ def drop_implausible(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     kept: list[Row] = []
     dropped: list[Row] = []
     for row in rows:
-        formation = row["formation_energy_per_atom"]
-        if row["energy_above_hull"] > FAR_ABOVE:
-            reason = f"far above the hull {row['energy_above_hull']:.2f}"
+        formation, above = row["formation_energy_per_atom"], row["energy_above_hull"]
+        if above > FAR_ABOVE:
+            dropped.append({**row, "reason": f"far above the hull {above:.2f}"})
         elif len(set(row["numbers"])) == 1 and formation < BELOW_ELEMENT:
             reason = f"below the elemental reference {formation:.3f}"
+            dropped.append({**row, "reason": reason})
         else:
             kept.append(row)
-            continue
-        dropped.append({**row, "reason": reason})
     return kept, dropped
-
-
-def _columns(rows: Sequence[Row], prefix: str) -> dict[str, Any]:
-    """Core columns: identity, structure and energy."""
-    import pyarrow as pa
-
-    frac = []
-    for row in rows:
-        wrapped = np.asarray(row["frac_coords"], dtype=np.float64)
-        single = (wrapped - np.floor(wrapped)).astype(np.float32)
-        single[single >= 1.0] = 0.0
-        frac.append(single)
-    return {
-        "material_id": [f"{prefix}-{row['id'][:12]}" for row in rows],
-        "num_atoms": pa.array([len(row["numbers"]) for row in rows], pa.uint8()),
-        "numbers": pa.array([row["numbers"] for row in rows], pa.list_(pa.uint8())),
-        "frac_coords": pa.array(frac, pa.list_(pa.float32())),
-        "lattice": pa.array(
-            [np.asarray(row["lattice"], dtype=np.float32) for row in rows],
-            pa.list_(pa.float32(), 9),
-        ),
-        "formula": [row["formula"] for row in rows],
-        "prototype": pa.array([row["prototype"] for row in rows]).dictionary_encode(),
-        "energy_per_atom": _single([row["energy_per_atom"] for row in rows]),
-        "formation_energy_per_atom": _single(
-            [row["formation_energy_per_atom"] for row in rows]
-        ),
-        "energy_above_hull": _single([row["energy_above_hull"] for row in rows]),
-    }
 
 
 def _single(values: Sequence[float]) -> Any:
@@ -221,10 +175,8 @@ def _write(columns: dict[str, Any], path: Path) -> None:
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    pq.write_table(
-        pa.table(columns), temporary, compression="zstd", compression_level=19
-    )
+    temporary, table = path.with_suffix(".tmp"), pa.table(columns)
+    pq.write_table(table, temporary, compression="zstd", compression_level=19)
     temporary.rename(path)
 
 
@@ -233,27 +185,46 @@ def write_set(name: str, rows: list[Row], path: Path) -> None:
     import pyarrow as pa
 
     rows.sort(key=lambda row: (row["formula"], row["energy_per_atom"], row["id"]))
-    volume, density = [], []
+    crystals = [crystal(row) for row in rows]
+    systems = ["-".join(sorted(e.symbol for e in one.elements)) for one in crystals]
+
+    def column(key: str, kind: Any = None) -> Any:
+        return pa.array([row[key] for row in rows], kind)
+
+    def words(values: list[str]) -> Any:
+        return pa.array(values).dictionary_encode()
+
+    def single(key: str) -> Any:
+        return _single([row[key] for row in rows])
+
+    frac = []
     for row in rows:
-        structure = crystal(row)
-        volume.append(structure.volume / len(structure))
-        density.append(float(structure.density))
-    columns = _columns(rows, PREFIX[name])
-    identity = columns.pop("material_id")
-    split = pa.array([split_of(row["formula"]) for row in rows]).dictionary_encode()
-    columns = {"material_id": identity, "split": split, **columns}
-    columns |= {
-        "volume_per_atom": _single(volume),
-        "density": _single(density),
-        "magmom_per_atom": _single([row["magmom_per_atom"] for row in rows]),
-        "spacegroup": pa.array([row["spacegroup"] for row in rows], pa.uint8()),
-        "spacegroup_start": pa.array(
-            [row["spacegroup_start"] for row in rows], pa.uint8()
-        ),
-        "kind": pa.array([row["kind"] for row in rows]).dictionary_encode(),
+        wrapped = np.asarray(row["frac_coords"], dtype=np.float64)
+        some = (wrapped - np.floor(wrapped)).astype(np.float32)
+        some[some >= 1.0] = 0.0
+        frac.append(some)
+    cells = [np.asarray(row["lattice"], dtype=np.float32) for row in rows]
+    columns = {
+        "material_id": [f"{SETS[name]}-{row['id'][:12]}" for row in rows],
+        "split": words([split_of(row["formula"]) for row in rows]),
+        "num_atoms": pa.array([len(row["numbers"]) for row in rows], pa.uint8()),
+        "numbers": column("numbers", pa.list_(pa.uint8())),
+        "frac_coords": pa.array(frac, pa.list_(pa.float32())),
+        "lattice": pa.array(cells, pa.list_(pa.float32(), 9)),
+        "formula": column("formula"),
+        "prototype": words([row["prototype"] for row in rows]),
+        "energy_per_atom": single("energy_per_atom"),
+        "formation_energy_per_atom": single("formation_energy_per_atom"),
+        "energy_above_hull": single("energy_above_hull"),
+        "volume_per_atom": _single([one.volume / len(one) for one in crystals]),
+        "density": _single([float(one.density) for one in crystals]),
+        "magmom_per_atom": single("magmom_per_atom"),
+        "spacegroup": column("spacegroup", pa.uint8()),
+        "spacegroup_start": column("spacegroup_start", pa.uint8()),
+        "kind": words([row["kind"] for row in rows]),
         "holdout_prototype": [held_out("prototype", r["prototype"]) for r in rows],
-        "holdout_system": [held_out("system", chemical_system(r)) for r in rows],
-        "variant": pa.array([row["variant"] for row in rows]).dictionary_encode(),
+        "holdout_system": [held_out("system", system) for system in systems],
+        "variant": words([row["variant"] for row in rows]),
     }
     _write(columns, path)
 
@@ -263,10 +234,8 @@ def write_rejected(rows: Sequence[Row], path: Path) -> None:
     import pyarrow as pa
 
     rows = sorted(rows, key=lambda row: (row["reason"], row["id"]))
-    columns: dict[str, Any] = {"id": [row["id"] for row in rows]}
-    for key in ("prototype", "formula", "variant", "kind", "reason"):
-        columns[key] = pa.array([row[key] for row in rows])
-    columns["substitution"] = [row["substitution"] for row in rows]
+    plain = ("id", "prototype", "formula", "variant", "kind", "reason", "substitution")
+    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in plain}
     columns["num_atoms"] = pa.array([len(row["numbers"]) for row in rows], pa.uint8())
     for key in ("energy_per_atom", "formation_energy_per_atom", "volume_ratio"):
         columns[key] = _single([row[key] for row in rows])

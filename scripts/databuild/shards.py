@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import queue
 import signal
+import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
     from matdesign.loop.potential import Potential
 
-SHARD = 100
 Row = dict[str, Any]
 
 
@@ -40,32 +42,22 @@ def write_shard(folder: Path, name: str, rows: Sequence[Row]) -> Path:
     return final
 
 
-def read_shards(folder: Path) -> list[Row]:
+def read_shards(folder: Path, columns: list[str] | None = None) -> list[Row]:
     """All rows on disk, in a stable order, each id once."""
     import pyarrow.parquet as pq
 
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
-        for row in pq.read_table(path).to_pylist():
+        for row in pq.read_table(path, columns=columns).to_pylist():
             rows.setdefault(row["id"], row)
     return list(rows.values())
 
 
-def done_ids(folder: Path) -> set[str]:
-    """Ids that need no more work."""
-    import pyarrow.parquet as pq
-
-    found: set[str] = set()
-    for path in folder.glob("*.parquet"):
-        found.update(pq.read_table(path, columns=["id"])["id"].to_pylist())
-    return found
-
-
 def pending(
-    candidates: Sequence[Candidate], folder: Path, size: int = SHARD
+    candidates: Sequence[Candidate], folder: Path, size: int
 ) -> Iterator[list[Candidate]]:
     """The candidates not on disk yet, in groups of one shard."""
-    done = done_ids(folder)
+    done = {row["id"] for row in read_shards(folder, ["id"])}
     rest = [c for c in candidates if c.identity not in done]
     for start in range(0, len(rest), size):
         yield rest[start : start + size]
@@ -82,11 +74,7 @@ def spacegroup(structure: Structure, symprec: float) -> int:
 
 
 def run_shard(
-    candidates: Sequence[Candidate],
-    potential: Potential,
-    *,
-    time_limit: float = 900.0,
-    steps: int = 120,
+    candidates: Sequence[Candidate], potential: Potential, *, time_limit: float
 ) -> list[Row]:
     """Build, relax, guard and label a group of candidates.
 
@@ -94,7 +82,6 @@ def run_shard(
         candidates: What to try.
         potential: The oracle.
         time_limit: Seconds for the group; those not done by then say so.
-        steps: Largest number of steps per crystal.
 
     Returns:
         One row per candidate, with reason "" when usable.
@@ -111,27 +98,21 @@ def run_shard(
             built.append((candidate, candidate.build()))
         except Exception as error:  # a substitution that pymatgen cannot build
             rows.append(_row(candidate, None, None, f"cannot be built: {error}"[:120]))
+    starts = [structure for _, structure in built]
+    options = {"fmax": 0.05, "steps": 120, "active_atoms": 48}
     try:
         _alarm(time_limit * 1.5)
-        results = relax(
-            [structure for _, structure in built],
-            potential,
-            fmax=0.05,
-            steps=steps,
-            time_limit=time_limit,
-            active_atoms=48,
-        )
+        results = relax(starts, potential, time_limit=time_limit, **options)
     except TimeoutError:
-        results = [Relaxed(s, reason="time limit") for _, s in built]
+        results = [Relaxed(s, reason="time limit") for s in starts]
     finally:
         _alarm(0)
     hull, guards = Hull.shipped(), Guards()
     for (candidate, start), result in zip(built, results, strict=True):
-        formation, reason = None, result.reason
+        formation, reason = float("nan"), result.reason
         if not reason:
-            formation = float(
-                hull.formation_energy([result.structure], [result.energy_per_atom])[0]
-            )
+            energies = [result.energy_per_atom]
+            formation = float(hull.formation_energy([result.structure], energies)[0])
             reason = guards.check(
                 result.structure,
                 volume_ratio=result.volume_ratio,
@@ -151,7 +132,7 @@ def _row(
     start: Structure | None,
     result: Any,
     reason: str,
-    formation: float | None = None,
+    formation: float = float("nan"),
 ) -> Row:
     row: Row = {
         "id": candidate.identity,
@@ -161,17 +142,11 @@ def _row(
         "kind": candidate.kind,
         "reason": reason,
         "formula": "",
-        "numbers": [],
-        "frac_coords": [],
-        "lattice": [],
-        "energy_per_atom": float("nan"),
-        "formation_energy_per_atom": float("nan") if formation is None else formation,
-        "magmom_per_atom": float("nan"),
-        "fmax": float("nan"),
-        "steps": 0,
+        **{key: [] for key in ("numbers", "frac_coords", "lattice")},
+        **dict.fromkeys(("energy_per_atom", "magmom_per_atom", "fmax"), float("nan")),
+        "formation_energy_per_atom": formation,
         "volume_ratio": float("nan"),
-        "spacegroup": 0,
-        "spacegroup_start": 0,
+        **dict.fromkeys(("steps", "spacegroup", "spacegroup_start"), 0),
     }
     if start is None:
         return row
@@ -181,12 +156,10 @@ def _row(
         "numbers": [site.specie.Z for site in structure],
         "frac_coords": [float(v) for v in structure.frac_coords.ravel()],
         "lattice": [float(v) for v in structure.lattice.matrix.ravel()],
-        "energy_per_atom": result.energy_per_atom,
-        "fmax": result.fmax,
-        "steps": result.steps,
-        "volume_ratio": result.volume_ratio,
         "spacegroup_start": spacegroup(start, 0.01),
     }
+    names = ("energy_per_atom", "fmax", "steps", "volume_ratio")
+    row |= {name: getattr(result, name) for name in names}
     if len(result.magmoms):
         row["magmom_per_atom"] = float(result.magmoms.mean())
     if not reason:
@@ -204,45 +177,49 @@ def _alarm(seconds: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _work(tasks: Any, folder: Path, time_limit: float) -> None:
-    """A worker process: one thread, one potential, shard after shard."""
-    import warnings
-
-    import torch
-
+@cache
+def _potential() -> Potential:
     from matdesign.loop.potential import Potential
+
+    return Potential()
+
+
+def _begin() -> None:
+    """Prepare a worker process: one thread, and no orphan if the build is killed."""
+    import torch
 
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    potential = Potential()
-    parent = os.getppid()
-    while True:
-        try:
-            group = tasks.get(timeout=2.0)
-        except queue.Empty:
-            if os.getppid() != parent:  # the build was killed: leave no orphan behind
-                return
-            continue
-        if group is None:
-            return
-        rows = run_shard(group, potential, time_limit=time_limit)
-        path = write_shard(folder, group[0].identity, rows)
-        good = sum(not row["reason"] for row in rows)
-        print(
-            f"{time.strftime('%H:%M:%S')} {path.parent.name}/{path.name} "
-            f"{good}/{len(rows)} usable, {rows[0]['seconds']:.2f} s each",
-            flush=True,
-        )
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(group: list[Candidate], folder: Path, time_limit: float) -> None:
+    """Relax one shard in a worker process and write it."""
+    rows = run_shard(group, _potential(), time_limit=time_limit)
+    path = write_shard(folder, group[0].identity, rows)
+    good = sum(not row["reason"] for row in rows)
+    print(
+        f"{time.strftime('%H:%M:%S')} {path.parent.name}/{path.name} "
+        f"{good}/{len(rows)} usable, {rows[0]['seconds']:.2f} s each",
+        flush=True,
+    )
 
 
 def run_all(
     candidates: Sequence[Candidate],
     folder: Path,
     *,
-    workers: int = 2,
-    target: int | None = None,
-    time_limit: float = 900.0,
-    size: int = SHARD,
+    workers: int,
+    target: int | None,
+    time_limit: float,
+    size: int,
 ) -> None:
     """Relax what is pending in worker processes until done or enough is usable.
 
@@ -255,40 +232,16 @@ def run_all(
         size: Candidates per shard.
     """
     context = multiprocessing.get_context("spawn")
-    tasks: Any = context.Queue(maxsize=1)
-    processes = [
-        context.Process(target=_work, args=(tasks, folder, time_limit))
-        for _ in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    try:
+    running: set[Future[None]] = set()
+    with ProcessPoolExecutor(workers, context, _begin) as pool:
         for group in pending(candidates, folder, size):
-            if target is not None and _usable(folder) >= target:
+            if len(running) == workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+            rows = read_shards(folder, ["id", "reason"]) if target is not None else []
+            if target is not None and sum(not r["reason"] for r in rows) >= target:
                 break
-            _offer(tasks, group, processes)
-        for _ in processes:
-            _offer(tasks, None, processes)
-    finally:
-        for process in processes:
-            process.join()
-
-
-def _offer(tasks: Any, group: list[Candidate] | None, processes: Sequence[Any]) -> None:
-    """Put a task on the queue unless every worker has died."""
-    while any(process.is_alive() for process in processes):
-        try:
-            tasks.put(group, timeout=2.0)
-            return
-        except queue.Full:
-            continue
-
-
-def _usable(folder: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return sum(
-        reason == ""
-        for path in folder.glob("*.parquet")
-        for reason in pq.read_table(path, columns=["reason"])["reason"].to_pylist()
-    )
+            running.add(pool.submit(_work, group, folder, time_limit))
+        for one in running:
+            one.result()

@@ -6,6 +6,7 @@ built, unless MATDESIGN_REQUIRE_BOOK=1 is set.
 
 import html
 import itertools
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -160,6 +161,19 @@ def test_the_front_page_has_a_crystal_to_turn(pages):
     assert 'src="../_static/crystal-view.js' in pages["book/welcome"].text
     script = HTML / "_static" / "vendor" / "ngl.js"
     assert "window.NGL = found" in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_offered_as_a_notebook_that_has_run(pages, name):
+    assert f'../_sources/{name}.ipynb"' in pages[name].text
+    cells = json.loads((HTML / "_sources" / f"{name}.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    source = (ROOT / f"{name}.md").read_text(encoding="utf-8")
+    shows = [c for c in code if "# the numbers below" not in "".join(c["source"])]
+    if "{code-cell}" in source:
+        assert any(cell["outputs"] for cell in shows)
+    text = json.dumps([cell["outputs"] for cell in code], ensure_ascii=False)
+    assert not re.search(r'"text/markdown": \["[^"]*…', text), "a number is missing"
 
 
 def test_pages_keep_their_budget():

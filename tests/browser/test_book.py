@@ -83,6 +83,35 @@ def test_a_page_fits_a_phone(browser, name):
     assert width <= 390
 
 
+CUT_OFF = """
+async () => {
+  await Promise.race([
+    window.MathJax?.startup?.promise, new Promise(done => setTimeout(done, 60000))]);
+  document.querySelectorAll("details").forEach(one => { one.open = true; });
+  document.querySelectorAll(".toggle-hidden").forEach(
+    one => one.classList.remove("toggle-hidden"));
+  const parts = "pre, table, mjx-container[display='true'], .cell_output";
+  return [...document.querySelector("article").querySelectorAll(parts)]
+    .filter(one => one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+    .map(one => {
+      const lines = one.textContent.trim().split("\\n");
+      const line = lines.reduce((a, b) => (b.length > a.length ? b : a), "");
+      const over = one.scrollWidth - one.clientWidth;
+      return `${one.tagName.toLowerCase()}, ${over} px too wide: ${line.slice(0, 120)}`;
+    });
+}
+"""
+"""Code, tables, formulas and printed output that must be scrolled, with their longest line."""
+
+
+@pytest.mark.parametrize("name", contents())
+def test_nothing_is_cut_off_on_a_laptop(browser, name):
+    """At 1280 px, less a scroll bar; what is folded is opened."""
+    browser.page.set_viewport_size({"width": 1265, "height": 800})
+    browser.page.goto((HTML / f"{name}.html").as_uri(), wait_until="load")
+    assert browser.page.evaluate(CUT_OFF) == []
+
+
 def test_formulas_are_set(browser):
     address = (HTML / "book/crystals-as-data.html").as_uri()
     browser.page.goto(address, wait_until="domcontentloaded")

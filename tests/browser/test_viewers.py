@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from pymatgen.core import Lattice, Structure
 
 import matdesign as design
@@ -256,3 +257,26 @@ def test_what_stands_beside_a_frame_changes_with_it(browser, tmp_path):
     slide(browser, "crystal", 1)
     assert beside.get_attribute("width") == "80"
     browser.clean()
+
+
+def test_what_is_seen_is_saved_as_a_picture(browser, tmp_path):
+    open_page(browser, tmp_path, design.view(rock_salt()).to_html())
+    assert not browser.page.locator(".cv-still").is_visible()
+    with browser.page.expect_download() as waiting:
+        browser.page.get_by_role("button", name="save as a picture").click()
+    assert waiting.value.suggested_filename == "crystal.png"
+    saved = np.asarray(Image.open(waiting.value.path()).convert("RGB")).astype(int)
+    shown = browser.pixels(CANVAS)
+    assert saved.shape[0] > shown.shape[0]
+    assert inked(saved) > 0.3 * inked(shown)
+    browser.clean()
+
+
+def test_a_page_without_style_or_script_says_that_its_picture_is_still(
+    browser, tmp_path
+):
+    path = tmp_path / "bare.html"
+    path.write_text(design.view(rock_salt()).to_html(), encoding="utf-8")
+    browser.page.goto(path.as_uri())
+    assert browser.page.locator(".cv-stage svg").is_visible()
+    assert browser.page.locator(".cv-still").is_visible()

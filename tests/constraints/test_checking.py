@@ -9,8 +9,8 @@ import matdesign as design
 from matdesign.constraints.checking import check_constraint
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
-from matdesign.generators.features import MASK
 
 HEAVY = [elements.atomic_number(s) for s in ("Ba", "Pb", "Cs", "Bi", "Tl", "La")]
 

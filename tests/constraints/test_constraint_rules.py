@@ -15,8 +15,8 @@ from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.formulas import PLACEHOLDERS
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
-from matdesign.generators.formulas import PLACEHOLDERS
 
 
 def of_formula(*formulas: str) -> Crystals:

@@ -10,9 +10,9 @@ from pymatgen.analysis.diffraction.xrd import XRDCalculator
 from pymatgen.core import Lattice, Structure
 
 import matdesign as design
-from matdesign.crystals import powder
+from matdesign.constraints import powder
+from matdesign.constraints.powder import CU_K_ALPHA, powder_pattern
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.powder import CU_K_ALPHA, powder_pattern
 from matdesign.errors import DataError
 
 SALT = Structure.from_spacegroup(

@@ -20,8 +20,8 @@ from matdesign.constraints.predicted import Property
 from matdesign.constraints.size import NumberOfAtoms
 from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.orbits import symmetric_layout
-from matdesign.crystals.shipped_sets import load
+from matdesign.crystals.data.sets import load
+from matdesign.crystals.symmetry.orbits import symmetric_layout
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
 from matdesign.paths import data_dir
 

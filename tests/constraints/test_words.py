@@ -6,7 +6,7 @@ import torch
 import matdesign as design
 from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.symmetry import SYMPREC, spacegroup, spacegroup_number
+from matdesign.crystals.symmetry.find import SYMPREC, spacegroup, spacegroup_number
 from matdesign.display.scene import space_group
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.request import Request, resolve

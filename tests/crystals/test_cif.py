@@ -10,10 +10,10 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifFile, CifWriter
 
+from matdesign.crystals.data.sets import load
 from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.files import read
 from matdesign.crystals.io.groups import groups, misfit
-from matdesign.crystals.shipped_sets import load
 from matdesign.errors import DataError
 
 CUBE = "5.64 5.64 5.64 90 90 90"

@@ -12,7 +12,6 @@ from pymatgen.core import Lattice, Structure
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.geometry import (
-    circular_mean,
     displacement,
     distances,
     min_distance,
@@ -97,29 +96,6 @@ def test_torus_difference_leads_from_start_to_end(a: float, b: float) -> None:
     way = torus_difference(x, y)
     assert abs(way.item()) <= 0.5
     assert abs(torus_difference(wrap(x + way), y).item()) < 1e-12
-
-
-def test_circular_mean_crosses_the_boundary() -> None:
-    mean = circular_mean(torch.tensor([0.99, 0.03], dtype=torch.float64))
-    assert mean.item() == pytest.approx(0.01, abs=1e-12)
-
-
-@given(unit, st.floats(0, 0.2))
-def test_circular_mean_moves_with_its_points(shift: float, spread: float) -> None:
-    x = torch.tensor([-spread, 0.0, spread], dtype=torch.float64)
-    moved = circular_mean(wrap(x + shift))
-    assert abs(torus_difference(moved, torch.tensor(shift)).item()) < 1e-6
-
-
-def test_circular_mean_reads_weights_and_survives_cancellation() -> None:
-    x = torch.tensor([0.1, 0.7, 0.4])
-    weights = torch.tensor([1.0, 0.0, 1.0])
-    assert circular_mean(x, weights=weights).item() == pytest.approx(0.25, abs=1e-6)
-    opposite = torch.tensor([0.25, 0.75], requires_grad=True)
-    mean = circular_mean(opposite)
-    mean.backward()
-    assert mean.item() == 0.0
-    assert opposite.grad is not None and opposite.grad.isfinite().all()
 
 
 # ---- reduction -----------------------------------------------------------------------

@@ -11,18 +11,17 @@ from pymatgen.core import Structure
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, encode
 from matdesign.crystals.geometry import torus_difference
 from matdesign.crystals.lattice_code import HEXAGONAL_K1, family, to_parameters
-from matdesign.crystals.layout import Layout
-from matdesign.crystals.orbits import (
-    symmetric_form_of,
+from matdesign.crystals.symmetry.encoded import Encoded, encode
+from matdesign.crystals.symmetry.find import spacegroup
+from matdesign.crystals.symmetry.layout import Layout
+from matdesign.crystals.symmetry.operations import operations
+from matdesign.crystals.symmetry.orbits import (
     symmetric_layout,
     symmetric_layouts,
 )
-from matdesign.crystals.sites import operations
-from matdesign.crystals.symmetry import from_symmetric, spacegroup
-from matdesign.crystals.wyckoff import positions, primitive_cell
+from matdesign.crystals.symmetry.wyckoff import positions, primitive_cell
 from matdesign.errors import DataError, ShapeError
 
 MATCHER = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)
@@ -398,14 +397,3 @@ def test_labels_and_precision_are_kept() -> None:
     )
     part = made[torch.tensor([1, 3])]
     assert len(part) == 2 and MATCHER.fit(part.crystals()[0], crystals[1])
-
-
-def test_symmetric_form_of_an_encoded_crystal() -> None:
-    crystals = design.load("prototypes", split="val")[torch.tensor([3, 40, 215])]
-    made = encode(crystals, "symmetric")
-    for at in range(3):
-        form = symmetric_form_of(made, at)
-        assert form.spacegroup == int(made.layout.spacegroup[at])
-        assert MATCHER.fit(from_symmetric(form, primitive=True), crystals[at])
-        free = int(made.layout.free[at].sum() + made.layout.code_free[at].sum())
-        assert form.degrees_of_freedom == free

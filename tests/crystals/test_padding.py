@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import encode
+from matdesign.crystals.symmetry.encoded import encode
 from matdesign.errors import ShapeError
 from matdesign.generators.conditions import _true_groups
 from matdesign.generators.vae import VAE

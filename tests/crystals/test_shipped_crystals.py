@@ -1,6 +1,5 @@
-"""Every shipped crystal survives the way to its symmetric form and back."""
+"""Every shipped crystal survives the way to its symmetric encoding and back."""
 
-import json
 import warnings
 
 import pytest
@@ -8,18 +7,13 @@ import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.primitive import standardize
-from matdesign.crystals.shipped_sets import load
-from matdesign.crystals.symmetry import (
-    SymmetricForm,
-    from_symmetric,
-    spacegroup,
-    to_symmetric,
-)
+from matdesign.crystals.data.primitive import primitive_cells
+from matdesign.crystals.data.sets import load
+from matdesign.crystals.symmetry.encoded import encode
+from matdesign.crystals.symmetry.find import spacegroup
 from matdesign.errors import DataError
 
-MATCHER = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)
-PRIMITIVE = StructureMatcher(
+MATCHER = StructureMatcher(
     ltol=0.02, stol=0.02, angle_tol=0.5, scale=False, primitive_cell=False
 )
 """For cells that are primitive: the matcher's own reduction forgives 0.25 angstrom, and
@@ -34,19 +28,11 @@ def shipped(name: str) -> Crystals:
 
 
 def fails(crystals: Crystals) -> list[str]:
-    """Return the ids of crystals that their symmetric form does not give back."""
-    bad = []
-    for name, one in zip(crystals.ids, crystals, strict=True):
-        form = to_symmetric(one)
-        back = SymmetricForm.from_dict(json.loads(json.dumps(form.to_dict())))
-        small = from_symmetric(back, primitive=True)
-        # two ways to the primitive cell: an atom at the edge of one's tolerance
-        if not (
-            PRIMITIVE.fit(standardize(one), small)
-            or MATCHER.fit(one, from_symmetric(back))
-        ):
-            bad.append(f"{name} ({form.spacegroup})")
-    return bad
+    """Return the ids of crystals that their symmetric encoding does not give back."""
+    small = primitive_cells(crystals)
+    back = primitive_cells(encode(small, "symmetric").crystals())
+    each = zip(crystals.ids, small, back, strict=True)
+    return [name for name, one, other in each if not MATCHER.fit(one, other)]
 
 
 def test_space_groups_agree_with_spglib() -> None:

@@ -14,12 +14,12 @@ import torch
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
-from matdesign.crystals import download
-from matdesign.crystals import shipped_sets as door
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.catalogue import CATALOGUE, DataSet, File
+from matdesign.crystals.data import download
+from matdesign.crystals.data import sets as door
+from matdesign.crystals.data.catalogue import CATALOGUE, DataSet, File
+from matdesign.crystals.data.sets import datasets, load
 from matdesign.crystals.io.files import write_parquet
-from matdesign.crystals.shipped_sets import datasets, load
 from matdesign.errors import DataError
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.splits import group_of, split
+from matdesign.crystals.data.splits import group_of, split
 from matdesign.errors import DataError
 
 KINDS = ["random", "composition", "chemical_system", "prototype", "spacegroup", "size"]
@@ -79,7 +79,7 @@ def test_any_group_sizes(
 
 def test_random_shares_are_exact() -> None:
     assert [len(part) for part in split(batch(1000), seed=1)] == [800, 100, 100]
-    thirds = batch(10).split("random", fractions=(0.5, 0.3, 0.2), seed=0)
+    thirds = split(batch(10), "random", fractions=(0.5, 0.3, 0.2), seed=0)
     assert [len(part) for part in thirds] == [5, 3, 2]
 
 

@@ -1,6 +1,4 @@
-"""Symmetric form: known crystals, all 230 groups, projections, the shipped sets."""
-
-import json
+"""Finding symmetry: known crystals, all 230 groups, whatever a generator makes."""
 
 import numpy as np
 import pytest
@@ -12,32 +10,28 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.symmetry.groups import SpaceGroup
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.geometry import torus_difference
-from matdesign.crystals.lattice_code import (
-    family,
-    from_parameters,
-    to_parameters,
-)
-from matdesign.crystals.sites import images, operations
-from matdesign.crystals.symmetry import (
-    SymmetricForm,
-    from_symmetric,
-    project_frac,
-    project_lattice,
-    spacegroup,
-    to_symmetric,
-)
-from matdesign.errors import DataError, ShapeError
+from matdesign.crystals.data.primitive import primitive_cells
+from matdesign.crystals.lattice_code import family
+from matdesign.crystals.symmetry.encoded import Encoded, encode
+from matdesign.crystals.symmetry.find import spacegroup
+from matdesign.crystals.symmetry.operations import images, operations
+from matdesign.crystals.symmetry.wyckoff import positions
+from matdesign.errors import DataError
 
 MATCHER = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)
 """Far tighter than the usual 0.2, 0.3, 5: atoms within about 0.05 angstrom."""
+
+PRIMITIVE = StructureMatcher(
+    ltol=0.02, stol=0.02, angle_tol=0.5, scale=False, primitive_cell=False
+)
+"""For cells that are primitive: the matcher's own reduction forgives 0.25 angstrom."""
 
 
 def cubic(a: float) -> Lattice:
     return Lattice.cubic(a)
 
 
-# name: structure, space group, Wyckoff letters with multiplicity, free parameters
+# name: structure, space group, Wyckoff letters in the canonical setting, free parameters
 KNOWN = {
     "rocksalt": (
         Structure.from_spacegroup(
@@ -58,7 +52,7 @@ KNOWN = {
             221, cubic(3.9), ["Sr", "Ti", "O"], [[0] * 3, [0.5] * 3, [0.5, 0.5, 0]]
         ),
         221,
-        {"1a", "1b", "3c"},
+        {"1a", "1b", "3d"},
         1,
     ),
     "rutile": (
@@ -119,53 +113,51 @@ KNOWN = {
 }
 
 
+def encoded(structure: Structure) -> Encoded:
+    small = primitive_cells(Crystals.from_structures([structure]))
+    return encode(small, "symmetric")
+
+
+def wyckoff(made: Encoded) -> list[str]:
+    """Return multiplicity and letter of every orbit, such as 4a."""
+    table = positions(int(made.layout.spacegroup))
+    places = [table[letter] for letter in made.layout.letter[0].tolist()]
+    return [f"{place.multiplicity}{place.letter}" for place in places]
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_crystals(name: str) -> None:
-    structure, number, positions, freedom = KNOWN[name]
-    form = to_symmetric(structure)
-    assert form.spacegroup == number and form.symprec == 0.01
-    assert {f"{s.multiplicity}{s.letter}" for s in form.sites} == positions
-    assert form.degrees_of_freedom == freedom
-    assert MATCHER.fit(from_symmetric(form), structure)
-    small = from_symmetric(form, primitive=True)
-    assert len(small) == len(structure.get_primitive_structure())
+    structure, number, places, freedom = KNOWN[name]
+    made = encoded(structure)
+    assert made.layout.spacegroup.item() == number
+    assert set(wyckoff(made)) == places
+    assert made.layout.degrees_of_freedom.item() == freedom
+    assert MATCHER.fit(made.crystals()[0], structure)
+    assert len(made.crystals()[0]) == len(structure.get_primitive_structure())
     assert spacegroup(Crystals.from_structures([structure])).item() == number
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_primitive_rotated_shifted_input_gives_the_same_form(name: str) -> None:
-    structure, number, positions, _ = KNOWN[name]
+def test_primitive_rotated_shifted_input_gives_the_same_orbits(name: str) -> None:
+    structure, number, places, _ = KNOWN[name]
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
     small = structure.get_primitive_structure()
     other = Structure(small.lattice.matrix @ turn, small.species, small.frac_coords)
     other.translate_sites(list(range(len(other))), [0.123, 0.456, 0.789])
-    form = to_symmetric(other)
-    assert form.spacegroup in (number, {154: 152, 152: 154}.get(number, number))
-    assert len(form.sites) == len(to_symmetric(structure).sites)
-    assert sum(s.multiplicity for s in form.sites) == len(from_symmetric(form))
-    if name in ("rocksalt", "diamond", "rutile", "corundum", "baddeleyite"):
-        found = {f"{s.multiplicity}{s.letter}" for s in form.sites}
-        assert found == positions or name == "diamond"
+    made = encode(Crystals.from_structures([other]), "symmetric")
+    mirror = {154: 152} if np.linalg.det(turn) < 0 else {}
+    assert made.layout.spacegroup.item() == mirror.get(number, number)
+    assert set(wyckoff(made)) == places
+    assert len(wyckoff(made)) == len(wyckoff(encoded(structure)))
 
 
 def test_noise_below_the_tolerance_is_removed() -> None:
     structure, number, _, _ = KNOWN["corundum"]
-    noisy = structure.copy()
+    noisy = structure.get_primitive_structure()
     noisy.perturb(0.002)
-    form = to_symmetric(noisy, symprec=0.02)
-    assert form.spacegroup == number
-    assert MATCHER.fit(from_symmetric(form), structure)
-
-
-def test_positions_read_as_crystallographers_write_them() -> None:
-    read = {
-        name: [site.coordinates for site in to_symmetric(one[0]).sites]
-        for name, one in KNOWN.items()
-    }
-    assert read["rutile"] == ["0, 0, 0", "x, x, 0"]
-    assert read["wurtzite"] == ["1/3, 2/3, z", "1/3, 2/3, z"]
-    assert read["corundum"][0] == "0, 0, z"
-    assert read["baddeleyite"] == ["x, y, z"] * 3
+    made = encode(Crystals.from_structures([noisy]), "symmetric")
+    assert made.layout.spacegroup.item() == number
+    assert MATCHER.fit(made.crystals()[0], structure)
 
 
 # ---- all space groups ----------------------------------------------------------------
@@ -221,117 +213,13 @@ def test_any_group_round_trip(number: int) -> None:
         points.append(orbit[keep])
         species += [z] * len(keep)
     structure = Structure(cell_of(number), species, np.concatenate(points))
-    form = to_symmetric(structure)
-    assert form.spacegroup == number
-    assert MATCHER.fit(from_symmetric(form), structure)
-    again = SymmetricForm.from_dict(json.loads(json.dumps(form.to_dict())))
-    assert again.letters == form.letters
-    assert MATCHER.fit(from_symmetric(again), structure)
-
-
-# ---- free coordinates ----------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=12)
-@given(st.sampled_from(sorted(KNOWN)), st.integers(0, 10**6))
-def test_moving_free_coordinates_keeps_every_operation(name: str, seed: int) -> None:
-    form = to_symmetric(KNOWN[name][0])
-    values = torch.rand(len(form.free), generator=generator(seed), dtype=torch.float64)
-    moved = form.with_free(values)
-    assert torch.allclose(
-        torus_difference(moved.free, values), torch.zeros(()).double()
-    )
-    rotations, translations = operations(form.spacegroup)
-    frac = moved.frac.numpy()
-    for r, t in zip(rotations, translations, strict=True):
-        image = frac @ r.T + t
-        apart = frac[None] - image[:, None]
-        nearest = np.abs(apart - np.round(apart)).max(-1).min(1)
-        assert nearest.max() < 1e-9  # every image of an atom is an atom
-
-
-def test_wrong_number_of_free_coordinates() -> None:
-    form = to_symmetric(KNOWN["rutile"][0])
-    with pytest.raises(ShapeError, match="1 free coordinates; got"):
-        form.with_free(torch.zeros(2))
-    with pytest.raises(DataError, match=r"4f has 1 free coordinates \(x, x, 0\)"):
-        form.sites[1].moved((0.1, 0.2))
-
-
-# ---- projections ---------------------------------------------------------------------
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.sampled_from(sorted(KNOWN)), st.integers(0, 10**6), st.floats(0, 0.05))
-def test_projection_onto_positions(name: str, seed: int, size: float) -> None:
-    form = to_symmetric(KNOWN[name][0])
-    rng = generator(seed)
-    noise = size * torch.randn(form.frac.shape, generator=rng, dtype=torch.float64)
-    whole = torch.randint(-2, 3, form.frac.shape, generator=rng)
-    clean = project_frac(form.frac + whole, form)
-    assert torus_difference(clean, form.frac).abs().max() < 1e-9  # fixed points
-    once = project_frac(form.frac + noise, form)
-    twice = project_frac(once, form)
-    assert torus_difference(once, twice).abs().max() < 1e-9
-    assert torus_difference(once, form.frac).abs().max() <= 6 * size + 1e-9
-    starts = torch.tensor([s.multiplicity for s in form.sites]).cumsum(0)
-    anchors = once[[0, *starts[:-1].tolist()]]
-    values = [anchors[k, axis] for k, s in enumerate(form.sites) for axis in s.axes]
-    same = form.with_free(torch.stack(values)) if values else form
-    assert torus_difference(same.frac, once).abs().max() < 1e-9
-
-
-def test_projection_of_a_batch_and_wrong_shapes() -> None:
-    form = to_symmetric(KNOWN["rutile"][0])
-    many = form.frac.float() + torch.zeros(5, 1, 1)
-    assert project_frac(many, form).shape == (5, 6, 3)
-    with pytest.raises(ShapeError, match="6 atoms in its conventional cell"):
-        project_frac(torch.zeros(5, 3), form)
-
-
-def test_lattice_projection_gives_the_family_and_keeps_the_volume() -> None:
-    noise = 0.2 * torch.randn(6, 3, 3, generator=generator(0), dtype=torch.float64)
-    cells = 5 * torch.eye(3).double() + noise
-    groups = torch.tensor([2, 14, 62, 139, 194, 225])
-    made = project_lattice(cells, groups)
-    assert torch.allclose(torch.linalg.det(made), torch.linalg.det(cells).abs())
-    angles = to_parameters(made)
-    assert torch.allclose(angles[4, 5], torch.tensor(120.0).double(), atol=1e-6)
-    assert torch.allclose(angles[5, :3], angles[5, 0].expand(3))
-    hexagonal = from_parameters(torch.tensor([[4.0, 4, 7, 90, 90, 120]]).double())
-    kept = to_parameters(project_lattice(hexagonal, 194))
-    assert torch.allclose(kept, to_parameters(hexagonal), atol=1e-6)
+    made = encoded(structure)
+    assert made.layout.spacegroup.item() == number
+    small = primitive_cells(Crystals.from_structures([structure]))[0]
+    assert PRIMITIVE.fit(made.crystals()[0], small)
 
 
 # ---- edges ---------------------------------------------------------------------------
-
-
-def test_form_is_plain_json() -> None:
-    form = to_symmetric(KNOWN["rutile"][0])
-    text = json.dumps(form.to_dict())
-    stored = json.loads(text)["sites"][1]
-    assert (stored["wyckoff"], stored["position"]) == ("4f", "x, x, 0")
-    again = SymmetricForm.from_dict(json.loads(text))
-    assert again.spacegroup == form.spacegroup and again.letters == form.letters
-    assert torch.allclose(again.frac, form.frac, atol=1e-12)
-    with pytest.raises(DataError, match="not a symmetric form"):
-        SymmetricForm.from_dict({"spacegroup": 225})
-
-
-def test_a_crystal_without_symmetry_is_p1() -> None:
-    rng = np.random.default_rng(0)
-    lattice = Lattice.from_parameters(4, 5, 6, 80, 95, 105)
-    odd = Structure(lattice, ["Li", "Na", "K", "Rb"], rng.random((4, 3)))
-    form = to_symmetric(odd)
-    assert form.spacegroup == 1 and form.degrees_of_freedom == 6 + 12
-    assert MATCHER.fit(from_symmetric(form), odd)
-
-
-def test_stacked_atoms_have_a_form_and_no_group() -> None:
-    stacked = Structure(cubic(4), ["H", "H"], [[0, 0, 0], [0, 0, 0]])
-    form = to_symmetric(stacked)
-    assert form.spacegroup == 1 and len(from_symmetric(form)) == 2
-    assert spacegroup(Crystals.from_structures([stacked])).tolist() == [0]
 
 
 @settings(deadline=None, max_examples=25)

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-import matdesign as design
 from matdesign.crystals.lattice_code import family
-from matdesign.crystals.sites import operations
-from matdesign.crystals.symmetry import to_symmetric
-from matdesign.crystals.wyckoff import LETTERS, Position, positions, primitive_cell
+from matdesign.crystals.symmetry.operations import operations
+from matdesign.crystals.symmetry.wyckoff import (
+    LETTERS,
+    Position,
+    positions,
+    primitive_cell,
+)
 from matdesign.errors import DataError
 
 GROUPS = range(1, 231)
@@ -145,35 +148,6 @@ def test_rhombohedral_cell_is_obverse_with_three_equal_edges() -> None:
         gram = edges @ edges.T
         assert np.allclose(np.diag(gram), gram[0, 0])
         assert np.allclose(gram[np.triu_indices(3, 1)], gram[0, 1])
-
-
-def test_letters_are_those_of_the_symmetric_form() -> None:
-    crystals = design.load("prototypes", split="val")
-    for at in range(0, len(crystals), 12):
-        check_letters(crystals[at])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["prototypes", "perovskites"])
-def test_letters_are_those_of_every_symmetric_form(name: str) -> None:
-    crystals = design.load(name, split="val")
-    for at in range(len(crystals)):
-        check_letters(crystals[at])
-
-
-def check_letters(structure: object) -> None:
-    """Some atom of each orbit lies on the coordinates of the position of its letter."""
-    form = to_symmetric(structure)
-    cell = np.array(form.lattice)
-    for site in form.sites:
-        place = positions(form.spacegroup)[LETTERS.index(site.letter)]
-        assert place.multiplicity == site.multiplicity
-        assert place.free == len(site.axes)
-        rotations, translations = operations(form.spacegroup)
-        atoms = rotations @ np.array(site.anchor) + translations
-        miss = atoms - atoms @ place.map - place.offset
-        miss = (miss - np.round(miss)) @ cell
-        assert np.linalg.norm(miss, axis=1).min() < 1e-3
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def test_html_is_escaped_described_and_repeatable(batch):
     made = plots.plot_density({"all": batch})
     made.alt, made.caption = 'a "b" <c>', "<i>"
     text = made.to_html()
-    assert 'alt="a &quot;b&quot; &lt;c&gt;"' in text
+    assert 'alt="a &#34;b&#34; &lt;c&gt;"' in text
     assert "<figcaption>&lt;i&gt;</figcaption>" in text
     assert made.to_html() == text
     assert set(made._repr_mimebundle_()) == {"text/plain", "text/html"}

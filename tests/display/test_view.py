@@ -11,7 +11,8 @@ from pymatgen.core import Lattice, Structure
 import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.display import pages
-from matdesign.display.viewer import CrystalView, standalone_assets
+from matdesign.display.pages import standalone_assets
+from matdesign.display.viewer import CrystalView
 from matdesign.errors import DataError, ShapeError
 
 
@@ -153,6 +154,18 @@ def test_live_widget_sends_the_same_atoms(batch, monkeypatch):
     assert len(viewer._ngl_msg_archive) == archive, "redraws must not pile up"
     assert "Iron" in legend.value
     assert "application/vnd.jupyter.widget-view+json" in made._repr_mimebundle_()
+
+
+def test_a_still_picture_stands_until_nglview_has_loaded(batch):
+    viewer, row, below = design.view(batch).widget().children
+    assert "<svg" in below.value and "A still picture." in below.value
+    row.children[1].value = 1  # without nglview the player still moves the picture
+    assert "Fe" in below.value and "<svg" in below.value
+    viewer.loaded = True
+    assert "<svg" not in below.value and "A still picture." not in below.value
+    assert "Iron" in below.value
+    row.children[1].value = 0
+    assert "<svg" not in below.value
 
 
 def test_front_end_of_nglview_is_the_one_that_its_widget_asks_for():

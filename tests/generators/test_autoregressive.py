@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import matdesign as design
-from matdesign.crystals import symmetry
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import Encoded
 from matdesign.crystals.geometry import distances
-from matdesign.crystals.layout import Layout
-from matdesign.crystals.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.find import find as symmetry
+from matdesign.crystals.symmetry.layout import Layout
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import mixtures, skeleton
 from matdesign.generators.autoregressive import Autoregressive
@@ -25,7 +26,6 @@ from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
 from matdesign.generators.sequence import sequences
 from matdesign.generators.trainer import fit
-from matdesign.generators.wyckoff_table import NONE, wyckoff_table
 from matdesign.guidance.masks import Masks
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
@@ -282,7 +282,7 @@ def test_masks_hold_in_500_samples_of_an_untrained_model(model):
 
 def symmetry_operations(group: int) -> list[bytes]:
     """Return the rotations of a space group, each once."""
-    from matdesign.crystals.sites import operations
+    from matdesign.crystals.symmetry.operations import operations
 
     return list({r.tobytes() for r in operations(group)[0]})
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from matdesign.crystals.elements import MASK
 from matdesign.generators.backbone import PairTransformer, sinusoid
-from matdesign.generators.features import MASK, PairFeatures, chemistry_code
+from matdesign.generators.features import PairFeatures, chemistry_code
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import Encoded, encode
+from matdesign.crystals.lattice_code import SYSTEMS, system_of
+from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators.conditions import (
-    SYSTEMS,
     Condition,
     ConditionEncoder,
     combine,
     properties_of,
-    system_of,
 )
 from matdesign.generators.request import resolve
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import torus_difference
+from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.generators import noise
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.contract import Generator
@@ -22,7 +23,6 @@ from matdesign.generators.flow_matching import (
 )
 from matdesign.generators.rests import completions
 from matdesign.generators.vae import VAE
-from matdesign.generators.wyckoff_table import wyckoff_table
 
 SMALL: dict[type[Generator], dict[str, Any]] = {
     FlowMatching: {"width": 16, "layers": 1, "heads": 2},

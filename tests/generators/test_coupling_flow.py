@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import Encoded, encode
 from matdesign.crystals.geometry import torus_difference
+from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.generators.contract import Generator
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.coupling_parts import Latents
@@ -269,7 +269,7 @@ def test_orbits_of_one_letter_may_change_places(rutile):
 
 
 def test_polar_axes_are_those_of_the_table_of_groups():
-    from matdesign.generators.wyckoff_table import wyckoff_table
+    from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 
     table = wyckoff_table().polar[1:]
     assert torch.equal(polar_axes(torch.arange(1, 231)), table)
@@ -356,7 +356,7 @@ def test_asked_compositions_and_patterns_hold(eight):
 
 
 def test_symmetric_samples_keep_their_space_group(rutile):
-    from matdesign.crystals.symmetry import spacegroup
+    from matdesign.crystals.symmetry.find import spacegroup
 
     model = CouplingFlow.for_data(rutile, representation="symmetric", **SMALL)
     made = model.sample(12, seed=2)

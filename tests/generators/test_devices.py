@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements
-from matdesign.crystals.encoded import encode
+from matdesign.crystals.symmetry.encoded import encode
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion

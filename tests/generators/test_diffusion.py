@@ -7,13 +7,13 @@ import torch
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import distances, torus_difference
 from matdesign.errors import DataError, ShapeError
 from matdesign.generators import sampling
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.features import MASK
 from matdesign.generators.stepwise import Stepwise
 from matdesign.generators.trainer import fit
 

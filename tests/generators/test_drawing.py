@@ -7,7 +7,7 @@ from pymatgen.core import Lattice
 
 from matdesign.crystals import elements
 from matdesign.crystals.lattice_code import to_code
-from matdesign.crystals.layout import Layout
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.contract import Generator
 from matdesign.generators.control import Preview, Sample
 from matdesign.generators.diffusion import Diffusion

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
 from matdesign.generators.batching import by_size, pick
 from matdesign.generators.diffusion import Diffusion
@@ -63,6 +64,10 @@ def test_a_checkpoint_of_another_training_is_refused(crystals, tmp_path):
         fit(model, crystals, steps=2, batch_size=4, seed=2, checkpoint=file)
     with pytest.raises(DataError, match="its data is"):
         fit(model, crystals[:4], steps=2, batch_size=4, seed=1, checkpoint=file)
+    labels = {"density": torch.ones(len(crystals))}  # the same sites with other labels
+    labelled = crystals.replace(properties=labels)
+    with pytest.raises(DataError, match="its data is"):
+        fit(model, labelled, steps=2, batch_size=4, seed=1, checkpoint=file)
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage"])
@@ -113,7 +118,7 @@ def test_mixed_precision_trains_like_full_precision(crystals):
 def test_two_processes_share_the_work(crystals, tmp_path):
     """Data-parallel training on two CPU processes ends with one set of weights."""
     script = tmp_path / "two.py"
-    crystals.write(tmp_path / "eight.parquet")
+    write_parquet(crystals, tmp_path / "eight.parquet")
     script.write_text(
         "import os, pathlib, sys, torch\n"
         "import matdesign as design\n"

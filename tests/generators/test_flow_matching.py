@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import distances, torus_difference
 from matdesign.errors import DataError
 from matdesign.generators.backbone import Prediction
 from matdesign.generators.contract import Generator
-from matdesign.generators.features import MASK
 from matdesign.generators.flow_matching import TORUS, FlowMatching
 from matdesign.generators.trainer import fit
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from matdesign.crystals.elements import MASK
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.features import MASK
 from matdesign.generators.planning import (
     Plan,
     allowed_elements,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import Encoded, encode
+from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.request import resolve
 from matdesign.generators.substitution import (

@@ -10,9 +10,9 @@ import torch
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.encoded import Encoded, encode
 from matdesign.crystals.geometry import min_distance, torus_difference
-from matdesign.crystals.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.encoded import Encoded, encode
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators import drawing, elbo, vae_plan, von_mises
 from matdesign.generators.contract import Generator
@@ -244,8 +244,8 @@ def test_space_groups_hold_on_every_sample(eight):
     """spglib finds all operations of the asked group, and as a rule no more."""
     import spglib
 
-    from matdesign.crystals.sites import operations
-    from matdesign.crystals.symmetry import spacegroup
+    from matdesign.crystals.symmetry.find import spacegroup
+    from matdesign.crystals.symmetry.operations import operations
 
     model = VAE.for_data(eight, representation="symmetric", **SMALL).eval()
     exact = 0

@@ -14,8 +14,8 @@ from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.constraints.motif import Motif
 from matdesign.constraints.predicted import Property
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.encoded import encode
 from matdesign.crystals.geometry import torus_difference, wrap
+from matdesign.crystals.symmetry.encoded import encode
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.contract import Generator

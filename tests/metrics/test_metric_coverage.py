@@ -255,7 +255,7 @@ def test_a_time_limit_ends_what_would_not_end():
 def test_two_processes_and_one_that_dies(tmp_path):
     # strings for `eval`: the third ends its process, each time it is tried
     items = ["'a'", "'b'", "__import__('os')._exit(3)", "'d'", "'e'"]
-    found = dict(store.spread(eval, items, workers=2))
+    found = dict(store.in_processes(eval, items, workers=2))
     assert found == {0: "a", 1: "b", 2: store.DIED, 3: "d", 4: "e"}
 
 

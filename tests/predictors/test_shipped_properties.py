@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from shaken import shake
+from labels import shake
 
 import matdesign as design
 from matdesign.paths import data_dir
@@ -132,10 +132,3 @@ def test_the_judge_of_energies_knows_what_generators_make():
     for one in card["test"].values():
         assert one["made"]["mae"]["high"] < 0.6 * one["made"]["guide_mae"]["low"]
         assert one["made"]["correlation_of_errors"] < 0.6
-
-
-def test_the_shape_of_a_network_is_read_from_words():
-    from train_property import shape
-
-    assert shape(["radius=5", "degree=2"]) == {"radius": 5.0, "degree": 2}
-    assert isinstance(shape(["degree=2"])["degree"], int)

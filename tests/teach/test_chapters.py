@@ -122,7 +122,7 @@ def test_steer_asks_once_for_nothing_and_then_at_every_scale():
         (5, {**shared, "conditions": chapters.TARGET, "scale": 2.5}),
     ]
     names = ["nothing", "target, scale 0", "target, scale 2.5"]
-    assert [row["asked"] for row in sweep.rows] == names
+    assert [row["condition"] for row in sweep.rows] == names
     for row, made in zip(sweep.rows, sweep.samples):
         assert (row["hits"], row["n"], row["valid"], row["evaluations"]) == (
             3,
@@ -192,7 +192,7 @@ def test_a_column_measures_free_and_asked_samples(train):
         (4, None),
         (4, chapters.TARGET),
     ]
-    assert (column.free, column.asked, column.evaluations) == (2, 2, 3.0)
+    assert (column.free, column.conditioned, column.evaluations) == (2, 2, 3.0)
     assert (column.name, column.family, len(column.made)) == ("fixed", "Fixed", 4)
     salt = {"composition": "AB", "volume_per_atom": (1.0, 14.0)}
     assert measure(model, train, n=4, target=salt).free == 0
@@ -215,14 +215,14 @@ def test_the_table_has_a_cell_for_every_model_and_figure(train):
     head, rows = (
         SideBySide((column,))
         .add(measure(Fixed(crystal([11, 17])), train, name="other", n=2))
-        .cells()
+        .cells_as_text()
     )
     assert head == ["", "fixed", "other"]
     assert all(len(row) == 3 for row in rows)
     said = {row[0]: row[1:] for row in rows}
     assert said["architecture"] == ["Fixed", "Fixed"]
     assert said["network evaluations per crystal"] == ["3", "3"]
-    assert [text.split(" ")[0] for text in said["meets the target unasked"]] == [
+    assert [text.split(" ")[0] for text in said["meets the target, unconditioned"]] == [
         "2/2",
         "0/2",
     ]
@@ -236,10 +236,17 @@ def test_heads_leave_out_the_data_set_that_all_models_share(train):
         measure(model, train, name=name, n=2)
         for name in ("flow-matching-prototypes", "vae-prototypes", "vae-perovskites")
     ]
-    assert SideBySide(tuple(columns[:2])).cells()[0] == ["", "flow-matching", "vae"]
-    apart = SideBySide(tuple(columns)).cells()[0]
+    assert SideBySide(tuple(columns[:2])).cells_as_text()[0] == [
+        "",
+        "flow-matching",
+        "vae",
+    ]
+    apart = SideBySide(tuple(columns)).cells_as_text()[0]
     assert apart[1:] == [c.name for c in columns]  # two data sets: both are named
-    assert SideBySide(tuple(columns[:1])).cells()[0][1] == "flow-matching-prototypes"
+    assert (
+        SideBySide(tuple(columns[:1])).cells_as_text()[0][1]
+        == "flow-matching-prototypes"
+    )
 
 
 def test_the_measured_table_says_what_its_file_holds():

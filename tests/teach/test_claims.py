@@ -21,7 +21,13 @@ def sweep(*hits: int, volume: float = 9.5) -> Sweep:
     """A sweep of 64 crystals a row: nothing asked, then scales 0, 1, 2 and 4."""
     names = ["nothing", *(f"target, scale {s:g}" for s in (0, 1, 2, 4))]
     rows = [
-        {"asked": name, "hits": k, "n": 64, "low": k / 64 - 0.1, "high": k / 64 + 0.1}
+        {
+            "condition": name,
+            "hits": k,
+            "n": 64,
+            "low": k / 64 - 0.1,
+            "high": k / 64 + 0.1,
+        }
         for name, k in zip(names, hits, strict=True)
     ]
     return Sweep(tuple(rows), (crystals(volume),))

@@ -1,12 +1,15 @@
 """Whatever a learner's function gives, a check ends in a verdict that helps."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from matdesign import (
+from matdesign.crystals.geometry import wrap
+from matdesign.crystals.lattice_code import free_entries
+from matdesign.teach import (
     exercises,
     exercises_autoregressive,
     exercises_constraints,
@@ -17,8 +20,6 @@ from matdesign import (
     exercises_representations,
     exercises_vae,
 )
-from matdesign.crystals.geometry import wrap
-from matdesign.crystals.lattice_code import free_entries
 
 CHECKS = [
     check
@@ -77,12 +78,10 @@ def test_any_answer_gets_a_verdict(check, kind):
 
 def test_answers_of_plain_python_are_right_too():
     assert exercises.check_wrap(lambda x: float(wrap(x)))
-    from tests import test_exercises_diffusion as diffusion
-
-    given = exercises_diffusion.check_mixture_score(
-        lambda *a: diffusion.score(*a).tolist()
+    chain = exercises_autoregressive.check_chain(
+        lambda p: sum(one.log() for one in p).tolist()
     )
-    assert given, given
+    assert chain, chain
 
 
 def test_a_text_is_not_taken_for_an_error():
@@ -95,14 +94,45 @@ def test_near_whole_numbers_are_not_whole():
     )
     assert not more
     origin = exercises_representations.check_origin(lambda group: 1.9)
-    assert not origin and "got 1.9" in origin.text
+    assert not origin and "float 1.9" in origin.text
     count = exercises_diffusion.check_count(lambda p, d: 8 * p * (1 - p) / d**2 + 0.5)
     assert not count and "whole" in count.text
 
 
-def test_a_wrong_number_of_free_entries_is_not_told_the_right_one():
-    for name in ("triclinic", "monoclinic"):
-        assert int(free_entries(name).sum()) in (6, 4)
-    text = exercises.check_free_numbers(lambda name: 9).text
-    assert "triclinic" in text or "cubic" in text
-    assert not any(figure in text.replace("9", "") for figure in "123456")
+def test_what_is_no_function_is_told_so():
+    for given in (5, None, ..., "wrap", [1.0]):
+        verdict = exercises.check_wrap(given)
+        assert not verdict and "give the function itself" in verdict.text
+    fooled = exercises.check_fooling("crystals", None)
+    assert not fooled and "give crystals" in fooled.text
+
+
+WRONG = {
+    exercises.check_free_numbers: lambda name: 99,
+    exercises_autoregressive.check_chain: lambda p: 99.0 + 0 * p[0],
+    exercises_constraints.check_draws: lambda rate, n: 99,
+    exercises_constraints.check_masked: lambda t, g: 99.0 + 0 * t,
+    exercises_diffusion.check_difference: lambda *_: 99.0,
+    exercises_diffusion.check_count: lambda *_: 99,
+    exercises_flow.check_floor: lambda width: 99.0,
+    exercises_guidance.check_effective_size: lambda w: 99.0,
+    exercises_one_guide.check_best_of: lambda *_: 99.0,
+    exercises_representations.check_freedom: lambda *_: 99,
+    exercises_representations.check_origin: lambda group: 99,
+    exercises_vae.check_divergence: lambda m, s: 99.0 + 0 * m.sum(-1),
+}
+
+
+@pytest.mark.parametrize("check", WRONG, ids=lambda c: c.__name__)
+def test_a_wrong_answer_is_not_told_the_right_one(check):
+    """The text names the input, then the learner's number, and no number after it."""
+    where, mine, what = check(WRONG[check]).text.partition("99")
+    assert where.startswith("for ") and mine
+    assert "not right" in what or "more than are needed" in what
+    assert not re.search(r"\d", what)
+
+
+def test_every_check_keeps_its_name_and_its_text():
+    for check in CHECKS:
+        assert check.__name__.startswith("check_") and check.__doc__.startswith("Check")
+        assert list(inspect.signature(check).parameters) == ["answer"]

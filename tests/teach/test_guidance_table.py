@@ -5,9 +5,9 @@ import math
 import shlex
 from functools import cache
 
-import bench_guidance_cost
 import pytest
 import torch
+from bench import guidance_cost
 
 import matdesign as design
 from matdesign.constraints.base import Constraint
@@ -148,7 +148,7 @@ def test_measured_prices_are_those_of_a_command() -> None:
     path = data_dir() / "measured" / "guidance-cost.json"
     runs = json.loads(path.read_text())["runs"]
     words = [shlex.split(run["command"])[2:] for run in runs]
-    asked = [bench_guidance_cost.arguments(one) for one in words]
+    asked = [guidance_cost.arguments(one) for one in words]
     for run, args in zip(runs, asked, strict=True):
         assert set(run["prices"]) == set(args.models) and run["n"] == args.n
         for ways in run["prices"].values():

@@ -188,7 +188,7 @@ def test_guidance_without_a_classifier_misses_the_product_and_turns_cure_it(
         return
     gap = {2.0: 0.03, 4.0: 0.08}[scale]
     assert made > floor(exact) + gap
-    cured = off(drawn(towards=wish, scale=scale, turns=6), exact)
+    cured = off(drawn(towards=wish, scale=scale, repeats=6), exact)
     assert cured < floor(exact) + gap and cured < made - 0.6 * gap
 
 
@@ -198,7 +198,7 @@ def test_replacement_is_biased_and_turns_cure_it(value: float) -> None:
     known = torch.tensor([math.nan, value])
     made = drawn(known=known)
     assert bool((made[:, 1] == value).all())
-    once, often = (off(drawn(known=known, turns=k)[:, :1], exact) for k in (1, 8))
+    once, often = (off(drawn(known=known, repeats=k)[:, :1], exact) for k in (1, 8))
     assert once > floor(exact) + 0.04
     assert often < 0.6 * once
 

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from matdesign.generators.conditions import combine
 from matdesign.guidance.particles import Particles, systematic
-from matdesign.teach.toys import CircleToy, NormalToy, WordToy
+from matdesign.teach.torus_toy import TorusToy
+from matdesign.teach.toys import NormalToy, WordToy
 
 N = 4_000
+
+CIRCLE = TorusToy(((0.25,), (0.75,)), (), 0.06)
 
 
 def close(x: Tensor, mean: float, std: float, tolerance: float = 4.0) -> None:
@@ -29,10 +32,10 @@ def test_the_normal_sampler_is_exact_at_any_number_of_steps(steps: int) -> None:
 
 
 def test_the_circle_sampler_follows_its_density() -> None:
-    toy = CircleToy((0.2, 0.7), 0.05)
+    toy = TorusToy(((0.2,), (0.7,)), (), 0.05)
     made = toy.sample(N, seed=0)
     counts = torch.histc(made, 20, 0, 1) / N
-    exact = toy.tilted(lambda x: 0 * x, 20).float()
+    exact = toy.tilted(lambda x: 0 * x[:, 0], 20).float()
     assert 0.5 * float((counts - exact).abs().sum()) < 0.04
 
 
@@ -88,8 +91,8 @@ def test_gradient_is_exact_for_a_quadratic_reward() -> None:
 
 def test_gradient_on_the_circle_is_near_the_tilted_density_and_not_equal() -> None:
     """At the preview only: the stated error is 0.12 in total variation, from 0.47."""
-    toy = CircleToy()
-    reward = lambda x: 1.5 * torch.cos(2 * math.pi * (x - 0.25))  # noqa: E731
+    toy = CIRCLE
+    reward = lambda x: 1.5 * torch.cos(2 * math.pi * (x[:, 0] - 0.25))  # noqa: E731
     exact = toy.tilted(reward, 20).float()
     free = torch.histc(toy.sample(N, seed=3), 20, 0, 1) / N
     made = torch.histc(toy.sample(N, seed=3, reward=reward, gradient=1.0), 20, 0, 1) / N
@@ -109,7 +112,7 @@ def test_classifier_free_tilts_a_normal_by_its_condition(scale: float) -> None:
 
     def preview(mean: Tensor, x: Tensor, v: float) -> Tensor:
         t = _time(v, 0.8)
-        return combine(mean, bound.belief(x, t)[0], scale)
+        return combine(mean, bound.posterior(x, t)[0], scale)
 
     made = plain.sample(N, seed=4, preview=preview)
     close(made, scale * c * 0.64, 0.8)
@@ -145,8 +148,8 @@ def test_particles_converge_to_the_tilted_words() -> None:
 
 
 def test_particles_converge_on_the_circle() -> None:
-    toy = CircleToy()
-    reward = lambda x: 1.5 * torch.cos(2 * math.pi * (x - 0.25))  # noqa: E731
+    toy = CIRCLE
+    reward = lambda x: 1.5 * torch.cos(2 * math.pi * (x[:, 0] - 0.25))  # noqa: E731
     exact = toy.tilted(reward, 12).float()
     found = []
     for k in (1, 16):

@@ -21,7 +21,9 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.io.ase_atoms import format_xyz, from_ase, parse_xyz, to_ase
 from matdesign.crystals.io.checks import MAX_ATOMS
+from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
+from matdesign.crystals.io.poscar import format_poscar, parse_poscar
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ def write(
             f"unknown format {kind!r} for {path}; choose cif, poscar, xyz or parquet."
         )
     if kind == "parquet":
-        return [write_parquet(batch, path if single else path / "crystals.io.parquet")]
+        return [write_parquet(batch, path if single else path / "crystals.parquet")]
     if single is None:
         path.mkdir(parents=True, exist_ok=True)
         names = _file_names(batch)
@@ -202,9 +204,6 @@ def _expand(item: str | Path) -> list[Path]:
 
 def _read_one(path: Path, max_atoms: int, max_bytes: int) -> Crystals:
     """Return all crystals of one file."""
-    from matdesign.crystals.io.cif import parse_cif
-    from matdesign.crystals.io.poscar import parse_poscar
-
     kind, name = file_format(path), str(path)
     if kind == "parquet":
         return read_parquet(path, max_atoms=max_atoms)
@@ -300,8 +299,6 @@ def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str
     if kind == "xyz":
         return format_xyz(batch)
     if kind == "poscar":
-        from matdesign.crystals.io.poscar import format_poscar
-
         comment = f"{batch.ids[0] if batch.ids else ''} {batch.formulas[0]}"
         return format_poscar(batch[0], comment)
     from pymatgen.io.cif import CifWriter
@@ -321,8 +318,6 @@ def _symmetrized(one: Structure, name: str, symprec: float) -> str:
     """Return the CIF of the refined cell with its operators, as `read` accepts it."""
     from pymatgen.io.cif import CifWriter
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
-    from matdesign.crystals.io.cif import parse_cif
 
     try:
         # at a wide tolerance spglib's operators are as rough as the atoms: refine first

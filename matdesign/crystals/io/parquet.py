@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from matdesign.crystals import elements
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.geometry import wrap
 from matdesign.crystals.io.checks import MAX_ATOMS, MIN_VOLUME, too_many
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from matdesign.crystals.batch import Crystals
 
 CORE = ("num_atoms", "numbers", "frac_coords", "lattice")
 """Columns that every crystal table has; `material_id` and all others are optional."""
@@ -49,7 +49,6 @@ def read_parquet(
 
     Example:
         >>> import tempfile
-        >>> from matdesign.crystals.batch import Crystals
         >>> cell = 2.5 * torch.eye(3)[None]
         >>> one = Crystals(torch.tensor([[26]]), torch.zeros(1, 1, 3), cell)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -57,9 +56,6 @@ def read_parquet(
         ...     read_parquet(path).formulas
         ('Fe',)
     """
-    from matdesign.crystals.batch import Crystals
-    from matdesign.crystals.geometry import wrap
-
     path = Path(path)
     table = _table(path, rows)
     counts = _numeric(table, "num_atoms", path).astype(np.int64)
@@ -170,7 +166,7 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
         raise DataError(
             f"{path} is not a table of crystals: it has no column "
             f"{', '.join(missing)}; it has {', '.join(names[:12])}. Write one with "
-            "Crystals.write."
+            "matdesign.write."
         )
     try:
         table = file.read()
@@ -184,7 +180,7 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
     if column not in names:
         raise DataError(
             f"{path} has no column {column!r} to choose rows by; it has "
-            f"{', '.join(names)}. Read it whole, and use Crystals.split."
+            f"{', '.join(names)}. Read it whole, and use matdesign.split."
         )
     chosen = table.filter(pc.equal(table[column].cast(pa.string()), value))
     if not len(chosen):
@@ -207,7 +203,7 @@ def _flat(table: pa.Table, name: str, path: Path) -> np.ndarray[Any, Any]:
     ):
         raise DataError(
             f"{path}: column `{name}` must hold a list per row; got {kind}. "
-            "Write tables with Crystals.write."
+            "Write tables with matdesign.write."
         )
     values = column.flatten()
     if column.null_count or values.null_count:

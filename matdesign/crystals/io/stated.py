@@ -8,8 +8,8 @@ import gemmi
 import numpy as np
 
 from matdesign.crystals import elements
+from matdesign.crystals.batch import ANGSTROM3_G
 from matdesign.crystals.io.expand import Orbits
-from matdesign.crystals.soft import ANGSTROM3_G
 
 _MULTIPLICITIES = (
     "_atom_site_symmetry_multiplicity",

@@ -1,0 +1,205 @@
+"""Finding symmetry: space groups by name, and of crystals."""
+
+from __future__ import annotations
+
+import logging
+import numbers
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.geometry import min_distance, shortest_vector
+from matdesign.crystals.io.checks import MIN_VOLUME
+from matdesign.crystals.symmetry.operations import Array
+from matdesign.errors import DataError
+
+SYMPREC = 0.1
+"""How far an atom may be from its symmetric position where a crystal's space group is
+reported or checked, angstrom; relaxed crystals need about so much."""
+
+ENCODING_SYMPREC = 0.01
+"""The same where a crystal is encoded or its primitive cell is looked for."""
+
+
+def spacegroup_number(group: Any) -> int:
+    """Return the number of a space group that is named by number or symbol.
+
+    Args:
+        group: 1 to 230, or a Hermann-Mauguin symbol of any setting, short or full, as
+            written today or formerly, with or without spaces and underscores: "Pm-3m",
+            "P2_1/c", "P 63/m m c", "Cmca", "P 4/n 2/m 2/m".
+
+    Raises:
+        DataError: neither.
+
+    Source:
+        gemmi (Wojdyr 2022, JOSS 7, 4200); full symbols from spglib.
+
+    Example:
+        >>> [spacegroup_number(one) for one in (225, "225", "Pm3m", "P21/c", "Cmca")]
+        [225, 225, 221, 14, 64]
+    """
+    number = None
+    if isinstance(group, str):
+        import gemmi
+
+        # subscripts count as figures; the long minus is a minus
+        text = unicodedata.normalize("NFKC", group).replace("\u2212", "-")
+        text = text.replace("_", "").strip()
+        short = "".join(text.split())
+        if short.isdecimal():
+            number = int(short)
+        else:
+            named = gemmi.find_spacegroup_by_name(text)
+            named = named or gemmi.find_spacegroup_by_name(short)
+            number = named.number if named else _full_symbols().get(short.lower())
+            if number is None:  # full in all axes: 4/n 2/m 2/m is 4/n m m
+                named = gemmi.find_spacegroup_by_name(
+                    re.sub("(?<![46])21?/", "", short)
+                )
+                number = named.number if named else None
+    elif isinstance(group, numbers.Integral) and group is not True:
+        number = int(group)
+    if number is None or not 1 <= number <= 230:
+        raise DataError(
+            f"a space group is a number from 1 to 230 or a Hermann-Mauguin symbol such as "
+            f'"Pm-3m"; got {group!r}.'
+        )
+    return number
+
+
+@cache
+def _full_symbols() -> dict[str, int]:
+    """Return the number of each full symbol, without spaces: "p4/n2/m2/m" is 129."""
+    import spglib
+
+    kinds: Any = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
+    return {
+        one.international_full.replace(" ", "").replace("_", "").lower(): one.number
+        for one in kinds
+    }
+
+
+def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
+    """Return the space group number of every crystal.
+
+    Args:
+        crystals: the batch.
+        symprec: how far an atom may be from its symmetric position, angstrom. Relaxed
+            crystals need about 0.1, exact ones 0.01.
+
+    Returns:
+        Numbers from 1 to 230, long, shape (crystals,); 0 where no symmetry was found,
+        which happens when atoms sit on top of each other.
+
+    Source:
+        moyopy (Shinohara); where it fails, spglib (Togo, Shinohara, Tanaka 2024,
+        arXiv:1808.01590).
+
+    Example:
+        >>> frac = torch.tensor([[[0.0, 0, 0], [0.5, 0.5, 0.5]]])
+        >>> cell = 4.1 * torch.eye(3)[None]
+        >>> spacegroup(Crystals(torch.tensor([[55, 17]]), frac, cell)).tolist()
+        [221]
+    """
+    found = []
+    there = are_cells(crystals, symprec).tolist()
+    cells = crystals.lattice.detach().double().cpu().numpy()
+    points = crystals.frac.detach().double().cpu().numpy()
+    with quiet_moyo():
+        for row, kinds in enumerate(crystals.species.cpu().numpy()):
+            real = kinds > 0
+            one = cells[row], points[row][real], kinds[real].tolist()
+            found.append(_number(*one, symprec) if there[row] else 0)
+    return torch.tensor(found, dtype=torch.long, device=crystals.device)
+
+
+def find_symmetry(
+    cell: Array, frac: Array, species: list[int], symprec: float
+) -> Any | None:
+    """Return moyopy's dataset of a crystal in the standard setting, or None.
+
+    None where it finds nothing, for whatever reason: a generated crystal may be
+    anything, and one that cannot be analysed is an answer, not an error. Ask `are_cells`
+    first, and put `quiet_moyo` around the batch.
+
+    Args:
+        cell: rows in angstrom, shape (3, 3).
+        frac: fractional coordinates, shape (atoms, 3).
+        species: atomic number of each atom.
+        symprec: how far an atom may be from its symmetric position, angstrom.
+    """
+    import moyopy
+
+    try:
+        return moyopy.MoyoDataset(
+            moyopy.Cell(cell.tolist(), frac.tolist(), species),
+            symprec=symprec,
+            setting=moyopy.Setting.standard(),
+        )
+    except Exception:
+        return None
+    except BaseException as error:
+        # a panic inside moyo is no Exception; anything else is not ours to stop
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
+def are_cells(crystals: Crystals, symprec: float = ENCODING_SYMPREC) -> Tensor:
+    """Return in which crystals symmetry can be looked for, bool, shape (crystals,).
+
+    They are finite and well above symprec. In a cell as small as the tolerance, or with
+    atoms on top of each other, every atom could be every other one, and the search would
+    not end.
+
+    Args:
+        crystals: the batch.
+        symprec: the tolerance of the search, angstrom.
+    """
+    exact = Crystals(
+        crystals.species, crystals.frac.double(), crystals.lattice.double()
+    )
+    finite = exact.frac.isfinite().all(-1).all(-1)
+    finite &= exact.lattice.isfinite().all(-1).all(-1)
+    large = torch.linalg.det(exact.lattice).abs() >= MIN_VOLUME
+    large &= shortest_vector(exact.lattice) >= 5 * symprec
+    return finite & large & (min_distance(exact) > 2 * symprec)
+
+
+@contextmanager
+def quiet_moyo() -> Iterator[None]:
+    """Hold back moyo's notes on operations of the input cell, unused here."""
+    log = logging.getLogger("moyo")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _number(cell: Array, frac: Array, species: list[int], symprec: float) -> int:
+    """Return one space group number: moyopy's, else spglib's, else 0."""
+    import spglib
+
+    found = find_symmetry(cell, frac, species, symprec)
+    if found is not None:
+        return int(found.number)
+    try:
+        with warnings.catch_warnings():
+            # spglib announces a change of how it reports errors; both ways end here
+            warnings.simplefilter("ignore", DeprecationWarning)
+            crystal: Any = (cell, frac, species)
+            found = spglib.get_symmetry_dataset(crystal, symprec=symprec)
+    except Exception:
+        return 0
+    return int(found.number) if found is not None else 0

@@ -1,0 +1,224 @@
+"""`Layout`: where the atoms of a batch of crystals may be, in either representation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.geometry import wrap
+from matdesign.crystals.lattice_code import from_code
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Orbits of atoms, how each atom follows its anchor, and what of the cell is free.
+
+    A crystal is its layout plus three things a generator fills in: one species per orbit,
+    free coordinates u of the anchors, and the free entries of the lattice code. Atoms and
+    cell follow from them, so the symmetry holds by construction. In the representation
+    "cell" every atom is an orbit of its own and everything is free: space group P1.
+
+    Equation:
+        f_i = wrap(u_o(i) M_i + c_i) in the primitive cell; L = T exp(S(k)).
+
+    Args:
+        orbit: orbit of each site, 0 on padding, long, shape (crystals, sites).
+        mask: site exists, shape (crystals, sites).
+        move: M, how a site follows the free coordinates of its anchor; rows of
+            coordinates that are not free are zero, shape (crystals, sites, 3, 3).
+        shift: c, shape (crystals, sites, 3).
+        pull: takes a displacement of a site back to free coordinates, shape
+            (crystals, sites, 3, 3): the mean over an orbit of `v_i @ pull_i` is the
+            displacement of u that fits the displacements v best; zero on padding.
+        free: which coordinates of each orbit's anchor are free, bool, zero on padding,
+            shape (crystals, orbits, 3).
+        count: sites of each orbit in the primitive cell, 0 on padding, long, shape
+            (crystals, orbits).
+        cell: T, rows of the primitive cell in the conventional one, (crystals, 3, 3).
+        code_free: which entries of the lattice code are free, bool, (crystals, 6).
+        code_fixed: value of the entries that are not, 0 elsewhere, (crystals, 6).
+        spacegroup: number, 1 to 230, shape (crystals,).
+        letter: index of each orbit's Wyckoff letter (0 = a), shape (crystals, orbits).
+    """
+
+    orbit: Tensor
+    mask: Tensor
+    move: Tensor
+    shift: Tensor
+    pull: Tensor
+    free: Tensor
+    count: Tensor
+    cell: Tensor
+    code_free: Tensor
+    code_fixed: Tensor
+    spacegroup: Tensor
+    letter: Tensor
+
+    @classmethod
+    def whole_cell(cls, n_atoms: Tensor) -> Layout:
+        """Return the layout of the representation "cell": every atom free, P1.
+
+        Args:
+            n_atoms: atoms per crystal, long, shape (crystals,).
+        """
+        b, at = len(n_atoms), n_atoms.device
+        sites = torch.arange(int(n_atoms.max()) if b else 0, device=at)
+        mask = sites < n_atoms[:, None]
+        eye = torch.eye(3, device=at)
+        follow = eye * mask[..., None, None]
+        return cls(
+            orbit=sites * mask,
+            mask=mask,
+            move=follow,
+            shift=torch.zeros(*mask.shape, 3, device=at),
+            pull=follow,
+            free=mask[..., None].expand(-1, -1, 3),
+            count=mask.long(),
+            cell=eye.expand(b, 3, 3),
+            code_free=torch.ones(b, 6, dtype=torch.bool, device=at),
+            code_fixed=torch.zeros(b, 6, device=at),
+            spacegroup=torch.ones(b, dtype=torch.long, device=at),
+            letter=torch.zeros(mask.shape, dtype=torch.long, device=at),
+        )
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """Atoms in the primitive cell, shape (crystals,)."""
+        return self.mask.sum(1)
+
+    @property
+    def orbits(self) -> Tensor:
+        """True where an orbit exists, shape (crystals, orbits)."""
+        return self.count > 0
+
+    @property
+    def degrees_of_freedom(self) -> Tensor:
+        """Free coordinates plus free entries of the lattice code, shape (crystals,)."""
+        return self.free.flatten(1).sum(1) + self.code_free.sum(1)
+
+    def expand(self, u: Tensor) -> Tensor:
+        """Return the coordinates of all sites, in [0, 1), (crystals, sites, 3).
+
+        Args:
+            u: free coordinates of the anchors, shape (crystals, orbits, 3); entries that
+                are not free are ignored.
+        """
+        anchor = self._of_sites(u)
+        moved = torch.einsum("bsi,bsij->bsj", anchor, self.move.to(u)) + self.shift.to(
+            u
+        )
+        return wrap(moved) * self.mask[..., None]
+
+    def expand_species(self, species: Tensor) -> Tensor:
+        """Return the species of all sites from one per orbit, (crystals, sites)."""
+        return species.gather(1, self.orbit) * self.mask
+
+    def pull_back(self, v: Tensor) -> Tensor:
+        """Return the displacement of u that fits displacements of the sites best.
+
+        Args:
+            v: one vector per site in fractional coordinates, (crystals, sites, 3).
+
+        Returns:
+            Shape (crystals, orbits, 3), zero where a coordinate is not free.
+        """
+        each = torch.einsum("bsi,bsij->bsj", v, self.pull.to(v))
+        return self.mean_over_orbit(each) * self.free
+
+    def mean_over_orbit(self, value: Tensor) -> Tensor:
+        """Return the mean of per-site values over each orbit.
+
+        Args:
+            value: shape (crystals, sites, channels).
+
+        Returns:
+            Shape (crystals, orbits, channels), zero on padding.
+        """
+        b, orbits = self.count.shape
+        total = value.new_zeros(b, orbits, value.shape[-1])
+        index = self.orbit[..., None].expand_as(value)
+        total.scatter_add_(1, index, value * self.mask[..., None])
+        return total / self.count.clamp(min=1)[..., None]
+
+    def project(self, code: Tensor) -> Tensor:
+        """Return a lattice code with its fixed entries set, (crystals, 6).
+
+        Args:
+            code: code of the conventional cell, not standardised.
+        """
+        return torch.where(self.code_free, code, self.code_fixed.to(code))
+
+    def lattice(self, code: Tensor) -> Tensor:
+        """Return the primitive cells, rows in angstrom, (crystals, 3, 3).
+
+        Args:
+            code: code of the conventional cell whose last entry is that of the volume
+                per atom, k6 - ln(atoms in the conventional cell) / 3.
+        """
+        conventional = from_code(self.project(code), self.conventional_atoms)
+        return self.cell.to(code) @ conventional
+
+    @property
+    def conventional_atoms(self) -> Tensor:
+        """Atoms in the conventional cell, shape (crystals,)."""
+        points = 1.0 / torch.linalg.det(self.cell.float()).abs()
+        return self.n_atoms * points.round().long()
+
+    def _of_sites(self, u: Tensor) -> Tensor:
+        """Return the value of each site's orbit, (crystals, sites, 3)."""
+        return u.gather(1, self.orbit[..., None].expand(-1, -1, u.shape[-1]))
+
+    def __getitem__(self, index: Tensor) -> Layout:
+        """Return some crystals, padded no wider than the largest of them."""
+        part = {f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
+        sites = int(part["mask"].sum(1).max()) if len(index) else 0
+        orbits = int((part["count"] > 0).sum(1).max()) if len(index) else 0
+        for name in ("orbit", "mask", "move", "shift", "pull"):
+            part[name] = part[name][:, :sites]
+        for name in ("free", "count", "letter"):
+            part[name] = part[name][:, :orbits]
+        return Layout(**part)
+
+    def rows(self, index: Tensor) -> Layout:
+        """Return some crystals with the padding left as it is."""
+        return Layout(
+            **{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
+        )
+
+    def to(self, device: torch.device | str) -> Layout:
+        """Return the layout on a device."""
+        return Layout(
+            **{
+                f.name: getattr(self, f.name).to(device)
+                for f in dataclasses.fields(self)
+            }
+        )
+
+    @staticmethod
+    def cat(parts: list[Layout]) -> Layout:
+        """Return one layout of all crystals, padded to the widest."""
+        joined = {}
+        for f in dataclasses.fields(Layout):
+            tensors = [getattr(part, f.name) for part in parts]
+            if tensors[0].ndim > 1 and f.name not in (
+                "cell",
+                "code_free",
+                "code_fixed",
+            ):
+                width = max(t.shape[1] for t in tensors)
+                tensors = [_widen(t, width) for t in tensors]
+            joined[f.name] = torch.cat(tensors)
+        return Layout(**joined)
+
+
+def _widen(tensor: Tensor, width: int) -> Tensor:
+    extra = tensor.new_zeros(
+        tensor.shape[0], width - tensor.shape[1], *tensor.shape[2:]
+    )
+    return torch.cat([tensor, extra], dim=1)

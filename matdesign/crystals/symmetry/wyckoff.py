@@ -1,0 +1,256 @@
+"""The Wyckoff positions of all space groups, and the primitive cell of each centring.
+
+`positions` describes those of one group; `wyckoff_table` holds all of them as tensors,
+which a network reads and a generator chooses from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matdesign.crystals.symmetry.operations import Array, operations
+from matdesign.errors import DataError
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzA"
+"""Wyckoff letters in order; only group 47 reaches the last."""
+
+NONE = len(LETTERS)
+"""Index that stands for "no letter", after the 27 that there are."""
+
+_TERM = re.compile(r"([+-]?)(?:(\d+)/(\d+)|(\d*)([xyz])|(\d+))")
+
+_PRIMITIVE: tuple[Array, ...] = (
+    np.eye(3),
+    np.array([[2, 0, 0], [0, 1, -1], [0, 1, 1]]) / 2,  # A
+    np.array([[1, 1, 0], [-1, 1, 0], [0, 0, 2]]) / 2,  # C
+    np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2,  # I
+    np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2,  # F
+    np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3,  # R, obverse
+)
+
+
+@dataclass(frozen=True)
+class Position:
+    """One Wyckoff position: a family of equivalent places in a space group.
+
+    A point of it is `offset + free @ basis`; its free coordinates are its own fractional
+    coordinates on `axes`, and each has period 1.
+
+    Args:
+        letter: a, b, c, ... as in the International Tables, standard setting.
+        multiplicity: atoms of an orbit in the conventional cell.
+        site_symmetry: oriented symbol of what leaves a point where it is.
+        basis: directions in which a point may move, whole numbers, rows, (free, 3).
+        offset: the point at zero free coordinates, shape (3,).
+        axes: which coordinates of the point are the free ones (0, 1, 2).
+        text: coordinates of the first point, such as `x, 2x, 1/4`.
+    """
+
+    letter: str
+    multiplicity: int
+    site_symmetry: str
+    basis: tuple[tuple[float, float, float], ...]
+    offset: tuple[float, float, float]
+    axes: tuple[int, ...]
+    text: str
+
+    @property
+    def index(self) -> int:
+        """Place of the letter: a is 0."""
+        return LETTERS.index(self.letter)
+
+    @property
+    def free(self) -> int:
+        """Number of free coordinates, 0 to 3."""
+        return len(self.axes)
+
+    @property
+    def map(self) -> Array:
+        """M, shape (3, 3): a point is `u @ M + offset` for u with zeros where not free."""
+        rows = np.zeros((3, 3))
+        rows[list(self.axes)] = np.array(self.basis).reshape(-1, 3)
+        return rows
+
+
+@cache
+def positions(spacegroup: int) -> tuple[Position, ...]:
+    """Return the Wyckoff positions of a space group in the order of their letters.
+
+    Args:
+        spacegroup: 1 to 230, standard setting: unique axis b, hexagonal axes, origin
+            choice 2.
+
+    Raises:
+        DataError: the number is not a space group.
+
+    Source:
+        International Tables for Crystallography A, as moyopy holds them;
+        scripts/build_wyckoff.py writes the table.
+
+    Example:
+        >>> [f"{p.multiplicity}{p.letter}" for p in positions(221)][:4]
+        ['1a', '1b', '3c', '3d']
+        >>> positions(164)[8].text
+        'x, -x, z'
+    """
+    rows = _table().get(str(spacegroup))
+    if rows is None:
+        raise DataError(
+            f"a space group number lies between 1 and 230; got {spacegroup}. Find one "
+            "with matdesign.crystals.symmetry.find.spacegroup."
+        )
+    return tuple(_read(letter, row) for letter, row in zip(LETTERS, rows))
+
+
+@cache
+def primitive_cell(spacegroup: int) -> Array:
+    """Return the rows of a primitive cell in the conventional one, shape (3, 3).
+
+    Equation:
+        L_primitive = T L_conventional, f_primitive = f_conventional T^-1
+
+    Args:
+        spacegroup: 1 to 230, standard setting.
+
+    Returns:
+        T; its determinant is 1 / (lattice points of the conventional cell).
+
+    Raises:
+        DataError: the number is not a space group.
+
+    Example:
+        >>> primitive_cell(225).tolist()
+        [[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
+    """
+    rotations, translations = operations(spacegroup)
+    pure = np.abs(rotations - np.eye(3)).sum((1, 2)) == 0
+    points = translations[pure]
+    for cell in _PRIMITIVE:
+        steps = points @ np.linalg.inv(cell)
+        whole = np.abs(steps - np.round(steps)).max() < 1e-6
+        if whole and round(1 / float(np.linalg.det(cell))) == len(points):
+            return cell
+    raise DataError(f"no primitive cell is known for the centring of {spacegroup}.")
+
+
+@dataclass(frozen=True, eq=False)
+class WyckoffTable:
+    """What each Wyckoff position is, indexed [space group, letter]; row 0 is empty.
+
+    Args:
+        count: sites of an orbit in the primitive cell, 0 = no such position, long, shape
+            (231, 28).
+        free: which coordinates are free, bool, shape (231, 28, 3).
+        move: M, shape (231, 28, 3, 3): a point is `u @ M + offset`.
+        offset: in the conventional cell, shape (231, 28, 3).
+        polar: axes along which the group leaves the origin free, bool, shape (231, 3).
+        features: numbers that describe a position, shape (231, 28, features).
+    """
+
+    count: Tensor
+    free: Tensor
+    move: Tensor
+    offset: Tensor
+    polar: Tensor
+    features: Tensor
+
+    @property
+    def freedom(self) -> Tensor:
+        """Number of free coordinates, shape (231, 28)."""
+        return self.free.sum(-1)
+
+
+@cache
+def wyckoff_table(device: str = "cpu") -> WyckoffTable:
+    """Return the table of all 230 space groups.
+
+    The features say how many sites an orbit has and of how many operations, which
+    coordinates are free, in which directions they move the point, and where it is when
+    they are zero: enough to treat alike positions of different groups alike.
+
+    Args:
+        device: where the tensors lie.
+
+    Example:
+        >>> wyckoff_table().count[221, :4].tolist()
+        [1, 1, 3, 3]
+    """
+    if device != "cpu":
+        here = wyckoff_table()
+        return WyckoffTable(
+            **{f.name: getattr(here, f.name).to(device) for f in fields(WyckoffTable)}
+        )
+    shape = (231, NONE + 1)
+    count = torch.zeros(shape, dtype=torch.long)
+    free = torch.zeros(*shape, 3, dtype=torch.bool)
+    move, offset = torch.zeros(*shape, 3, 3), torch.zeros(*shape, 3)
+    polar = torch.zeros(231, 3, dtype=torch.bool)
+    order = torch.ones(shape)  # of the group that leaves a point where it is
+    for group in range(1, 231):
+        rotations, _ = operations(group)
+        polar[group] = torch.from_numpy(np.diag(rotations.mean(0)) > 0.99)
+        share = float(np.linalg.det(primitive_cell(group)))
+        for at, one in enumerate(positions(group)):
+            count[group, at] = round(one.multiplicity * share)
+            free[group, at, list(one.axes)] = True
+            move[group, at] = torch.from_numpy(one.map)
+            offset[group, at] = torch.tensor(one.offset)
+            order[group, at] = len(rotations) / one.multiplicity
+    angle = 2 * math.pi * offset
+    features = torch.cat(
+        [
+            torch.nn.functional.one_hot(free.sum(-1), 4),
+            free,
+            count.clamp(min=1).log()[..., None],
+            order.log()[..., None],
+            move.flatten(-2),
+            angle.sin(),
+            angle.cos(),
+            (2 * angle).sin(),
+            (2 * angle).cos(),
+        ],
+        dim=-1,
+    )
+    return WyckoffTable(
+        count, free, move, offset, polar, features * (count > 0)[..., None]
+    )
+
+
+@cache
+def _table() -> dict[str, list[str]]:
+    path = Path(__file__).resolve().parents[2] / "assets" / "wyckoff.json"
+    read: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
+def _read(letter: str, row: str) -> Position:
+    """Return a position from its row: multiplicity, site symmetry, coordinates."""
+    count, symmetry, text = row.split(" ", 2)
+    rows, offset = np.zeros((3, 3)), np.zeros(3)
+    for at, coordinate in enumerate(text.split(",")):
+        for sign, top, bottom, factor, name, whole in _TERM.findall(coordinate):
+            by = -1.0 if sign == "-" else 1.0
+            if name:
+                rows["xyz".index(name), at] += by * float(factor or 1)
+            else:
+                offset[at] += by * float(Fraction(int(top or whole), int(bottom or 1)))
+    axes = tuple(np.flatnonzero(np.abs(rows).sum(1)).tolist())
+    return Position(
+        letter,
+        int(count),
+        symmetry,
+        tuple((float(x), float(y), float(z)) for x, y, z in rows[list(axes)]),
+        (float(offset[0]), float(offset[1]), float(offset[2])),
+        axes,
+        ", ".join(text.split(",")),
+    )

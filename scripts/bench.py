@@ -1,0 +1,31 @@
+"""Measure what pages, cards and records state, one benchmark by name.
+
+    python scripts/bench.py quality --data mp_20_dev.parquet
+    python scripts/bench.py NAME --help
+
+Names:
+    guidance       what each guidance method buys, by constraint and family
+    guidance-cost  what guides cost in seconds and network evaluations
+    hull           do the crystals of the Materials Project lie on the shipped hull?
+    published      our validity against published figures, on published samples
+    quality        our generators, published ones and baselines on reduced MP-20
+    speed          a cold start, sampling and training of every shipped generator
+"""
+
+import sys
+from importlib import import_module
+
+NAMES = ("guidance", "guidance-cost", "hull", "published", "quality", "speed")
+
+
+def main(given: list[str]) -> int:
+    """Run a benchmark; return the exit code."""
+    if not given or given[0] not in NAMES:
+        print(f"usage: bench.py NAME ...\n\n{__doc__}")
+        return 0 if given in ([], ["-h"], ["--help"]) else 2
+    module = import_module(f"bench.{given[0].replace('-', '_')}")
+    return int(module.main(given[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,366 @@
+"""Compare the quality of generators on reduced MP-20: ours, published ones, baselines.
+
+    python scripts/bench.py quality --data mp_20_dev.parquet \\
+        --published mp20_reference_samples.parquet --output data/measured/quality.json
+
+One run and one table: 1,000 samples (--samples) of each of our five families' MP-20
+models, of the published models, of the baselines that need no learning, and the real
+validation rows, which no model can beat. A model that is not at hand is named as missing.
+Known are the training rows (scripts/mp20.py), distances are taken to our 1,500 held-out
+test rows. --predict N asks our models for the structures of N held-out compositions.
+
+Stages, each kept in --cache; start the same command again and it continues:
+
+1. samples: drawn with one seed; of published ones the first N of one random order.
+2. judged: validity, uniqueness, novelty, distances, COV where asked for (--coverage).
+3. relaxed: CHGNet 0.3.0, --workers processes of one thread. Without any hull.
+4. stable: distances to the shipped hull, S.U.N. per crystal, the ledger. A new hull
+   repeats this stage only, which takes seconds for the hull and minutes for the ledger.
+
+Without its cache a batch stays as it is in --output where that file holds the same
+crystals (or weights, number and seed), measured in the same way against the same hull.
+
+Published models were trained on the whole official training split of 27,136 rows, ours
+on a part of it. Two things are in their favour: some of our held-out rows come from that
+split, and what they repeat of its other rows counts as novel here, in S.U.N. and in the
+ledger. "S.U.N., new formula" is the figure that compares: the hull knows the formulas of
+the Materials Project of 2019. Figures are not those of the papers: another test set,
+hull and versions.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import command, hardware
+from mp20 import load_reduced
+
+import matdesign as design
+from bench import stages
+from bench.published import read_samples
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.errors import DataError
+from matdesign.loop.hull import Hull
+from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
+from matdesign.metrics.evaluator import Protocol, evaluate
+from matdesign.metrics.summary import text_table
+from matdesign.predictors.network import PropertyNetwork
+from matdesign.predictors.shipped import property_networks
+from matdesign.teach.side_by_side import MEASURED, figure
+
+REAL = "validation rows"
+FAMILIES = ("vae", "coupling-flow", "flow-matching", "diffusion", "autoregressive")
+ENERGY_MODEL, ENERGY = "formation-energy-mp20", "formation_energy_per_atom"
+SAME = ("samples", "seed", "train", "test", "energy", "versions", "protocol", "relax",
+        "predict", "hull")  # fmt: skip
+"""What an earlier output must share with a run that keeps its batches."""
+
+
+@dataclass
+class Workshop:
+    """What the stages of one run share.
+
+    Args:
+        cache: folder of everything that is kept.
+        train: crystals that count as known.
+        test: held-out crystals to compare with.
+        workers: processes.
+        seed: of draws and resamples.
+        energy: name of a predictor of formation energies, or None.
+        coverage: whether to measure COV-R and COV-P, which takes most of the time.
+    """
+
+    cache: Path
+    train: Crystals
+    test: Crystals
+    workers: int
+    seed: int
+    energy: str | None = None
+    coverage: bool = False
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """Checksums of the rows and of the predictor's weights."""
+        keys = {"train": stages.digest(self.train), "test": stages.digest(self.test)}
+        folder = stages.weights_of(self.energy) if self.energy else None
+        return {**keys, "energy": stages.checksum(folder) if folder else "none"}
+
+    @cached_property
+    def network(self) -> PropertyNetwork:
+        """The predictor."""
+        return PropertyNetwork.load(stages.weights_of(str(self.energy)))
+
+    @cached_property
+    def test_energies(self) -> torch.Tensor:
+        """Energies of the held-out rows, asked for once."""
+        return self.network.predict(self.test)[ENERGY]
+
+    def predict(self, crystals: Crystals) -> torch.Tensor:
+        """Return the predictor's formation energies, eV/atom."""
+        if crystals is self.test:
+            return self.test_energies
+        return self.network.predict(crystals)[ENERGY]
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        "bench.py quality", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="mp_20_dev.parquet")
+    add("--published", type=Path, help="mp20_reference_samples.parquet")
+    add("--rivals", nargs="*", help="of the published ones; all if left out")
+    add("--models", nargs="*", help="names or folders; the five families if left out")
+    add("--samples", type=int, default=1_000)
+    add("--relax", type=int, help="first N of each; all if left out")
+    add("--predict", type=int, default=0, help="held-out structures")
+    add("--energy", help=f"property network; {ENERGY_MODEL} if left out and at hand")
+    add("--coverage", action="store_true", help="add COV, the slowest figure by far")
+    add("--seed", type=int, default=0)
+    add("--workers", type=int, default=2)
+    add("--cache", type=Path, default=stages.CACHE)
+    add("--output", type=Path, help="JSON file; in the cache if left out")
+    args = parser.parse_args(given)
+    args.output = args.output or args.cache / "quality.json"
+    if args.energy is None and ENERGY_MODEL in property_networks():
+        args.energy = ENERGY_MODEL
+    return args
+
+
+# ---- batches -------------------------------------------------------------------------
+
+
+def published(path: Path, n: int, seed: int) -> dict[str, Crystals]:
+    """Return up to n samples of every published model, in one fixed random order.
+
+    Fewer samples of the same seed are the first of more.
+    """
+    found = {}
+    for name, whole in read_samples(path).items():
+        order = torch.randperm(len(whole), generator=generator(seed))[:n]
+        found[name] = whole[order]
+    return found
+
+
+def chosen(names: list[str] | None) -> tuple[list[str], list[str]]:
+    """Return the models to judge, and those of the five families that are missing."""
+    if names is not None:
+        return names, []
+    wanted = [f"{family}-mp20" for family in FAMILIES]
+    there = set(design.models())
+    return [n for n in wanted if n in there], [n for n in wanted if n not in there]
+
+
+def gathered(
+    args: argparse.Namespace, train: Crystals, val: Crystals, ours: list[str]
+) -> dict[str, Crystals | None]:
+    """Return all batches in the order of the table; None for those yet to be drawn."""
+    n = args.samples
+    batches: dict[str, Crystals | None] = {REAL: val[:n]}
+    if args.published:
+        those = published(args.published, n, args.seed)
+        for name in those if args.rivals is None else args.rivals:
+            if name not in those:
+                known = ", ".join(those)
+                raise DataError(f"no published samples of {name!r}; there are {known}.")
+            batches[name] = those[name]
+    batches |= dict.fromkeys(ours)
+    batches |= baselines(train, n, seed=args.seed)
+    similar = substituted(train, n, seed=args.seed, similar=True)
+    return batches | {f"{SUBSTITUTED}, same group": similar}
+
+
+def earlier(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the whole batches of an earlier output that was measured in the same way."""
+    old = json.loads(path.read_text()) if path.is_file() else {}
+    if any(name not in old or old[name] != found[name] for name in SAME):
+        return {}
+    return {k: row for k, row in old["batches"].items() if "content" in row}
+
+
+# ---- figures -------------------------------------------------------------------------
+
+
+def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
+    """Return the figures of a batch against training and held-out rows."""
+    key = {
+        "crystals": stages.digest(crystals),
+        **shop.keys,
+        "protocol": Protocol().record(),
+        "seed": shop.seed,
+        "coverage": shop.coverage,
+    }
+
+    def make() -> dict[str, Any]:
+        print(f"{name}: judging {len(crystals)}", flush=True)
+        found = evaluate(
+            crystals,
+            shop.train,
+            held_out=shop.test,
+            coverage=shop.coverage,
+            energy=shop.predict if shop.energy else None,
+            seed=shop.seed,
+            workers=shop.workers,
+            cache=shop.cache / "fingerprints.sqlite",
+            progress=True,
+        )
+        return {**found.record(), "notes": list(found.notes)}
+
+    return dict(stages.kept(shop.cache / "judged", key, make))
+
+
+def stable(
+    shop: Workshop, name: str, rows: list[dict[str, Any]], hull: Hull
+) -> dict[str, Any]:
+    """Return stability, S.U.N. and ledger of relaxed crystals, by one hull.
+
+    Args:
+        shop: what all stages share.
+        name: of the batch.
+        rows: of `stages.relaxed`.
+        hull: known compounds on the scale of the same potential.
+    """
+    key = {
+        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "hull": hull.key,
+        "train": shop.keys["train"],
+        "protocol": Protocol().record(),
+        "seed": shop.seed,
+    }
+
+    def make() -> dict[str, Any]:
+        print(f"{name}: hull and ledger of {len(rows)}", flush=True)
+        crystals, reasons, above = stages.placed(rows, hull)
+        found = evaluate(
+            crystals,
+            shop.train,
+            hull_distance=above,
+            ledger=True,
+            known_formula=hull.known,
+            seed=shop.seed,
+        )
+        wanted = ("stab", "S.U.N.", "ledger", "duplicates", "median e")
+        metrics = found.record()["metrics"].items()
+        return {
+            "relaxed": len(rows),
+            "converged and believed": sum(not why for why in reasons),
+            "refused": dict(Counter(re.sub(r" [-\d.]+$", "", w) for w in reasons if w)),
+            "seconds": round(sum(row["seconds"] for row in rows), 1),
+            "metrics": {k: one for k, one in metrics if k.startswith(wanted)},
+            "oracle": rows[0]["oracle"],
+            "hull": repr(hull),
+            "notes": list(found.notes),
+        }
+
+    return dict(stages.kept(shop.cache / "stable", key, make))
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Return all figures, written after every stage."""
+    parts = load_reduced(args.data)
+    shop = Workshop(
+        args.cache, parts["train"], parts["test"], args.workers, args.seed, args.energy,
+        args.coverage,
+    )  # fmt: skip
+    ours, missing = chosen(args.models)
+    protocol = Protocol()
+    found: dict[str, Any] = {
+        "samples": args.samples,
+        "seed": args.seed,
+        "relax": args.relax,
+        "predict": args.predict,
+        "train": len(parts["train"]),
+        "test": len(parts["test"]),
+        "energy": shop.keys["energy"],
+        "hull": Hull.shipped().key,
+        "missing": missing,
+        "command": command("bench.py", ["quality", *args.words]),
+        "hardware": hardware(),
+        "versions": protocol.record()["versions"],
+        "protocol": protocol.lines() + [protocol.coverage_line()] * args.coverage,
+        "batches": {},
+    }
+    measure(args, shop, found, gathered(args, shop.train, parts["val"], ours))
+    return found
+
+
+def measure(
+    args: argparse.Namespace,
+    shop: Workshop,
+    found: dict[str, Any],
+    batches: dict[str, Crystals | None],
+) -> None:
+    """Fill in the figures of all batches, stage by stage; earlier ones are kept."""
+    old, made, contents = earlier(args.output, found), dict[str, Crystals](), {}
+    for name, batch in batches.items():
+        if batch is None:
+            contents[name] = stages.stem(name, args.samples, args.seed)
+        else:
+            contents[name] = stages.digest(batch)
+        if old.get(name, {}).get("content") == contents[name]:
+            found["batches"][name] = old[name]
+            continue
+        row: dict[str, Any] = {"ours": batch is None}
+        if batch is None:
+            batch, row["sampling"] = stages.drawn(
+                shop.cache, name, args.samples, args.seed
+            )
+        made[name], row["crystals"] = batch, len(batch)
+        record = judged(shop, name, batch)
+        row["figures"] = record["metrics"]
+        row |= {"failures": record["failures"], "notes": record["notes"]}
+        found["batches"][name] = row
+        stages.write_record(args.output, found)
+    order = torch.randperm(len(shop.test), generator=generator(args.seed))
+    for name in made if args.predict else ():
+        row = found["batches"][name]
+        if row["ours"]:
+            targets = shop.test[order[: args.predict]]
+            row["prediction"] = stages.predicted(
+                shop.cache, name, targets, args.seed, args.workers
+            )
+            row["figures"] |= row["prediction"].pop("metrics")
+            stages.write_record(args.output, found)
+    for name, batch in made.items():
+        row = found["batches"][name]
+        if args.relax != 0:
+            some = batch[: args.relax]
+            rows = stages.relaxed(shop.cache, name, some, args.workers)
+            # the ledger of the relaxed crystals replaces that of the samples
+            row["relaxation"] = stable(shop, name, rows, Hull.shipped())
+            row["figures"] |= row["relaxation"].pop("metrics")
+        row["content"] = contents[name]
+        stages.write_record(args.output, found)
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the figures with their intervals as text, one column per batch."""
+    batches = found["batches"].values()
+    rows = [["crystals", *(f"{batch['crystals']:,}" for batch in batches)]]
+    for name in MEASURED:
+        cells = [figure(batch["figures"].get(name)) for batch in batches]
+        rows += [[name, *cells]] if any(cells) else []
+    return text_table(["", *found["batches"]], rows)
+
+
+def main(given: list[str]) -> int:
+    """Run the benchmark; return the exit code."""
+    args = arguments(given)
+    args.words = given
+    torch.set_num_threads(min(args.workers, torch.get_num_threads()))
+    try:
+        found = run(args)
+    except DataError as error:
+        print(f"cannot compare: {error}", file=sys.stderr)
+        return 2
+    print(table(found))
+    return 0

@@ -1,0 +1,157 @@
+"""Crystals that the default potential labels, for property networks that guide samplers.
+
+A network that has seen relaxed crystals only does not know that an atom in the wrong
+place costs energy, and a sampler that follows its gradient finds that out. So it also
+learns from *shaken* crystals, out of their minima, and from *sampled* ones, which the
+shipped generators made, clashes and all. Labels are energies of the crystals as they
+stand, not of what relaxation would make of them; they are kept in build/labels.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import matdesign as design
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.io.parquet import read_parquet, write_parquet
+from matdesign.generators.batching import fingerprint
+from matdesign.generators.shipped import FAMILIES
+from matdesign.generators.storage import read_checkpoint, write_checkpoint
+
+KEPT = Path(__file__).resolve().parent.parent / "build" / "labels"
+FORMATION, ABOVE = "formation_energy_per_atom", "energy_above_hull"
+ENERGIES = ("energy_per_atom", FORMATION, ABOVE, "e_above_hull")
+LOWEST, HIGHEST, FARTHEST = -0.1, 1.5, 6.0
+"""What is believed, eV/atom: costs of shaking from lowest to highest, and the distance
+to the hull of a sampled crystal; beyond is no crystal, or a hole in the potential."""
+
+
+def energies(crystals: Crystals) -> Tensor:
+    """Return the energy of each crystal as it stands, eV/atom."""
+    potential, parts = design.Potential(), list[Tensor]()
+    for rows in torch.arange(len(crystals)).split(200):
+        found = potential.evaluate(crystals[rows], forces=False)
+        parts.append(torch.as_tensor(found.energy_per_atom).float())
+        print(f"labelled {int(rows[-1]) + 1}/{len(crystals)}", flush=True)
+    return torch.cat(parts)
+
+
+# ---- shaken --------------------------------------------------------------------------
+
+
+def shake(crystals: Crystals, seed: int) -> tuple[Crystals, Tensor]:
+    """Return displaced and strained crystals, and the displacement of each.
+
+    Args:
+        crystals: relaxed crystals.
+        seed: of the displacements.
+
+    Returns:
+        The shaken crystals without properties, and the standard deviation of each
+        coordinate in angstrom, 0.02 to 0.4 with equal weight on every factor; strains are
+        a tenth of it, and as much again for the volume.
+    """
+    rng = generator(seed)
+    b, s = crystals.species.shape
+    size = 0.02 * 20 ** torch.rand(b, generator=rng)
+    move = torch.randn(b, s, 3, generator=rng) * size[:, None, None]
+    strain = torch.randn(b, 3, 3, generator=rng)
+    strain = (strain + strain.transpose(1, 2)) / 2
+    swell = torch.randn(b, 1, 1, generator=rng) * torch.eye(3)
+    deform = torch.eye(3) + 0.1 * size[:, None, None] * (strain + swell)
+    frac = crystals.frac + move @ torch.linalg.inv(crystals.lattice)
+    frac = (frac % 1.0 % 1.0) * crystals.mask[..., None]
+    ids = tuple(f"{one}-shaken" for one in crystals.ids)
+    return Crystals(crystals.species, frac, crystals.lattice @ deform, ids=ids), size
+
+
+def cost(crystals: Crystals, shaken: Crystals, seed: int) -> Tensor:
+    """Return what the shaking costs by the default potential, eV/atom, (crystals,)."""
+    path = KEPT / f"{fingerprint(crystals)[:16]}-{seed}.safetensors"
+    if path.exists():
+        return read_checkpoint(path)[0]["cost"]
+    before = crystals.properties.get("energy_per_atom")
+    found = energies(shaken) - (energies(crystals) if before is None else before)
+    write_checkpoint(path, {"cost": found}, {"seed": seed, "unit": "eV/atom"})
+    return found
+
+
+def shaken(crystals: Crystals, *, copies: float, seed: int) -> Crystals:
+    """Return shaken copies of crystals with their energies; absurd ones are left out.
+
+    Args:
+        crystals: relaxed crystals with some of `ENERGIES`.
+        copies: shaken copies of each; half a copy is one of every second crystal.
+        seed: of the displacements.
+
+    Returns:
+        Crystals with the energies, `cost` (eV/atom) and `displacement` (angstrom).
+    """
+    parts = []
+    for copy in range(math.ceil(copies)):
+        count = round(min(1.0, copies - copy) * len(crystals))
+        some = crystals[torch.linspace(0, len(crystals) - 1, count).long()]
+        moved, size = shake(some, seed + copy)
+        more = cost(some, moved, seed + copy)
+        dearer = {k: v + more for k, v in some.properties.items() if k in ENERGIES}
+        made = moved.replace(
+            properties={**dearer, "cost": more, "displacement": size},
+            units=dict.fromkeys((*dearer, "cost"), "eV/atom"),
+        )
+        parts.append(made[(more > LOWEST) & (more < HIGHEST)])
+    return Crystals.cat(parts)
+
+
+# ---- sampled -------------------------------------------------------------------------
+
+
+def unguided(data: str, count: int, seed: int) -> list[Crystals]:
+    """Return crystals of every family in equal shares, without a guide."""
+    made = []
+    for family in FAMILIES:
+        model = design.load_model(f"{family}-{data}")
+        steps = 25 if family in ("diffusion", "flow-matching") else None
+        made.append(model.sample(count // len(FAMILIES), seed=seed, steps=steps))
+    return made
+
+
+def guided(data: str, predictor: str, count: int, seed: int) -> list[Crystals]:
+    """Return crystals of flow matching that a predictor guided by its gradient."""
+    model, made = design.load_model(f"flow-matching-{data}"), []
+    for name, high in ((FORMATION, -1.5), (ABOVE, 0.1)):
+        wanted = design.Property(predictor, high=high, name=name)
+        wanted.scale = 0.1
+        guide = design.Guide(wanted, "gradient", strict="hard")
+        made.append(guide.sample(model, count // 2, seed=seed, steps=25))
+    return made
+
+
+def sampled(
+    data: str, *, count: int, guides: int = 0, predictor: str = "", seed: int = 0
+) -> Crystals:
+    """Return sampled crystals with their energies; absurd ones are left out.
+
+    Args:
+        data: the set that the generators were trained on.
+        count: crystals of all families together.
+        guides: crystals that a predictor guided, besides.
+        predictor: its name.
+        seed: of the samples.
+    """
+    path = KEPT / f"{data}-{count}-{guides}-{predictor}-{seed}.parquet"
+    units = dict.fromkeys((FORMATION, ABOVE), "eV/atom")
+    if not path.exists():
+        parts = unguided(data, count, seed)
+        parts += guided(data, predictor, guides, seed) if guides else []
+        bare = [Crystals(one.species, one.frac, one.lattice) for one in parts]
+        made, hull = Crystals.cat(bare), design.Hull.shipped()
+        energy = energies(made).numpy()
+        above = torch.as_tensor(hull.energy_above_hull(made, energy)).float()
+        formed = torch.as_tensor(hull.formation_energy(made, energy)).float()
+        ids = tuple(f"made-{k}" for k in range(len(made)))
+        made = made.replace(properties={FORMATION: formed, ABOVE: above}, ids=ids)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(made[(above < FARTHEST) & formed.isfinite()], path)
+    return read_parquet(path).replace(units=units)

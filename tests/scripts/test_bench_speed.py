@@ -1,0 +1,27 @@
+"""The benchmark of speed: whole processes, sampling and training of shipped models."""
+
+import json
+
+from bench import speed
+
+
+def test_a_record_holds_what_was_measured(tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    words = ["--models", "vae-perovskites", "--samples", "3", "--batch", "4", "--cold"]
+    assert speed.main([*words, "0", "--repeat", "1", "--output", str(path)]) == 0
+    found = json.loads(path.read_text())
+    row = found["models"]["vae-perovskites"]
+    assert row["sampled per second"] > 0 and row["trained per second"] > 0
+    assert row["evaluations per crystal"] > 0 and found["cold"] == {}
+    assert "vae-perovskites" in capsys.readouterr().out
+
+
+def test_a_training_step_moves_the_weights():
+    model = speed.design.load_model("vae-perovskites").train()
+    before = [p.detach().clone() for p in model.parameters()]
+    speed.training_step(model, 4)()
+    assert any((a != b).any() for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_cold_start_is_a_whole_process():
+    assert speed.cold("pass", 1, 1) > 0.005
