@@ -215,7 +215,7 @@ def film(
     """Return a player that shows one crystal while a generator makes it.
 
     Args:
-        states: what `model.trajectory(...)` yields.
+        states: what `model.trajectory(...)` yields; an empty cell is not drawn.
         every: keep every so many states; the last is always kept.
         which: which crystal of the batch.
         images: periodic copies to draw; none by default, since atoms cross the boundary.
@@ -226,7 +226,7 @@ def film(
     kept: list[tuple[float, Structure]] = []
     last: State | None = None
     for n, last in enumerate(states):
-        if n % every == 0:
+        if n % every == 0 and len(last.crystals[which]):
             kept.append((float(last.t), last.crystals[which]))
             last = None
     if last is not None:

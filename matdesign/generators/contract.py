@@ -142,7 +142,10 @@ class Generator(nn.Module, abc.ABC):
     def step(
         self, x: Any, preview: Preview, t: float, s: float, rng: torch.Generator
     ) -> Any:
-        """Return x at the earlier time s < t, on the way to the preview."""
+        """Return x at the earlier time s < t, on the way to the preview.
+
+        Elements are decided with `planning.decide`, which keeps what is asked of them.
+        """
 
     def times(self, steps: int, plan: Plan) -> list[float]:
         """Return the times of all states, from 1 to 0: as many steps as asked for."""
