@@ -200,7 +200,7 @@ def test_a_generator_of_ones_own_is_guided_by_every_method(layers: Crystals) -> 
         guide = Guide(density, method, strict="hard")
         made = model.sample(12, guide=guide, **options)
         assert made.info["guide"]["method"] == method
-        assert float(density.violation(made).mean()) < 0.8 * miss
+        assert float(density.violation(made).mean()) < 0.9 * miss
     kept = model.sample(3, guide=Guide(density, "reject", draws=2000), **options)
     assert bool(density.satisfied(kept).all())
     served = [one.methods for one in Guide(only & density).plan(model).choices]
