@@ -56,7 +56,8 @@ check: $(READY)
 lab: $(READY)
 	$(BIN)/python scripts/chapters.py
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m jupyter lab --ip=127.0.0.1 \
-	  $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/index.ipynb
+	  $(if $(filter 0,$(shell id -u)),--allow-root) \
+	  --ServerApp.root_dir=notebooks notebooks/chapters/index.ipynb
 
 book: $(READY)
 	$(BIN)/python scripts/build_book.py

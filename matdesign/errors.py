@@ -1,4 +1,4 @@
-"""The five errors of the package. Each message says what was wrong, what we got, what to do."""
+"""The errors of the package. Each message says what was wrong, what we got, what to do."""
 
 
 class MatdesignError(Exception):
@@ -19,7 +19,3 @@ class DataError(MatdesignError, ValueError):
 
 class InfeasibleTarget(MatdesignError, ValueError):
     """What was asked for cannot exist, or was not found in the budget."""
-
-
-class NeedsGPU(MatdesignError, RuntimeError):
-    """A size that a CPU cannot do in reasonable time; the message says how long."""

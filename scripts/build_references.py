@@ -133,10 +133,6 @@ def content(formulas: Iterable[str]) -> NDArray[np.float64]:
 def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:
     """Return the table of known compounds, and the figures of the shift.
 
-    Args:
-        wide: table of many formulas with formation energies of 2019.
-        reduced: reduced MP-20, with distances to its hull, see `union`.
-
     Returns:
         Rows in order of their chemical system: formula, formation energy (eV/atom) and
         source. Elements are left out: they are 0 by definition.

@@ -20,6 +20,7 @@ import numpy as np
 from matdesign.crystals.lattice_code import family
 from matdesign.crystals.symmetry.operations import operations, unit
 
+Array = np.ndarray[Any, Any]
 TABLE = Path(__file__).resolve().parents[1] / "matdesign" / "assets" / "wyckoff.json"
 
 CELLS = {
@@ -36,27 +37,15 @@ APART = 0.3
 """Atoms nearer than this are drawn again, angstrom."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> None:
     """Write the table of all groups."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--to", type=Path, default=TABLE)
-    options = parser.parse_args(arguments)
-    table = {}
-    for number in range(1, 231):
-        table[number] = positions_of(number)
-        print(f"{number}: {len(table[number])} positions", flush=True)
-    print(f"{sum(map(len, table.values()))} positions")
-    rows = [f'"{number}": {json.dumps(row)}' for number, row in table.items()]
-    options.to.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
-    return 0
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    rows = [f'"{n}": {json.dumps(positions_of(n))}' for n in range(1, 231)]
+    TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
 
 
 def positions_of(number: int, seed: int = 0, tries: int = 40_000) -> list[str]:
-    """Return the positions of one group in order of their letters.
-
-    Returns:
-        One text each: multiplicity, site symmetry and coordinates.
-    """
+    """Return multiplicity, site symmetry and coordinates by letter, one text each."""
     rng = np.random.default_rng(seed)
     found: dict[str, str] = {}
     need = None
@@ -79,7 +68,7 @@ def order(letter: str) -> int:
     return ord(letter) - ord("a") if letter.islower() else 26
 
 
-def special_point(number: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+def special_point(number: int, rng: np.random.Generator) -> Array:
     """Return a point, often on eighths, that up to three operations leave in place."""
     rotations, translations = operations(number)
     eighths = rng.integers(0, 8, 3) / 8
@@ -98,7 +87,7 @@ def special_point(number: int, rng: np.random.Generator) -> np.ndarray[Any, Any]
     return unit(point)
 
 
-def identify(number: int, point: np.ndarray[Any, Any], rng: np.random.Generator) -> Any:
+def identify(number: int, point: Array, rng: np.random.Generator) -> Any:
     """Return moyopy's position of a point, or None where the crystal is no clear one."""
     import moyopy
 
@@ -109,24 +98,17 @@ def identify(number: int, point: np.ndarray[Any, Any], rng: np.random.Generator)
         return None
     if len(general) < len(operations(number)[0]):
         return None
-    found = moyopy.MoyoDataset(
-        moyopy.Cell(
-            cell.tolist(),
-            [*general.tolist(), *special.tolist()],
-            [1] * len(general) + [2] * len(special),
-        ),
-        symprec=1e-4,
-        setting=moyopy.Setting.standard(),
-    )
+    numbers = [1] * len(general) + [2] * len(special)
+    both = moyopy.Cell(cell.tolist(), [*general.tolist(), *special.tolist()], numbers)
+    standard = moyopy.Setting.standard()
+    found = moyopy.MoyoDataset(both, symprec=1e-4, setting=standard)
     if found.number != number:
         return None
     first = found.std_cell.numbers.index(2)
     return found.normalizer_wyckoff_positions().wyckoffs[first]
 
 
-def orbit(
-    number: int, point: np.ndarray[Any, Any], cell: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any] | None:
+def orbit(number: int, point: Array, cell: Array) -> Array | None:
     """Return the distinct images of a point, or None where two are close."""
     rotations, translations = operations(number)
     all_of_them = rotations @ point + translations
@@ -139,4 +121,4 @@ def orbit(
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

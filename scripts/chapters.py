@@ -2,10 +2,10 @@
 
     python scripts/chapters.py
 
-Writes `notebooks/index.ipynb` and `notebooks/chapters/*.ipynb`, which git ignores; the
-pages, `book/*.md`, are only read. A notebook in which someone has worked is kept. Nothing
-is executed here: where the book has been built, the numbers in the prose are those of that
-build, elsewhere they appear when the notebook runs.
+Writes `notebooks/chapters/*.ipynb`, which git ignores, with copies of the workbook's own
+notebooks beside them; pages and originals are only read. A copy in which someone has worked
+is kept. Nothing is executed here: where the book has been built, the numbers in the prose
+are those of that build, elsewhere they appear when the notebook runs.
 """
 
 import argparse
@@ -25,14 +25,15 @@ from plain_markdown import Block, Book, Page
 from matdesign.teach.numbers import filled
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
+WORKBOOK = ROOT / "notebooks"
+CHAPTERS = WORKBOOK / "chapters"
 EXECUTED = ROOT / "_build" / "jupyter_execute" / "book"
 DOWNLOADS = ROOT / "_build" / "html" / "_sources" / "book"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 FOLDED = {"jupyter": {"source_hidden": True}}
 IMPORT = "from matdesign.teach.numbers import Prose, glue"
 DOOR = (
-    "[All chapters](../index.ipynb) · *Run → Run All Cells* makes the numbers and pictures. "
+    "[All chapters](index.ipynb) · *Run → Run All Cells* makes the numbers and pictures. "
     "What is folded opens with a click. This notebook is yours to change."
 )
 JOINED = {("text", "text"), ("heading", "text"), ("prose", "prose")}
@@ -40,9 +41,9 @@ LANDING = """\
 # Inverse materials design
 
 Open a chapter with a click, then *Run → Run All Cells*. Each one runs in about a minute on
-two cores, without a network. Change what you like: the notebooks of the chapters are
-copies, and what you have changed is kept. To get a chapter back as it was, delete its file
-in `chapters/` and start `make lab` again.
+two cores, without a network. Change what you like: all notebooks in this folder are copies,
+and what you have changed is kept. To get one back as it was, delete it and start `make lab`
+again.
 
 | to work in | |
 |---|---|
@@ -63,13 +64,14 @@ def write() -> None:
     """Write all notebooks that can be opened in JupyterLab."""
     pages = read()
     book = Book(pages)
-    made = {NOTEBOOKS / "index.ipynb": index(pages, book)}
-    for name, text in pages.items():
-        made[NOTEBOOKS / "chapters" / f"{name}.ipynb"] = convert(name, text, book)
-    for path, notebook in made.items():
-        if not save(notebook, path):
-            print(f"{path.relative_to(ROOT)} has been worked in and is kept")
-    print(f"{len(pages)} chapters: {NOTEBOOKS / 'chapters'}")
+    made = {name: convert(name, text, book) for name, text in pages.items()}
+    made["index"] = index(pages, book)
+    for path in WORKBOOK.glob("*.ipynb"):
+        made[path.stem] = copied(path)
+    for name, notebook in made.items():
+        if not save(notebook, CHAPTERS / f"{name}.ipynb"):
+            print(f"{name}.ipynb has been worked in and is kept")
+    print(f"{len(made)} notebooks: {CHAPTERS}")
 
 
 def publish() -> None:
@@ -178,6 +180,14 @@ def index(pages: dict[str, str], book: Book) -> NotebookNode:
     return _notebook(made)
 
 
+def copied(path: Path) -> NotebookNode:
+    """Return a notebook of the workbook as it is one folder further down."""
+    cells = nbformat.read(path, as_version=4).cells
+    for cell in cells:
+        cell.source = cell.source.replace('"../build', '"../../build')
+    return _notebook(cells)
+
+
 def save(notebook: NotebookNode, path: Path) -> bool:
     """Write a notebook, unless someone has worked in the one that is there."""
     if path.exists():
@@ -199,9 +209,9 @@ def _row(name: str, text: str, book: Book) -> tuple[str, ...]:
     exercises = re.search(r"exercises (\d+) minutes\.\*$", text, re.M)
     needs = re.search(r"^You need (.*?)\.\s+Afterwards", text, re.M | re.S)
     words = Page(name, book).blocks(needs[1])[0].text if needs else ""
-    words = re.sub(r"\]\((?=[\w-]+\.ipynb)", "](chapters/", " ".join(words.split()))
+    words = " ".join(words.split())
     minutes = (f"{found[1]} min" if found else "" for found in (reading, exercises))
-    return f"[{book.titles[name]}](chapters/{name}.ipynb)", *minutes, words
+    return f"[{book.titles[name]}]({name}.ipynb)", *minutes, words
 
 
 def _runs(blocks: list[Block]) -> list[tuple[str, str]]:

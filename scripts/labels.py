@@ -44,10 +44,6 @@ def energies(crystals: Crystals) -> Tensor:
 def shake(crystals: Crystals, seed: int) -> tuple[Crystals, Tensor]:
     """Return displaced and strained crystals, and the displacement of each.
 
-    Args:
-        crystals: relaxed crystals.
-        seed: of the displacements.
-
     Returns:
         The shaken crystals without properties, and the standard deviation of each
         coordinate in angstrom, 0.02 to 0.4 with equal weight on every factor; strains are
@@ -80,11 +76,6 @@ def cost(crystals: Crystals, shaken: Crystals, seed: int) -> Tensor:
 
 def shaken(crystals: Crystals, *, copies: float, seed: int) -> Crystals:
     """Return shaken copies of crystals with their energies; absurd ones are left out.
-
-    Args:
-        crystals: relaxed crystals with some of `ENERGIES`.
-        copies: shaken copies of each; half a copy is one of every second crystal.
-        seed: of the displacements.
 
     Returns:
         Crystals with the energies, `cost` (eV/atom) and `displacement` (angstrom).
@@ -131,15 +122,7 @@ def guided(data: str, predictor: str, count: int, seed: int) -> list[Crystals]:
 def sampled(
     data: str, *, count: int, guides: int = 0, predictor: str = "", seed: int = 0
 ) -> Crystals:
-    """Return sampled crystals with their energies; absurd ones are left out.
-
-    Args:
-        data: the set that the generators were trained on.
-        count: crystals of all families together.
-        guides: crystals that a predictor guided, besides.
-        predictor: its name.
-        seed: of the samples.
-    """
+    """Return sampled crystals with their energies; absurd ones are left out."""
     path = KEPT / f"{data}-{count}-{guides}-{predictor}-{seed}.parquet"
     units = dict.fromkeys((FORMATION, ABOVE), "eV/atom")
     if not path.exists():

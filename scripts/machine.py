@@ -41,28 +41,3 @@ def command(script: str, words: Iterable[str]) -> str:
         there = last.startswith("/") or last.endswith((".json", ".parquet"))
         short.append(f"{head}{sign}{Path(last).name}" if there else word)
     return shlex.join(["python", f"scripts/{script}", *short])
-
-
-def fast_products() -> bool:
-    """Let oneDNN take the matrix products of float32 where that keeps their digits.
-
-    On some processors torch's default library uses half of the vector unit; oneDNN,
-    asked for "bf16" precision, takes float32 products at twice the rate. Where it would
-    really round to bf16 (processors with tile units) the default stays: decided by one
-    product that is compared with float64.
-
-    Returns:
-        Whether oneDNN is used from now on.
-    """
-    rules = torch.backends.mkldnn.matmul
-    if not torch.backends.mkldnn.is_available():
-        return False
-    before = rules.fp32_precision
-    rng = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(256, 256, generator=rng) for _ in range(2))
-    rules.fp32_precision = "bf16"
-    exact = a.double() @ b.double()
-    if float((a @ b - exact).abs().max() / exact.abs().max()) < 2e-6:
-        return True
-    rules.fp32_precision = before
-    return False

@@ -36,11 +36,6 @@ def parts_of(
     Rows are put in order of the hash of their id; the first are test, the next
     validation. The order of the file does not matter.
 
-    Args:
-        ids: one name per crystal, all different.
-        test: rows of the test part.
-        val: rows of the validation part.
-
     Raises:
         DataError: there are too few rows, or an id occurs twice.
 
@@ -65,11 +60,6 @@ def load_reduced(
     """Return the parts of reduced MP-20, as Niggli-reduced primitive cells.
 
     The cells are found at the first call and kept; see `primitive_cells`.
-
-    Args:
-        path: the table `mp_20_dev.parquet`.
-        test: rows of the test part.
-        val: rows of the validation part.
 
     Returns:
         "train", "val" and "test" -> crystals with ids, the label `split` and the

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from matdesign.display.listing import without_docstrings
+
 ROOT = Path(__file__).resolve().parent.parent
 BOXES = ("grid-item-card", "note", "tip", "warning", "important", "admonition")
 MEASURED = "*Seconds are measured when the book is built: see this page on the site.*"
@@ -262,7 +264,8 @@ def _listing(file: str, options: dict[str, str]) -> str:
     language = options.pop("language", "python")
     reader = LiteralIncludeReader(str(ROOT / "book" / file), options, Config())
     text, _ = reader.read()
-    return f"```{language}\n{textwrap.dedent(text).strip()}\n```"
+    text = textwrap.dedent(without_docstrings(text))
+    return f"```{language}\n{text.strip()}\n```"
 
 
 def _slug(term: str) -> str:

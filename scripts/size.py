@@ -25,10 +25,11 @@ BUDGET = {
     "files of a guide": 36, "lines of a guide": 6_000, "modules in cycles": 0,
 }  # fmt: skip
 TODAY = {
-    "crystals": 5_456, "generators": 10_897, "predictors": 1_273, "constraints": 3_682,
-    "guidance": 1_662, "metrics": 2_437, "teach": 2_799, "root": 848, "scripts": 6_345,
-    "files of a family": 63, "lines of a family": 10_906,
-    "files of a guide": 99, "lines of a guide": 16_465, "modules in cycles": 34,
+    "crystals": 4_738, "generators": 10_720, "predictors": 1_272,
+    "constraints": 3_885, "guidance": 1_662, "metrics": 2_437, "teach": 2_800,
+    "root": 850, "scripts": 4_255, "files of a family": 50,
+    "lines of a family": 8_464, "files of a guide": 86, "lines of a guide": 14_019,
+    "modules in cycles": 20,
 }  # fmt: skip
 """Where a budget is not met yet: what may not grow. Lower it with every part that lands."""
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import labels
 import torch
-from machine import command, fast_products, hardware
+from machine import command, hardware
 from mp20 import load_reduced
 
 import matdesign as design
@@ -186,7 +186,6 @@ def main(given: list[str] | None = None) -> Path:
         **({} if predicting else {"accelerator": "cpu"}),
         **pairs(args.fit),
     }
-    quick = options.get("accelerator") == "cpu" and fast_products()
     data, sets = parts(args.data)
     train = sets["train"] if args.half is None else sets["train"][args.half :: 2]
     model, facts = untrained(args, train)
@@ -196,8 +195,6 @@ def main(given: list[str] | None = None) -> Path:
     print(model, flush=True)
     name = args.name or f"{args.family}-{data}"
     checkpoint = ROOT / "build" / "train" / f"{name}.safetensors"
-    log = checkpoint.with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
     run, window = Run(), list[Step]()
     for step in (property_training if predicting else design.training)(
         model,
@@ -211,10 +208,7 @@ def main(given: list[str] | None = None) -> Path:
         if step.step % WINDOW == 0 or step.step == args.steps:
             run.history.append(mean_step(window))
             window.clear()
-            line = json.dumps(vars(run.history[-1]))
-            with log.open("a") as file:
-                file.write(line + "\n")
-            print(line, flush=True)
+            print(json.dumps(vars(run.history[-1])), flush=True)
     print(run)
     model.record = {
         "name": name,
@@ -223,7 +217,6 @@ def main(given: list[str] | None = None) -> Path:
         **{k: v for k, v in run.facts().items() if k != "data"},
         "data_sha256": run.data,
         **facts,
-        "onednn_products": quick,
         "saved": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "hardware": hardware(),
         "torch": torch.__version__,

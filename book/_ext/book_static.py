@@ -4,6 +4,10 @@ every page to download as a notebook."""
 import os
 from typing import Any
 
+from docutils import nodes
+
+from matdesign.display.listing import without_docstrings
+
 OUTSIDE = ("THEBE_JS_URL", "sphinx-thebe.js")
 """Marks of scripts that would fetch a live kernel's front end; our pages need none."""
 
@@ -28,9 +32,20 @@ def offer_notebook(
         context["ipynb_source"] = f"{pagename}.ipynb"
 
 
+def drop_docstrings(app: Any, doctree: Any) -> None:
+    """Take docstrings out of included source; numbered listings keep their lines."""
+    for node in doctree.findall(nodes.literal_block):
+        if str(node.get("source", "")).endswith(".py") and not node.get("linenos"):
+            text = without_docstrings(node.astext())
+            node.rawsource, node.children = text, []
+            node += nodes.Text(text)
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Connect to Sphinx; kernels that it starts inherit the switch to static output."""
     os.environ["MATDESIGN_STATIC"] = "1"
+    app.connect("doctree-read", drop_docstrings)
     app.connect("html-page-context", offer_notebook, priority=100)
+    app.connect("doctree-read", drop_docstrings)
     app.connect("html-page-context", keep_local_scripts, priority=999)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
@@ -151,7 +152,7 @@ class Crystals:
         with warnings.catch_warnings():  # sorting asks for it; He and Pm have none
             warnings.filterwarnings("ignore", message="No Pauling electronegativity")
             return tuple(
-                Composition(_count(names[z] for z in row if z)).reduced_formula
+                Composition(Counter(names[z] for z in row if z)).reduced_formula
                 for row in self.species.tolist()
             )
 
@@ -368,10 +369,3 @@ class SoftCrystals:
     def harden(self) -> Crystals:
         """Return crystals with the most probable element on every site."""
         return Crystals(self.species.argmax(-1) * self.mask, self.frac, self.lattice)
-
-
-def _count(names: Iterable[str]) -> dict[str, float]:
-    counts: dict[str, float] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0.0) + 1.0
-    return counts

@@ -12,6 +12,8 @@ from matdesign.errors import DataError
 PLACEHOLDERS = "ABCDEGJLMQRTXZ"
 """Letters that a pattern may use; the other capitals are taken for a named element."""
 
+_TOKEN = "([A-Z])([0-9]*)"
+
 
 def is_pattern(text: str) -> bool:
     """Return whether a composition is a pattern: single capitals, one no element.
@@ -20,10 +22,9 @@ def is_pattern(text: str) -> bool:
         >>> is_pattern("ABX3"), is_pattern("BN"), is_pattern("SrTiO3")
         (True, False, False)
     """
-    tokens = re.findall(r"([A-Z])([0-9]*)", text)
-    if not tokens or "".join(a + b for a, b in tokens) != text:
-        return False
-    return any(elements.element(x) not in elements.symbols() for x, _ in tokens)
+    letters = [letter for letter, _ in re.findall(_TOKEN, text)]
+    whole = re.fullmatch(f"(?:{_TOKEN})+", text) is not None
+    return whole and any(elements.element(x) not in elements.symbols() for x in letters)
 
 
 @lru_cache(maxsize=4096)
@@ -68,14 +69,13 @@ def parse_pattern(text: str) -> tuple[int, ...]:
         >>> parse_pattern("A2B2X6")
         (3, 1, 1)
     """
-    tokens = re.findall(r"([A-Z])([0-9]*)", text)
-    if not tokens or "".join(a + b for a, b in tokens) != text:
+    if not re.fullmatch(f"(?:{_TOKEN})+", text):
         raise DataError(
             f"a pattern is capital letters with whole amounts; got {text!r}. Write one "
             'such as "A2BX4".'
         )
     amounts: dict[str, int] = {}
-    for letter, amount in tokens:
+    for letter, amount in re.findall(_TOKEN, text):
         if letter not in PLACEHOLDERS:
             raise DataError(
                 f"{letter} in the pattern {text!r} reads as an element, but the letters "

@@ -14,11 +14,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from matdesign.crystals import elements
 from matdesign.crystals.reduction import reduce_lattice
 from matdesign.errors import ShapeError
 
 _NEIGHBOURS = [n for n in itertools.product((-1, 0, 1), repeat=3) if n > (0, 0, 0)]
 """One of each pair +n, -n of the 26 cells around the home cell."""
+
+OVERLAP_SHARE = 0.6
+"""Least distance of two atoms, in sums of their atomic radii."""
+
+OVERLAP_LEAST = 0.7
+"""Least distance of any two atoms, angstrom."""
 
 _CHUNK_NUMBERS = 12_000_000
 """Most numbers that one block of pair distances may hold at once (about 100 MB)."""
@@ -182,6 +189,46 @@ def min_distance(crystals: Sites, *, include_self: bool = False) -> Tensor:
         own = shortest_vector(lattice).to(out.dtype)
         out = torch.where(mask.any(dim=1), torch.minimum(out, own), out)
     return out
+
+
+def clearance(
+    frac: Tensor,
+    species: Tensor,
+    lattice: Tensor,
+    mask: Tensor,
+    new: Tensor | None = None,
+) -> Tensor:
+    """Return the smallest distance of two atoms over the smallest that they may have.
+
+    Equation:
+        min_ij d_ij / max(OVERLAP_SHARE (r_i + r_j), OVERLAP_LEAST)
+
+    Args:
+        frac: fractional coordinates, shape (crystals, sites, 3).
+        species: atomic numbers, shape (crystals, sites).
+        lattice: rows in angstrom, shape (crystals, 3, 3).
+        mask: atoms that count, bool, shape (crystals, sites).
+        new: atoms of which each pair has one at least, same shape; None = all.
+
+    Returns:
+        Shape (crystals,); below 1 two atoms overlap; infinite for fewer than two atoms.
+    """
+    b, s = mask.shape
+    if not s:
+        return lattice.new_full((b,), math.inf)
+    atom = torch.arange(s, device=mask.device)
+    mine, one = mask, atom.expand_as(mask)
+    if new is not None:  # those atoms first, no more of the others than there must be
+        mine = mask & new
+        mine, one = mine.byte().topk(max(int(mine.sum(1).amax()), 1), dim=1)
+    moved = frac[:, None] - frac.gather(1, one[..., None].expand(-1, -1, 3))[:, :, None]
+    near = _nearest(moved.flatten(1, 2), lattice, reduce_lattice(lattice))
+    distance = near.norm(dim=-1).to(lattice.dtype).reshape(moved.shape[:-1])
+    radius = elements.table("radius").to(lattice)[species]
+    sums = radius[:, None] + radius.gather(1, one)[:, :, None]
+    both = mine.bool()[:, :, None] & mask[:, None] & (one[:, :, None] != atom)
+    ratio = distance / (OVERLAP_SHARE * sums).clamp(min=OVERLAP_LEAST)
+    return ratio.masked_fill(~both, math.inf).flatten(1).amin(1)
 
 
 def shortest_vector(lattice: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """`source`: the code that runs, shown on a page."""
 
+import ast
 import inspect
 from dataclasses import dataclass
 from functools import partial
@@ -96,3 +97,24 @@ def source(which: Any) -> Source:
     shown = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
     name = getattr(target, "__qualname__", getattr(target, "__name__", repr(target)))
     return Source(name, dedent("".join(lines)), shown.as_posix(), max(first, 1))
+
+
+def without_docstrings(text: str) -> str:
+    """Return source code without its docstrings, as the listings of the book show it.
+
+    Args:
+        text: Python source, indented or not.
+
+    Returns:
+        The other lines, as they stand.
+    """
+    lines, gone = text.splitlines(keepends=True), set[int]()
+    for node in ast.walk(ast.parse(dedent(text))):
+        body = getattr(node, "body", None)
+        for one in body if isinstance(body, list) and len(body) > 1 else ():
+            value = one.value if isinstance(one, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                end = one.end_lineno or one.lineno
+                blank = end < len(lines) and not lines[end].strip()
+                gone.update(range(one.lineno - 1, end + blank))
+    return "".join(line for n, line in enumerate(lines) if n not in gone)

@@ -3,7 +3,6 @@
 It stands where the turning viewer cannot: on paper, without WebGL, in a grid of many.
 """
 
-import base64
 import html
 import itertools
 import math
@@ -100,11 +99,6 @@ def draw(
         f'font-family="sans-serif" text-anchor="middle" role="img" '
         f'aria-label="{html.escape(alt)}">{body}</svg>'
     )
-
-
-def picture_uri(svg: str) -> str:
-    """Return a drawing as a data address for an `img` tag."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _line(

@@ -10,8 +10,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.find import SYMPREC
 from matdesign.errors import DataError
 
@@ -166,17 +168,13 @@ def space_group(structure: "Structure", *, symprec: float = SYMPREC) -> tuple[st
 def describe(structure: "Structure") -> str:
     """Return one sentence for people who do not see the picture.
 
-    Formula, crystal family, cell, number of atoms and space group, all computed.
+    Formula, crystal system, cell, number of atoms and space group, all computed.
     """
     symbol, number = space_group(structure)
-    family = (
-        "triclinic monoclinic orthorhombic tetragonal trigonal hexagonal cubic".split()[
-            sum(number > last for last in (2, 15, 74, 142, 167, 194))
-        ]
-    )
+    system = SYSTEMS[int(system_of(torch.tensor(number))) - 1]
     n = len(structure)
     return (
-        f"Crystal structure of {structure.composition.reduced_formula}: {family}, "
+        f"Crystal structure of {structure.composition.reduced_formula}: {system}, "
         f"space group {symbol} (number {number}), {n} atom{'s' * (n != 1)} in a cell of "
         f"{cell_text(structure)}."
     )

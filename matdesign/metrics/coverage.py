@@ -130,7 +130,7 @@ def coverage(
     return Coverage(sides[0], sides[1])
 
 
-def judge(
+def add_columns(
     table: Table,
     reasons: list[list[str]],
     found: Coverage,

@@ -14,7 +14,7 @@ Predict = Callable[[Crystals], ArrayLike]
 """Crystals -> formation energies in eV/atom, shape (crystals,)."""
 
 
-def judge(
+def add_columns(
     table: Table,
     crystals: Crystals,
     reference: Crystals,

@@ -98,8 +98,10 @@ def evaluate(
     notes = _match(table, crystals, reference, reasons, settings)
     metrics = figures.rates(table, settings)
     if reference is not None and ledger:
-        more, said = ledgers.judge(table, crystals, reference, known_formula, settings)
-        metrics, notes = metrics + more, notes + said
+        more, lines = ledgers.add_columns(
+            table, crystals, reference, known_formula, settings
+        )
+        metrics, notes = metrics + more, notes + lines
     found = None
     if target is not None and coverage:
         found = covering.coverage(
@@ -110,16 +112,18 @@ def evaluate(
             workers=workers,
             cache=None if cache is None else Path(cache),
         )
-        more, said = covering.judge(table, reasons, found, settings)
-        metrics, notes = metrics + more, notes + said
+        more, lines = covering.add_columns(table, reasons, found, settings)
+        metrics, notes = metrics + more, notes + lines
     if target is not None:
         metrics += figures.distances(table, target, settings, seed)
     if target is not None and energy is not None:
-        more, said = energies.judge(table, crystals, target, energy, settings, seed)
-        metrics, notes = metrics + more, notes + said
+        more, lines = energies.add_columns(
+            table, crystals, target, energy, settings, seed
+        )
+        metrics, notes = metrics + more, notes + lines
     if hull_distance is not None:
         above = stability.distances_of(crystals, hull_distance)
-        metrics += stability.judge(table, reasons, above, settings, seed)
+        metrics += stability.add_columns(table, reasons, above, settings, seed)
         notes += stability.notes(crystals, settings)
     name, apart = "median of smallest distances", table["min_distance"]
     metrics.append(figures.median(name, apart, "Å", settings, seed))
@@ -179,15 +183,15 @@ def _match(
 ) -> list[str]:
     """Add the columns of uniqueness and novelty; return what they leave open."""
     of = np.flatnonzero(table["structure_valid"]).tolist()
-    settled: dict[str, Any] = {
+    how: dict[str, Any] = {
         "of": of,
         "tolerances": settings.matcher,
         "limit": settings.comparisons,
     }
     searches = {"repeat of an earlier crystal": ("unique", "duplicate_of")}
-    found = [matching.same_in_batch(crystals, **settled)]
+    found = [matching.same_in_batch(crystals, **how)]
     if reference is not None:
-        found.append(matching.same_in_reference(crystals, reference, **settled))
+        found.append(matching.same_in_reference(crystals, reference, **how))
         searches["in the reference"] = ("novel", "known_as")
     notes = []
     for search, (why, (flag, index)) in zip(found, searches.items(), strict=True):

@@ -23,7 +23,7 @@ KINDS = {
 """Entries of the ledger; the first that applies holds."""
 
 
-def judge(
+def add_columns(
     table: Table,
     crystals: Crystals,
     reference: Crystals,

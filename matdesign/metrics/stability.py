@@ -51,7 +51,7 @@ def notes(crystals: Crystals, settings: Protocol) -> list[str]:
     return found
 
 
-def judge(
+def add_columns(
     table: Table,
     reasons: Sequence[list[str]],
     above: NDArray[np.float64],

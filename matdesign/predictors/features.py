@@ -15,6 +15,9 @@ from matdesign.crystals.reduction import reduce_lattice
 _CANDIDATES = 2_000_000
 """Site pairs, images counted, after which the neighbour search begins a new block."""
 
+_MOST_IMAGES = 6
+"""Images searched on each side of every axis of the reduced cell."""
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -34,9 +37,7 @@ class Neighbours:
     vector: Tensor
 
 
-def neighbours(
-    crystals: Crystals | SoftCrystals, radius: float, *, most_images: int = 6
-) -> Neighbours:
+def neighbours(crystals: Crystals | SoftCrystals, radius: float) -> Neighbours:
     """Return all pairs of sites nearer than a radius, over all periodic images.
 
     Each cell is reduced first, so that the choice of the cell does not matter. Which
@@ -45,16 +46,15 @@ def neighbours(
     Args:
         crystals: anything with `frac`, `lattice` and `mask`.
         radius: angstrom.
-        most_images: images searched on each side of every axis of the reduced cell.
 
     Accuracy:
-        Exact where the reduced cell is at least radius / (most_images - 0.5) high in
-        every direction, 1.1 angstrom for 6 angstrom; neighbours beyond are left out of
-        flatter cells, which no crystal has.
+        Exact where the reduced cell is at least radius / 5.5 high in every direction, 1.1
+        angstrom for 6 angstrom; neighbours beyond are left out of flatter cells, which no
+        crystal has.
     """
     parts = [
         _block(crystals, some, reach, radius)
-        for some, reach in _blocks(crystals, radius, most_images)
+        for some, reach in _blocks(crystals, radius)
     ]
     if not parts:
         none = torch.zeros(0, dtype=torch.long, device=crystals.frac.device)
@@ -63,7 +63,7 @@ def neighbours(
 
 
 def _blocks(
-    crystals: Crystals | SoftCrystals, radius: float, most: int
+    crystals: Crystals | SoftCrystals, radius: float
 ) -> Iterator[tuple[Tensor, list[int]]]:
     """Yield crystals that need similar numbers of images, and these numbers."""
     if not len(crystals):
@@ -72,7 +72,9 @@ def _blocks(
     rows = reduce_lattice(lattice) @ lattice
     area = torch.linalg.cross(rows[:, [1, 2, 0]], rows[:, [2, 0, 1]]).norm(dim=-1)
     height = torch.linalg.det(rows).abs()[:, None] / area.clamp(min=1e-9)
-    reach = (radius / height.clamp(min=1e-3) + 0.5).floor().clamp(max=most).long()
+    reach = (
+        (radius / height.clamp(min=1e-3) + 0.5).floor().clamp(max=_MOST_IMAGES).long()
+    )
     count = (2 * reach + 1).prod(1) * crystals.mask.sum(1).to(reach) ** 2
     order = torch.argsort(count)
     block = count[order].cumsum(0) // _CANDIDATES

@@ -221,14 +221,7 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
 def stable(
     shop: Workshop, name: str, rows: list[dict[str, Any]], hull: Hull
 ) -> dict[str, Any]:
-    """Return stability, S.U.N. and ledger of relaxed crystals, by one hull.
-
-    Args:
-        shop: what all stages share.
-        name: of the batch.
-        rows: of `stages.relaxed`.
-        hull: known compounds on the scale of the same potential.
-    """
+    """Return stability, S.U.N. and ledger of relaxed crystals, by one hull."""
     key = {
         "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         "hull": hull.key,

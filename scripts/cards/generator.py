@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from bench import stages
-from matdesign.crystals.sites import operations
 from numpy.typing import NDArray
 from torch import Tensor
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.symmetry.operations import operations
 from matdesign.metrics.intervals import wilson
 
 SYMPREC = 0.01
@@ -127,10 +127,6 @@ def stability(
 
 def bars_of(data: str, figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the bars for a data set beside the figures, and by how much one is missed.
-
-    Args:
-        data: name of the training set.
-        figures: name -> value and interval; what was not measured is left out.
 
     Returns:
         Name -> the figure with `bar`, `sense` ("at least" or "at most"), `met` and

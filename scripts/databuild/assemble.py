@@ -28,12 +28,7 @@ BELOW_ELEMENT = -0.1
 
 
 def assemble(work: Path, data: Path) -> None:
-    """Write data/perovskites and data/prototypes from the shards.
-
-    Args:
-        work: Folder of the shards, one folder per set.
-        data: Folder of the shipped sets.
-    """
+    """Write data/perovskites and data/prototypes from the shards."""
     for name in SETS:
         rows = read_shards(work / name)
         bad = [row for row in rows if row["reason"]]

@@ -43,7 +43,13 @@ A_SITE = frozenset(
 NOT_B_SITE = frozenset("C H Si P S Se As B Be K Rb Cs Au U Te".split())
 """Elements left out of the octahedral site."""
 
-ANIONS = ("O", "F", "Cl", "Br", "I", "S", "Se", "N", "H")
+ANIONS = dict.fromkeys("O F Cl Br I S Se N H".split(), -1) | {
+    "O": -2,
+    "S": -2,
+    "Se": -2,
+    "N": -3,
+}
+"""Charge of each anion."""
 
 
 def compositions() -> list[tuple[str, str, str]]:
@@ -54,12 +60,10 @@ def compositions() -> list[tuple[str, str, str]]:
     [0.78, 1.10], octahedral factor r_B / r_X at least 0.35 (0.30 for nitrides).
     """
     found: dict[tuple[str, str, str], None] = {}
-    for x in ANIONS:
-        charge_x = {"O": -2, "S": -2, "Se": -2, "N": -3}.get(x, -1)
-        total = -3 * charge_x
-        radius_x = ionic_radius(x, charge_x) if x != "H" else 1.40
+    for x, charge_x in ANIONS.items():
+        radius_x = _anion_radius(x)
         for charge_a in (1, 2, 3):
-            charge_b = total - charge_a
+            charge_b = -3 * charge_x - charge_a
             for a, b in itertools.product(
                 by_charge().get(charge_a, ()), by_charge().get(charge_b, ())
             ):
@@ -75,21 +79,20 @@ def compositions() -> list[tuple[str, str, str]]:
                 factor = tolerance_factor(radius_a, radius_b, radius_x)
                 octahedral = radius_b / radius_x
                 lowest = 0.30 if x == "N" else 0.35
-                if radius_a > radius_b and 0.78 <= factor <= 1.10:
-                    if lowest <= octahedral <= 0.85:
-                        found[(a, b, x)] = None
+                tilts = radius_a > radius_b and 0.78 <= factor <= 1.10
+                if tilts and lowest <= octahedral <= 0.85:
+                    found[(a, b, x)] = None
     return list(found)
 
 
+def _anion_radius(x: str) -> float:
+    return 1.40 if x == "H" else ionic_radius(x, ANIONS[x])
+
+
 def build(kind: str, elements: dict[str, str]) -> Structure:
-    """A perovskite of one kind.
+    """The primitive cell of a perovskite at a guessed volume (5, 10 or 20 atoms).
 
-    Args:
-        kind: "cubic", a key of `TILTS` or a key of `POLAR`.
-        elements: Elements for the roles "A", "B" and "X".
-
-    Returns:
-        The primitive cell at a guessed volume (5, 10 or 20 atoms).
+    Its kind is "cubic", a key of `TILTS` or one of `POLAR`; elements are by role A, B, X.
     """
     cubic = _cubic(elements)
     if kind == "cubic":
@@ -104,8 +107,7 @@ def _cubic(elements: dict[str, str]) -> Structure:
     from pymatgen.core import Lattice, Structure
 
     a, b, x = (elements[role] for role in "ABX")
-    charge_x = {"O": -2, "S": -2, "Se": -2, "N": -3}.get(x, -1)
-    radius_x = ionic_radius(x, charge_x) if x != "H" else 1.40
+    radius_x = _anion_radius(x)
     charges_b = [q for q, names in by_charge().items() if b in names and q > 0]
     radius_b = float(np.mean([ionic_radius(b, q) for q in charges_b] or [0.7]))
     edge = 2 * (radius_b + radius_x)

@@ -46,39 +46,26 @@ TERNARY = {"ABC3": 130, "ABC2": 120, "AB2C4": 60, "ABC": 110, "ABC4": 40}
 
 
 def perovskite_plan(seed: int = 1) -> list[Candidate]:
-    """Cubic crystals of the whole universe, children of a part of it.
-
-    Returns:
-        Cubic candidates of every composition; for one composition in twelve also its
-        polar and tilted children, so such a composition has up to eight polymorphs.
-    """
+    """Cubic crystals of every composition; of one in twelve also up to seven children."""
     rng = random.Random(seed)
     universe = perovskite.compositions()
     rng.shuffle(universe)
-    blocks: list[Block] = []
+    plan: Block = []
     for k, (a, b, x) in enumerate(universe):
         roles = (("A", a), ("B", b), ("X", x))
         kinds = ["cubic"]
         if k % 12 == 0 or f"{a} {b} {x}" in FAMOUS_PEROVSKITES.split("|"):
             kinds += ["P4mm", "I4mcm", "R-3c", "R3m", "Pnma"]
             kinds += ["Imma", "P4mbm"] if k % 12 or k % 24 == 0 else []
-        blocks.append([Candidate(f"perovskite-{kind}", roles) for kind in kinds])
-    return [candidate for block in blocks for candidate in block]
+        plan += [Candidate(f"perovskite-{kind}", roles) for kind in kinds]
+    return plan
 
 
 def prototype_plan(seed: int = 2) -> list[Candidate]:
-    """The plan of the `prototypes` set: about three quarters charge-balanced.
-
-    Args:
-        seed: Of every draw.
-
-    Returns:
-        Candidates without repeats, blocks shuffled.
-    """
+    """The plan of the `prototypes` set, without repeats: three quarters charge-balanced."""
     rng = random.Random(seed)
     pool = list(library().values())
-    blocks: list[Block] = []
-    blocks += _binary_systems(pool, rng, 330)
+    blocks = _binary_systems(pool, rng, 330)
     blocks += _ternary_compositions(pool, rng)
     blocks += _scattered(pool, rng, 5200)
     blocks += _metal_systems(pool, rng, 130)
@@ -90,7 +77,7 @@ def prototype_plan(seed: int = 2) -> list[Candidate]:
         ordered.setdefault(candidate.identity, candidate)
         if candidate.kind == "ionic" and rng.random() < 0.04:
             rattled = Candidate(candidate.prototype, candidate.substitution, "rattled")
-            if len(library()[candidate.prototype].structure) <= 8:
+            if _size(library()[candidate.prototype]) <= 8:
                 ordered.setdefault(rattled.identity, rattled)
     return list(ordered.values())
 
@@ -136,10 +123,7 @@ def _binary_systems(
     """Cation-anion systems, each with many prototypes at every balanced formula."""
     binary = [p for p in pool if len(p.roles) == 2 and _size(p) <= 12]
     cations = [s for s in CATIONS if s not in ("C", "S", "Se", "Te", "P", "As")]
-    systems: dict[tuple[str, str], None] = {}
-    for name in FAMOUS_BINARIES.split():
-        cation, anion = name.split("-")
-        systems[cation, anion] = None
+    systems = dict.fromkeys(tuple(name.split("-")) for name in FAMOUS_BINARIES.split())
     while len(systems) < count:
         systems[_pick(cations, rng), _pick(list(ANIONS), rng)] = None
     blocks = []
@@ -159,15 +143,12 @@ def _namesakes(pool: Sequence[Prototype]) -> list[Block]:
     """Every charge-balanced prototype with its own elements, but no carbon."""
     blocks: list[Block] = []
     for prototype in pool:
-        states = [
-            CATIONS.get(role, ()) + ANIONS.get(role, ()) for role in prototype.roles
-        ]
-        for charges in itertools.product(*states):
-            named = dict(zip(prototype.roles, charges, strict=True))
-            if len(named) > 1 and balanced(named, prototype.amounts):
-                pairs = tuple((role, role) for role in prototype.roles)
-                blocks.append([Candidate(prototype.label, pairs)])
-                break
+        roles = prototype.roles
+        states = [CATIONS.get(role, ()) + ANIONS.get(role, ()) for role in roles]
+        named = (dict(zip(roles, q, strict=True)) for q in itertools.product(*states))
+        if any(len(q) > 1 and balanced(q, prototype.amounts) for q in named):
+            pairs = tuple((role, role) for role in roles)
+            blocks.append([Candidate(prototype.label, pairs)])
     return blocks
 
 
@@ -178,13 +159,10 @@ def _famous(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
     blocks: list[Block] = []
     for text in FAMOUS_TERNARIES.split("|"):
         target = Composition(text.replace(" ", ""))
-        family = [
-            p
-            for p in pool
-            if p.stoichiometry == target.anonymized_formula and _size(p) <= 20
-        ]
         block: Block = []
-        for prototype in family:
+        for prototype in pool:
+            if prototype.stoichiometry != target.anonymized_formula:
+                continue
             for symbols in itertools.permutations(e.symbol for e in target):
                 pairs = tuple(zip(prototype.roles, symbols, strict=True))
                 amounts = {s: prototype.amounts[r] for r, s in pairs}
@@ -198,9 +176,8 @@ def _ternary_compositions(pool: Sequence[Prototype], rng: random.Random) -> list
     """Ternary compositions, each with several prototypes and both assignments."""
     blocks = []
     for stoichiometry, count in TERNARY.items():
-        family = [
-            p for p in pool if p.stoichiometry == stoichiometry and _size(p) <= 16
-        ]
+        alike = [p for p in pool if p.stoichiometry == stoichiometry]
+        family = [p for p in alike if _size(p) <= 16]
         for _ in range(count):
             first = rng.choice(family)
             pairs, charges = _balanced_draw(first, rng)

@@ -78,11 +78,6 @@ def run_shard(
 ) -> list[Row]:
     """Build, relax, guard and label a group of candidates.
 
-    Args:
-        candidates: What to try.
-        potential: The oracle.
-        time_limit: Seconds for the group; those not done by then say so.
-
     Returns:
         One row per candidate, with reason "" when usable.
     """
@@ -221,16 +216,7 @@ def run_all(
     time_limit: float,
     size: int,
 ) -> None:
-    """Relax what is pending in worker processes until done or enough is usable.
-
-    Args:
-        candidates: The plan, in order.
-        folder: Where the shards are.
-        workers: Processes, one thread each.
-        target: Stop handing out shards at this number of usable crystals.
-        time_limit: Seconds per shard.
-        size: Candidates per shard.
-    """
+    """Relax what is pending in worker processes until done or enough is usable."""
     context = multiprocessing.get_context("spawn")
     running: set[Future[None]] = set()
     with ProcessPoolExecutor(workers, context, _begin) as pool:

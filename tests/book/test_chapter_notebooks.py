@@ -20,7 +20,9 @@ BOOK = Book(PAGES)
 
 @pytest.fixture(scope="module")
 def notebooks():
-    made = {f"chapters/{n}": chapters.convert(n, t, BOOK) for n, t in PAGES.items()}
+    made = {n: chapters.convert(n, t, BOOK) for n, t in PAGES.items()}
+    for path in sorted(chapters.WORKBOOK.glob("*.ipynb")):
+        made[path.stem] = chapters.copied(path)
     return {**made, "index": chapters.index(PAGES, BOOK)}
 
 
@@ -39,7 +41,7 @@ def plain(text: str) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_becomes_a_valid_notebook_of_this_kernel(notebooks, name):
-    made = notebooks[f"chapters/{name}"]
+    made = notebooks[name]
     nbformat.validate(made)
     assert made.metadata.kernelspec.name == "python3"
     assert len({cell.id for cell in made.cells}) == len(made.cells)
@@ -51,7 +53,7 @@ def test_a_page_becomes_a_valid_notebook_of_this_kernel(notebooks, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_no_directive_role_or_mark_of_the_book_is_left(notebooks, name):
-    for text in prose(notebooks[f"chapters/{name}"]):
+    for text in prose(notebooks[name]):
         assert not re.search(r"^\s*(`{3,}|:{3,})\s*\{", text, re.M), text
         assert not re.search(r"\{[\w:-]+\}`", text), text
         assert not re.search(r"^\([\w-]+\)=|^\+\+\+|^:\w+:", text, re.M), text
@@ -68,7 +70,7 @@ def test_every_code_cell_of_a_page_is_in_its_notebook_in_order(notebooks):
             for head, body in re.findall(pattern, text, re.M | re.S)
             if "remove-cell" not in head
         ]
-        made = [c for c in notebooks[f"chapters/{name}"].cells if c.cell_type == "code"]
+        made = [c for c in notebooks[name].cells if c.cell_type == "code"]
         ours = [c.source for c in made if not c.source.startswith("# ")]
         assert [one for one in ours if one in shown] == shown, name
         hidden = [c for c in made if "hide-input" in c.metadata.get("tags", [])]
@@ -78,7 +80,7 @@ def test_every_code_cell_of_a_page_is_in_its_notebook_in_order(notebooks):
 def test_listings_hold_the_lines_of_the_package(notebooks):
     counted = 0
     for name, text in PAGES.items():
-        said = "\n".join(prose(notebooks[f"chapters/{name}"]))
+        said = "\n".join(prose(notebooks[name]))
         for file, thing in re.findall(
             r"\{literalinclude\} \.\./(\S+)\n\s*:pyobject: (\S+)", text
         ):
@@ -95,7 +97,7 @@ def _flush(text: str) -> str:
 
 def test_solutions_are_folded_down_to_the_next_heading(notebooks):
     for name, text in PAGES.items():
-        cells = notebooks[f"chapters/{name}"].cells
+        cells = notebooks[name].cells
         folded = [c for c in cells if c.metadata.get("jp-MarkdownHeadingCollapsed")]
         assert len(folded) == text.count("{solution-start}")
         for cell in folded:
@@ -136,11 +138,9 @@ def test_every_link_leads_somewhere(notebooks):
 def test_the_list_names_every_page_once_with_its_minutes(notebooks):
     said = "\n".join(cell.source for cell in notebooks["index"].cells)
     for name, text in PAGES.items():
-        assert len(re.findall(rf"\|? ?\[[^\]]+\]\(chapters/{name}\.ipynb\)", said)) >= 1
+        assert len(re.findall(rf"\|? ?\[[^\]]+\]\({name}\.ipynb\)", said)) >= 1
         for minutes in re.findall(r"^\*Reading (\d+) minutes", text, re.M):
-            row = re.search(rf"^\| \[[^|]*chapters/{name}\.ipynb\) \|.*$", said, re.M)[
-                0
-            ]
+            row = re.search(rf"^\| \[[^|]*{name}\.ipynb\) \|.*$", said, re.M)[0]
             assert f"| {minutes} min |" in row
     for name in ("quickstart", "template-constraint", "template-oracle"):
         assert f"({name}.ipynb)" in said
@@ -171,7 +171,7 @@ def test_a_directive_that_is_not_known_is_refused():
 
 def test_work_in_a_notebook_is_kept(notebooks, tmp_path):
     path = tmp_path / "welcome.ipynb"
-    first = notebooks["chapters/welcome"]
+    first = notebooks["welcome"]
     assert chapters.save(first, path)
     ran = nbformat.read(path, as_version=4)
     code = next(cell for cell in ran.cells if cell.cell_type == "code")
@@ -189,14 +189,19 @@ def test_work_in_a_notebook_is_kept(notebooks, tmp_path):
     assert nbformat.read(path, 4).cells[0].source == "my notes"
 
 
-def test_what_is_made_is_not_tracked():
+def test_a_copy_of_the_workbook_writes_where_the_original_does(notebooks):
+    said = "\n".join(cell.source for cell in notebooks["quickstart"].cells)
+    assert '"../../build/report.html"' in said and '"../build' not in said
+
+
+def test_what_is_made_is_not_tracked(notebooks):
     shown = subprocess.run(
-        ["git", "-C", str(ROOT), "check-ignore", "notebooks/index.ipynb"]
-        + [f"notebooks/chapters/{name}.ipynb" for name in PAGES],
+        ["git", "-C", str(ROOT), "check-ignore"]
+        + [f"notebooks/chapters/{name}.ipynb" for name in notebooks],
         capture_output=True,
         text=True,
         check=False,
     )
     if shown.returncode == 128:
         pytest.skip("not a git checkout")
-    assert len(shown.stdout.split()) == len(PAGES) + 1
+    assert len(shown.stdout.split()) == len(notebooks)

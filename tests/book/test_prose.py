@@ -23,8 +23,6 @@ def pages() -> dict[str, str]:
     for path in [*sorted((ROOT / "book").glob("*.md")), ROOT / "README.md"]:
         found[path.name] = FENCE.sub("", path.read_text(encoding="utf-8"))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        if path.name == "index.ipynb":  # made by `make lab` from the pages
-            continue
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         text = ("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
         found[path.name] = "\n\n".join(text)

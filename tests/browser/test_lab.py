@@ -1,4 +1,4 @@
-"""JupyterLab itself: open a notebook, run it, see the crystal, move its slider."""
+"""JupyterLab itself: open a chapter from the list, run it, see numbers and crystals move."""
 
 import contextlib
 import json
@@ -13,8 +13,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import chapters
+import nbformat
 import numpy as np
 import pytest
+from plain_markdown import Book
 
 pytestmark = [
     pytest.mark.browser,
@@ -37,7 +40,7 @@ design.view([salt, longer], ["short", "long"])
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running JupyterLab on this machine only, with one notebook; gives its address."""
+    """A running JupyterLab on this machine only, with a few notebooks; gives its address."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = {
         "cells": [
@@ -55,6 +58,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "nbformat_minor": 5,
     }
     (folder / "crystal.ipynb").write_text(json.dumps(notebook))
+    pages = chapters.read()
+    book = Book(pages)
+    (folder / "chapters").mkdir()
+    nbformat.write(chapters.index(pages, book), folder / "chapters" / "index.ipynb")
+    for name in ("welcome", "judging-crystals"):
+        made = chapters.convert(name, pages[name], book)
+        nbformat.write(made, folder / "chapters" / f"{name}.ipynb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -153,3 +163,46 @@ def test_a_crystal_is_live_and_its_slider_moves_it(lab, browser):
     changed = (np.abs(after - first).sum(-1) > 60).mean()
     assert changed > 0.01, "the label moved, the atoms did not"
     assert browser.errors == []
+
+
+def _open(page, address: str) -> None:
+    page.set_viewport_size({"width": 1300, "height": 2400})
+    page.set_default_timeout(240_000)
+    page.goto(f"{address}?token={TOKEN}", wait_until="commit")
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+
+
+def test_a_chapter_opens_from_the_list_and_runs_with_its_numbers(lab, browser):
+    page = browser.page
+    _open(page, f"{lab}/lab/tree/chapters/index.ipynb")
+    page.get_by_role("link", name="Say what a crystal must be").click()
+    shown = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook")
+    shown.get_by_role("heading", name="Ten minutes").wait_for()
+    assert shown.locator(".jp-OutputArea-output canvas").count() == 0
+    status = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator"
+    page.locator(f"{status}[data-status='idle']").wait_for()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).first.click()
+    shown.locator(".jp-OutputArea-output canvas").nth(1).wait_for()
+    shown.get_by_text(re.compile(r"drawn again: \d+ of \d+ drawn did")).wait_for()
+    page.get_by_text("A still picture.").first.wait_for(state="detached")
+    with page.expect_download() as waiting:
+        shown.get_by_title("save as a picture (PNG)").first.click()
+    assert waiting.value.suggested_filename == "crystal.png"
+    assert browser.errors == []
+
+
+def test_prose_is_rendered_and_solutions_are_folded(lab, browser):
+    page = browser.page
+    _open(page, f"{lab}/lab/tree/chapters/judging-crystals.ipynb")
+    page.get_by_role("menuitem", name="View", exact=True).click()
+    page.get_by_text("Table of Contents", exact=True).first.click()
+    entry = page.locator(".jp-tocItem-content", has_text="Solution:").first
+    entry.click()
+    heading = page.locator(".jp-Notebook h3", has_text="Solution:").first
+    heading.wait_for()
+    folded = page.locator(".jp-Notebook .jp-MarkdownCell", has=heading)
+    assert "cell" in folded.first.locator(".jp-showHiddenCellsButton").inner_text()
+    text = page.locator(".jp-Notebook").inner_text()
+    assert not re.search(r"\{[\w:-]+\}`|:::|```\{", text)

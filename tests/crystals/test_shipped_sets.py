@@ -103,10 +103,10 @@ def test_mirror_by_name_and_alias(
 
 
 def test_a_printed_table_of_all_sets() -> None:
-    text, page = repr(datasets()), datasets()._repr_html_()
+    text = repr(datasets())
     assert len(datasets()) == len(CATALOGUE) == len(text.splitlines()) - 1
     for name in datasets():
-        assert name in text and f"<td>{name}</td>" in page
+        assert name in text
     assert "45,229" in text and "CC BY 4.0" in text
     with pytest.raises(DataError, match="Did you mean 'mp_20'"):
         datasets()["mp-21"]

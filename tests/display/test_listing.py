@@ -8,7 +8,7 @@ import torch
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
-from matdesign.display.listing import Source
+from matdesign.display.listing import Source, without_docstrings
 
 
 def test_source_is_the_file_itself():
@@ -45,3 +45,32 @@ def test_source_html_is_highlighted_and_fetches_nothing():
 def test_source_of_a_builtin_says_what_to_pass(builtin):
     with pytest.raises(TypeError, match="Pass a function, class or module"):
         design.source(builtin)
+
+
+def test_listings_lose_their_docstrings_and_nothing_else():
+    text = '''    @cache
+    def f(x: int) -> str:
+        """One line.
+
+        Args:
+            x: a number.
+        """
+
+        def g():
+            """Only this."""
+
+        said = """not a docstring"""
+        return said + g()
+'''
+    kept = without_docstrings(text).splitlines()
+    assert kept == [
+        "    @cache",
+        "    def f(x: int) -> str:",
+        "        def g():",
+        '            """Only this."""',
+        "",
+        '        said = """not a docstring"""',
+        "        return said + g()",
+    ]
+    plain = "def f(x):\n    return x\n"
+    assert without_docstrings(plain) == plain

@@ -12,6 +12,7 @@ from matdesign.metrics.distances import Transport, total_variation, wasserstein
 from matdesign.metrics.intervals import (
     bootstrap,
     larger_by_chance,
+    share,
     weighted_median,
     wilson,
 )
@@ -137,3 +138,10 @@ def test_the_interval_of_a_distance_covers_what_other_draws_of_its_size_score():
     ]
     covered = np.mean([low <= np.median(scores) <= high for low, high in intervals])
     assert covered >= 0.7
+
+
+def test_a_share_is_a_count_and_its_interval():
+    low, high = wilson(3, 4)
+    assert share(3, 4) == f"3/4 ({low:.2f} to {high:.2f})" == "3/4 (0.30 to 0.95)"
+    assert share(0, 0) == "none"
+    assert share(3, 4, 0.5) != share(3, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import sys
 import zipfile
@@ -29,11 +30,8 @@ CHUNK = 500
 _SKIP = {"", "index", "cif", "elements", "spacegroup", "split"}
 """Columns that hold no property: positions in a list, or what the crystal says itself."""
 
-_UNKNOWN = float("nan")
-_WORDS = dict.fromkeys(("", "nan", "none", "null"), _UNKNOWN) | {
-    "true": 1.0,
-    "false": 0.0,
-}
+_WORDS = dict.fromkeys(("", "nan", "none", "null"), math.nan)
+_WORDS |= {"true": 1.0, "false": 0.0}
 
 
 def fetch(known: DataSet, folder: Path) -> list[Path]:
@@ -65,12 +63,17 @@ def build(known: DataSet, files: list[Path], table: Path) -> Path:
         for part, stream in _streams(path, file)
         for at, rows in _chunks(stream, part)
     )
-    batches = list(_aligned(_parse_all(jobs, known)))
-    if not batches:
+    parsed, done = [], 0
+    for where, first, rows in jobs:
+        parsed.append(parse_rows(rows, known.renames, where, first))
+        done += len(rows)
+        if done % (20 * CHUNK) == 0:
+            print(f"matdesign: {done:,} of {known.rows:,}", file=sys.stderr)
+    if not parsed:
         raise DataError(
             f"{', '.join(map(str, files))}: no rows. Delete the files and load again."
         )
-    crystals = Crystals.cat(batches)
+    crystals = Crystals.cat(_aligned(parsed))
     units = {k: v for k, v in known.units.items() if k in crystals.properties}
     table.parent.mkdir(parents=True, exist_ok=True)
     temporary = table.with_name(f"{table.name}.{os.getpid()}.part")
@@ -135,30 +138,19 @@ def _number(word: str) -> float | None:
         return None
 
 
-def _parse_all(
-    jobs: Iterator[tuple[str, int, list[dict[str, str]]]], known: DataSet
-) -> Iterator[Crystals]:
-    """Yield parsed chunks and tell now and then how far it is."""
-    done = 0
-    for where, first, rows in jobs:
-        yield parse_rows(rows, known.renames, where, first)
-        done += len(rows)
-        if done % (20 * CHUNK) == 0:
-            print(f"matdesign: {done:,} of {known.rows:,}", file=sys.stderr)
-
-
-def _aligned(batches: Iterator[Crystals]) -> Iterator[Crystals]:
-    """Yield batches in which a column is a label once any chunk had text in it."""
-    kept = list(batches)
-    words = {name for batch in kept for name in batch.labels}
-    for batch in kept:
-        moved = {name: v for name, v in batch.properties.items() if name in words}
+def _aligned(batches: list[Crystals]) -> list[Crystals]:
+    """Return batches in which a column is a label once any of them had text in it."""
+    words = {name for batch in batches for name in batch.labels}
+    made = []
+    for batch in batches:
         text = {
             name: tuple("" if x != x else f"{x:g}" for x in values.tolist())
-            for name, values in moved.items()
+            for name, values in batch.properties.items()
+            if name in words
         }
         rest = {k: v for k, v in batch.properties.items() if k not in words}
-        yield batch.replace(properties=rest, labels={**batch.labels, **text})
+        made.append(batch.replace(properties=rest, labels={**batch.labels, **text}))
+    return made
 
 
 def _streams(path: Path, file: File) -> Iterator[tuple[str, Any]]:
@@ -220,7 +212,7 @@ def _retrieve(known: DataSet, file: File, folder: Path) -> Path:
                 "again; if it persists, do not use the file."
             ) from error
         raise DataError(
-            f"the data set {known.name!r} could not be downloaded ({_short(error)}). "
+            f"the data set {known.name!r} could not be downloaded ({error!r:.200}). "
             "With a network, try again. Without one, fetch "
             f"{', '.join(f.url for f in known.files)} elsewhere and put the file(s) "
             f"into {folder}, or into $MATDESIGN_DATA/{known.name}."
@@ -238,11 +230,3 @@ def _stored(record: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found if isinstance(found, str) else None
-
-
-def _short(error: Exception) -> str:
-    return (
-        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[
-            :200
-        ]
-    )

@@ -102,16 +102,6 @@ class DataSets:
         ]
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        def row(cells: tuple[str, ...], tag: str) -> str:
-            return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
-
-        head = row(("name", "where", "crystals", "what", "licence"), "th")
-        body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows())
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
 
 def datasets() -> DataSets:
     """Return all data sets that `load` knows; print it to see them.

@@ -29,7 +29,7 @@ def split(
     """Return train, validation and test parts; a group is never cut in two.
 
     Groups are drawn in random order, each into a part with room for it, so parts come
-    as close to the fractions as whole groups allow. `"size"` is different: crystals are
+    close to the fractions. `"size"` is different: crystals are
     ordered by their number of atoms, and the largest are the test, to measure how far a
     model reaches beyond what it saw.
 
@@ -143,53 +143,29 @@ def _assign(
     fractions: tuple[float, float, float],
     rng: torch.Generator,
 ) -> torch.Tensor:
-    """Return the part of every crystal; whole groups, drawn in random order."""
-    count = int(groups.max()) + 1 if len(groups) else 0
-    sizes = torch.bincount(groups, minlength=count)
-    goal = torch.tensor(fractions, dtype=torch.float64) * len(groups)
-    order = torch.randperm(count, generator=rng, device=rng.device).cpu()
-    luck = torch.rand(count, generator=rng, device=rng.device).cpu()
-    if count == len(groups):  # every crystal by itself: exact shares
-        choice = torch.zeros(count, dtype=torch.long)
-        edges = goal.cumsum(0).round().long()
-        choice[order] = torch.bucketize(torch.arange(count), edges[:2], right=True)
-    else:
-        choice = _place(sizes, goal, order, luck)
-    if any(g > 0 and not bool((choice == k).any()) for k, g in enumerate(goal)):
-        # few, large groups: place them by size, each where most room is left
-        order = order[sizes[order].argsort(descending=True, stable=True)]
-        choice = _place(sizes, goal, order, None)
-    return choice[groups]
+    """Return the part of every crystal; whole groups, drawn in random order.
 
-
-def _place(
-    sizes: torch.Tensor,
-    goal: torch.Tensor,
-    order: torch.Tensor,
-    luck: torch.Tensor | None,
-) -> torch.Tensor:
-    """Return the part of every group.
-
-    A group goes to a part that it fits into, with a chance proportional to the room
-    left there; where it fits into none, to the part with most room. Without luck always
-    to the part with most room, and the last groups to parts that are still empty.
+    Of the parts that a group fits into it goes to the one that is filled least; where it
+    fits into none, to the one with most room. The last groups go to parts still empty.
     """
-    weight, share = sizes.tolist(), goal.tolist()
-    choice, filled = [0] * len(weight), [0.0, 0.0, 0.0]
-    for left, group in zip(range(len(weight), 0, -1), order.tolist()):
-        room = [g - f for g, f in zip(share, filled)]
-        fits = [r if r >= weight[group] else 0.0 for r in room]
-        empty = [k for k in range(3) if not filled[k] and share[k] > 0]
-        if luck is not None and sum(fits) > 0:
-            mark = float(luck[group]) * sum(fits)
-            part = next((k for k in range(3) if mark < sum(fits[: k + 1])), 0)
-        elif luck is None and left <= len(empty):
+    count = int(groups.max()) + 1 if len(groups) else 0
+    sizes = torch.bincount(groups, minlength=count).tolist()
+    goal = [share * len(groups) for share in fractions]
+    choice, room = [0] * count, list(goal)
+    order = torch.randperm(count, generator=rng, device=rng.device).tolist()
+    for left, group in zip(range(count, 0, -1), order):
+        size = sizes[group] - 1e-6
+        empty = [k for k in range(3) if room[k] == goal[k] > 0]
+        fits = [k for k in range(3) if room[k] >= size]
+        if left <= len(empty):
             part = max(empty, key=room.__getitem__)
+        elif fits:
+            part = max(fits, key=lambda k: room[k] / goal[k])
         else:
             part = max(range(3), key=room.__getitem__)
         choice[group] = part
-        filled[part] += weight[group]
-    return torch.tensor(choice, dtype=torch.long)
+        room[part] -= sizes[group]
+    return torch.tensor(choice, dtype=torch.long)[groups]
 
 
 def _by_size(

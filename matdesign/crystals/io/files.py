@@ -24,6 +24,7 @@ from matdesign.crystals.io.checks import MAX_ATOMS
 from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
 from matdesign.crystals.io.poscar import format_poscar, parse_poscar
+from matdesign.crystals.symmetry.find import SYMPREC
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,7 +99,6 @@ def write(
     format: str | None = None,
     *,
     symmetrize: bool = False,
-    symprec: float = 0.1,
 ) -> list[Path]:
     """Write crystals; return the files made.
 
@@ -113,8 +113,7 @@ def write(
             default.
         symmetrize: CIF only. Off (default): P1, every atom listed as it is. On: the
             conventional cell with its space group, atoms moved onto their symmetric
-            positions within `symprec`.
-        symprec: how far an atom may be from its symmetric position, angstrom.
+            positions within `SYMPREC`.
 
     Raises:
         DataError: unknown format, or a POSCAR for several crystals.
@@ -144,14 +143,14 @@ def write(
         names = _file_names(batch)
         made = [path / f"{name}{_ENDINGS[kind]}" for name in names]
         for i, file in enumerate(made):
-            _write_text(file, _format(batch[[i]], kind, symmetrize, symprec))
+            _write_text(file, _format(batch[[i]], kind, symmetrize))
         return made
     if kind == "poscar" and len(batch) != 1:
         raise DataError(
             f"a POSCAR holds one crystal; got {len(batch)} for {path}. Give a folder "
             'instead: write(crystals, "folder", "poscar").'
         )
-    _write_text(path, _format(batch, kind, symmetrize, symprec))
+    _write_text(path, _format(batch, kind, symmetrize))
     return [path]
 
 
@@ -294,7 +293,7 @@ def _right_handed(batch: Crystals) -> Crystals:
     return batch.replace(lattice=sign * batch.lattice, frac=frac)
 
 
-def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str:
+def _format(batch: Crystals, kind: str, symmetrize: bool) -> str:
     """Return the text of a file."""
     if kind == "xyz":
         return format_xyz(batch)
@@ -307,27 +306,25 @@ def _format(batch: Crystals, kind: str, symmetrize: bool, symprec: float) -> str
     for name, one in zip(_file_names(batch), batch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            text = (
-                _symmetrized(one, name, symprec) if symmetrize else str(CifWriter(one))
-            )
+            text = _symmetrized(one, name) if symmetrize else str(CifWriter(one))
         blocks.append(re.sub(r"^data_.*$", f"data_{name}", text, count=1, flags=re.M))
     return "\n".join(blocks)
 
 
-def _symmetrized(one: Structure, name: str, symprec: float) -> str:
+def _symmetrized(one: Structure, name: str) -> str:
     """Return the CIF of the refined cell with its operators, as `read` accepts it."""
     from pymatgen.io.cif import CifWriter
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
     try:
         # at a wide tolerance spglib's operators are as rough as the atoms: refine first
-        refined = SpacegroupAnalyzer(one, symprec).get_refined_structure()
-        text = str(CifWriter(refined, symprec=min(symprec, 1e-3)))
+        refined = SpacegroupAnalyzer(one, SYMPREC).get_refined_structure()
+        text = str(CifWriter(refined, symprec=1e-3))
         parse_cif(text, name, 4 * MAX_ATOMS)
     except Exception as error:
         raise DataError(
-            f"{name}: no symmetry was found within {symprec:g} angstrom that can be "
-            f"written ({error}). Choose another symprec, or write it in P1."
+            f"{name}: no symmetry was found within {SYMPREC:g} angstrom that can be "
+            f"written ({error}). Write it in P1."
         ) from error
     return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -109,7 +110,7 @@ class Layout:
             u: free coordinates of the anchors, shape (crystals, orbits, 3); entries that
                 are not free are ignored.
         """
-        anchor = self._of_sites(u)
+        anchor = u.gather(1, self.orbit[..., None].expand(-1, -1, 3))
         moved = torch.einsum("bsi,bsij->bsj", anchor, self.move.to(u)) + self.shift.to(
             u
         )
@@ -170,35 +171,27 @@ class Layout:
         points = 1.0 / torch.linalg.det(self.cell.float()).abs()
         return self.n_atoms * points.round().long()
 
-    def _of_sites(self, u: Tensor) -> Tensor:
-        """Return the value of each site's orbit, (crystals, sites, 3)."""
-        return u.gather(1, self.orbit[..., None].expand(-1, -1, u.shape[-1]))
-
     def __getitem__(self, index: Tensor) -> Layout:
         """Return some crystals, padded no wider than the largest of them."""
-        part = {f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
-        sites = int(part["mask"].sum(1).max()) if len(index) else 0
-        orbits = int((part["count"] > 0).sum(1).max()) if len(index) else 0
-        for name in ("orbit", "mask", "move", "shift", "pull"):
-            part[name] = part[name][:, :sites]
-        for name in ("free", "count", "letter"):
-            part[name] = part[name][:, :orbits]
-        return Layout(**part)
+        some = self.rows(index)
+        sites = int(some.n_atoms.max()) if len(index) else 0
+        orbits = int(some.orbits.sum(1).max()) if len(index) else 0
+        width = dict.fromkeys(("orbit", "mask", "move", "shift", "pull"), sites)
+        width |= dict.fromkeys(("free", "count", "letter"), orbits)
+        part = {name: getattr(some, name)[:, :n] for name, n in width.items()}
+        return dataclasses.replace(some, **part)
 
     def rows(self, index: Tensor) -> Layout:
         """Return some crystals with the padding left as it is."""
-        return Layout(
-            **{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
-        )
+        return self._each(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> Layout:
         """Return the layout on a device."""
-        return Layout(
-            **{
-                f.name: getattr(self, f.name).to(device)
-                for f in dataclasses.fields(self)
-            }
-        )
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Layout:
+        names = [field.name for field in dataclasses.fields(self)]
+        return Layout(**{name: change(getattr(self, name)) for name in names})
 
     @staticmethod
     def cat(parts: list[Layout]) -> Layout:
