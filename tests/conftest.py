@@ -88,3 +88,24 @@ def eight():
         frac[i, : len(numbers)] = torch.tensor(sites, dtype=torch.float32)
         lattice[i] = edge * torch.tensor(shape)
     return Crystals(species, frac, lattice)
+
+
+@pytest.fixture(scope="session")
+def random_crystals():
+    """400 crystals of 1-8 atoms in skewed cells, from a palette of 12 elements."""
+    import torch
+
+    from matdesign.crystals.batch import Crystals
+
+    random = torch.Generator().manual_seed(0)
+    palette = torch.tensor([1, 3, 8, 8, 8, 9, 11, 17, 20, 22, 26, 29, 38])
+    n, width = 400, 8
+    sizes = torch.randint(1, width + 1, (n,), generator=random)
+    mask = torch.arange(width) < sizes[:, None]
+    # few elements per crystal, so that formulas and neutral ones do occur
+    choice = torch.randint(len(palette), (n, 3), generator=random)
+    pick = torch.randint(3, (n, width), generator=random)
+    species = palette[choice.gather(1, pick)] * mask
+    frac = torch.rand(n, width, 3, generator=random) * mask[..., None]
+    lattice = 4 * torch.eye(3) + torch.randn(n, 3, 3, generator=random)
+    return Crystals(species, frac, lattice)

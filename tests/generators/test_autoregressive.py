@@ -10,8 +10,8 @@ import torch
 import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import distances
+from matdesign.crystals.symmetry import find as symmetry
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.find import find as symmetry
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
