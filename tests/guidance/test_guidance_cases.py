@@ -187,7 +187,7 @@ class Own(Generator):
 
 def test_a_generator_of_ones_own_is_guided_by_every_method(layers: Crystals) -> None:
     model = Own.for_data(layers)
-    density = Between("density", 5, 5.5, unit="g/cm^3")
+    density = Between("density", 3, 5, unit="g/cm^3")
     options: dict[str, Any] = {"seed": 0, "steps": 4}
     free = model.sample(12, **options)
     miss = float(density.violation(free).mean())
@@ -200,8 +200,8 @@ def test_a_generator_of_ones_own_is_guided_by_every_method(layers: Crystals) -> 
         guide = Guide(density, method, strict="hard")
         made = model.sample(12, guide=guide, **options)
         assert made.info["guide"]["method"] == method
-        assert float(density.violation(made).mean()) < 0.9 * miss
-    kept = model.sample(3, guide=Guide(density, "reject", draws=2000), **options)
+        assert float(density.violation(made).mean()) < 0.6 * miss
+    kept = model.sample(3, guide=Guide(density, "reject"), **options)
     assert bool(density.satisfied(kept).all())
     served = [one.methods for one in Guide(only & density).plan(model).choices]
     assert served == [("mask",), ("mask",), ("gradient", "project")]
