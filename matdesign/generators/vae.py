@@ -86,7 +86,7 @@ class VAE(Family):
 
     likelihood = "a lower bound, by importance sampling"
     symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
-    default_batch_size = (128, 512)
+    default_batch_size = (32, 512)
 
     def __init__(
         self,

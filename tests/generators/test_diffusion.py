@@ -372,7 +372,7 @@ def test_a_batch_holds_what_the_caches_of_a_processor_do(name, monkeypatch):
 
     monkeypatch.setattr(sampling, "draw", spy)
     one = made.sample(130, **every)
-    assert sizes == {64: [64, 64, 2], 128: [128, 2]}[most]
+    assert sizes == {64: [64, 64, 2], 32: [32] * 4 + [2]}[most]
     other = made.sample(130, batch_size=most, **every)
     assert torch.equal(one.frac, other.frac)
     sizes.clear()
