@@ -72,7 +72,7 @@ _PUBLIC = {
     "guidance_table": "teach.guide_table",
     "view": "display.viewer",
     "film": "display.viewer",
-    "explore": "display.viewer",
+    "explore": "display.sliders",
     "report": "display.reporting",
     "source": "display.listing",
     "about": "environment",
@@ -120,7 +120,8 @@ if TYPE_CHECKING:
     from matdesign.crystals.symmetry.layout import Layout
     from matdesign.display.listing import source
     from matdesign.display.reporting import report
-    from matdesign.display.viewer import explore, film, view
+    from matdesign.display.sliders import explore
+    from matdesign.display.viewer import film, view
     from matdesign.environment import about, device, scale
     from matdesign.generators.autoregressive import Autoregressive
     from matdesign.generators.contract import Generator

@@ -25,11 +25,11 @@ BUDGET = {
     "files of a guide": 36, "lines of a guide": 6_000, "modules in cycles": 0,
 }  # fmt: skip
 TODAY = {
-    "crystals": 4_738, "generators": 10_720, "predictors": 1_272,
-    "constraints": 3_885, "guidance": 1_662, "metrics": 2_437, "teach": 2_800,
-    "root": 850, "scripts": 4_255, "files of a family": 50,
+    "crystals": 4_707, "generators": 10_720, "predictors": 1_208,
+    "constraints": 3_885, "guidance": 1_662, "metrics": 2_288, "teach": 2_437,
+    "root": 829, "scripts": 4_255, "files of a family": 50,
     "lines of a family": 8_464, "files of a guide": 86, "lines of a guide": 14_019,
-    "modules in cycles": 20,
+    "modules in cycles": 15,
 }  # fmt: skip
 """Where a budget is not met yet: what may not grow. Lower it with every part that lands."""
 

@@ -133,31 +133,6 @@ def test_a_backward_edge_is_found():
     assert _backward(PACKAGE / "guidance" / "guide.py", lazy)
 
 
-def test_no_module_of_crystals_reaches_itself():
-    """Also through imports inside functions, and those for type checkers only."""
-    names = {
-        ".".join(("matdesign", *p.relative_to(PACKAGE).with_suffix("").parts)): p
-        for p in MODULES
-    }
-    graph = {}
-    for name, path in names.items():
-        graph[name] = {
-            place
-            for node in ast.walk(_tree(path))
-            if isinstance(node, ast.ImportFrom)
-            for one in node.names
-            for place in (node.module, f"{node.module}.{one.name}")
-            if place in names
-        }
-    for start in (name for name in names if name.startswith("matdesign.crystals")):
-        seen, todo = set(), list(graph[start])
-        while todo:
-            here = todo.pop()
-            todo += graph[here] - seen
-            seen |= graph[here] | {here}
-        assert start not in seen, f"{start} imports itself"
-
-
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_drawing_modules_draw(path):
     if _part(path) == "display" and path.stem in ("viewer", "live", "plots"):

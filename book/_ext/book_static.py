@@ -4,8 +4,6 @@ every page to download as a notebook."""
 import os
 from typing import Any
 
-from docutils import nodes
-
 from matdesign.display.listing import without_docstrings
 
 OUTSIDE = ("THEBE_JS_URL", "sphinx-thebe.js")
@@ -34,11 +32,10 @@ def offer_notebook(
 
 def drop_docstrings(app: Any, doctree: Any) -> None:
     """Take docstrings out of included source; numbered listings keep their lines."""
-    for node in doctree.findall(nodes.literal_block):
+    for node in doctree.findall(lambda one: one.tagname == "literal_block"):
         if str(node.get("source", "")).endswith(".py") and not node.get("linenos"):
-            text = without_docstrings(node.astext())
-            node.rawsource, node.children = text, []
-            node += nodes.Text(text)
+            node.rawsource = without_docstrings(node.astext())
+            node[0] = type(node[0])(node.rawsource)
 
 
 def setup(app: Any) -> dict[str, bool]:

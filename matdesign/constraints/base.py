@@ -8,10 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from matdesign.constraints.conditions import merged
 from matdesign.constraints.known import Known
-from matdesign.constraints.wishes import merged
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
 
 
@@ -27,9 +26,7 @@ class Constraint(ABC):
 
     What else a constraint may offer has a default that says "nothing": `allowed` (a mask
     over elements), `conditions` (what a generator can be asked for), `project` (an exact
-    projection), `known` (places that are fixed beforehand), `reward`. A constraint that
-    tells faster than with a mask whether a crystal can be finished says so: `quick`, and
-    its own `completable` and `next_elements`.
+    projection), `known` (sites that are fixed beforehand), `reward`.
 
     Example:
         >>> from matdesign.constraints.elements import OnlyElements
@@ -51,9 +48,6 @@ class Constraint(ABC):
 
     required: frozenset[int] = frozenset()
     """Atomic numbers that every crystal that meets this constraint holds."""
-
-    quick: bool = False
-    """Whether `completable` and `next_elements` cost much less than `allowed`."""
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return how far each crystal is from meeting the constraint.
@@ -114,59 +108,6 @@ class Constraint(ABC):
             Bool, shape (crystals, orbits, 104), or None.
         """
         return None
-
-    def completable(
-        self,
-        there: Mapping[int, int],
-        sizes: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> bool:
-        """Return whether orbits can be added so that this is met.
-
-        Here: what `allowed` leaves of the elements, for one crystal.
-
-        Args:
-            there: atoms of each element so far; one element at least.
-            sizes: atoms of the orbits to add.
-            vocabulary: elements that these may have; exact where those that are there
-                are among them, and else it may say yes too often, never too rarely.
-        """
-        return bool(self._allowed(there, sizes, vocabulary).any(-1).all())
-
-    def next_elements(
-        self,
-        there: Mapping[int, int],
-        size: int,
-        rest: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> Tensor:
-        """Return which elements one more orbit may have, bool, shape (104,).
-
-        Here: what `allowed` leaves of them, for one crystal.
-
-        Args:
-            there: atoms of each element so far; one element at least.
-            size: atoms of the orbit.
-            rest: atoms of the orbits after it.
-            vocabulary: elements to choose from.
-        """
-        allowed = self._allowed(there, (size, *rest), vocabulary)
-        return allowed[len(there)] & allowed.any(-1).all()
-
-    def _allowed(
-        self,
-        there: Mapping[int, int],
-        sizes: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> Tensor:
-        """Return what `allowed` leaves of the elements of one crystal, (orbits, 104)."""
-        species = torch.tensor([[*there, *[MASK] * len(sizes)]])
-        counts = torch.tensor([[*there.values(), *sizes]])
-        within = torch.zeros(*species.shape, MASK, dtype=torch.bool)
-        within[0, range(len(there)), list(there)] = True
-        within[0, len(there) :, sorted(vocabulary)] = True
-        allowed = self.allowed(species, counts, None, within)
-        return within[0] if allowed is None else allowed[0]
 
     def conditions(self) -> dict[str, Any]:
         """Return what of the constraint a generator can be asked for, exactly.

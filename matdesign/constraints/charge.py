@@ -1,15 +1,13 @@
 """The constraint that ions of common charges add up to nothing."""
 
-from collections.abc import Mapping
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.feasible import Completions, metals
-from matdesign.constraints.places import mask, row_of
-from matdesign.constraints.sums import charges, items_of, moved, nearest
+from matdesign.constraints.neutrality import Neutrality, charges
+from matdesign.constraints.unfinished import amounts_of, feasibility_mask
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -60,7 +58,6 @@ class ChargeNeutral(Constraint):
     """
 
     unit = "e"
-    quick = True
 
     def __init__(
         self,
@@ -92,11 +89,17 @@ class ChargeNeutral(Constraint):
         Returns:
             Zero when a neutral choice exists; inf when an element has no state.
         """
-        metals = elements.table("metal")
-        if len(amounts) == 1 or (self.alloys and all(metals[z] for z in amounts)):
+        if len(amounts) == 1 or (self.alloys and metals().issuperset(amounts)):
             return 0.0
-        mixed = frozenset(z for z in amounts if self.mixed_valence and metals[z])
-        return _residual(tuple(sorted(amounts.items())), self.states, mixed)
+        sums = {0}
+        for z, count in amounts.items():
+            modes = self._rule.kinds[z]
+            sums = {s + q for s in sums for mode in modes for q in charges(mode, count)}
+        return float(min(map(abs, sums), default=float("inf")))
+
+    @property
+    def _rule(self) -> Neutrality:
+        return neutrality(self.states, self.mixed_valence, self.alloys)
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the smallest total charge (its lower bound when soft), (crystals,)."""
@@ -120,33 +123,10 @@ class ChargeNeutral(Constraint):
         within: Tensor | None = None,
         required: frozenset[int] = frozenset(),
     ) -> Tensor | None:
-        """Return what keeps a neutral completion reachable; see `places.mask`."""
-        table = _completions(self.states, self.mixed_valence, self.alloys)
-        return mask(table.elements, species, counts, roles, within, required)
-
-    def completable(
-        self,
-        there: Mapping[int, int],
-        sizes: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> bool:
-        """Return whether orbits can be added; see `Constraint.completable`."""
-        table = _completions(self.states, self.mixed_valence, self.alloys)
-        return table.completable(there, sizes, vocabulary)
-
-    def next_elements(
-        self,
-        there: Mapping[int, int],
-        size: int,
-        rest: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> Tensor:
-        """Return what one more orbit may be; see `Constraint.next_elements`."""
-        table = _completions(self.states, self.mixed_valence, self.alloys)
-        if there and not rest:
-            return row_of(table.closing(there, size, vocabulary))
-        decided, items = tuple(sorted(there.items())), items_of((size, *rest))
-        return row_of(table.elements(decided, items, vocabulary)[size])
+        """Return what keeps a neutral completion reachable; see `feasibility_mask`."""
+        return feasibility_mask(
+            self._rule.elements, species, counts, roles, within, required
+        )
 
 
 @cache
@@ -175,13 +155,19 @@ def oxidation_states(name: str) -> tuple[tuple[int, ...], ...]:
 
 
 @cache
-def _completions(name: str, mixed_valence: bool, alloys: bool) -> Completions:
-    """Return the shared table of completions of one rule; it remembers its answers."""
-    return Completions(
+def neutrality(name: str, mixed_valence: bool, alloys: bool) -> Neutrality:
+    """Return the programme behind `ChargeNeutral` with these settings, made once."""
+    return Neutrality(
         oxidation_states(name),
         metals() if mixed_valence else frozenset(),
         metals() if alloys else frozenset(),
     )
+
+
+@cache
+def metals() -> frozenset[int]:
+    """Return the atomic numbers of metals."""
+    return frozenset(elements.table("metal").nonzero().squeeze(1).tolist())
 
 
 @cache
@@ -192,25 +178,3 @@ def _extremes(name: str) -> tuple[Tensor, Tensor]:
         torch.tensor([float(min(s, default=0)) for s in states]),
         torch.tensor([float(max(s, default=0)) for s in states]),
     )
-
-
-@cache
-def _residual(
-    amounts: tuple[tuple[int, int], ...], name: str, mixed: frozenset[int]
-) -> float:
-    states = oxidation_states(name)
-    largest = max(abs(q) for z, _ in amounts for q in (*states[z], 1))
-    offset = 1 << (largest * sum(count for _, count in amounts)).bit_length()
-    reach = 1 << offset
-    for z, count in amounts:
-        reach = moved(reach, charges(states[z], z in mixed, count))
-    return nearest(reach, offset)
-
-
-def amounts_of(species: list[int]) -> dict[int, int]:
-    """Return the number of atoms of each element, padding left out."""
-    found: dict[int, int] = {}
-    for z in species:
-        if z:
-            found[z] = found.get(z, 0) + 1
-    return found

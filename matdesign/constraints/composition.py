@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.elements import possible
+from matdesign.constraints.unfinished import possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.elements import MASK

@@ -1,15 +1,15 @@
 """The constraint that the more electronegative elements are the anions."""
 
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.charge import STATES, amounts_of, oxidation_states
-from matdesign.constraints.elements import possible
-from matdesign.constraints.feasible import Completions
-from matdesign.constraints.places import mask
+from matdesign.constraints.charge import STATES, oxidation_states
+from matdesign.constraints.neutrality import Neutrality
+from matdesign.constraints.unfinished import amounts_of, feasibility_mask, possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -84,21 +84,16 @@ class ElectronegativityOrder(Constraint):
     ) -> Tensor | None:
         """Return what keeps an ordered neutral completion reachable.
 
-        As `places.mask`, once for each cut: an element is allowed where one cut
-        allows it. With all elements to choose from that is some seventy times the work
-        of `ChargeNeutral`; a `within` of few elements leaves few cuts that differ.
+        As `ChargeNeutral`, once for each cut: an element is allowed where one cut
+        allows it. A `within` of few elements leaves few cuts that differ.
         """
         everything = possible(species, within)
-        used = everything.flatten(0, 1).any(0).cpu()
-        tables: dict[object, Completions] = {}
-        for table in _completions(self.states):
-            rows = tuple(
-                s if u else () for s, u in zip(table.states, used, strict=True)
-            )
-            tables.setdefault(rows, table)
+        used = everything.flatten(0, 1).any(0).nonzero().squeeze(1).tolist()
         found = torch.zeros_like(everything)
-        for table in tables.values():
-            found |= mask(table.elements, species, counts, roles, within, required)
+        for rule in _rules(self.states, frozenset(used)):
+            found |= feasibility_mask(
+                rule.elements, species, counts, roles, within, required
+            )
             if torch.equal(found, everything):
                 break
         return found
@@ -123,27 +118,50 @@ class ElectronegativityOrder(Constraint):
         return best
 
 
-@cache
-def _cuts(name: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return the states that each cut leaves to each element; equal cuts once.
+States = tuple[tuple[int, ...], ...]
+"""Oxidation states by atomic number."""
 
-    The cuts in the middle of the scale come first.
+
+@cache
+def _cuts(name: str) -> tuple[States, ...]:
+    """Return the states that each cut leaves to each element.
+
+    The cuts in the middle of the scale come first. One that leaves no element a state
+    that another cut would not leave it, too, is left out.
     """
     scale = [float(x) for x in elements.table("electronegativity")]
     known = [x for x in scale[1:] if x == x and x > 0]
-    found: dict[tuple[tuple[int, ...], ...], None] = {}
+    found = []
     for cut in sorted({*known, max(known) + 1}, key=lambda x: abs(x - 2.2)):
         rows = []
         for states, x in zip(oxidation_states(name), scale, strict=True):
             sign = 1 if x < cut else -1
             rows.append(tuple(q for q in states if q * sign >= 0 and x > 0))
-        found[tuple(rows)] = None
-    return tuple(found)
+        found.append(tuple(rows))
+    return _widest(found)
 
 
-@cache
-def _completions(name: str) -> tuple[Completions, ...]:
-    return tuple(Completions(states) for states in _cuts(name))
+def _widest(cuts: Iterable[States]) -> tuple[States, ...]:
+    """Return cuts without those of which another one leaves all states, and more."""
+    left: list[States] = []
+    for cut in cuts:
+        if not any(_within(cut, other) for other in left):
+            left = [*(other for other in left if not _within(other, cut)), cut]
+    return tuple(left)
+
+
+def _within(few: States, many: States) -> bool:
+    return all(set(a) <= set(b) for a, b in zip(few, many, strict=True))
+
+
+@lru_cache(maxsize=1000)
+def _rules(name: str, used: frozenset[int]) -> tuple[Neutrality, ...]:
+    """Return a programme for each cut that differs for the given elements."""
+    among = [
+        tuple(states if z in used else () for z, states in enumerate(cut))
+        for cut in _cuts(name)
+    ]
+    return tuple(Neutrality(cut) for cut in _widest(among))
 
 
 @cache

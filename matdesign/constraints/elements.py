@@ -1,11 +1,10 @@
 """Constraints on which elements a crystal may and must hold."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint, listing
+from matdesign.constraints.unfinished import possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.elements import MASK
@@ -159,48 +158,24 @@ class RequiredElements(Constraint):
         """Return what leaves room for the required elements; see `Constraint.allowed`.
 
         While as many orbits (or roles) are open as elements are missing, only missing
-        ones may come. Whether every missing element is allowed on one of the open orbits
-        is not looked at: pass a `within` that is the same for all of them.
+        ones may come. Exact where all open orbits may have the same elements.
         """
         found = possible(species, within)
         wanted = sorted(self.required | required)
+        open_ = (species == MASK)[..., None]
         there = torch.stack([(species == z).any(1) for z in wanted], dim=1)
         missing = (~there).sum(1)  # (crystals,)
-        room = _places(species, roles)
-        full = (missing >= room) & (missing > 0)
-        if not bool(full.any()):
-            return found
+        room = _room(species, roles)
+        comes = (found & open_).any(1)[:, wanted]
+        met = (there | comes).all(1) & (missing <= room)
         table = found.new_zeros(len(species), elements.MAX_Z + 1)
         table[:, wanted] = ~there
-        taken = full[:, None, None] & (species == MASK)[..., None]
-        found = torch.where(taken, found & table[:, None], found)
-        return found & (missing <= room)[:, None, None]
+        full = (missing >= room) & (missing > 0)
+        only = ~(full[:, None, None] & open_) | table[:, None]
+        return found & only & met[:, None, None]
 
 
-def possible(species: Tensor, within: Tensor | None = None) -> Tensor:
-    """Return what each orbit may be: what it is, or anything within while it is open.
-
-    Args:
-        species: 0 = padding, 104 = undecided, shape (crystals, orbits).
-        within: bool, shape (104,) or (crystals, orbits, 104); None = every element.
-
-    Returns:
-        Bool, shape (crystals, orbits, 104); padding allows nothing.
-    """
-    found = _contents(str(species.device))[species]
-    return found if within is None else found & within.to(found.device)
-
-
-@lru_cache(maxsize=8)
-def _contents(device: str) -> Tensor:
-    """Return what an orbit may be by what it holds, bool, shape (105, 104)."""
-    table = torch.eye(MASK + 1, MASK, dtype=torch.bool, device=device)
-    table[MASK] = True
-    table[:, 0] = False
-    return table
-
-
-def _places(species: Tensor, roles: Tensor | None) -> Tensor:
+def _room(species: Tensor, roles: Tensor | None) -> Tensor:
     """Return how many different elements the open orbits can still add, (crystals,)."""
     open_ = species == MASK
     if roles is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.known import Known
-from matdesign.constraints.nets import NETS, Net, holds
+from matdesign.constraints.plane_nets import NETS, Net, holds
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.geometry import displacement, wrap

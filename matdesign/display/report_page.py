@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from matdesign.constraints.checks import Check
@@ -11,7 +12,8 @@ from matdesign.display.viewer import view
 from matdesign.tables import ASSETS, html_table, render
 
 if TYPE_CHECKING:
-    from matdesign.display.reporting import Row
+    from pymatgen.core import Structure
+
     from matdesign.metrics.evaluator import Evaluation
 
 COLUMNS = (
@@ -43,8 +45,37 @@ FAILURES = {
 """What is said of the crystals of a stage."""
 
 
+@dataclass
+class Row:
+    """One crystal of a report.
+
+    Args:
+        number: place among the crystals given, from 0.
+        structure: relaxed if an oracle relaxed it, else as proposed.
+        values: column -> number or text; None where unknown.
+        reason: why it is no candidate; "" for a candidate.
+        stage: "candidate", "look again" (too far below the hull to be believed), "far"
+            (above it), "failed" (in the oracle) or "rejected" (by a constraint).
+        file: name of its CIF file, beside the page; "" where none can be written.
+        sound: whether cell and coordinates are numbers, so that it can be drawn.
+    """
+
+    number: int
+    structure: "Structure"
+    values: dict[str, float | str | None] = field(default_factory=dict)
+    reason: str = ""
+    stage: str = "candidate"
+    file: str = ""
+    sound: bool = True
+
+    @property
+    def formula(self) -> str:
+        """Reduced formula."""
+        return str(self.structure.composition.reduced_formula)
+
+
 def document(
-    rows: "list[Row]",
+    rows: list[Row],
     *,
     title: str,
     checked: Check | None,
@@ -75,7 +106,7 @@ def document(
     shown = [row for group in groups.values() for row in group][:most_viewers]
     in_3d = {row.number for row in shown if row.sound}
 
-    def viewer(row: "Row") -> str:
+    def viewer(row: Row) -> str:
         if row.number not in in_3d:
             return ""
         name = f"crystal {row.number + 1}"
@@ -108,7 +139,7 @@ def document(
     )
 
 
-def _rank(row: "Row") -> tuple[float, float, int]:
+def _rank(row: Row) -> tuple[float, float, int]:
     keys = ("above hull (eV/atom)", "energy (eV/atom)")
     values = [row.values.get(key) for key in keys]
     first, second = (v if isinstance(v, float) else math.inf for v in values)
@@ -116,8 +147,8 @@ def _rank(row: "Row") -> tuple[float, float, int]:
 
 
 def _funnel(
-    rows: "list[Row]",
-    groups: "dict[str, list[Row]]",
+    rows: list[Row],
+    groups: dict[str, list[Row]],
     checked: Check | None,
     evaluated: bool,
     near_hull: float,
@@ -145,7 +176,7 @@ def _asked(checked: Check | None) -> list[tuple[str, int]]:
     return [(str(one), k) for one, k in zip(checked.constraints, met, strict=True)]
 
 
-def _reasons(rows: "list[Row]") -> list[tuple[str, int]]:
+def _reasons(rows: list[Row]) -> list[tuple[str, int]]:
     """Return reasons and how many crystals have each, where they are worth counting."""
     from matdesign.loop.results import kind_of
 
@@ -158,7 +189,7 @@ def _reasons(rows: "list[Row]") -> list[tuple[str, int]]:
     ).most_common()
 
 
-def _used(rows: "list[Row]") -> list[str]:
+def _used(rows: list[Row]) -> list[str]:
     """Return the columns that some row has a value in."""
     always = ("formula", "space group")
     return [
@@ -168,14 +199,14 @@ def _used(rows: "list[Row]") -> list[str]:
     ]
 
 
-def _value(row: "Row", column: str) -> float | str | None:
+def _value(row: Row, column: str) -> float | str | None:
     own = {"formula": row.formula, "reason": row.reason or None}
     value = own[column] if column in own else row.values.get(column)
     broken = isinstance(value, float) and not math.isfinite(value)
     return None if broken else value
 
 
-def _lines(row: "Row") -> list[str]:
+def _lines(row: Row) -> list[str]:
     """Return what the card of a crystal says under its name."""
     get = row.values.get
     lines = [f"{get('space group', 'no space group')}, {len(row.structure)} atoms"]

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,10 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import Check, check
 from matdesign.crystals import geometry
 from matdesign.crystals.batch import Crystals
+from matdesign.display.report_page import Row, document
 from matdesign.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
     from matdesign.loop.results import Results
     from matdesign.metrics.evaluator import Evaluation
 
@@ -30,35 +28,6 @@ SMALLEST_VOLUME = 0.1
 NEAR_HULL = 0.1
 """Distance to the hull in eV/atom up to which a crystal is a candidate. What lies farther
 below is no triumph: either the potential or the hull is wrong about it."""
-
-
-@dataclass
-class Row:
-    """One crystal of a report.
-
-    Args:
-        number: place among the crystals given, from 0.
-        structure: relaxed if an oracle relaxed it, else as proposed.
-        values: column -> number or text; None where unknown.
-        reason: why it is no candidate; "" for a candidate.
-        stage: "candidate", "look again" (too far below the hull to be believed), "far"
-            (above it), "failed" (in the oracle) or "rejected" (by a constraint).
-        file: name of its CIF file, beside the page; "" where none can be written.
-        sound: whether cell and coordinates are numbers, so that it can be drawn.
-    """
-
-    number: int
-    structure: "Structure"
-    values: dict[str, float | str | None] = field(default_factory=dict)
-    reason: str = ""
-    stage: str = "candidate"
-    file: str = ""
-    sound: bool = True
-
-    @property
-    def formula(self) -> str:
-        """Reduced formula."""
-        return str(self.structure.composition.reduced_formula)
 
 
 def report(
@@ -110,8 +79,6 @@ def report(
         _add_evaluation(rows, places, evaluation)
     page.parent.mkdir(parents=True, exist_ok=True)
     _write_files(rows, page.parent / "crystals")
-
-    from matdesign.display.report_page import document
 
     made = document(
         rows,

@@ -157,6 +157,20 @@ class Explorer:
         return bundle(repr(self), self.to_html, self.widget)
 
 
+def explore(plot_function: Callable[..., Any], **ranges: Any) -> Explorer:
+    """Return sliders over a function that draws; see `Explorer`.
+
+    Under a kernel the function runs on every move. On a static page all places of the
+    sliders are drawn beforehand, so nothing on it is dead.
+
+    Args:
+        plot_function: takes the slider values by name and gives a `CrystalView`, a `Plot`
+            or a matplotlib figure.
+        ranges: per argument `(low, high)`, `(low, high, steps)` or a list of values.
+    """
+    return Explorer(plot_function, **ranges)
+
+
 def _values(name: str, given: Any) -> list[Any]:
     """The values of one slider."""
     if isinstance(given, list | range):

@@ -240,22 +240,6 @@ def film(
     return CrystalView([one for _, one in kept], labels, images=images, **settings)
 
 
-def explore(plot_function: Callable[..., Any], **ranges: Any) -> Any:
-    """Return sliders over a function that draws; see `matdesign.display.sliders.Explorer`.
-
-    Under a kernel the function runs on every move. On a static page all places of the
-    sliders are drawn beforehand, so nothing on it is dead.
-
-    Args:
-        plot_function: takes the slider values by name and gives a `CrystalView`, a `Plot`
-            or a matplotlib figure.
-        ranges: per argument `(low, high)`, `(low, high, steps)` or a list of values.
-    """
-    from matdesign.display.sliders import Explorer
-
-    return Explorer(plot_function, **ranges)
-
-
 # ---- under a kernel -------------------------------------------------------------------
 
 
@@ -322,7 +306,7 @@ class LiveViewer:
         below = ipywidgets.HTML(self.below(frames[start]))
         label = ipywidgets.Label(frames[start]["label"])
         save = ipywidgets.Button(
-            icon="download", tooltip="save as a picture (PNG)", layout={"width": "auto"}
+            icon="download", tooltip="save as a picture (PNG)", layout={"width": "3rem"}
         )
         save.on_click(lambda _: self.widget.download_image("crystal.png"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -29,38 +28,4 @@ class Choices(Protocol):
         Returns:
             Bool, shape (crystals, orbits, 104), a part of `among`; nothing at all on the
             undecided orbits of a crystal that cannot be finished.
-        """
-
-    @property
-    def quick(self) -> bool:
-        """Whether `completable` and `next_elements` answer, at much less cost than a mask."""
-
-    def completable(
-        self,
-        there: Mapping[int, int],
-        sizes: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> bool:
-        """Return whether orbits can be added to a crystal so that it is as asked.
-
-        Args:
-            there: atoms of each element so far; one element at least.
-            sizes: atoms of the orbits to add.
-            vocabulary: elements that these may have.
-        """
-
-    def next_elements(
-        self,
-        there: Mapping[int, int],
-        size: int,
-        rest: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> Tensor:
-        """Return which elements one more orbit of a crystal may have, bool, (104,).
-
-        Args:
-            there: atoms of each element so far; one element at least.
-            size: atoms of the orbit.
-            rest: atoms of the orbits after it.
-            vocabulary: elements to choose from.
         """

@@ -16,6 +16,7 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition
 from matdesign.generators.request import Request
+from matdesign.generators.retries import resample
 
 REPLANS = 60
 """How often a plan that no choice of elements can finish is made anew."""
@@ -362,14 +363,22 @@ def replanned(
     Raises:
         InfeasibleTarget: no plan was found for some crystal in `REPLANS` attempts.
     """
-    for _ in range(REPLANS):
-        bad = (~feasible(plan, allowed)).nonzero().squeeze(1)
-        if not len(bad):
-            return plan
-        fresh = dataclasses.replace(again(bad), choices=plan.choices)
-        order = torch.arange(len(plan))
-        order[bad] = len(plan) + torch.arange(len(bad))
-        plan = Plan.cat([plan, fresh])[order]
+    found = plan
+
+    def draw(rows: Tensor, attempt: int) -> None:
+        nonlocal found
+        if attempt:
+            fresh = dataclasses.replace(again(rows), choices=plan.choices)
+            order = torch.arange(len(found))
+            order[rows] = len(found) + torch.arange(len(rows))
+            found = Plan.cat([found, fresh])[order]
+
+    def ok(rows: Tensor) -> Tensor:
+        return feasible(found[rows], allowed)
+
+    bad = resample(draw, ok, len(plan), REPLANS)
+    if not len(bad):
+        return found
     raise InfeasibleTarget(
         f"no arrangement of atoms that the model knows leaves elements to choose for "
         f"{len(bad)} of {len(plan)} crystals: {words}. Allow more elements, or drop "

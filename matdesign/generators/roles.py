@@ -15,7 +15,6 @@ from torch import Tensor
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.asking import DRAWS, first_accepted
 from matdesign.generators.choices import Choices
 from matdesign.generators.filling import Counts, Filling
 from matdesign.generators.request import Request
@@ -250,12 +249,9 @@ def taking(roles: Sequence[Roles], ranked: Tensor, letter: Sequence[int]) -> Ten
     Args:
         roles: those of each crystal, after `fitting`.
         ranked: order of the elements, largest first, -inf where one cannot be, shape
-            (crystals, 104); see `asking.perturbed`.
+            (crystals, 104); see `mixtures.perturbed`.
         letter: chosen letter of each crystal.
     """
-
-    def takes(rows: list[int]) -> Callable[[int, int], bool]:
-        return lambda k, z: bool(roles[rows[k]].takers(letter[rows[k]], z))
 
     asked = (
         one.worth_asking(letter[i], ranked.shape[1]) for i, one in enumerate(roles)
@@ -266,13 +262,13 @@ def taking(roles: Sequence[Roles], ranked: Tensor, letter: Sequence[int]) -> Ten
         may = torch.from_numpy(np.stack(list(left.values()))).to(ranked.device)
         fewer = ranked[some].masked_fill(~may, -torch.inf)
         ranked = ranked.index_put((some,), fewer)
-    found = first_accepted(ranked, takes(list(range(len(roles)))), DRAWS)
-    refused = (found == 0).nonzero().squeeze(1)
-    if len(refused):
-        every = ranked.shape[1]
-        more = first_accepted(ranked[refused], takes(refused.tolist()), every)
-        found[refused] = more
-    return found
+    order = ranked.sort(1, descending=True)
+    there = order.values.isfinite().sum(1).tolist()
+    found = [
+        next((z for z in kinds[:many] if one.takers(new, z)), 0)
+        for one, new, kinds, many in zip(roles, letter, order.indices.tolist(), there)
+    ]
+    return torch.tensor(found, dtype=torch.long, device=ranked.device)
 
 
 def tell(choices: Choices, several: Sequence[Roles], known: Tensor) -> Tensor:

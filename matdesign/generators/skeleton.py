@@ -10,15 +10,14 @@ from torch import Tensor
 
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.asking import perturbed
 from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.drawing import copies
 from matdesign.generators.filling import element_mask, letter_mask
-from matdesign.generators.growing import Grown, can_begin
-from matdesign.generators.mixtures import choose
+from matdesign.generators.lookahead import Lookahead, can_begin, unit_of
+from matdesign.generators.mixtures import choose, perturbed
 from matdesign.generators.request import Request
-from matdesign.generators.rests import completions
+from matdesign.generators.retries import resample
 from matdesign.generators.roles import (
     Roles,
     filling,
@@ -82,21 +81,26 @@ class SkeletonSampler:
         Raises:
             InfeasibleTarget: no space group and size that the model knows fit the wishes.
         """
-        n_atoms, group = self._sizes_and_groups(request, symmetric)
-        for _ in range(RESTARTS if request.choices is not None else 0):
-            bad = (~self.possible(request, n_atoms, group)).nonzero().squeeze(1)
-            if not len(bad):
-                break
-            again = self._sizes_and_groups(request[bad.cpu()], symmetric)
-            n_atoms[bad], group[bad] = again
-        else:
-            if request.choices is not None:
-                raise InfeasibleTarget(
-                    "no size and space group that the model knows leave elements to "
-                    f"choose for {len(bad)} of {len(group)} crystals: "
-                    f"{request.choices}. Allow more elements, or drop one of the "
-                    "constraints on composition, charge or size."
-                )
+        if request.choices is None:
+            return self._sizes_and_groups(request, symmetric)
+        device = self.allowed.device
+        n_atoms, group = torch.zeros(2, len(request), dtype=torch.long, device=device)
+
+        def draw(rows: Tensor, attempt: int) -> None:
+            made = self._sizes_and_groups(request[rows], symmetric)
+            n_atoms[rows], group[rows] = made
+
+        def ok(rows: Tensor) -> Tensor:
+            return self.possible(request[rows], n_atoms[rows], group[rows])
+
+        bad = resample(draw, ok, len(request), RESTARTS)
+        if len(bad):
+            raise InfeasibleTarget(
+                "no size and space group that the model knows leave elements to "
+                f"choose for {len(bad)} of {len(group)} crystals: "
+                f"{request.choices}. Allow more elements, or drop one of the "
+                "constraints on composition, charge or size."
+            )
         return n_atoms, group
 
     def _sizes_and_groups(
@@ -144,7 +148,7 @@ class SkeletonSampler:
         return n_atoms, group
 
     def possible(self, request: Request, n_atoms: Tensor, group: Tensor) -> Tensor:
-        """Return for which sizes and groups elements can be found, bool, (crystals,).
+        """Return for which sizes and groups elements can perhaps be found, (crystals,).
 
         Args:
             request: with choices.
@@ -153,9 +157,9 @@ class SkeletonSampler:
         """
         assert request.choices is not None
         pairs = zip(group.tolist(), n_atoms.tolist(), strict=True)
-        ways = [completions(g, 0, n) for g, n in pairs]
+        units = [unit_of(g, 0, n) for g, n in pairs]
         wanted = wanted_roles(request, n_atoms)
-        return can_begin(request.choices, ways, wanted, self.allowed)
+        return can_begin(request.choices, n_atoms, units, wanted, self.allowed)
 
     def sites(
         self,
@@ -177,23 +181,27 @@ class SkeletonSampler:
         """
         letter = torch.full((len(group), self.fill.shape[2]), NONE, device=group.device)
         species = torch.zeros_like(letter)
-        todo = torch.arange(len(group), device=group.device)
-        for turn in range(RESTARTS):
+        whole = torch.zeros_like(group, dtype=torch.bool)
+
+        def draw(todo: Tensor, attempt: int) -> None:
             # what failed is begun several times at once, and the first whole one counts
-            many = copies(turn)
+            self.restarts += len(todo) if attempt else 0
+            many = copies(attempt)
             rows = todo.repeat_interleave(many)
-            part = request[rows.cpu()]
+            part = request[rows]
             some, kinds, dead = self._attempt(part, n_atoms[rows], group[rows], forced)
-            whole = ~dead.view(-1, many)
-            best = whole.int().argmax(1) + many * torch.arange(len(todo)).to(todo)
+            good = ~dead.view(-1, many)
+            best = good.int().argmax(1) + many * torch.arange(len(todo)).to(dead.device)
             width = some.shape[1]
             letter[todo], species[todo] = NONE, 0
             letter[todo, :width], species[todo, :width] = some[best], kinds[best]
-            todo = todo[~whole.any(1)]
-            self.restarts += len(todo)
-            if not len(todo):
-                longest = int((species > 0).sum(1).max()) if len(species) else 0
-                return letter[:, :longest], species[:, :longest]
+            whole[todo] = good.any(1)
+
+        todo = resample(draw, lambda rows: whole[rows], len(group), RESTARTS)
+        self.restarts += len(todo)
+        if not len(todo):
+            longest = int((species > 0).sum(1).max()) if len(species) else 0
+            return letter[:, :longest], species[:, :longest]
         if request.choices is not None:
             warnings.warn(
                 f"{len(todo)} of {len(group)} crystals could not be finished in {RESTARTS} "
@@ -201,7 +209,7 @@ class SkeletonSampler:
                 "draws again what misses. Loosen it, or ask for other sizes.",
                 stacklevel=2,
             )
-            bare = dataclasses.replace(request[todo.cpu()], choices=None)
+            bare = dataclasses.replace(request[todo], choices=None)
             rest, kinds = self.sites(bare, n_atoms[todo], group[todo], forced)
             letter[todo], species[todo] = NONE, 0  # half-grown sites would stay
             letter[todo, : rest.shape[1]], species[todo, : rest.shape[1]] = rest, kinds
@@ -277,7 +285,7 @@ class SkeletonSampler:
                 new[active] = choose(score[active], self.rng)
                 grown = None
                 if (asked := request.choices) is not None:
-                    grown = Grown(asked, group, kinds, sizes, left, self.allowed)
+                    grown = Lookahead(asked, group, kinds, sizes, left, self.allowed)
                 mask = element_mask(self.allowed, new, last, kind)
                 now = self._elements(hidden, told, new, mask, active, rows, grown)
                 lost = active & (now == 0)
@@ -313,7 +321,7 @@ class SkeletonSampler:
         mask: Tensor,
         active: Tensor,
         rows: dict[int, Roles],
-        grown: Grown | None,
+        grown: Lookahead | None,
     ) -> Tensor:
         """Return drawn elements for chosen letters, 0 where none can be."""
         again = len(hidden) // len(letter)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.asking import Question, atoms_of, first_allowed, perturbed
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import Attention, PositionFeatures
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
@@ -204,33 +203,10 @@ def draw_element(
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
-    choices = plan.choices
-    if choices is None or bool((plan.role >= 0).any()):
-        may = allowed_elements(plan, species, allowed)[rows, orbit]
-        chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
-        found = torch.multinomial(chance, 1, generator=rng).squeeze(1)
-        return species.index_put((rows, orbit), found)
-    counts = plan.layout.count[rows]
-
-    def questions() -> list[Question]:
-        asked = []
-        sites = zip(
-            species[rows].tolist(), counts.tolist(), orbit.tolist(), strict=True
-        )
-        for kinds, atoms, new in sites:
-            open_ = [k for k, z in enumerate(kinds) if z == MASK and k != new]
-            rest = tuple(atoms[k] for k in open_)
-            asked.append(Question(atoms_of(kinds, atoms), atoms[new], (rest,), False))
-        return asked
-
-    def mask() -> Tensor:
-        may = allowed_elements(take(plan, rows), species[rows], allowed)
-        return may[torch.arange(len(rows)), orbit]
-
-    ranked = perturbed(logits[rows].masked_fill(~allowed, -torch.inf), rng)
-    found = first_allowed(choices, ranked, allowed, questions, mask)
-    lost = found == 0  # goes on; the strict check will find it
-    found[lost] = ranked[lost].argmax(1)
+    may = allowed_elements(take(plan, rows), species[rows], allowed)
+    may = may[torch.arange(len(rows), device=rows.device), orbit]
+    chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
+    found = torch.multinomial(chance, 1, generator=rng).squeeze(1)
     return species.index_put((rows, orbit), found)
 
 

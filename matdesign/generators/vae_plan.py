@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.choices import Choices
 from matdesign.generators.drawing import copies
-from matdesign.generators.growing import can_begin
+from matdesign.generators.lookahead import can_begin, unit_of
 from matdesign.generators.planning import REPLANS, Plan, draw_sizes
 from matdesign.generators.request import Request
-from matdesign.generators.rests import Rests, completions
+from matdesign.generators.retries import resample
 from matdesign.generators.roles import wanted_roles
 from matdesign.generators.vae_latent import Latent, Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
@@ -82,11 +82,21 @@ def wishes_of(
     groups = torch.arange(231) == 1 if cells else torch.arange(231) > 0
     if request.groups is not None and not cells:
         groups = groups & request.groups
-    if request.choices is not None:
-        histogram = _feasible(histogram, request.choices, allowed)
-    sizes = draw_sizes(request, n, histogram, rng)
-    if request.choices is not None:
-        sizes = _possible_sizes(request, sizes, groups, allowed, histogram, rng)
+    sizes = torch.zeros(n, dtype=torch.long)
+
+    def draw(rows: Tensor, attempt: int) -> None:
+        sizes[rows] = draw_sizes(request[rows], len(rows), histogram, rng)
+
+    def ok(rows: Tensor) -> Tensor:
+        return _possible(request[rows], sizes[rows], groups, allowed)
+
+    bad = resample(draw, ok, n, REPLANS)
+    if len(bad):
+        raise InfeasibleTarget(
+            f"no number of atoms leaves elements to choose for {len(bad)} of {n} "
+            f"crystals: {request.choices}. Allow more elements, or drop one of the "
+            "constraints on composition, charge, symmetry or size."
+        )
     # what the elements may be can only be judged in a cell of known size
     fixed = (request.n_atoms > 0) | (request.unit > 1) | cells
     fixed = fixed | (request.choices is not None)
@@ -99,57 +109,17 @@ def wishes_of(
     )
 
 
-def _possible_sizes(
-    request: Request,
-    sizes: Tensor,
-    groups: Tensor,
-    allowed: Tensor,
-    histogram: Sequence[int],
-    rng: torch.Generator,
-) -> Tensor:
-    """Return sizes of which elements can be found, those without any drawn again."""
-    for _ in range(REPLANS):
-        bad = (~_possible(request, sizes, groups, allowed)).nonzero().squeeze(1)
-        if not len(bad):
-            return sizes
-        sizes[bad] = draw_sizes(request[bad], len(bad), histogram, rng)
-    raise InfeasibleTarget(
-        f"no number of atoms leaves elements to choose for {len(bad)} of {len(sizes)} "
-        f"crystals: {request.choices}. Allow more elements, or drop one of the "
-        "constraints on composition, charge, symmetry or size."
-    )
-
-
 def _possible(
     request: Request, sizes: Tensor, groups: Tensor, allowed: Tensor
 ) -> Tensor:
-    """Return for which sizes elements can be found in some space group, (crystals,)."""
-    assert request.choices is not None
-    # in P1 every orbit is one atom, and whatever can be at all can be there
-    some = [1] if bool(groups[1]) else groups.nonzero().squeeze(1).tolist()
-    known: dict[int, Rests] = {}
-    for size in sizes.unique().tolist():
-        ways = {way for group in some for way in completions(group, 0, size)}
-        known[size] = tuple(sorted(ways))
-    rests = [known[size] for size in sizes.tolist()]
-    return can_begin(request.choices, rests, wanted_roles(request, sizes), allowed)
-
-
-def _feasible(
-    histogram: Sequence[int], choices: Choices, allowed: Tensor
-) -> Sequence[int]:
-    """Return the histogram without the sizes in which no choice of elements is left.
-
-    Judged with every atom on a place of its own, which leaves most freedom. Where no size
-    is left the histogram stays, and the draw itself says that it found nothing.
-    """
-    size = torch.arange(len(histogram), device=allowed.device)
-    there = (torch.arange(len(histogram), device=size.device) < size[:, None]).long()
-    among = allowed & (there > 0)[..., None]
-    left = choices(there * MASK, there, None, among).any(-1)
-    met = (left | (there == 0)).all(1) & (size > 0)
-    kept = torch.where(met.cpu(), torch.tensor(list(histogram)), 0).tolist()
-    return kept if sum(kept) else histogram
+    """Return for which sizes elements can perhaps be found in a space group, (crystals,)."""
+    if request.choices is None:
+        return torch.ones_like(sizes, dtype=torch.bool)
+    some = groups.nonzero().squeeze(1).tolist()
+    units = [math.gcd(*(unit_of(g, 0, n) for g in some)) or 1 for n in sizes.tolist()]
+    return can_begin(
+        request.choices, sizes, units, wanted_roles(request, sizes), allowed
+    )
 
 
 def draw_skeletons(
@@ -189,11 +159,12 @@ def draw_skeletons(
     group = torch.ones(n, dtype=torch.long, device=z.device)
     letter = torch.full((n, most), STOP, device=z.device)
     species = torch.zeros_like(letter)
-    left = torch.arange(n, device=z.device)
-    for turn in range(TRIES + 1):
-        many = copies(turn)
+    met = torch.zeros_like(group, dtype=torch.bool)
+
+    def draw(left: Tensor, attempt: int) -> None:
+        many = copies(attempt)
         rows = left.repeat_interleave(many)
-        some = wishes[rows] if turn < TRIES else _in_p1(wishes[rows])
+        some = wishes[rows] if attempt < TRIES else _in_p1(wishes[rows])
         told = asked[rows]
         new = prior.draw(told, rng)
         made = decoder.draw(
@@ -207,15 +178,16 @@ def draw_skeletons(
             choices=choices,
         )
         whole = made.met.view(-1, many)
-        best = whole.int().argmax(1) + many * torch.arange(len(left)).to(left)
-        good, wide = whole.any(1), made.letter.shape[1]
-        done, best = left[good], best[good]
-        z[done], group[done] = new[best], made.spacegroup[best]
-        letter[done, :wide] = made.letter[best]
-        species[done, :wide] = made.species[best]
-        left = left[~good]
-        if not len(left):
-            return z, Skeleton(group, letter, species, torch.ones_like(group) > 0)
+        best = whole.int().argmax(1) + many * torch.arange(len(left)).to(z.device)
+        wide = made.letter.shape[1]
+        met[left], z[left], group[left] = whole.any(1), new[best], made.spacegroup[best]
+        letter[left], species[left] = STOP, 0
+        letter[left, :wide] = made.letter[best]
+        species[left, :wide] = made.species[best]
+
+    left = resample(draw, lambda rows: met[rows], n, TRIES + 1)
+    if not len(left):
+        return z, Skeleton(group, letter, species, met)
     raise InfeasibleTarget(
         f"found no arrangement of atoms that meets the wishes for {len(left)} of {n} "
         f"crystals in {TRIES} turns. Leave out the space group, or ask for another number "

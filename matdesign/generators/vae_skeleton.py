@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.generators.asking import perturbed
 from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
-from matdesign.generators.growing import Grown
+from matdesign.generators.lookahead import Lookahead
+from matdesign.generators.mixtures import perturbed
 from matdesign.generators.roles import Roles, filling, fitting, some_of, taking, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
@@ -258,7 +258,7 @@ class SkeletonDecoder(nn.Module):
                     mine, chosen = [roles[k] for k in told_of], new[told_of].tolist()
                     species[told_of] = taking(mine, ranked[~free], chosen)
                 if choices is not None and bool(free.any()):
-                    grown = Grown(choices, group, kinds, sizes, left, allowed)
+                    grown = Lookahead(choices, group, kinds, sizes, left, allowed)
                     species[rows[free]] = grown.draw(new, ranked[free], rows[free])
                 lost &= species == 0
                 scores[lost, new[lost]] = -torch.inf  # no element can follow

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint, listing
 from matdesign.constraints.checks import check
-from matdesign.constraints.wishes import merged
+from matdesign.constraints.conditions import merged
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import symbols
 from matdesign.errors import DataError, InfeasibleTarget

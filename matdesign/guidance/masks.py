@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,7 +33,6 @@ class Masks:
         if constraints:  # what one alone says is its last word
             self.wanted = constraints[0] if len(constraints) == 1 else All(*constraints)
         self.required = frozenset() if self.wanted is None else self.wanted.required
-        self.quick = self.wanted is not None and self.wanted.quick and not known
         self.known = known
         self._known: dict[bytes, Tensor] = {}
 
@@ -76,27 +73,6 @@ class Masks:
             left = among[at] if found is None else found & among[at]
             self._known |= zip(new, left.cpu(), strict=True)
         return torch.stack([self._known[key] for key in keys]).to(species.device)
-
-    def completable(
-        self,
-        there: Mapping[int, int],
-        sizes: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> bool:
-        """Return whether a crystal can be finished, as `frames.Choices` says."""
-        wanted = self.wanted
-        return wanted is None or wanted.completable(there, sizes, vocabulary)
-
-    def next_elements(
-        self,
-        there: Mapping[int, int],
-        size: int,
-        rest: tuple[int, ...],
-        vocabulary: frozenset[int],
-    ) -> Tensor:
-        """Return which elements one more orbit may have, as `frames.Choices` says."""
-        assert self.wanted is not None
-        return self.wanted.next_elements(there, size, rest, vocabulary)
 
 
 def _held(

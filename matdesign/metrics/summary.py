@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from matdesign.crystals.matching import TOLERANCES
 from matdesign.environment import package_version
 from matdesign.metrics.intervals import wilson
-from matdesign.tables import text_table as text_table
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import matdesign as design
 from bench.stages import ROOT, checksum, kept, weights_of, write_record
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics.summary import text_table
+from matdesign.tables import text_table
 from matdesign.teach.guide_rows import Case, Cell, Free, measure, restored, unguided
 from matdesign.teach.guide_table import GuidanceTable
 

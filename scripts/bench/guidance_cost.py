@@ -39,7 +39,7 @@ from matdesign.crystals.batch import generator
 from matdesign.errors import MatdesignError
 from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
-from matdesign.metrics.summary import text_table
+from matdesign.tables import text_table
 
 KINDS = ("flow-matching", "diffusion", "autoregressive", "coupling-flow", "vae")
 MODELS = [f"{kind}-{data}" for kind in KINDS for data in ("prototypes", "perovskites")]

@@ -23,7 +23,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError
 from matdesign.metrics.evaluator import Protocol, evaluate
-from matdesign.metrics.summary import text_table
+from matdesign.tables import text_table
 
 PUBLISHED = {
     "DiffCSP": (100.0, 83.22),

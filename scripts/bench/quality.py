@@ -51,9 +51,9 @@ from matdesign.errors import DataError
 from matdesign.loop.hull import Hull
 from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
 from matdesign.metrics.evaluator import Protocol, evaluate
-from matdesign.metrics.summary import text_table
 from matdesign.predictors.network import PropertyNetwork
 from matdesign.predictors.shipped import property_networks
+from matdesign.tables import text_table
 from matdesign.teach.side_by_side import MEASURED, figure
 
 REAL = "validation rows"

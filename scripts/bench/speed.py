@@ -27,7 +27,7 @@ from machine import command, hardware
 import matdesign as design
 from bench.stages import write_record
 from matdesign.generators.contract import Generator
-from matdesign.metrics.summary import text_table
+from matdesign.tables import text_table
 
 PROGRAMS = {
     "python alone": "pass",

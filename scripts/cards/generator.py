@@ -228,6 +228,17 @@ def row(name: str, one: dict[str, Any]) -> str:
     )
 
 
+def begun(training: dict[str, Any]) -> str:
+    """Return the weights that a training started from, in words; "" where at random."""
+    first = training.get("started_from")
+    if not first:
+        return ""
+    return (
+        f", going on from weights (checksum {first['weights_sha256'][:16]}) of "
+        f"{first['steps']:,} steps by `{first['command']}`{begun(first)}"
+    )
+
+
 def page(card: dict[str, Any]) -> list[str]:
     """Return the lines of card.md."""
     training, drawn, n = card["training"], card["sampling"], card["samples"]
@@ -292,8 +303,9 @@ def page(card: dict[str, Any]) -> list[str]:
         f"{training.get('steps', 0):,} steps of {training.get('batch_size', 0)} in "
         f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '')}, "
         f"{training.get('precision', '32-true')}, seed {training.get('seed')}: "
-        f"`{training.get('command', '')}`. Loss at the end {training.get('loss')} in "
-        f"training, {training.get('val_loss')} in validation: where the second is much "
+        f"`{training.get('command', '')}`{begun(training)}. "
+        f"Loss at the end {training.get('loss')} in training, "
+        f"{training.get('val_loss')} in validation: where the second is much "
         "higher, the model has begun to learn its training set by heart; novelty above "
         "says how far that goes.",
         "",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import matdesign as design
-from matdesign.constraints.wishes import merged
+from matdesign.constraints.conditions import merged
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.symmetry.find import SYMPREC, spacegroup, spacegroup_number
 from matdesign.display.scene import space_group

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import torus_difference
-from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.generators import noise
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.contract import Generator
@@ -21,7 +20,6 @@ from matdesign.generators.flow_matching import (
     line_noise,
     straight_noise,
 )
-from matdesign.generators.rests import completions
 from matdesign.generators.vae import VAE
 
 SMALL: dict[type[Generator], dict[str, Any]] = {
@@ -170,28 +168,6 @@ def test_the_twin_of_a_straight_path_keeps_its_marginals() -> None:
     assert abs(float(made.std()) - s) < 0.01
     still = line_noise(x, clean, t, s, 0.0, rng)
     assert torch.allclose(still, clean + s / t * (x - clean), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("group", "atoms"), [(221, 5), (225, 4), (12, 4), (1, 3), (62, 8)]
-)
-def test_ways_to_fill_a_cell_are_all_there(group: int, atoms: int) -> None:
-    """Against brute force over letters, for groups with few and with many positions."""
-    table = wyckoff_table()
-    sizes = table.count[group].tolist()
-    free = table.freedom[group].tolist()
-    found: set[tuple[int, ...]] = set()
-
-    def fill(letter: int, left: int, so_far: tuple[int, ...]) -> None:
-        if not left:
-            found.add(tuple(sorted(so_far, reverse=True)))
-            return
-        for k in range(letter, 27):
-            if 0 < sizes[k] <= left:
-                fill(k if free[k] else k + 1, left - sizes[k], (*so_far, sizes[k]))
-
-    fill(0, atoms, ())
-    assert set(completions(group, 0, atoms)) == found
 
 
 def test_previews_carry_gradients(eight: Crystals) -> None:

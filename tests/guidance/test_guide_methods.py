@@ -19,7 +19,6 @@ from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.control import State
 from matdesign.generators.planning import take
-from matdesign.generators.vae_plan import _feasible
 from matdesign.guidance.gradients import differentiable, proximal_step, sees_coordinates
 from matdesign.guidance.guide import METHODS, Guide
 from matdesign.guidance.guided_sampler import GuidedSampler
@@ -312,12 +311,6 @@ def test_elements_are_masked_beside_a_constraint_that_has_the_method() -> None:
 
 def test_sizes_that_cannot_hold_what_is_required_are_not_drawn() -> None:
     """A cell of one atom holds no two elements, whatever the autoencoder would like."""
-    allowed = torch.ones(104, dtype=torch.bool)
-    allowed[0] = False
-    masks = Masks((RequiredElements("O", "Ti", "Sr"),))
-    assert list(_feasible([0, 5, 4, 3, 2], masks, allowed)) == [0, 0, 0, 3, 2]
-    none = Masks((RequiredElements("O", "Ti", "Sr"),))
-    assert list(_feasible([0, 5, 4], none, allowed)) == [0, 5, 4]
     model = design.load_model("vae-prototypes")
     wanted = RequiredElements("O", "Ti")
     made = model.sample(150, seed=1, steps=1, guide=Guide(wanted))

@@ -17,6 +17,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.data.catalogue import ALIASES, CATALOGUE, DataSet
 from matdesign.crystals.io.parquet import read_parquet
 from matdesign.errors import DataError
+from matdesign.tables import Table
 
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 """Accepted names of splits."""
@@ -61,7 +62,7 @@ def load(name: str, split: str | None = None) -> Crystals:
     )
 
 
-class DataSets:
+class DataSets(Table):
     """All data sets of `load`, as a table that prints."""
 
     def __iter__(self) -> Iterator[str]:
@@ -76,31 +77,13 @@ class DataSets:
             raise DataError(_unknown(name))
         return CATALOGUE[key]
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
+    def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
         """Return name, where it is, crystals, content and licence of every set."""
-        return [
-            (
-                one.name,
-                _place(one),
-                f"{_size(one):,}" if _size(one) else "",
-                one.what,
-                one.licence,
-            )
-            for one in CATALOGUE.values()
-        ]
-
-    def __repr__(self) -> str:
-        head = ("name", "where", "crystals", "what", "licence")
-        table = [head, *self.rows()]
-        width = [max(len(row[k]) for row in table) for k in range(5)]
-        lines = [
-            "  ".join(
-                cell.rjust(width[k]) if k == 2 else cell.ljust(width[k])
-                for k, cell in enumerate(row)
-            ).rstrip()
-            for row in table
-        ]
-        return "\n".join(lines)
+        rows = []
+        for one in CATALOGUE.values():
+            size = f"{_size(one):,}" if _size(one) else ""
+            rows.append([one.name, _place(one), size, one.what, one.licence])
+        return ["name", "where", "crystals", "what", "licence"], rows
 
 
 def datasets() -> DataSets:

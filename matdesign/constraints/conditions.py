@@ -1,4 +1,4 @@
-"""What several constraints ask of a generator, joined into one set of conditions."""
+"""The conditions that several constraints set a generator, joined into one set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import InfeasibleTarget
 
 
-def merged(wishes: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def merged(several: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return one set of conditions that asks for what each of several asks for.
 
     Lists of space groups or crystal systems are cut down to what they share; a formula
     stands for a pattern that it has.
 
     Args:
-        wishes: what `Constraint.conditions` returns.
+        several: what `Constraint.conditions` returns.
 
     Raises:
         InfeasibleTarget: two of them exclude each other.
@@ -27,8 +27,8 @@ def merged(wishes: Iterable[dict[str, Any]]) -> dict[str, Any]:
         {'spacegroup': [225], 'n_atoms': 2}
     """
     found: dict[str, Any] = {}
-    for wish in wishes:
-        for name, value in wish.items():
+    for one in several:
+        for name, value in one.items():
             if name not in found:
                 found[name] = value
             elif name == "composition":
