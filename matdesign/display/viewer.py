@@ -16,7 +16,7 @@ from matdesign.tables import render
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from matdesign.generators.contract import State
+    from matdesign.generators.control import State
 
 STATIC = "MATDESIGN_STATIC"
 """Set this environment variable to get the static form also under a kernel."""
@@ -215,7 +215,7 @@ def film(
     """Return a player that shows one crystal while a generator makes it.
 
     Args:
-        states: what `model.trajectory(...)` yields.
+        states: what `model.trajectory(...)` yields; an empty cell is not drawn.
         every: keep every so many states; the last is always kept.
         which: which crystal of the batch.
         images: periodic copies to draw; none by default, since atoms cross the boundary.
@@ -226,11 +226,11 @@ def film(
     kept: list[tuple[float, Structure]] = []
     last: State | None = None
     for n, last in enumerate(states):
-        if n % every == 0:
-            kept.append((float(last.t), last.preview[which]))
+        if n % every == 0 and len(last.crystals[which]):
+            kept.append((float(last.t), last.crystals[which]))
             last = None
     if last is not None:
-        kept.append((float(last.t), last.preview[which]))
+        kept.append((float(last.t), last.crystals[which]))
     if not kept:
         raise DataError(
             "nothing to show: the trajectory gave no states. Ask for steps."

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from matdesign.crystals.batch import Crystals, SoftCrystals, generator
+from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
-from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
@@ -23,13 +24,21 @@ from matdesign.generators.completion import (
     next_site,
 )
 from matdesign.generators.conditions import Condition
-from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.contract import Loss
+from matdesign.generators.control import LOOSE, Preview
+from matdesign.generators.drawing import eval_mode
+from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
-from matdesign.generators.frames import States, at_rest
-from matdesign.generators.placement import Draws, Placement
+from matdesign.generators.placement import (
+    SiteSample,
+    combined,
+    read_next,
+    read_sites,
+    room,
+    roomiest,
+)
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
-from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.sequence import sequences
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.site_terms import log_terms
@@ -39,7 +48,7 @@ IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""
 
 
-class Autoregressive(Generator):
+class Autoregressive(Family):
     """Letters, elements, lattice and coordinates of a crystal, one after the other.
 
     Every crystal is one sequence of sites in a canonical order, and a network says how
@@ -82,8 +91,9 @@ class Autoregressive(Generator):
     """
 
     likelihood = "exact"
-    by_orbits = True
-    at_once = (128, 512)
+    usual = "symmetric"
+    bucketing = "orbits"
+    default_batch_size = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
@@ -114,14 +124,13 @@ class Autoregressive(Generator):
         lattice_temperature: float = 1.0,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
+        super().__init__(config)
         largest = len(size_histogram) - 1
         self.default_steps = largest  # at most: one step for each site
         self.rare, self.tries = rare, tries
         self.temperature = temperature
         self.coordinate_temperature = coordinate_temperature
         self.lattice_temperature = lattice_temperature
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
         self.network = SiteNetwork(
             largest=largest,
             properties=self.properties,
@@ -136,39 +145,15 @@ class Autoregressive(Generator):
         fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], largest)
         self.register_buffer("fill", fill, persistent=False)
         self.register_buffer("seen", torch.zeros(231, largest + 1))
-        self.crowded = 0
 
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals,
-        *,
-        representation: Representation = "symmetric",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, sizes, space groups and lattices set the model's scales.
-            representation: "symmetric" or "cell".
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `width`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = encode(train, representation)
-        model = cls(
-            **scales_of(data),
-            representation=representation,
-            properties=properties_of(data),
-            **options,
-        )
+    def count(self, data: Encoded) -> None:
+        """Take how often each space group and size occur in a training set."""
         pair = data.layout.spacegroup, data.n_atoms
-        model.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
-        model.network.reset(seed)
-        return model
+        self.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
+
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed."""
+        self.network.reset(seed)
 
     # ---- likelihood ---------------------------------------------------------------------
 
@@ -206,7 +191,7 @@ class Autoregressive(Generator):
         falls short by what the model gives to sites out of order.
         """
         batch = self.prepare(crystals)
-        with at_rest(self):
+        with eval_mode(self):
             terms = self.log_terms(batch, self.nothing(len(batch)))
         total = torch.stack(list(terms.values())).sum(0)
         return total.masked_fill(total < -1e8, -torch.inf)
@@ -216,7 +201,7 @@ class Autoregressive(Generator):
 
         Args:
             batch: in this model's representation.
-            asked: what is told to the network.
+            asked: what the network is conditioned on.
 
         Raises:
             DataError: a crystal with more atoms than this model can place.
@@ -266,8 +251,8 @@ class Autoregressive(Generator):
     ) -> Plan:
         """Return size, space group, letters and elements of new crystals.
 
-        This is the first pass of the network: what is left for `_states` is the lattice
-        and the coordinates.
+        This is the first pass of the network: what is left for the sampling loop is the
+        lattice and the coordinates.
 
         Args:
             request: what is asked for.
@@ -278,7 +263,7 @@ class Autoregressive(Generator):
         if not len(request):
             return plan_cells(request, request.n_atoms, len(self.properties), rng)
         parts = []
-        with at_rest(self):
+        with eval_mode(self):
             for rows in torch.arange(len(request)).split(512):
                 some = request[rows]
                 sampler = self.skeletons(rng, scale)
@@ -314,52 +299,76 @@ class Autoregressive(Generator):
         species = species[:, : layout.count.shape[1]]
         return Plan(layout, species, torch.full_like(species, -1), condition)
 
-    @torch.no_grad()
-    def _states(
-        self,
-        plan: Plan,
-        *,
-        steps: int,
-        scale: float,
-        rng: torch.Generator,
-        known: Tensor | None = None,
-    ) -> States:
-        """Yield the growing crystals, one more site in each; `steps` has no effect.
+    def times(self, steps: int, plan: Plan) -> list[float]:
+        """Return the times of all states: one step for each site."""
+        return super().times(plan.species.shape[1], plan)
 
-        Args:
-            plan: letters and elements of all sites, in canonical order.
-            steps: not used: a crystal takes one step for each site.
-            scale: of classifier-free guidance.
-            rng: source of randomness.
-            known: coordinates of the first sites, (crystals, known, 3), not resampled.
+    def start(self, plan: Plan, rng: torch.Generator) -> SiteSample:
+        """Return crystals with a lattice, drawn given letters and elements; no site placed.
+
+        Lattices are drawn again while atoms without free coordinates overlap.
         """
-        heat = self.coordinate_temperature, self.lattice_temperature
-        draws = Draws(*heat, self.tries, scale)
-        sites = plan.species.shape[1]
-        with at_rest(self):
-            placing = Placement(self.network, self.scales, plan, draws, rng)
-            for i in range(sites):
-                told = known is not None and i < known.shape[1]
-                placing.step(i, known[:, i] if known is not None and told else None)
-                layout = placing.plan.layout
-                mask = layout.mask & (layout.orbit <= i)
-                kinds = layout.expand_species(placing.plan.species) * mask
-                belief = torch.nn.functional.one_hot(kinds, MASK).to(placing.cell)
-                frac = layout.expand(placing.u) * mask[..., None]
-                soft = SoftCrystals(belief * mask[..., None], frac, placing.cell, mask)
-                t = 1 - (i + 1) / sites
-                placing.steer((yield State(t, i + 1, soft, placing.frame(i))))
-        self.evaluations += placing.evaluations
-        self.crowded += int(placing.crowded.sum())
+        net, lay = self.network, plan.layout
+        conditions = [plan.condition] if plan.scale else [self.nothing(len(plan))]
+        if plan.scale not in (0.0, 1.0) and bool(plan.condition.anything.any()):
+            conditions = [self.nothing(len(plan)), plan.condition]
+        readings, each = zip(*(read_sites(net, plan, one) for one in conditions))
+        self.evaluations += len(plan) * len(conditions)
+        raw = combined(each, net.lattices.components, plan.scale)
+        u = torch.zeros_like(lay.free, dtype=raw.dtype)
+        fixed = lay.orbits & ~lay.free.any(-1)
 
-    def sample(self, n: int, **options: Any) -> Crystals:
-        """Return n new crystals; see `Generator.sample`.
+        def draw(rows: Tensor) -> Tensor:
+            code = net.lattices.sample(raw[rows], rng, self.lattice_temperature)
+            return self.scales.clamp(code) * lay.code_free[rows]
 
-        `info["crowded"]` counts those in which no draw kept all atoms apart (`overlap`).
-        """
-        before = self.crowded
-        made = super().sample(n, **options)
-        return made.replace(info={**made.info, "crowded": self.crowded - before})
+        def free(rows: Tensor, code: Tensor) -> Tensor:
+            return room(self.scales, plan, rows, u[rows], code, fixed)
+
+        every = torch.arange(len(plan), device=raw.device)
+        code = roomiest(draw, free, raw.new_zeros(len(plan), 6), every, self.tries)
+        moves = lay.free.clone()
+        moves[:, 0] &= ~self._table.polar[lay.spacegroup]
+        return SiteSample(plan, plan.species, u, code, moves, readings)
+
+    def predict(self, x: SiteSample, t: float) -> Preview:
+        """Return the crystals as they are: elements and cell of the whole, some sites."""
+        sites = x.species.shape[1]
+        placed = torch.arange(sites, device=x.u.device) < round((1 - t) * sites)
+        p = torch.nn.functional.one_hot(x.species, MASK).to(x.u)
+        std = LOOSE if t == 0 else (0.0, LOOSE[1])
+        about = x.layout, self.scales, x.species, p, x.u, x.code, std
+        return Preview(*about, placed=None if t == 0 else placed.expand_as(x.species))
+
+    def step(
+        self, x: SiteSample, preview: Preview, t: float, s: float, rng: torch.Generator
+    ) -> SiteSample:
+        """Return x with one more site placed, drawn again while atoms overlap."""
+        net, lay, sites = self.network, x.layout, x.species.shape[1]
+        i = round((1 - t) * sites)
+        x = dataclasses.replace(x, u=preview.u, code=preview.code)
+        hidden, readings = zip(*(read_next(net, x, i, one) for one in x.readings))
+        self.evaluations += len(x) * len(readings)
+        number = torch.arange(sites, device=x.u.device)
+        there, new = lay.orbits & (number <= i), lay.orbits & (number == i)
+
+        def draw(rows: Tensor) -> Tensor:
+            point = x.u.new_zeros(len(rows), 3)
+            for axis in range(3):
+                each = [net.axis_raw(one[rows], point, axis) for one in hidden]
+                raw = combined(each, net.circle.components, x.plan.scale)
+                drawn = net.circle.sample(raw, rng, self.coordinate_temperature)
+                point[:, axis] = drawn * x.free[rows, i, axis]
+            return point
+
+        def free(rows: Tensor, point: Tensor) -> Tensor:
+            u = torch.where((number == i)[:, None], point[:, None], x.u[rows])
+            return room(self.scales, x.plan, rows, u, x.code[rows], there, new)
+
+        rows = x.free[:, i].any(-1).nonzero().squeeze(1)
+        point = roomiest(draw, free, x.u[:, i], rows, self.tries)
+        u = torch.where((number == i)[:, None], point[:, None], x.u)
+        return dataclasses.replace(x, u=u, readings=readings)
 
     def first_sites(self, crystal: Crystals | Encoded, keep: int) -> Partial:
         """Return the first sites of one crystal; see `completion.first_sites`."""
@@ -378,16 +387,10 @@ class Autoregressive(Generator):
         """Table of the Wyckoff positions on the model's device."""
         return wyckoff_table(str(self.device))
 
-    def nothing(self, n: int) -> Condition:
-        """Return the condition that asks nothing of n crystals."""
-        return Condition.nothing(n, len(self.properties), self.device)
-
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
         groups = int((self.seen.sum(1) > 0).sum())
-        kept = ("width", "layers", "heads")
         return {
-            "form": f"{self.representation}, {groups} space groups",
-            "network": ", ".join(f"{k} {self.config[k]}" for k in kept),
-            "sampling": f"two steps for each site, up to {self.tries} draws of a place",
+            **super().describe(),
+            "sampling": f"site by site in {groups} space groups, up to {self.tries} draws",
         }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +16,9 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, positions, wyckoff_table
 from matdesign.errors import DataError
+from matdesign.generators.choices import Choices
+from matdesign.generators.control import Control, State
+from matdesign.generators.drawing import finish
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.sequence import sequences
@@ -198,6 +201,34 @@ def next_site(model: Autoregressive, partial: Partial) -> NextSite:
     return NextSite(partial, float(weight[left == 0].sum()), joint.cpu(), weight.cpu())
 
 
+class FirstSites:
+    """Holds the first sites of crystals where they are: a `Controller`.
+
+    Args:
+        u: their free coordinates, shape (crystals, sites, 3).
+    """
+
+    particles, noise = 1, 0.0
+    choices: Choices | None = None
+
+    def __init__(self, u: Tensor) -> None:
+        self.u = u
+
+    def begin(self, device: torch.device, crystals: int) -> None:
+        """Nothing is to be prepared."""
+
+    def control(self, state: State) -> Control:
+        """Return the preview's coordinates with the first sites in place."""
+        known = state.preview.u.clone()
+        some = state.preview.layout.free[:, : self.u.shape[1]]
+        known[:, : self.u.shape[1]] = self.u * some
+        return Control(u=known)
+
+    def choose(self, state: State) -> Tensor:
+        """Return all crystals."""
+        return torch.arange(len(state.preview.u), device=state.preview.u.device)
+
+
 @torch.no_grad()
 def complete(
     model: Autoregressive,
@@ -243,14 +274,9 @@ def complete(
         sampler = model.skeletons(rng, scale)
         letter, species = sampler.sites(request, sizes, group, forced)
         plan = model.plan_of(group, letter, species, request.condition)
-        states = model._states(
-            plan.to(model.device),
-            steps=1,
-            scale=scale,
-            rng=rng,
-            known=known.to(model.device).expand(n, -1, -1),
-        )
-        return deque(states, maxlen=1)[0].preview
+        plan = dataclasses.replace(plan, scale=scale).to(model.device)
+        first = known.to(model.device).expand(n, -1, -1)
+        return finish(model.states(plan, 1, rng), FirstSites(first), plan)
     finally:
         model.train(was)
 

@@ -17,6 +17,15 @@ from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.generators.features import chemistry_code
 
+CONDITIONABLE = (
+    "formation_energy_per_atom",
+    "energy_above_hull",
+    "band_gap",
+    "volume_per_atom",
+    "density",
+)
+"""Properties that a generator learns to be asked for, where its training set has them."""
+
 SPACEGROUP_LABELS = ("spacegroup", "spacegroup_0.1", "spacegroup_0.01")
 """Names under which data sets keep the space group; the first one there is is read."""
 
@@ -103,8 +112,7 @@ class Condition:
         """Return "nothing" for every crystal, then the condition: 2 x crystals.
 
         Guidance asks the network twice, and one pass over twice the batch is faster than
-        two passes. Double the other inputs with `doubled`, and take the halves apart with
-        `chunk`.
+        two passes. Take the halves apart with `chunk`.
 
         Example:
             >>> wanted = Condition.nothing(3, 1)
@@ -114,18 +122,6 @@ class Condition:
         return Condition.cat(
             [Condition.nothing(len(self), self.low.shape[1], self.low.device), self]
         )
-
-
-def doubled(value: Any) -> Any:
-    """Return a batch followed by itself: a tensor, or anything that has `cat`.
-
-    Example:
-        >>> doubled(torch.tensor([1, 2])).tolist()
-        [1, 2, 1, 2]
-    """
-    if isinstance(value, Tensor):
-        return torch.cat([value, value])
-    return type(value).cat([value, value])
 
 
 def combine(null: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
@@ -162,30 +158,21 @@ def combine(null: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
     return mixed.masked_fill(impossible, -torch.inf)
 
 
-def property_scales(
-    labels: Mapping[str, Tensor], names: Sequence[str] | None = None
-) -> dict[str, list[float]]:
-    """Return mean and standard deviation of the labels a model may be conditioned on.
+def properties_of(train: Encoded) -> dict[str, list[float]]:
+    """Return name -> [mean, standard deviation] of what a model may be asked for.
+
+    These are the labels of `CONDITIONABLE` that the training set has, with at least two
+    different values.
 
     Args:
-        labels: name -> value per crystal, NaN where unknown.
-        names: which to take; None takes every label with at least two different values,
-            save space groups and flags (names with `spacegroup` or `holdout`).
-
-    Returns:
-        name -> [mean, standard deviation], in the order of the labels.
+        train: crystals with labels; NaN = unknown.
     """
     kept = {}
-    for name, values in labels.items():
-        wanted = name in names if names is not None else not _is_flag(name)
+    for name, values in train.labels.items():
         known = values[values.isfinite()].double()
-        if wanted and len(known) > 1 and float(known.std()) > 1e-9:
+        if name in CONDITIONABLE and len(known) > 1 and float(known.std()) > 1e-9:
             kept[name] = [round(float(known.mean()), 6), round(float(known.std()), 6)]
     return kept
-
-
-def _is_flag(name: str) -> bool:
-    return "spacegroup" in name or "holdout" in name
 
 
 class ConditionEncoder(nn.Module):

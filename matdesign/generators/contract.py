@@ -1,14 +1,14 @@
-"""What every generator promises: `for_data`, `loss`, `trajectory`, `sample`, `save`, `load`."""
+"""`Generator`: what every family writes, and the one sampling loop that all of them share."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
 from collections.abc import Iterator, Sequence
-from importlib import import_module
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,55 +16,45 @@ from torch import Tensor, nn
 from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
-from matdesign.errors import DataError, ShapeError
+from matdesign.errors import ShapeError
 from matdesign.generators import storage
-from matdesign.generators.frames import (
-    CONDITIONABLE,
-    Conditions,
-    Guide,
-    Loss,
-    State,
-    States,
-    Steering,
-    properties_of,
-)
-from matdesign.generators.planning import Plan, draw_sizes, plan_cells
-from matdesign.generators.request import Request, resolve
+from matdesign.generators.control import Controller, Preview, State, States
+from matdesign.generators.drawing import eval_mode
+from matdesign.generators.planning import Plan, draw_sizes, plan_cells, replanned
+from matdesign.generators.request import Conditions, Request, resolve
 from matdesign.generators.sampling import draw_request
-from matdesign.generators.steering import replanned
 
 if TYPE_CHECKING:
     from matdesign.generators.templates import Templates
 
-KNOWN = {
-    "Autoregressive": "matdesign.generators.autoregressive",
-    "CouplingFlow": "matdesign.generators.coupling_flow",
-    "Diffusion": "matdesign.generators.diffusion",
-    "FlowMatching": "matdesign.generators.flow_matching",
-    "PropertyNetwork": "matdesign.predictors.network",
-    "VAE": "matdesign.generators.vae",
-}
-"""Where the package's own generators live, so that `Generator.load` finds them."""
+
+@dataclass(frozen=True)
+class Loss:
+    """What training minimises, and its parts.
+
+    Args:
+        total: scalar that is differentiated.
+        terms: name -> detached scalar, each with the scale its generator documents.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
 
 
-__all__ = [
-    "CONDITIONABLE",
-    "KNOWN",
-    "Conditions",
-    "Generator",
-    "Guide",
-    "Loss",
-    "State",
-    "properties_of",
-]
+class Guide(Protocol):
+    """Anything that guides sampling: it calls the model as it sees fit."""
+
+    def sample(self, model: Generator, n: int, **settings: Any) -> Crystals:
+        """Return n crystals; settings are those of `Generator.sample`."""
 
 
 class Generator(nn.Module, abc.ABC):
     """Base of all generative models of crystals.
 
-    A subclass gives `for_data`, `loss` and `_states`, sets `symmetries` and
-    `default_steps`, and stores its constructor's keywords in `config`; planning what is
-    fixed beforehand, sampling in batches, provenance, saving and loading are done here.
+    A subclass gives `for_data`, `loss`, `start`, `predict` and `step`, sets `symmetries`
+    and `default_steps`, and stores its constructor's keywords in `config`; planning what
+    is fixed beforehand, the sampling loop, batches, provenance, saving and loading are
+    done here. Whatever is written so is guided like the package's own families.
 
     Attributes:
         config: keywords that rebuild the model, `type(model)(**model.config)`.
@@ -76,17 +66,15 @@ class Generator(nn.Module, abc.ABC):
         properties: name -> [mean, standard deviation] of what it can be asked for.
         templates: space groups, positions and species of the training set, from which a
             "symmetric" model may take its layouts; None where it makes its own.
-        steerable: whether a guide may look at the states of sampling and move them.
+        steerable: whether `sample` runs the loop, so that a guide can move its states.
         stepwise: whether every state previews the finished crystal, so that what is moved
             early is made good by the later steps.
-        deterministic: whether copies of a crystal go the same way unless a steer gives
-            them noise.
+        deterministic: whether copies of a crystal go the same way unless their plan has
+            noise for them.
         default_steps: sampling steps where none are asked for.
-        by_orbits: whether sampling takes as many steps as a batch's largest number of
-            orbits: then batches are of crystals with about as many orbits, and else with
-            about as many atoms.
-        at_once: crystals (or particles) that are made together on a CPU, whose caches hold
-            no more, and elsewhere.
+        bucketing: crystals with about as many of these make a batch, "atoms" or "orbits".
+        default_batch_size: crystals (or particles) that are made together on a CPU, and
+            elsewhere.
         redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
         redrawn: crystals so far that were drawn more than once.
         share_elements: whether orbits that share an element in the training crystal that
@@ -99,8 +87,8 @@ class Generator(nn.Module, abc.ABC):
     steerable: ClassVar[bool] = True
     stepwise: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
-    by_orbits: ClassVar[bool] = False
-    at_once: ClassVar[tuple[int, int]] = (64, 256)
+    bucketing: ClassVar[Literal["atoms", "orbits"]] = "atoms"
+    default_batch_size: ClassVar[tuple[int, int]] = (64, 256)
     default_steps: int = 100
     evaluations: int = 0
     redrawn: int = 0
@@ -136,14 +124,33 @@ class Generator(nn.Module, abc.ABC):
         """Return the training loss of a batch, a mean over its crystals."""
 
     @abc.abstractmethod
-    def _states(
-        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> States:
-        """Yield states from noise to data for crystals of which the plan fixes a part.
+    def start(self, plan: Plan, rng: torch.Generator) -> Any:
+        """Return noise for the crystals of a plan, at t = 1.
 
-        After each but the last it may be sent a `Steer`; sent None, or iterated over, it
-        goes its own way.
+        What is returned is the family's own: a `Sample` as a rule, or any dataclass,
+        tuple or tensor of which `planning.take` can take some crystals.
         """
+
+    @abc.abstractmethod
+    def predict(self, x: Any, t: float) -> Preview:
+        """Return what the finished crystals will be, seen from x at time t.
+
+        At t = 0 the preview is the finished crystals.
+        """
+
+    @abc.abstractmethod
+    def step(
+        self, x: Any, preview: Preview, t: float, s: float, rng: torch.Generator
+    ) -> Any:
+        """Return x at the earlier time s < t, on the way to the preview.
+
+        Elements are decided with `planning.decide`, which keeps what is asked of them.
+        """
+
+    def times(self, steps: int, plan: Plan) -> list[float]:
+        """Return the times of all states, from 1 to 0: as many steps as asked for."""
+        made: list[float] = torch.linspace(1, 0, steps + 1).tolist()
+        return made
 
     # ---- shared -------------------------------------------------------------------------
 
@@ -251,7 +258,33 @@ class Generator(nn.Module, abc.ABC):
             raise ShapeError(f"a trajectory is that of at least 1 crystal; got {n}.")
         rng = generator(seed, self.device)
         plan = self.plan(self.request(n, n_atoms, conditions), rng, scale, steps)
-        yield from self._states(plan.to(self.device), steps=steps, scale=scale, rng=rng)
+        plan = dataclasses.replace(plan, scale=scale)
+        yield from self.states(plan.to(self.device), steps, rng)
+
+    @torch.no_grad()
+    def states(self, plan: Plan, steps: int, rng: torch.Generator) -> States:
+        """Yield states from noise to data: the sampling loop of every family.
+
+        Args:
+            plan: what is fixed beforehand, on the model's device.
+            steps: sampling steps, for families that take as many as they are given.
+            rng: source of randomness, on the model's device.
+
+        Returns:
+            The finished crystals, as the last control wants them.
+        """
+        with eval_mode(self):
+            x = self.start(plan, rng)
+            times = self.times(steps, plan)
+            for number, (t, s) in enumerate(pairwise(times)):
+                preview = self.predict(x, t)
+                control = yield State(t, number, preview)
+                if control is not None:
+                    x, preview = control.apply(x, preview)
+                x = self.step(x, preview, t, s, rng)
+            preview = self.predict(x, 0.0)
+            control = yield State(0.0, len(times) - 1, preview)
+            return preview if control is None else control.apply(x, preview)[1]
 
     def sample(
         self,
@@ -264,7 +297,7 @@ class Generator(nn.Module, abc.ABC):
         conditions: Conditions | None = None,
         scale: float = 1.0,
         batch_size: int | None = None,
-        steering: Steering | None = None,
+        controller: Controller | None = None,
     ) -> Crystals:
         """Return n new crystals.
 
@@ -276,7 +309,7 @@ class Generator(nn.Module, abc.ABC):
             seed: same seed, device, version, n and batch_size: the same crystals. None
                 draws a fresh one and reports it in `result.info["seed"]`.
             steps: sampling steps; more is slower and usually better.
-            guide: steers the sampling towards constraints.
+            guide: moves the sampling towards constraints.
             n_atoms: atoms per cell, one number or one for each; None draws them from the
                 sizes of the training set.
             conditions: what the crystals are asked to be, any subset of: a property's
@@ -287,9 +320,10 @@ class Generator(nn.Module, abc.ABC):
                 as well as the model learned it.
             scale: of classifier-free guidance: 0 ignores the learned conditions, 1 is the
                 conditional model, more pushes further.
-            batch_size: crystals (or particles) made at once; None takes `at_once`.
-            steering: what a guide gives to look at every state and move it; not for use
-                together with `guide`.
+            batch_size: crystals (or particles) made at once; None takes
+                `default_batch_size`.
+            controller: what a guide gives to look at every state and change it; not for
+                use together with `guide`.
 
         Raises:
             ShapeError: numbers that no sampling can have.
@@ -314,7 +348,7 @@ class Generator(nn.Module, abc.ABC):
             steps=self._steps(steps),
             scale=scale,
             batch_size=batch_size,
-            steering=steering,
+            controller=controller,
         )
 
     def _steps(self, steps: int | None) -> int:
@@ -326,50 +360,17 @@ class Generator(nn.Module, abc.ABC):
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `config.json` into a folder and return it."""
-        from matdesign import __version__
-
-        facts = {
-            "class": type(self).__name__,
-            "version": __version__,
-            "config": self.config,
-            "record": self.record,
-        }
-        return storage.write(folder, self.state_dict(), facts)
+        return storage.save_model(self, folder)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Generator:
+    def load(cls, folder: str | Path) -> Self:
         """Return the model that `save` wrote, in evaluation mode, on the CPU.
 
         Raises:
             DataError: a file is missing, truncated, altered or of another generator; the
                 message names it.
         """
-        tensors, facts = storage.read(folder)
-        path = Path(folder) / storage.FACTS
-        kind = facts.get("class")
-        if cls.__name__ == kind:
-            maker: Any = cls
-        elif kind in KNOWN:
-            maker = getattr(import_module(KNOWN[kind]), kind)
-        else:
-            raise DataError(
-                f"{path} names a generator that is not known here: got {kind!r}. "
-                f"Load it with its own class, as in {kind}.load(folder)."
-            )
-        if not issubclass(maker, cls):
-            raise DataError(
-                f"{path} holds a {kind}, not a {cls.__name__}. Use {kind}.load(folder)."
-            )
-        try:
-            model: Generator = maker(**facts["config"])
-            model.load_state_dict(tensors)
-        except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
-            raise DataError(
-                f"{path} does not fit its weights or this version: {wrong}. "
-                "Train the model again, or install the version that wrote it."
-            ) from wrong
-        model.record = dict(facts.get("record", {}))
-        return model.eval()
+        return storage.load_model(cls, folder)
 
     def __repr__(self) -> str:
         counts = self.size_histogram

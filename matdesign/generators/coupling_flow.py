@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.conditions import Condition, ConditionEncoder
-from matdesign.generators.contract import Generator, Loss, State, properties_of
+from matdesign.generators.conditions import (
+    Condition,
+    ConditionEncoder,
+)
+from matdesign.generators.contract import Loss
+from matdesign.generators.control import LOOSE, Preview, Sample
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
-from matdesign.generators.frames import LOOSE, Frame, States
+from matdesign.generators.family import Family
 from matdesign.generators.noise import normal, uniform
 from matdesign.generators.planning import Plan
-from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.species_sequence import (
     SpeciesSequence,
     canonical_order,
     log_arrangements,
 )
-from matdesign.generators.templates import Templates
 from matdesign.generators.torus_flow import (
     Coupling,
     TorusFlow,
@@ -36,7 +39,20 @@ from matdesign.generators.torus_flow import (
 )
 
 
-class CouplingFlow(Generator):
+@dataclass(frozen=True, eq=False)
+class FlowSample(Sample):
+    """Crystals on their way through the coupling layers.
+
+    Args:
+        free: coordinates that move, bool, shape (crystals, orbits, 3).
+        each: vectors of the `OrbitEncoder`, shape (crystals, orbits, width).
+    """
+
+    free: Tensor
+    each: Tensor
+
+
+class CouplingFlow(Family):
     """A normalizing flow: every step has an inverse, so every crystal has a density.
 
     Given its layout a crystal is made in three exact steps: elements one orbit after the
@@ -82,8 +98,9 @@ class CouplingFlow(Generator):
     """
 
     likelihood = "exact"
-    by_orbits = True
-    at_once = (128, 512)
+    templated = True
+    bucketing = "orbits"
+    default_batch_size = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
@@ -111,50 +128,15 @@ class CouplingFlow(Generator):
         redraws: int = 5,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
+        super().__init__(config)
         self.default_steps = couplings
         self.blur, self.temperature = blur, temperature
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
-        self.templates = None if templates is None else Templates(*templates)
         self.asked = None if properties is None else ConditionEncoder(width, properties)
         self.sequence = SpeciesSequence(width, heads, 3)
         self.encoder = OrbitEncoder(width, heads, 2)
         self.lattice_flow = LatticeFlow(width, bins)
         self.torus_flow = TorusFlow(couplings, width, heads, depth, bins, frequencies)
         self.reset(0)
-
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals | Encoded,
-        *,
-        representation: Representation = "cell",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, cell sizes, lattices, templates and properties set what
-                the model knows.
-            representation: "cell" or "symmetric".
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `width`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = train if isinstance(train, Encoded) else encode(train, representation)
-        facts = scales_of(data)
-        table = Templates.of(data) if representation == "symmetric" else None
-        model = cls(
-            representation=representation,
-            templates=None if table is None else table.shape,
-            **{"properties": properties_of(data), **facts, **options},
-        )
-        model.templates = table
-        model.reset(seed)
-        return model
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
@@ -197,12 +179,12 @@ class CouplingFlow(Generator):
         data = self.prepare(crystals)
         lay, species = data.layout, data.species
         known = None if self.asked is None else self.asked.training_condition(data, rng)
-        wish = self._wish(len(data), known)
+        vector = self.embedding(len(data), known)
 
         allowed = self.scales.allowed
         order, free_order = self.sequence.training_order(lay, species, rng)
         log_species = self.sequence.log_prob(
-            lay, species, wish, allowed, order, free_order
+            lay, species, vector, allowed, order, free_order
         )
         x = self.scales.standardize(data.code, lay)
         x = (x + 2.5 * self.blur * normal(x, rng)) * lay.code_free
@@ -210,7 +192,7 @@ class CouplingFlow(Generator):
         chance = uniform(tuple(species.shape), u, rng)
         held = torch.where(rarest(lay, species), chance, -1.0).argmax(1)
         free, u = hold(lay, u, held)
-        each, whole = self.encoder(lay, species, wish)
+        each, whole = self.encoder(lay, species, vector)
         _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
         change = self.torus_flow.straighten(lay, free, species, u, each, x)[1].sum(0)
         terms = {
@@ -256,15 +238,15 @@ class CouplingFlow(Generator):
         """
         data = self.prepare(crystals).to(self.device)
         lay, species, b = data.layout, data.species, len(data)
-        wish = self._wish(b, condition)
+        vector = self.embedding(b, condition)
         order, allowed = canonical_order(lay, species), self.scales.allowed
         canonical = torch.zeros(b, dtype=torch.bool, device=self.device)
         log_species = self.sequence.log_prob(
-            lay, species, wish, allowed, order, canonical
+            lay, species, vector, allowed, order, canonical
         )
         log_species = log_species - log_arrangements(lay, species).to(log_species)
         x = self.scales.standardize(data.code, lay)
-        each, whole = self.encoder(lay, species, wish)
+        each, whole = self.encoder(lay, species, vector)
         _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
         row, atom = rarest(lay, species).nonzero().unbind(1)  # all choices
         free, u = hold(lay[row], data.u[row], atom)
@@ -301,10 +283,10 @@ class CouplingFlow(Generator):
             condition: what the crystals shall be; None leaves all open.
         """
         lay, species = latents.layout, latents.species
-        wish = self._wish(len(species), condition)
-        each, whole = self.encoder(lay, species, wish)
+        vector = self.embedding(len(species), condition)
+        each, whole = self.encoder(lay, species, vector)
         x = self.lattice_flow.generate(latents.z, whole, lay.code_free)
-        free, _ = self._hold_first(lay, species, latents.u)
+        free, _ = self.hold_first(lay, species, latents.u)
         u = latents.u * free
         *_, u = u, *self.torus_flow.bend(lay, free, species, u, each, x)
         return Encoded(lay, species, u, lay.project(self.scales.restore(x)))
@@ -324,61 +306,60 @@ class CouplingFlow(Generator):
         """Return latents, and ln |det| of each layer, (layers, crystals)."""
         data = self.prepare(crystals).to(self.device)
         lay, species = data.layout, data.species
-        each, whole = self.encoder(lay, species, self._wish(len(data), condition))
+        each, whole = self.encoder(lay, species, self.embedding(len(data), condition))
         x = self.scales.standardize(data.code, lay)
         z, _ = self.lattice_flow(x, whole, lay.code_free)
-        free, u = self._hold_first(lay, species, data.u)
+        free, u = self.hold_first(lay, species, data.u)
         u, changes = self.torus_flow.straighten(lay, free, species, u, each, x)
         return Latents(lay, species, u, z), changes
 
-    @torch.no_grad()
-    def _states(
-        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> States:
-        """Yield the noise and what each coupling layer makes of it.
+    def times(self, steps: int, plan: Plan) -> list[float]:
+        """Return the times of all states: one step for each coupling layer."""
+        return super().times(self.default_steps, plan)
 
-        One pass: `steps` is not used. Guidance combines the logits of the elements; an
-        invertible map has no logits to combine, so that lattice and coordinates follow
-        the condition with scale 1, or none with scale 0.
+    def start(self, plan: Plan, rng: torch.Generator) -> FlowSample:
+        """Return elements and lattices as they stay, and uniform coordinates.
+
+        Guidance combines the logits of the elements; an invertible map has no logits to
+        combine, so that lattice and coordinates follow the condition with scale 1, or
+        none with scale 0.
         """
         lay, allowed = plan.layout, self.scales.allowed
         self.evaluations += len(plan)
-        wish = self._wish(len(plan), plan.condition if scale else None)
-        sharp = {"scale": scale or 1.0, "temperature": self.temperature}
-        species = self.sequence.draw(plan, wish, allowed, rng, **sharp)
-        each, whole = self.encoder(lay, species, wish)
+        vector = self.embedding(len(plan), plan.condition if plan.scale else None)
+        sharp = {"scale": plan.scale or 1.0, "temperature": self.temperature}
+        species = self.sequence.draw(plan, vector, allowed, rng, **sharp)
+        each, whole = self.encoder(lay, species, vector)
         z = normal(torch.zeros_like(lay.code_fixed).to(each), rng)
-        x = self.lattice_flow.generate(z * lay.code_free, whole, lay.code_free)
-        free, _ = self._hold_first(lay, species, torch.zeros_like(lay.free).to(x))
-        u = uniform(tuple(free.shape), x, rng) * free
-        turns = self.torus_flow.turns(lay, free, species)
-        for step in range(len(turns) + 1):
-            if step:
-                layer, part = turns[-step]
-                u, _ = layer(u, part, lay.orbits, each, x, inverse=True)
-            # before the last layer u is no preview: it may not be moved
-            spread = LOOSE if step == len(turns) else (0.0, LOOSE[1])
-            belief = nn.functional.one_hot(species, MASK).to(u)
-            frame = Frame(lay, self.scales, species, belief, u, x, spread)
-            steer = yield State(1 - step / len(turns), step, frame.soft(), frame)
-            if steer is None:
-                continue
-            if steer.keep is not None:
-                lay = lay.rows(steer.keep)
-                species, free, u, each, x = (
-                    one[steer.keep] for one in (species, free, u, each, x)
-                )
-                turns = self.torus_flow.turns(lay, free, species)
-            x = x if steer.code is None else steer.code
+        code = self.lattice_flow.generate(z * lay.code_free, whole, lay.code_free)
+        free, _ = self.hold_first(lay, species, torch.zeros_like(lay.free).to(code))
+        u = uniform(tuple(free.shape), code, rng) * free
+        return FlowSample(plan, species, u, code, free, each)
 
-    def _wish(self, n: int, condition: Condition | None) -> Tensor:
+    def predict(self, x: FlowSample, t: float) -> Preview:
+        """Return the crystals as they are: coordinates are none before the last layer."""
+        p = nn.functional.one_hot(x.species, MASK).to(x.u)
+        std = LOOSE if t == 0 else (0.0, LOOSE[1])
+        return Preview(x.layout, self.scales, x.species, p, x.u, x.code, std)
+
+    def step(
+        self, x: FlowSample, preview: Preview, t: float, s: float, rng: torch.Generator
+    ) -> FlowSample:
+        """Return x with coordinates bent by the layer between t and s."""
+        couplings = self.torus_flow.couplings(x.layout, x.free, x.species)
+        layer, part = couplings[round(s * len(couplings))]
+        about = x.layout.orbits, x.each, preview.code
+        u, _ = layer(x.u, part, *about, inverse=True)
+        return dataclasses.replace(x, u=u, code=preview.code)
+
+    def embedding(self, n: int, condition: Condition | None) -> Tensor:
         """Return the vector of a condition, (crystals, width); zero for none."""
         if self.asked is None or condition is None:
             return self.scales.mean.new_zeros(n, int(self.config["width"]))
         made: Tensor = self.asked(condition)
         return made
 
-    def _hold_first(
+    def hold_first(
         self, layout: Layout, species: Tensor, u: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return what is free, and u, with the first orbit held that may be."""
@@ -386,12 +367,4 @@ class CouplingFlow(Generator):
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join([*seen[:12], "..."][: len(seen)])
-        kept = [f"{k} {self.config[k]}" for k in ("representation", "width", "bins")]
-        return {
-            "elements": f"{len(seen)}: {shown}",
-            "network": ", ".join([*kept, f"couplings {self.default_steps}"]),
-            "sampling": "one pass, exact density",
-        }
+        return {**super().describe(), "sampling": "one pass, exact density"}

@@ -91,7 +91,7 @@ class Denoiser(PairTransformer):
             whole = self.asked(condition)
         if self.position is not None:
             each = self.position(_position(layout, u))
-        said = self(
+        out = self(
             layout.expand_species(species),
             layout.expand(u),
             scales.lattice(x, layout),
@@ -101,7 +101,7 @@ class Denoiser(PairTransformer):
             each=each,
         )
         # the network may run in half precision; noise and loss never do
-        moved, shape, logits = (one.to(u.dtype) for one in said)
+        moved, shape, logits = (one.to(u.dtype) for one in out)
         if self.position is not None:
             moved = layout.pull_back(moved)
             logits = layout.mean_over_orbit(logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,19 +11,16 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
-from matdesign.crystals.geometry import torus_difference
+from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded, Representation
-from matdesign.generators.contract import Loss, State
-from matdesign.generators.frames import States
+from matdesign.generators.contract import Loss
+from matdesign.generators.control import Preview, Sample
 from matdesign.generators.noise import (
     GaussianNoise,
     WrappedNoise,
     column,
     random_times,
-    uniform,
 )
-from matdesign.generators.planning import Plan
-from matdesign.generators.steering import kept
 from matdesign.generators.stepwise import Stepwise
 
 
@@ -120,86 +118,60 @@ class Diffusion(Stepwise):
         code = self.scales.standardize(data.code, lay)
         x, v = self.lattice_noise.add(code, t, rng)
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        asked = None
+        condition = None
         if self.network.asked is not None:
-            asked = self.network.asked.training_condition(data, rng)
-        said = self._ask(lay, species, u, x * lay.code_free, t, asked, 1.0)
+            condition = self.network.asked.training_condition(data, rng)
+        x = x * lay.code_free
+        out = self.prediction(lay, species, u, x, t, condition, 1.0)
 
         free = lay.free.sum((1, 2)) - 3 * (lay.spacegroup == 1)  # P1: any origin
-        wrong = (said.frac - score).square().sum((1, 2)) / free.clamp(min=1)
-        off = ((said.lattice - v) * lay.code_free).square().sum(1)
+        wrong = (out.frac - score).square().sum((1, 2)) / free.clamp(min=1)
+        off = ((out.lattice - v) * lay.code_free).square().sum(1)
         hidden = species == MASK
         terms = {
             "frac": (wrong * (free > 0)).sum() / (free > 0).sum().clamp(min=1),
             "lattice": (off / lay.code_free.sum(1)).mean(),
-            "species": self.species_noise.surprise(data.species, hidden, said.species),
+            "species": self.species_noise.cross_entropy(
+                data.species, hidden, out.species
+            ),
         }
         return Loss(
             torch.stack(list(terms.values())).sum(),
             {k: x.detach() for k, x in terms.items()},
         )
 
-    @torch.no_grad()
-    def _states(
-        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> States:
-        """Yield states from noise to data; the last one's preview is the result.
+    def predict(self, x: Sample, t: float) -> Preview:
+        """Return the denoised crystals, by Tweedie's formula and x_0 = a x_t - s v."""
+        out, time = self.output(x, t), x.code.new_full((len(x),), t)
+        u = self.frac_noise.preview(x.u, out.frac, time) * x.layout.free
+        code = self.scales.clamp(self.lattice_noise.preview(x.code, out.lattice, time))
+        p = self.species_probabilities(x, out.species)
+        return self.preview(x, t, p, u, code * x.layout.code_free)
 
-        Each step: ask the network, move all three processes back in time by one step
-        (predictor), then let the coordinates relax at the new time (corrector).
+    def step(
+        self, x: Sample, preview: Preview, t: float, s: float, rng: torch.Generator
+    ) -> Sample:
+        """Return x at the earlier time s: all three processes back towards the preview.
+
+        Then the coordinates relax at the new time (corrector). What a control holds
+        follows the exact bridge, whatever the sharpness, and does not relax.
         """
-        lay, asked, n = plan.layout, plan.condition, len(plan)
-        species = plan.start
-        u = uniform(tuple(lay.free.shape), self.scales.mean, rng) * lay.free
-        x = torch.randn((n, 6), generator=rng, device=self.device) * lay.code_free
-        times = torch.linspace(1, 0, steps + 1, device=self.device)
-        for step in range(steps):
-            now, shift, held = float(times[step]), None, None
-            t, s = times[step].expand(n), times[step + 1].expand(n)
-            said = self._ask(lay, species, u, x, t, asked, scale)
-            score, logits = said.frac, said.species
-            clean = self.scales.clamp(self.lattice_noise.preview(x, said.lattice, t))
-            clean = clean * lay.code_free
-            belief = self._belief(plan, species, logits)
-            preview = self.frac_noise.preview(u, score, t)
-            frame = self._frame(now, lay, species, belief, preview, clean)
-            steer = yield State(now, step, frame.soft(), frame)
-            if steer is not None:
-                if steer.keep is not None:
-                    plan = plan.rows(steer.keep)
-                    lay, asked, n = plan.layout, plan.condition, len(plan)
-                    species, u, x, score, logits, clean, preview = kept(
-                        steer.keep, species, u, x, score, logits, clean, preview
-                    )
-                    t, s = times[step].expand(n), times[step + 1].expand(n)
-                if steer.u is not None:  # the score that leads to this preview
-                    shift = torus_difference(preview, steer.u) * lay.free
-                    shift = shift / column(self.frac_noise.sigma(t).square(), u)
-                    score = score + shift / column(self.frac_noise.scale(t), u)
-                    held = steer.held
-                clean = clean if steer.code is None else steer.code
-                if steer.logits is not None:
-                    logits = logits + self.temperature * steer.logits
-                belief = self._belief(plan, species, logits)
-            # what is known follows the exact bridge, whatever the sharpness
-            u = self.frac_noise.back(
-                u, score, t, s, rng, 1.0 if held is not None else self.sharpness
-            )
-            u = u * lay.free
-            x = self.lattice_noise.back(x, clean, t, s, rng) * lay.code_free
-            species = self._decided(plan, species, belief, t, s, rng)
-            if self.corrector and step + 1 < steps:
-                again = self._ask(lay, species, u, x, s, asked, scale).frac
-                if shift is not None:
-                    again = again + shift / column(self.frac_noise.scale(s), u)
-                fresh = self.frac_noise.correct(u, again, s, self.corrector, rng)
-                u = (fresh if held is None else torch.where(held, u, fresh)) * lay.free
-        end = times[-1].expand(n)
-        said = self._ask(lay, species, u, x, end, asked, scale)
-        u = self.frac_noise.preview(u, said.frac, end) * lay.free
-        belief = self._belief(plan, species, said.species)
-        frame = self._frame(0.0, lay, species, belief, u, self.scales.clamp(x))
-        yield State(0.0, steps, frame.soft(), frame)
+        lay, known = x.layout, preview.known
+        now, then = (x.code.new_full((len(x),), time) for time in (t, s))
+        sharpness = self.sharpness if known is None else 1.0
+        u = self.frac_noise.back(x.u, preview.u, now, then, rng, sharpness) * lay.free
+        code = self.lattice_noise.back(x.code, preview.code, now, then, rng)
+        species = self.decide_species(x, preview, t, s, rng)
+        x = Sample(x.plan, species, u, code * lay.code_free)
+        if not self.corrector or s == 0:
+            return x
+        clean = self.frac_noise.preview(u, self.output(x, s).frac, then)
+        if preview.shift is not None:  # the same addition to the score
+            less = (self.frac_noise.sigma(then) / self.frac_noise.sigma(now)).square()
+            clean = wrap(clean + column(less, u) * preview.shift)
+        moved = self.frac_noise.correct(u, clean, then, self.corrector, rng) * lay.free
+        u = moved if known is None else torch.where(known, u, moved)
+        return dataclasses.replace(x, u=u)
 
     @torch.no_grad()
     def score(self, crystals: Crystals | Encoded, t: float) -> Tensor:
@@ -218,10 +190,10 @@ class Diffusion(Stepwise):
         data = self.prepare(crystals).to(self.device)
         now = torch.full((len(data),), float(t), device=self.device)
         x = self.scales.standardize(data.code, data.layout)
-        said = self._ask(data.layout, data.species, data.u, x, now, None, 0.0)
-        return said.frac * self.frac_noise.scale(now)[:, None, None]
+        out = self.prediction(data.layout, data.species, data.u, x, now, None, 0.0)
+        return out.frac * self.frac_noise.scale(now)[:, None, None]
 
-    def _spread(self, t: float) -> tuple[float, float]:
+    def preview_std(self, t: float) -> tuple[float, float]:
         """Return how uncertain noise alone makes a preview: coordinates, lattice code.
 
         Equation:

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.frames import Steering
+from matdesign.generators.control import Controller, State, States
 from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan
-from matdesign.generators.steering import run
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
@@ -23,16 +22,16 @@ COPIES = 8
 """How many skeletons are drawn at once, at most; the first whole one counts."""
 
 
-def copies(turn: int) -> int:
-    """Return how many skeletons to draw at once for what failed in all turns before.
+def copies(attempt: int) -> int:
+    """Return how many skeletons to draw at once for what failed in all attempts before.
 
     Most that fail once succeed the second time. Skeletons are independent of each other,
-    so that only the cost depends on this number: 11 turns are 73 skeletons.
+    so that only the cost depends on this number: 11 attempts are 73 skeletons.
 
     Args:
-        turn: 0 at first.
+        attempt: 0 at first.
     """
-    return min(4 * turn - 2, COPIES) if turn else 1
+    return min(4 * attempt - 2, COPIES) if attempt else 1
 
 
 def draw(
@@ -40,9 +39,8 @@ def draw(
     plan: Plan,
     *,
     steps: int,
-    scale: float,
     rng: torch.Generator,
-    steering: Steering | None = None,
+    controller: Controller | None = None,
 ) -> Crystals:
     """Return one crystal for each row of a plan, or for each group of particles.
 
@@ -58,19 +56,14 @@ def draw(
         model: any generator.
         plan: on the model's device.
         steps: sampling steps.
-        scale: of classifier-free guidance.
         rng: source of randomness.
-        steering: looks at every state; where it takes several particles for a crystal,
+        controller: looks at every state; where it takes several particles for a crystal,
             these are rows of the plan one after the other, and one of them stands.
     """
-    copies = 1 if steering is None else steering.particles
+    copies = 1 if controller is None else controller.particles
 
     def last(some: Plan) -> Crystals:
-        states = model._states(some, steps=steps, scale=scale, rng=rng)
-        if steering is not None:
-            steering.begin(model, len(some) // copies)
-        state, chosen = run(states, steering)
-        return state.preview if chosen is None else state.preview[chosen]
+        return finish(model.states(some, steps, rng), controller, some)
 
     made = last(plan)
     if not model.redraws:
@@ -87,6 +80,30 @@ def draw(
         made = _put(made, left[good.to(left.device)], again[good])
         left = left[bad.to(left.device)]
     return made
+
+
+def finish(states: States, controller: Controller | None, plan: Plan) -> Crystals:
+    """Return the crystals at the end of a sampling loop.
+
+    Args:
+        states: the loop, not begun yet.
+        controller: looks at every state and chooses among particles; None lets all pass.
+        plan: of the crystals.
+    """
+    if controller is not None:
+        crystals = len(plan) // controller.particles
+        controller.begin(plan.species.device, crystals)
+    state = next(states)
+    while True:
+        try:
+            sent = None if controller is None else controller.control(state)
+            state = states.send(sent)
+        except StopIteration as end:
+            state = State(0.0, state.step, end.value)
+            break
+    if controller is None:
+        return state.crystals
+    return state.crystals[controller.choose(state)]
 
 
 def overlap(crystals: Crystals) -> Tensor:
@@ -117,6 +134,17 @@ def one_thread(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)
 
 
 def _put(crystals: Crystals, where: Tensor, new: Crystals) -> Crystals:

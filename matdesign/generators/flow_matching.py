@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
@@ -15,18 +15,10 @@ from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition
-from matdesign.generators.contract import Loss, State
-from matdesign.generators.frames import States
+from matdesign.generators.contract import Loss
+from matdesign.generators.control import Preview, Sample
 from matdesign.generators.likelihood import follow
-from matdesign.generators.noise import centred, column, random_times, uniform
-from matdesign.generators.planning import Plan
-from matdesign.generators.steering import (
-    kept,
-    line_noise,
-    straight_noise,
-    toward,
-    twin_kick,
-)
+from matdesign.generators.noise import centred, column, normal, random_times, uniform
 from matdesign.generators.stepwise import Stepwise
 
 TORUS = math.sqrt(12)
@@ -129,79 +121,62 @@ class FlowMatching(Stepwise):
         end = torch.randn(clean.shape, generator=rng, device=clean.device)
         x = torch.lerp(clean, end * lay.code_free, column(t, clean))
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        asked = None
+        condition = None
         if self.network.asked is not None:
-            asked = self.network.asked.training_condition(data, rng)
-        said = self._ask(lay, species, frac, x, t, asked, 1.0)
+            condition = self.network.asked.training_condition(data, rng)
+        out = self.prediction(lay, species, frac, x, t, condition, 1.0)
 
         free = lay.free.sum((1, 2)) - 3 * (lay.spacegroup == 1)  # P1: any origin
-        wrong = (said.frac - TORUS * centred(path, lay)).square().sum((1, 2))
-        off = ((said.lattice - (end - clean)) * lay.code_free).square().sum(1)
+        wrong = (out.frac - TORUS * centred(path, lay)).square().sum((1, 2))
+        off = ((out.lattice - (end - clean)) * lay.code_free).square().sum(1)
         hidden = species == MASK
         terms = {
             "frac": (wrong / free.clamp(min=1) * (free > 0)).sum()
             / (free > 0).sum().clamp(min=1),
             "lattice": (off / lay.code_free.sum(1)).mean() / 2,
-            "species": self.species_noise.surprise(data.species, hidden, said.species),
+            "species": self.species_noise.cross_entropy(
+                data.species, hidden, out.species
+            ),
         }
         return Loss(
             torch.stack(list(terms.values())).sum(),
             {k: x.detach() for k, x in terms.items()},
         )
 
-    @torch.no_grad()
-    def _states(
-        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> States:
-        """Yield states from noise to data; the last one's preview is the result."""
-        lay, asked, n = plan.layout, plan.condition, len(plan)
-        species = plan.start
-        u = uniform(tuple(lay.free.shape), self.scales.mean, rng) * lay.free
-        x = torch.randn((n, 6), generator=rng, device=self.device) * lay.code_free
-        times = torch.linspace(1, 0, steps + 1, device=self.device)
-        for step in range(steps):
-            now, h = float(times[step]), float(times[step] - times[step + 1])
-            t, s = times[step].expand(n), times[step + 1].expand(n)
-            said = self._ask(lay, species, u, x, t, asked, scale)
-            v, shape, logits = said.frac / TORUS, said.lattice, said.species
-            belief = self._belief(plan, species, logits)
-            clean = self.scales.clamp(x - column(t, x) * shape) * lay.code_free
-            shape = (x - clean) / now
-            there = wrap(u - column(t, v) * v) * lay.free
-            frame = self._frame(now, lay, species, belief, there, clean)
-            steer = yield State(now, step, frame.soft(), frame)
-            noise = 0.0
-            if steer is not None:
-                noise = steer.noise
-                if steer.keep is not None:
-                    plan = plan.rows(steer.keep)
-                    lay, asked, n = plan.layout, plan.condition, len(plan)
-                    species, u, x, v, shape, logits, there, clean = kept(
-                        steer.keep, species, u, x, v, shape, logits, there, clean
-                    )
-                    t, s = times[step].expand(n), times[step + 1].expand(n)
-                if steer.u is not None:
-                    there = steer.u
-                    v = toward(there, u, now) * lay.free
-                if steer.code is not None:
-                    clean = steer.code
-                    shape = (x - clean) / now
-                if steer.logits is not None:
-                    logits = logits + self.temperature * steer.logits
-                belief = self._belief(plan, species, logits)
-            # never past the preview: that is where the path ends
-            far = min(h * (1 + self.slope * (1 - now)), now)
-            if noise:  # the stochastic twin
-                kick = twin_kick(noise, now, h)
-                u = straight_noise(there, v, now - far, kick / TORUS, rng) * lay.free
-                x = line_noise(x, clean, now, now - h, kick, rng)
-            else:
-                u = wrap(u - far * v) * lay.free
-                x = x - h * shape
-            species = self._decided(plan, species, belief, t, s, rng)
-        end = self.species_noise.belief(species, logits, logits.isfinite())
-        frame = self._frame(0.0, lay, species, end, u, x)
-        yield State(0.0, steps, frame.soft(), frame)
+    def predict(self, x: Sample, t: float) -> Preview:
+        """Return where the straight paths through x end, by the learned velocity."""
+        lay = x.layout
+        if t == 0:
+            p = nn.functional.one_hot(x.species, MASK).to(x.u) * lay.orbits[..., None]
+            return self.preview(x, t, p, x.u, x.code)
+        out = self.output(x, t)
+        u = wrap(x.u - t * out.frac / TORUS) * lay.free
+        code = self.scales.clamp(x.code - t * out.lattice) * lay.code_free
+        return self.preview(x, t, self.species_probabilities(x, out.species), u, code)
+
+    def step(
+        self, x: Sample, preview: Preview, t: float, s: float, rng: torch.Generator
+    ) -> Sample:
+        """Return x at the earlier time s, on the straight path to the preview.
+
+        Equation:
+            v = log(f_0, f_t) / t,  f_s = wrap(f_t - min((t - s) (1 + slope (1 - t)), t) v)
+            x_s = x_t - (t - s) (x_t - x_0) / t
+        """
+        free = x.layout.free
+        velocity = torus_difference(preview.u, x.u) / t * free
+        # never past the preview: that is where the path ends
+        reach = min((t - s) * (1 + self.slope * (1 - t)), t)
+        if x.plan.noise:
+            kick = twin_kick(x.plan.noise, t, t - s)
+            left = t - reach
+            u = straight_noise(preview.u, velocity, left, kick / TORUS, rng) * free
+            code = line_noise(x.code, preview.code, t, s, kick, rng)
+        else:
+            u = wrap(x.u - reach * velocity) * free
+            code = x.code - (t - s) * (x.code - preview.code) / t
+        species = self.decide_species(x, preview, t, s, rng)
+        return Sample(x.plan, species, u, code)
 
     def velocity(
         self, data: Encoded, condition: Condition | None = None
@@ -226,8 +201,8 @@ class FlowMatching(Stepwise):
         def field(where: Tensor, t: Tensor) -> Tensor:
             u, x = where[:, : 3 * width].view(b, width, 3), where[:, 3 * width :]
             scale = 0.0 if condition is None else 1.0
-            said = self._ask(lay, data.species, u, x, t, condition, scale)
-            return torch.cat([said.frac.flatten(1) / TORUS, said.lattice], dim=1) * free
+            out = self.prediction(lay, data.species, u, x, t, condition, scale)
+            return torch.cat([out.frac.flatten(1) / TORUS, out.lattice], dim=1) * free
 
         return field, point, free
 
@@ -273,7 +248,7 @@ class FlowMatching(Stepwise):
         base = -0.5 * (x.square() + math.log(2 * math.pi)) * there
         return base.sum(1) + divergence
 
-    def _spread(self, t: float) -> tuple[float, float]:
+    def preview_std(self, t: float) -> tuple[float, float]:
         """Return how uncertain noise alone makes a preview: coordinates, lattice code.
 
         Equation:
@@ -285,3 +260,75 @@ class FlowMatching(Stepwise):
         """Return lines for `repr`."""
         lines = super().describe()
         return {**lines, "sampling": f"{lines['sampling']}, slope {self.slope:g}"}
+
+
+def straight_noise(
+    there: Tensor,
+    v: Tensor,
+    reach: float,
+    kick: float,
+    rng: torch.Generator,
+) -> Tensor:
+    """Return coordinates of which the way to their end was turned a little.
+
+    The stochastic twin of a straight path on the torus. A uniform displacement that is
+    moved by any noise and reflected at +-1/2 stays uniform, so that all marginals of the
+    path stay what they are.
+
+    Equation:
+        f_s = wrap(f_0 + s d'), d' = reflect(v + e), e ~ N(0, (kick / s)^2)
+
+    Args:
+        there: preview f_0, shape (crystals, orbits, 3).
+        v: velocity, from data to noise, same shape.
+        reach: s, how much of the displacement is left.
+        kick: standard deviation of the noise on the coordinates.
+        rng: source of randomness.
+    """
+    if reach <= 0:
+        return wrap(there)
+    moved = v + min(kick / reach, 0.5) * normal(v, rng)
+    folded = moved - 2 * torch.floor((moved + 0.5) / 2)  # period 2, from -1/2 to 3/2
+    folded = torch.where(folded > 0.5, 1 - folded, folded)
+    return wrap(there + reach * folded)
+
+
+def line_noise(
+    x: Tensor,
+    clean: Tensor,
+    t: float,
+    s: float,
+    kick: float,
+    rng: torch.Generator,
+) -> Tensor:
+    """Return a point of the straight path x_t = (1 - t) x_0 + t e with fresh noise.
+
+    Equation:
+        x_s = (1 - s) x_0 + sqrt(s^2 - c^2) e + c z,  e = (x_t - (1 - t) x_0) / t
+
+    Every marginal is that of the path for any c up to s; c = 0 is the path itself.
+
+    Args:
+        x: x_t, shape (crystals, numbers).
+        clean: what the network takes x_0 for.
+        t: time now.
+        s: earlier time.
+        kick: c, at most s.
+        rng: source of randomness.
+    """
+    c = min(kick, s)
+    old = (x - (1 - t) * clean) / t
+    return (1 - s) * clean + math.sqrt(s * s - c * c) * old + c * normal(x, rng)
+
+
+def twin_kick(a: float, t: float, h: float) -> float:
+    """Return the noise of one step of the stochastic twin of a straight path.
+
+    Equation:
+        c^2 = sigma(t)^2 h,  sigma(t) = a sqrt(t / (1 - t)), with 1 - t at least h
+
+    Source:
+        The schedule of OMatG-IRL, Hoellmer et al., with time turned around: much noise
+        near t = 1, none near the data.
+    """
+    return a * math.sqrt(t / max(1 - t, h) * h)

@@ -1,7 +1,7 @@
 """The three noise processes of `Diffusion`: coordinates, lattice, species.
 
-Each knows how to add noise (training) and how to take one step back (sampling) when told
-what the network believes. Time t runs from 0 = data to 1 = noise.
+Each knows how to add noise (training) and how to take one step back towards a preview
+(sampling). Time t runs from 0 = data to 1 = noise.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matdesign.crystals import wrapped_normal
 from matdesign.crystals.elements import MASK
-from matdesign.crystals.geometry import wrap
+from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.symmetry.layout import Layout
 
 
@@ -128,7 +128,7 @@ class WrappedNoise:
     def back(
         self,
         frac: Tensor,
-        output: Tensor,
+        clean: Tensor,
         t: Tensor,
         s: Tensor,
         rng: torch.Generator,
@@ -137,33 +137,33 @@ class WrappedNoise:
         """Return coordinates at an earlier time s < t (ancestral predictor).
 
         Equation:
+            score = log(f_t, f_0) / st^2, from Tweedie's formula;
             f_s = f_t + c (st^2 - ss^2) score + sqrt(ss^2 (st^2 - ss^2)) / st  z
 
         Args:
             frac: coordinates at time t, shape (crystals, sites, 3).
-            output: the network's answer, score / sqrt(lambda).
+            clean: f_0, the denoised coordinates.
             t: time now, shape (crystals,).
             s: earlier time, shape (crystals,).
             rng: source of randomness.
             sharpness: c; 1 is exact, more draws nearer to the modes.
         """
         now, then = self.sigma(t), self.sigma(s)
-        gain = now.square() - then.square()
-        noise = then * gain.sqrt() / now
-        drift = column(sharpness * gain * self.scale(t), frac) * output
-        return wrap(frac + drift + column(noise, frac) * normal(frac, rng))
+        gain = 1 - (then / now).square()
+        drift = column(sharpness * gain, frac) * torus_difference(frac, clean)
+        noise = column(then * gain.sqrt(), frac) * normal(frac, rng)
+        return wrap(frac + drift + noise)
 
     def correct(
-        self, frac: Tensor, output: Tensor, t: Tensor, size: float, rng: torch.Generator
+        self, frac: Tensor, clean: Tensor, t: Tensor, size: float, rng: torch.Generator
     ) -> Tensor:
         """Return coordinates after one Langevin step at the same time t.
 
         Equation:
             f <- f + eta score + sqrt(2 eta) z,  eta = size sigma(t)^2
         """
-        eta = size * self.sigma(t).square()
-        drift = column(eta * self.scale(t), frac) * output
-        return wrap(frac + drift + column((2 * eta).sqrt(), frac) * normal(frac, rng))
+        noise = column(math.sqrt(2 * size) * self.sigma(t), frac) * normal(frac, rng)
+        return wrap(frac + size * torus_difference(frac, clean) + noise)
 
 
 class GaussianNoise:
@@ -218,7 +218,7 @@ class AbsorbingNoise:
     Equation:
         m(t) = clip((t - settled) / (1 - settled), 0, 1);
         back from t to s an undecided site is decided with probability 1 - m(s) / m(t),
-        its element drawn from the network's belief; decided sites stay.
+        its element drawn from the preview's probabilities; decided sites stay.
 
     With `settled` > 0 all elements are decided before the coordinates are sharp, so the
     last part of a trajectory fits positions to a composition that no longer changes.
@@ -228,7 +228,7 @@ class AbsorbingNoise:
 
     Source:
         Absorbing D3PM, Austin et al., arXiv 2107.03006, in continuous time. Changed: the
-        belief is normalised over the elements seen in training (never "undecided"), and
+        probabilities are normalised over the elements seen in training (never "undecided"), and
         nothing is left undecided at t = 0.
     """
 
@@ -258,13 +258,13 @@ class AbsorbingNoise:
         return species.masked_fill(hide, MASK)
 
     @staticmethod
-    def surprise(species: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
+    def cross_entropy(species: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
         """Return the cross entropy in nats per hidden site, a mean over crystals.
 
         Args:
             species: true elements, shape (crystals, sites).
             hidden: which of them the network did not see, bool, of the same shape.
-            logits: what it said, shape (crystals, sites, 104).
+            logits: what it predicts, shape (crystals, sites, 104).
         """
         log_p = logits.log_softmax(-1)
         each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
@@ -272,12 +272,12 @@ class AbsorbingNoise:
         return each.sum() / hidden.any(1).sum().clamp(min=1)
 
     @staticmethod
-    def belief(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
+    def probabilities(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
         """Return probabilities of elements; certain where decided, zero on padding.
 
         Args:
             species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, sites).
-            logits: what the network said, shape (crystals, sites, 104).
+            logits: of the network, shape (crystals, sites, 104).
             may_be: elements that each site may be, bool, of the same shape as logits.
         """
         undecided = (species == MASK)[..., None]
@@ -288,7 +288,7 @@ class AbsorbingNoise:
     def back(
         self,
         species: Tensor,
-        belief: Tensor,
+        probabilities: Tensor,
         t: Tensor,
         s: Tensor,
         rng: torch.Generator,
@@ -297,19 +297,19 @@ class AbsorbingNoise:
 
         Args:
             species: with undecided sites, shape (crystals, sites).
-            belief: probability of every element, shape (crystals, sites, 104).
+            probabilities: of every element, shape (crystals, sites, 104).
             t: time now, shape (crystals,).
             s: earlier time, shape (crystals,).
             rng: source of randomness.
         """
-        decide = self.turned(species, t, s, rng)
+        decide = self.newly_decided(species, t, s, rng)
         species = species.clone()
         if decide.any():
-            drawn = torch.multinomial(belief[decide], 1, generator=rng)
+            drawn = torch.multinomial(probabilities[decide], 1, generator=rng)
             species[decide] = drawn.squeeze(1)
         return species
 
-    def turned(
+    def newly_decided(
         self, species: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
     ) -> Tensor:
         """Return which sites are decided between t and s, bool, (crystals, sites).

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,11 +13,33 @@ from torch import Tensor
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
+from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition
+from matdesign.generators.request import Request
+from matdesign.generators.retries import resample
 
-if TYPE_CHECKING:
-    from matdesign.generators.frames import Choices
-    from matdesign.generators.request import Request
+REPLANS = 60
+"""How often a plan that no choice of elements can finish is made anew."""
+
+
+def take(batch: Any, index: Tensor) -> Any:
+    """Return some crystals of a batch, one named twice counting twice; padding stays.
+
+    Args:
+        batch: a tensor with the crystals along its first dimension, or a tuple,
+            list or dataclass of such; what is neither stays as it is.
+        index: numbers of crystals, long.
+    """
+    if isinstance(batch, Tensor):
+        return batch[index]
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        names = [f.name for f in dataclasses.fields(batch)]
+        parts = {name: take(getattr(batch, name), index) for name in names}
+        return dataclasses.replace(batch, **parts)
+    if isinstance(batch, tuple | list):
+        made = [take(part, index) for part in batch]
+        return type(batch)(*made) if hasattr(batch, "_fields") else type(batch)(made)
+    return batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +52,10 @@ class Plan:
             (crystals, orbits).
         role: orbits of one role carry one element and different roles different ones;
             -1 = no role, long, shape (crystals, orbits).
-        condition: what the network is told.
+        condition: what the network is conditioned on.
         choices: says which elements may still be where; None forbids nothing.
+        scale: of classifier-free guidance.
+        noise: of the stochastic twin of a deterministic sampler; 0 for none.
     """
 
     layout: Layout
@@ -39,6 +63,8 @@ class Plan:
     role: Tensor
     condition: Condition
     choices: Choices | None = None
+    scale: float = 1.0
+    noise: float = 0.0
 
     def __len__(self) -> int:
         return len(self.species)
@@ -58,37 +84,25 @@ class Plan:
         """Species as the network reads them at t = 1: `MASK` where open."""
         return torch.where(self.open, MASK, self.species)
 
-    def __getitem__(self, index: Tensor) -> Plan:
+    def __getitem__(self, index: Tensor) -> Self:
         """Return some crystals, padded no wider than the largest of them."""
         layout = self.layout[index]
         orbits = layout.count.shape[1]
-        return Plan(
-            layout,
-            self.species[index, :orbits],
-            self.role[index, :orbits],
-            self.condition[index],
-            self.choices,
-        )
-
-    def rows(self, index: Tensor) -> Plan:
-        """Return some crystals with the padding left as it is."""
         return dataclasses.replace(
             self,
-            layout=self.layout.rows(index),
-            species=self.species[index],
-            role=self.role[index],
+            layout=layout,
+            species=self.species[index, :orbits],
+            role=self.role[index, :orbits],
             condition=self.condition[index],
         )
 
-    def to(self, device: torch.device | str) -> Plan:
+    def to(self, device: torch.device | str) -> Self:
         """Return the plan on a device."""
-        return Plan(
-            self.layout.to(device),
-            self.species.to(device),
-            self.role.to(device),
-            self.condition.to(device),
-            self.choices,
-        )
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in ("layout", "species", "role", "condition")
+        }
+        return dataclasses.replace(self, **moved)
 
     @staticmethod
     def cat(parts: Sequence[Plan]) -> Plan:
@@ -101,6 +115,8 @@ class Plan:
             torch.cat([_widen(part.role, width, -1) for part in parts]),
             Condition.cat([part.condition for part in parts]),
             parts[0].choices,
+            parts[0].scale,
+            parts[0].noise,
         )
 
 
@@ -230,7 +246,7 @@ def decide(
     plan: Plan,
     species: Tensor,
     turned: Tensor,
-    belief: Tensor,
+    probabilities: Tensor,
     allowed: Tensor,
     rng: torch.Generator,
 ) -> Tensor:
@@ -238,24 +254,24 @@ def decide(
 
     Each is drawn among what the ones before it leave possible, so that what holds of all
     elements together (charges that cancel, elements that must be there) can still hold
-    when several orbits are decided at once. A role is decided as a whole, by the belief
+    when several orbits are decided at once. A role is decided as a whole, by the probabilities
     of its orbits taken together, as in `settle_roles`.
 
     Args:
         plan: roles, layouts and choices.
         species: 104 where undecided, shape (crystals, orbits).
         turned: orbits to decide now, bool, shape (crystals, orbits).
-        belief: probability of each element, shape (crystals, orbits, 104).
+        probabilities: probability of each element, shape (crystals, orbits, 104).
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
-    species, log_p = species.clone(), belief.clamp(min=1e-30).log()
+    species, log_p = species.clone(), probabilities.clamp(min=1e-30).log()
     for orbit in range(species.shape[1]):
         here = turned[:, orbit] & (species[:, orbit] == MASK)
         rows = here.nonzero().squeeze(1)
         if not len(rows):
             continue
-        may = allowed_elements(plan.rows(rows), species[rows], allowed)[:, orbit]
+        may = allowed_elements(take(plan, rows), species[rows], allowed)[:, orbit]
         role = plan.role[rows]
         alike = (role == role[:, orbit, None]) & (role >= 0)
         alike[:, orbit] = True
@@ -271,24 +287,24 @@ def settle_roles(
     plan: Plan,
     before: Tensor,
     after: Tensor,
-    belief: Tensor,
+    probabilities: Tensor,
     allowed: Tensor,
     rng: torch.Generator,
 ) -> Tensor:
     """Return the species after a step, with roles kept: call it after each draw.
 
     A role of which any orbit was decided in this step is decided as a whole: one element
-    is drawn from the belief of all its orbits taken together, among those that no other
+    is drawn from the probabilities of all its orbits taken together, among those that no other
     role has. Without roles the drawn species come back as they are.
 
     Equation:
-        p(e) ~ prod over orbits o of the role of belief_o(e)^(1 / orbits), e not used
+        p(e) ~ prod over orbits o of the role of p_o(e)^(1 / orbits), e not used
 
     Args:
         plan: roles and layouts.
         before: species before the step, shape (crystals, orbits).
         after: species after it, 104 where undecided.
-        belief: probability of each element, shape (crystals, orbits, 104).
+        probabilities: probability of each element, shape (crystals, orbits, 104).
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
@@ -299,7 +315,7 @@ def settle_roles(
     of_role = _of_roles(plan.role, element)  # (b, roles)
     used = torch.zeros(len(before), MASK, dtype=torch.bool, device=before.device)
     used.scatter_(1, of_role, True)
-    log_p = belief.clamp(min=1e-30).log()
+    log_p = probabilities.clamp(min=1e-30).log()
     turned = (before == MASK) & (after != MASK)
     species = after.clone()
     for r in range(roles):
@@ -315,6 +331,59 @@ def settle_roles(
         used[rows] = used[rows].scatter(1, drawn, True)
         species[rows] = torch.where(members[rows], drawn, species[rows])
     return species
+
+
+def feasible(plan: Plan, allowed: Tensor) -> Tensor:
+    """Return for which crystals elements can be found at all, bool, shape (crystals,).
+
+    Args:
+        plan: layouts, given species, roles and choices.
+        allowed: elements that the model knows, bool, shape (104,).
+    """
+    if plan.choices is None:
+        return torch.ones(len(plan), dtype=torch.bool)
+    bare = dataclasses.replace(plan, choices=None)
+    may = allowed_elements(bare, plan.start, allowed)
+    role = plan.role if bool((plan.role >= 0).any()) else None
+    left = plan.choices(plan.start, plan.layout.count, role, may).any(-1)
+    return (left | (plan.start != MASK)).all(1)
+
+
+def replanned(
+    plan: Plan, allowed: Tensor, again: Callable[[Tensor], Plan], words: str
+) -> Plan:
+    """Return a plan of which every crystal can be finished.
+
+    Args:
+        plan: with choices.
+        allowed: elements that the model knows, bool, shape (104,).
+        again: makes new plans for crystals that are named by their numbers.
+        words: what was asked for, for the message.
+
+    Raises:
+        InfeasibleTarget: no plan was found for some crystal in `REPLANS` attempts.
+    """
+    found = plan
+
+    def draw(rows: Tensor, attempt: int) -> None:
+        nonlocal found
+        if attempt:
+            fresh = dataclasses.replace(again(rows), choices=plan.choices)
+            order = torch.arange(len(found))
+            order[rows] = len(found) + torch.arange(len(rows))
+            found = Plan.cat([found, fresh])[order]
+
+    def ok(rows: Tensor) -> Tensor:
+        return feasible(found[rows], allowed)
+
+    bad = resample(draw, ok, len(plan), REPLANS)
+    if not len(bad):
+        return found
+    raise InfeasibleTarget(
+        f"no arrangement of atoms that the model knows leaves elements to choose for "
+        f"{len(bad)} of {len(plan)} crystals: {words}. Allow more elements, or drop "
+        "one of the constraints on composition, charge or size."
+    )
 
 
 def _of_roles(role: Tensor, element: Tensor) -> Tensor:

@@ -20,7 +20,11 @@ from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators.conditions import Condition
 
 if TYPE_CHECKING:
-    from matdesign.generators.frames import Choices
+    from matdesign.generators.choices import Choices
+
+Conditions = Mapping[str, Any]
+"""What crystals are asked to be: property name -> value or (low, high), and the names of
+`STRUCTURAL`; see `resolve`."""
 
 STRUCTURAL = ("composition", "spacegroup", "crystal_system", "n_atoms")
 """Conditions that every generator knows; all others are properties of its data."""

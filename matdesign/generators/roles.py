@@ -15,8 +15,8 @@ from torch import Tensor
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.generators.choices import Choices
 from matdesign.generators.filling import Counts, Filling
-from matdesign.generators.frames import Choices
 from matdesign.generators.request import Request
 
 Mask = npt.NDArray[np.bool_]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import ShapeError
+from matdesign.generators.control import Controller
 from matdesign.generators.drawing import draw, one_thread, overlap
-from matdesign.generators.frames import Steering
 from matdesign.generators.request import Request
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def draw_request(
     steps: int,
     scale: float,
     batch_size: int | None,
-    steering: Steering | None = None,
+    controller: Controller | None = None,
 ) -> Crystals:
     """Return one crystal for each wish of a request.
 
-    Crystals with about as many atoms (orbits, with `model.by_orbits`) are made together,
-    so that little is wasted on padding. With a steering that takes several particles,
+    Crystals with about as many atoms (or orbits: `model.bucketing`) are made together, so
+    that little is wasted on padding. With a controller that takes several particles,
     those of one crystal stay in one batch.
 
     Args:
@@ -42,34 +42,34 @@ def draw_request(
         seed: of all randomness.
         steps: sampling steps.
         scale: of classifier-free guidance.
-        batch_size: crystals (or particles) made at once; None takes `model.at_once`.
-        steering: looks at every state and may move it.
+        batch_size: crystals (or particles) made at once; None takes the model's own.
+        controller: looks at every state and may change it.
 
     Raises:
         ShapeError: batch_size is not positive.
     """
     if batch_size is None:
-        batch_size = model.at_once[0 if model.device.type == "cpu" else 1]
+        batch_size = model.default_batch_size[0 if model.device.type == "cpu" else 1]
     if batch_size < 1:
         raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
     start, before, n = time.perf_counter(), model.evaluations, len(request)
     redrawn = model.redrawn
     rng = generator(seed, model.device)
-    first, copies = rng.initial_seed(), 1
-    if steering is not None:
-        copies = steering.particles
+    first, copies, noise = rng.initial_seed(), 1, 0.0
+    if controller is not None:
+        copies = controller.particles
+        noise = controller.noise if model.deterministic else 0.0
         request = request[torch.arange(n).repeat_interleave(copies)]
-        request = dataclasses.replace(request, choices=steering.choices)
+        request = dataclasses.replace(request, choices=controller.choices)
     plan = model.plan(request, rng, scale, steps)
+    plan = dataclasses.replace(plan, scale=scale, noise=noise)
     order = _order_made(model, plan, copies)
     parts = []
     with one_thread(n * copies <= 64 and model.device.type == "cpu"):
         for chunk in order.split(max(1, batch_size // copies)) if n else ():
             rows = (chunk[:, None] * copies + torch.arange(copies)).flatten()
             some = plan[rows].to(model.device)
-            parts.append(
-                draw(model, some, steps=steps, scale=scale, rng=rng, steering=steering)
-            )
+            parts.append(draw(model, some, steps=steps, rng=rng, controller=controller))
     made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
     info = provenance(model, first, steps, start, before)
     info["redrawn"] = model.redrawn - redrawn
@@ -81,14 +81,14 @@ def _order_made(model: Generator, plan: Plan, copies: int = 1) -> Tensor:
     """Return the crystals of a plan in the order in which they are made, small ones first.
 
     Args:
-        model: what makes them; counts orbits with `by_orbits`, atoms else.
+        model: what makes them; its `bucketing` says what is counted.
         plan: of all crystals, particles of one after the other.
         copies: particles of each crystal, of which the largest counts.
 
     Returns:
         Long, shape (crystals,).
     """
-    size = plan.layout.orbits.sum(1) if model.by_orbits else plan.n_atoms
+    size = plan.layout.orbits.sum(1) if model.bucketing == "orbits" else plan.n_atoms
     return torch.argsort(size.view(-1, copies).amax(1), stable=True)
 
 

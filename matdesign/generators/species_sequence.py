@@ -10,7 +10,7 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import Attention, PositionFeatures
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.planning import Plan, allowed_elements
+from matdesign.generators.planning import Plan, allowed_elements, take
 
 
 class SpeciesSequence(nn.Module):
@@ -203,7 +203,7 @@ def draw_element(
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
-    may = allowed_elements(plan.rows(rows), species[rows], allowed)
+    may = allowed_elements(take(plan, rows), species[rows], allowed)
     may = may[torch.arange(len(rows), device=rows.device), orbit]
     chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
     found = torch.multinomial(chance, 1, generator=rng).squeeze(1)

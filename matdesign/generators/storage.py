@@ -5,16 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from matdesign.errors import DataError
 
+M = TypeVar("M")
+
 WEIGHTS = "model.safetensors"
 FACTS = "config.json"
 FORMAT = 1
+
+KNOWN = {
+    "Autoregressive": "matdesign.generators.autoregressive",
+    "CouplingFlow": "matdesign.generators.coupling_flow",
+    "Diffusion": "matdesign.generators.diffusion",
+    "FlowMatching": "matdesign.generators.flow_matching",
+    "PropertyNetwork": "matdesign.predictors.network",
+    "VAE": "matdesign.generators.vae",
+}
+"""Where the package's own models live, so that a file says which class it needs."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -107,6 +120,58 @@ def read(
         raise DataError(
             f"{weights} is not a safetensors file ({wrong}). Save the model again."
         ) from wrong
+
+
+def save_model(model: Any, folder: str | Path) -> Path:
+    """Write a model: its class, `config`, `record` and weights; return the folder."""
+    from matdesign import __version__
+
+    facts = {
+        "class": type(model).__name__,
+        "version": __version__,
+        "config": model.config,
+        "record": model.record,
+    }
+    return write(folder, model.state_dict(), facts)
+
+
+def load_model(kind: type[M], folder: str | Path) -> M:
+    """Return the model that `save_model` wrote, in evaluation mode, on the CPU.
+
+    Args:
+        kind: the class it must be, itself or by inheritance.
+        folder: where it lies.
+
+    Raises:
+        DataError: a file is missing, truncated, altered or of another class.
+    """
+    tensors, facts = read(folder)
+    path = Path(folder) / FACTS
+    name = facts.get("class")
+    if kind.__name__ == name:
+        maker: Any = kind
+    elif name in KNOWN:
+        maker = getattr(import_module(KNOWN[name]), name)
+    else:
+        raise DataError(
+            f"{path} names a generator that is not known here: got {name!r}. "
+            f"Load it with its own class, as in {name}.load(folder)."
+        )
+    if not issubclass(maker, kind):
+        raise DataError(
+            f"{path} holds a {name}, not a {kind.__name__}. Use {name}.load(folder)."
+        )
+    try:
+        model = maker(**facts["config"])
+        model.load_state_dict(tensors)
+    except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
+        raise DataError(
+            f"{path} does not fit its weights or this version: {wrong}. "
+            "Train the model again, or install the version that wrote it."
+        ) from wrong
+    model.record = dict(facts.get("record", {}))
+    loaded: M = model.eval()
+    return loaded
 
 
 def write_checkpoint(

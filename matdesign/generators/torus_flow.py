@@ -61,23 +61,23 @@ def kinds(letter: Tensor, species: Tensor, present: Tensor) -> Tensor:
     return (lower / same[:, None]).sum(-1).round().long()
 
 
-def split(turn: int, free: Tensor, kind: Tensor, known: Tensor) -> Split:
-    """Return what the layer number `turn` moves and sees.
+def split(number: int, free: Tensor, kind: Tensor, known: Tensor) -> Split:
+    """Return what the layer number `number` moves and sees.
 
     Five splits take turns: x given y and z of all orbits, y, z, then all axes of every
     other kind of orbit given those of the rest, and the reverse. The first three alone
     would leave two orbits with one free coordinate each independent of each other.
 
     Args:
-        turn: number of the layer.
+        number: number of the layer.
         free: coordinates that may move, bool, shape (crystals, orbits, 3).
         kind: from `kinds`, shape (crystals, orbits).
         known: coordinates that mean something: the free ones, and those of an atom that
             is held at the origin, bool, shape (crystals, orbits, 3).
     """
-    axis = AXES[turn % 5]
+    axis = AXES[number % 5]
     if axis is None:
-        mine = (kind % 2 == turn % 5 - 3)[..., None]
+        mine = (kind % 2 == number % 5 - 3)[..., None]
     else:
         mine = torch.arange(3, device=free.device) == axis
     return Split(free & mine, known & ~(free & mine))
@@ -274,11 +274,11 @@ class TorusFlow(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            Coupling(AXES[turn % 5], width, heads, depth, bins, frequencies)
-            for turn in range(couplings)
+            Coupling(AXES[number % 5], width, heads, depth, bins, frequencies)
+            for number in range(couplings)
         )
 
-    def turns(
+    def couplings(
         self, layout: Layout, free: Tensor, species: Tensor
     ) -> list[tuple[Coupling, Split]]:
         """Return each layer with what it moves and sees, data side first.
@@ -290,8 +290,8 @@ class TorusFlow(nn.Module):
         """
         kind = kinds(layout.letter, species, layout.orbits)
         return [
-            (layer, split(turn, free, kind, layout.free))
-            for turn, layer in enumerate(self.layers)
+            (layer, split(number, free, kind, layout.free))
+            for number, layer in enumerate(self.layers)
             if isinstance(layer, Coupling)
         ]
 
@@ -317,20 +317,11 @@ class TorusFlow(nn.Module):
         Returns:
             u at the noise, and nats of shape (layers, crystals), data side first.
         """
-        changes = u.new_zeros(len(self.layers), len(u))
-        rows = free.any(2).any(1).nonzero().squeeze(1)
-        if not len(rows):
-            return u, changes
-        # crystals without a free coordinate have nothing to straighten
-        some = layout[rows]
-        width = some.count.shape[1]
-        v, told = u[rows, :width], each[rows, :width]
-        grown = []
-        for layer, part in self.turns(some, free[rows, :width], species[rows, :width]):
-            v, change = layer(v, part, some.orbits, told, code[rows])
-            grown.append(change)
-        v = nn.functional.pad(v, (0, 0, 0, u.shape[1] - width))
-        return u.index_copy(0, rows, v), changes.index_copy(1, rows, torch.stack(grown))
+        changes = []
+        for layer, part in self.couplings(layout, free, species):
+            u, change = layer(u, part, layout.orbits, each, code)
+            changes.append(change)
+        return u, torch.stack(changes)
 
     def bend(
         self,
@@ -342,6 +333,6 @@ class TorusFlow(nn.Module):
         code: Tensor,
     ) -> Iterator[Tensor]:
         """Yield coordinates after each layer, from noise to data; as `straighten`."""
-        for layer, part in reversed(self.turns(layout, free, species)):
+        for layer, part in reversed(self.couplings(layout, free, species)):
             u, _ = layer(u, part, layout.orbits, each, code, inverse=True)
             yield u

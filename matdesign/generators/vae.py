@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.geometry import torus_difference, wrap
+from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import DataError
 from matdesign.generators import elbo
-from matdesign.generators.conditions import Condition, ConditionEncoder
-from matdesign.generators.contract import Generator, Loss, properties_of
-from matdesign.generators.frames import States
+from matdesign.generators.conditions import (
+    Condition,
+    ConditionEncoder,
+    combine,
+)
+from matdesign.generators.contract import Loss
+from matdesign.generators.control import Preview
+from matdesign.generators.family import Family
 from matdesign.generators.planning import Plan
 from matdesign.generators.request import Request
-from matdesign.generators.scales import Scales, scales_of
-from matdesign.generators.vae_decoding import (
-    decode,
-    frames,
-    walk,
-    with_mixture,
-)
+from matdesign.generators.vae_decoding import decode, noisy, walk, with_mixture
 from matdesign.generators.vae_draws import drawn
-from matdesign.generators.vae_geometry import GeometryDecoder
+from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentSample
 from matdesign.generators.vae_latent import (
     Encoder,
     Latent,
@@ -41,7 +41,7 @@ from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import Wishes, wyckoff_tables
 
 
-class VAE(Generator):
+class VAE(Family):
     """A variational autoencoder of crystals, blind to the order of atoms.
 
     The encoder turns a crystal into a latent vector, and a small one for each orbit,
@@ -86,7 +86,7 @@ class VAE(Generator):
 
     likelihood = "a lower bound, by importance sampling"
     symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
-    at_once = (128, 512)
+    default_batch_size = (32, 512)
 
     def __init__(
         self,
@@ -114,12 +114,11 @@ class VAE(Generator):
         steps: int = 3,
     ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config, size_histogram)
+        super().__init__(config)
         if representation == "symmetric":  # a group's origin may be chosen in many ways
             self.__dict__["symmetries"] = self.symmetries - {"translation"}
         self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
         self.temperature, self.spread, self.apart = temperature, spread, apart
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
         self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
@@ -131,33 +130,6 @@ class VAE(Generator):
             **sizes, orbit_latent=orbit_latent, passes=passes
         )
         self.reset(0)
-
-    @classmethod
-    def for_data(
-        cls,
-        train: Crystals | Encoded,
-        *,
-        representation: Representation = "cell",
-        seed: int | torch.Generator | None = 0,
-        **options: Any,
-    ) -> Self:
-        """Return an untrained model for a training set of primitive, reduced cells.
-
-        Args:
-            train: its elements, cell sizes, lattices and properties set the scales.
-            representation: "cell", every atom free; "symmetric", space group and Wyckoff
-                positions are generated too and hold exactly.
-            seed: of the initial weights.
-            **options: keywords of the constructor, such as `latent`.
-
-        Raises:
-            DataError: the training set is empty.
-        """
-        data = train if isinstance(train, Encoded) else encode(train, representation)
-        facts = {"properties": properties_of(data), **scales_of(data), **options}
-        model = cls(representation=representation, **facts)
-        model.reset(seed)
-        return model
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
@@ -171,8 +143,6 @@ class VAE(Generator):
             self.prior.weight.weight.zero_()
         self.geometry.mend.reset(rng)
         self.asked.reset(rng)
-
-    # ---- the bound ------------------------------------------------------------------------
 
     def loss(
         self,
@@ -190,7 +160,7 @@ class VAE(Generator):
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
         condition = self.asked.training_condition(data, rng)
-        asked = self.told(condition)
+        asked = self.embedding(condition)
         posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         z = posterior.draw(rng)
         terms = self._skeleton_terms(z, asked, data, rng if self.training else None)
@@ -199,12 +169,12 @@ class VAE(Generator):
             data.layout, data.species, z, asked, self.scales, blur=blur
         )
         origin = self._origin(data.layout)
-        said = [one.log_prob(data, self.scales, origin) for one in guesses]
+        parts = [one.log_prob(data, self.scales, origin) for one in guesses]
         kl_whole = self._divergence(z, posterior, asked).mean()
         kl_orbits = posterior.orbits.kl().mean()
         nats = {name: -value.mean() for name, value in terms.items()}
-        nats |= {name: -value.mean() for name, value in said[-1].items()}
-        shaped = [-torch.stack(list(x.values())).sum(0).mean() for x in said]
+        nats |= {name: -value.mean() for name, value in parts[-1].items()}
+        shaped = [-torch.stack(list(x.values())).sum(0).mean() for x in parts]
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         total = sum(-value.mean() for value in terms.values())
         total = total + torch.stack(shaped).mean() + self.beta * paid
@@ -257,7 +227,7 @@ class VAE(Generator):
         """Return log p(x, z) - log q(z | x) of draws, nats, (samples, crystals)."""
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
-        asked = self.told(self._nothing(len(data)))
+        asked = self.embedding(self.nothing(len(data)))
         posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         return elbo.log_weights(
             lambda z: self._log_joint(z, asked, data),
@@ -299,15 +269,14 @@ class VAE(Generator):
         Returns:
             Shape (crystals,).
         """
-        return elbo.importance_bound(
-            self.log_weights(crystals, samples=samples, seed=seed)
-        )
+        weights = self.log_weights(crystals, samples=samples, seed=seed)
+        return elbo.importance_bound(weights)
 
     def _origin(self, layout: Layout) -> Tensor:
         table = wyckoff_tables().origin.to(layout.spacegroup.device)
         return table[layout.spacegroup]
 
-    def told(self, condition: Condition, scale: float = 1.0) -> Tensor:
+    def embedding(self, condition: Condition, scale: float = 1.0) -> Tensor:
         """Return what is asked as a vector, in the precision of the weights, 0 at scale 0."""
         to = self.scales.mean.dtype
         asked = condition.to(self.device)
@@ -315,11 +284,6 @@ class VAE(Generator):
         asked = dataclasses.replace(asked, **precise)
         made: Tensor = self.asked(asked) * (scale != 0.0)
         return made
-
-    def _nothing(self, n: int) -> Condition:
-        return Condition.nothing(n, len(self.properties), self.device)
-
-    # ---- sampling -------------------------------------------------------------------------
 
     @torch.no_grad()
     def plan(
@@ -346,26 +310,68 @@ class VAE(Generator):
         )
         return made.to(self.device)
 
-    @torch.no_grad()
-    def _states(
-        self, plan: Plan, *, steps: int, scale: float, rng: torch.Generator
-    ) -> States:
-        """Yield the geometry at the prior's mean, the first guess, and each mended one."""
+    def start(self, plan: Plan, rng: torch.Generator) -> LatentSample:
+        """Return the decoder's first guess from the latents of a plan.
+
+        With classifier-free guidance two guesses are decoded side by side, without and
+        with the condition, and their lattice codes combined.
+        """
         if not isinstance(plan, LatentPlan):
             raise DataError(
                 f"a VAE needs a plan of its own; got {type(plan).__name__}. "
                 "Make it with model.plan(request, rng)."
             )
-        about = plan.layout, plan.species, plan.latent, self.told(plan.condition, scale)
-        yield from frames(self, *about, steps, scale, rng)
+        vectors = [self.embedding(plan.condition, plan.scale)]
+        if plan.scale not in (0.0, 1.0) and bool(vectors[0].any()):
+            vectors = [vectors[0] * 0.0, vectors[0]]
+        about = plan.layout, plan.species, plan.latent
+        return self._sample(
+            plan, tuple(self.geometry.first(*about, a) for a in vectors)
+        )
 
-    # ---- instruments ----------------------------------------------------------------------
+    def _sample(self, plan: Plan, decodings: tuple[Decoding, ...]) -> LatentSample:
+        self.evaluations += len(plan) * len(decodings)
+        u, code = decodings[-1].u, decodings[-1].x
+        if len(decodings) > 1:
+            code = combine(decodings[0].x, code, plan.scale)
+        return LatentSample(plan, plan.species, u, code, decodings)
+
+    def predict(self, x: LatentSample, t: float) -> Preview:
+        """Return the guess, with the cell within the bounds of the training set."""
+        p = nn.functional.one_hot(x.species, MASK).to(x.u)
+        code = self.scales.clamp(x.code)
+        return Preview(x.layout, self.scales, x.species, p, x.u, code)
+
+    def step(
+        self,
+        x: LatentSample,
+        preview: Preview,
+        t: float,
+        s: float,
+        rng: torch.Generator,
+    ) -> LatentSample:
+        """Return the guess after one more pass of the decoder, the last one with noise.
+
+        What a control has moved is moved before the pass.
+        """
+        number = round((1 - s) / (t - s))
+        du = torus_difference(x.u, preview.u)
+        dx = preview.code - self.scales.clamp(x.code)
+        moved = (a._replace(u=wrap(a.u + du), x=a.x + dx) for a in x.decodings)
+        about = x.layout, x.species
+        made = (self.geometry.mended(*about, a, self.scales, number) for a in moved)
+        x = self._sample(x.plan, tuple(made))
+        if s > 0 or not self.spread:
+            return x
+        guess = self.geometry.guess(x.decodings[-1]._replace(x=x.code), number)
+        drawn = noisy(guess, x.layout, self.spread, rng)
+        return dataclasses.replace(x, u=drawn.u, code=drawn.x)
 
     @torch.no_grad()
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         data = self.prepare(crystals)
-        asked = self.told(self._nothing(len(data)))
+        asked = self.embedding(self.nothing(len(data)))
         origin = self._origin(data.layout)
         return self.encoder(data, self.scales, origin, asked).whole.mean
 
@@ -383,18 +389,9 @@ class VAE(Generator):
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
-        prior = (
-            f"mixture of {self.prior.components} normals"
-            if self.prior.components
-            else "N(0, I)"
-        )
-        return {
-            "elements": f"{len(seen)}: {shown}",
-            "network": ", ".join(f"{k} {self.config[k]}" for k in ("width", "layers")),
-            "latent": f"{self.prior.size} per crystal, "
-            f"{self.geometry.own.in_features} per orbit, prior {prior}",
-            "sampling": f"{self.representation}, {self.default_steps} passes",
-        }
+        many = self.prior.components
+        prior = f"mixture of {many} normals" if many else "N(0, I)"
+        own = self.geometry.own.in_features
+        latent = f"{self.prior.size} per crystal, {own} per orbit, prior {prior}"
+        sampling = f"{self.default_steps} passes"
+        return {**super().describe(), "latent": latent, "sampling": sampling}

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.geometry import min_distance
 from matdesign.generators.drawing import copies
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
-from matdesign.generators.vae_decoding import guided, soft
 from matdesign.generators.vae_latent import Latent
 from matdesign.generators.vae_plan import (
     LatentPlan,
@@ -54,13 +52,13 @@ def drawn(
     if not len(left):
         return plan_cells(request, request.n_atoms, len(model.properties), rng)
     done: list[tuple[Tensor, LatentPlan]] = []
-    for turn in range(REDRAWS + 1):
+    for attempt in range(REDRAWS + 1):
         # what failed is drawn several times at once, and the first that stands apart counts
-        rows = left.repeat_interleave(copies(turn))
+        rows = left.repeat_interleave(copies(attempt))
         made = _once(model, request[rows], rng, scale)
         good = torch.ones(len(rows), dtype=torch.bool)
-        if model.apart > 0 and turn < REDRAWS:
-            good = nearest(model, made, scale, steps) >= model.apart
+        if model.apart > 0 and attempt < REDRAWS:
+            good = nearest(model, made, steps, rng) >= model.apart
         good = good.view(len(left), -1)
         found = good.any(1)
         first = good.int().argmax(1) + good.shape[1] * torch.arange(len(left))
@@ -69,7 +67,7 @@ def drawn(
         left = left[~found]
         if not len(left):
             break
-        model.redrawn += len(left) * (turn == 0)
+        model.redrawn += len(left) * (attempt == 0)
     order = torch.cat([rows for rows, _ in done]).argsort()
     whole = Plan.cat([part for _, part in done])
     latent = Latent(
@@ -90,7 +88,7 @@ def _once(
     model: VAE, request: Request, rng: torch.Generator, scale: float
 ) -> LatentPlan:
     """Return crystals that meet the wishes, whether or not atoms will stand apart."""
-    asked = model.told(request.condition, scale)
+    asked = model.embedding(request.condition, scale)
     z, made = draw_skeletons(
         model.skeleton,
         model.prior,
@@ -106,27 +104,23 @@ def _once(
     shape = (*species.shape, model.geometry.own.in_features)
     own = torch.randn(shape, generator=rng, device=z.device) * layout.orbits[..., None]
     role = torch.full_like(species, -1)
-    plan = Plan(layout, species, role, request.condition, request.choices)
+    plan = Plan(layout, species, role, request.condition, request.choices, scale)
     return with_latent(plan, Latent(z, own)).to("cpu")
 
 
-def nearest(model: VAE, plan: LatentPlan, scale: float, steps: int) -> Tensor:
+def nearest(model: VAE, plan: LatentPlan, steps: int, rng: torch.Generator) -> Tensor:
     """Return how near two atoms of each crystal come, angstrom, (crystals,), on the CPU.
 
     Args:
         model: the autoencoder.
         plan: latents, layouts and elements.
-        scale: of classifier-free guidance.
         steps: passes that mend the decoder's guess.
+        rng: source of the decoder's own noise.
     """
     near = torch.zeros(len(plan), dtype=model.scales.mean.dtype)
     order = torch.argsort(plan.n_atoms, stable=True)
-    for rows in order.split(model.at_once[0 if model.device.type == "cpu" else 1]):
-        some = plan[rows].to(model.device)
-        about = some.layout, some.species, some.latent
-        asked = model.told(some.condition, scale)
-        *_, guess = guided(model.geometry, *about, asked, model.scales, steps, scale)
-        hot = nn.functional.one_hot(some.species, periodic_table.MAX_Z + 1).to(guess.x)
-        near[rows] = min_distance(soft(model.scales, some.layout, hot, guess)).cpu()
-    model.evaluations += len(plan) * (steps + 1)
+    size = model.default_batch_size[0 if model.device.type == "cpu" else 1]
+    for rows in order.split(size):
+        *_, last = model.states(plan[rows].to(model.device), steps, rng)
+        near[rows] = min_distance(last.soft).cpu()
     return near

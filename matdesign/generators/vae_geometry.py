@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import abc
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,9 +14,8 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
-from matdesign.generators.batching import by_size
+from matdesign.generators.control import Sample
 from matdesign.generators.features import SpeciesEmbedding
-from matdesign.generators.frames import Steer
 from matdesign.generators.scales import Scales
 from matdesign.generators.vae_latent import (
     Latent,
@@ -73,6 +72,33 @@ class Guess(NamedTuple):
             "coordinates": each.sum((1, 2)) + shared.sum(1),
             "lattice": shape.sum(1),
         }
+
+
+class Decoding(NamedTuple):
+    """A guess of the decoder and the vectors that its passes read.
+
+    Args:
+        u: free coordinates, shape (crystals, orbits, 3).
+        x: standardised lattice code, shape (crystals, 6).
+        top: one vector for each crystal, shape (crystals, width).
+        tokens: one for each orbit, shape (crystals, orbits, width).
+    """
+
+    u: Tensor
+    x: Tensor
+    top: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LatentSample(Sample):
+    """Crystals as the decoder guesses them.
+
+    Args:
+        decodings: without and with the condition, or one of them.
+    """
+
+    decodings: tuple[Decoding, ...]
 
 
 class GeometryDecoder(nn.Module):
@@ -137,37 +163,17 @@ class GeometryDecoder(nn.Module):
             passes: how many; None takes as many as were trained.
             blur: adds noise to half of the guesses before each pass, in training.
         """
-        found = self.guesses(
-            layout, species, latent, asked, scales, passes=passes, blur=blur
-        )
-        return list(found)
+        made = self.first(layout, species, latent, asked)
+        guesses = [self.guess(made, 0)]
+        for number in range(1, 1 + (self.passes if passes is None else passes)):
+            made = self.mended(layout, species, made, scales, number, blur)
+            guesses.append(self.guess(made, number))
+        return guesses
 
-    def guesses(
-        self,
-        layout: Layout,
-        species: Tensor,
-        latent: Latent,
-        asked: Tensor,
-        scales: Scales,
-        *,
-        passes: int | None = None,
-        blur: torch.Generator | None = None,
-    ) -> abc.Generator[Guess, Steer | None, None]:
-        """Yield the first guess and what each pass makes of it, as `forward`.
-
-        A steer that is sent moves the guess which the next pass mends, or goes on with
-        other crystals.
-
-        Args:
-            layout: orbits and what of them is free.
-            species: element of each orbit, shape (crystals, orbits).
-            latent: of crystals and orbits.
-            asked: what is asked of the crystals, as a vector, (crystals, width).
-            scales: of the training set.
-            passes: how many; None takes as many as were trained.
-            blur: adds noise to half of the guesses before each pass, in training.
-        """
-        passes = self.passes if passes is None else passes
+    def first(
+        self, layout: Layout, species: Tensor, latent: Latent, asked: Tensor
+    ) -> Decoding:
+        """Return the first guess, from the latents alone; as `forward`."""
         n = layout.n_atoms.to(latent.whole)
         whole = self.crystal(latent.whole) + self.spacegroup(layout.spacegroup) + asked
         whole = whole + self.size(torch.stack([n / 20, n.log()], 1))
@@ -175,74 +181,53 @@ class GeometryDecoder(nn.Module):
         top, tokens = self.body(whole, each, layout.orbits)
         cosine, sine = self.circle(tokens).chunk(2, -1)
         u = wrap(torch.atan2(sine, cosine) / (2 * math.pi)) * layout.free
-        x = self.code(top) * layout.code_free
-        concentration = self.sharp(tokens).unflatten(-1, (self.passes + 1, 3))
-        spread = self.spread(top).unflatten(-1, (self.passes + 1, 6))
+        return Decoding(u, self.code(top) * layout.code_free, top, tokens)
 
-        def guess(turn: int) -> Guess:
-            at = min(turn, self.passes)
-            kappa = SHARPEST * torch.sigmoid(concentration[:, :, at] - 5.0)
-            return Guess(u, kappa, x, 5 * torch.sigmoid(spread[:, at] - 0.5) - 4)
-
-        steer = yield guess(0)
-        index = layout.orbit[..., None].expand(-1, -1, tokens.shape[-1])
-        sites = tokens.gather(1, index)
-        for turn in range(1, passes + 1):
-            if steer is not None:
-                if steer.keep is not None:
-                    layout = layout.rows(steer.keep)
-                    species, n, u, x, top, sites, concentration, spread = (
-                        one[steer.keep]
-                        for one in (
-                            *(species, n, u, x),
-                            *(top, sites, concentration, spread),
-                        )
-                    )
-                u = u if steer.u is None else steer.u
-                x = x if steer.code is None else steer.code
-            start, cell = u.detach(), x.detach()
-            if blur is not None:
-                start, cell = _blurred(start, cell, blur)
-            frac, lattice = self._mended(
-                layout.expand_species(species),
-                layout.expand(start),
-                scales.lattice(scales.clamp(cell), layout),
-                cell,
-                torch.full_like(n, 1 / turn),
-                top,
-                sites,
-            )
-            u = wrap(start + 0.1 * layout.pull_back(frac)) * layout.free
-            x = (cell + 0.3 * lattice) * layout.code_free
-            steer = yield guess(turn)
-
-    def _mended(
+    def mended(
         self,
+        layout: Layout,
         species: Tensor,
-        frac: Tensor,
-        lattice: Tensor,
-        code: Tensor,
-        t: Tensor,
-        top: Tensor,
-        sites: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return what `mend` says of places and cells, as `PairTransformer` takes them.
+        decoding: Decoding,
+        scales: Scales,
+        number: int,
+        blur: torch.Generator | None = None,
+    ) -> Decoding:
+        """Return the guess after one pass.
 
-        The cost of pairs grows with the square of the largest crystal, so that on a CPU
-        crystals of unlike sizes, such as the particles of one, are read apart.
+        Args:
+            layout: orbits and what of them is free.
+            species: element of each orbit, shape (crystals, orbits).
+            decoding: the guess before.
+            scales: of the training set.
+            number: of the pass, from 1.
+            blur: adds noise to half of the guesses before, in training.
         """
-        if torch.is_grad_enabled() or top.device.type != "cpu":
-            said = self.mend(species, frac, lattice, code, t, whole=top, each=sites)
-            return said.frac, said.lattice
-        n = (species > 0).sum(1)
-        move, shape = torch.zeros_like(frac), torch.zeros_like(code)
-        for rows in by_size(n, torch.arange(len(species))):
-            m = int(n[rows].amax()) if len(rows) else 0
-            few, each = (species[rows, :m], frac[rows, :m]), sites[rows, :m]
-            more = lattice[rows], code[rows], t[rows]
-            said = self.mend(*few, *more, whole=top[rows], each=each)
-            move[rows, :m], shape[rows] = said.frac.to(move), said.lattice.to(shape)
-        return move, shape
+        u, x, top, tokens = decoding
+        u, x = u.detach(), x.detach()
+        if blur is not None:
+            u, x = _blurred(u, x, blur)
+        index = layout.orbit[..., None].expand(-1, -1, tokens.shape[-1])
+        out = self.mend(
+            layout.expand_species(species),
+            layout.expand(u),
+            scales.lattice(scales.clamp(x), layout),
+            x,
+            torch.full_like(top[:, 0], 1 / number),
+            whole=top,
+            each=tokens.gather(1, index),
+        )
+        u = wrap(u + 0.1 * layout.pull_back(out.frac.to(u))) * layout.free
+        x = (x + 0.3 * out.lattice.to(x)) * layout.code_free
+        return Decoding(u, x, top, tokens)
+
+    def guess(self, decoding: Decoding, number: int) -> Guess:
+        """Return a guess with its uncertainty, after so many passes."""
+        at = min(number, self.passes)
+        sharp = self.sharp(decoding.tokens).unflatten(-1, (self.passes + 1, 3))
+        spread = self.spread(decoding.top).unflatten(-1, (self.passes + 1, 6))
+        kappa = SHARPEST * torch.sigmoid(sharp[:, :, at] - 5.0)
+        log_std = 5 * torch.sigmoid(spread[:, at] - 0.5) - 4
+        return Guess(decoding.u, kappa, decoding.x, log_std)
 
 
 def _blurred(u: Tensor, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
+from matdesign.generators.choices import Choices
 from matdesign.generators.drawing import copies
-from matdesign.generators.frames import Choices
 from matdesign.generators.lookahead import can_begin, unit_of
-from matdesign.generators.planning import Plan, draw_sizes
+from matdesign.generators.planning import REPLANS, Plan, draw_sizes
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
 from matdesign.generators.roles import wanted_roles
-from matdesign.generators.steering import REPLANS
 from matdesign.generators.vae_latent import Latent, Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import STOP, Skeleton, Wishes
@@ -37,22 +37,22 @@ class LatentPlan(Plan):
 
     latent: Latent = dataclasses.field(kw_only=True)
 
-    def __getitem__(self, index: Tensor) -> LatentPlan:
+    def __getitem__(self, index: Tensor) -> Self:
         """Return some crystals, padded no wider than the largest of them."""
         plan = super().__getitem__(index)
         own = self.latent.orbits[index, : plan.species.shape[1]]
-        return with_latent(plan, Latent(self.latent.whole[index], own))
+        return dataclasses.replace(plan, latent=Latent(self.latent.whole[index], own))
 
-    def to(self, device: torch.device | str) -> LatentPlan:
+    def to(self, device: torch.device | str) -> Self:
         """Return the plan on a device."""
         there = Latent(*(part.to(device) for part in self.latent))
-        return with_latent(super().to(device), there)
+        return dataclasses.replace(super().to(device), latent=there)
 
 
 def with_latent(plan: Plan, latent: Latent) -> LatentPlan:
     """Return a plan that knows its latents."""
-    parts = plan.layout, plan.species, plan.role, plan.condition, plan.choices
-    return LatentPlan(*parts, latent=latent)
+    parts = {f.name: getattr(plan, f.name) for f in dataclasses.fields(Plan)}
+    return LatentPlan(**parts, latent=latent)
 
 
 def wishes_of(

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import Counts
-from matdesign.generators.frames import Choices
 from matdesign.generators.lookahead import Lookahead
 from matdesign.generators.mixtures import perturbed
 from matdesign.generators.roles import Roles, filling, fitting, some_of, taking, tell

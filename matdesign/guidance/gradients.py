@@ -14,33 +14,33 @@ from matdesign.crystals.batch import SoftCrystals
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.lattice_code import to_code
-from matdesign.generators.frames import Frame
+from matdesign.generators.control import Preview
 
 FARTHEST = 3.0
-"""Largest move of one step, in standard deviations of the belief."""
+"""Largest move of one step, in preview stds."""
 
 STRONGEST = 20.0
 """Largest change of the log-probability of an element, nats."""
 
 
-def nudge(
-    frame: Frame,
+def proximal_step(
+    preview: Preview,
     parts: Sequence[Constraint],
     strength: float,
-    turns: int = 1,
+    rounds: int = 1,
     seen: dict[Constraint, Tensor] | None = None,
     least: float = 1.0,
-) -> tuple[Frame, Tensor | None]:
-    """Return a frame moved to where belief and constraints agree best.
+) -> tuple[Preview, Tensor | None]:
+    """Return a preview moved to where model and constraints agree best.
 
-    The belief about the finished crystal is taken for a normal distribution around the
-    preview, whose width is that which the noise alone leaves; the mode of its product
+    The finished crystal is taken to be normally distributed around the preview, with the
+    preview std that the noise alone leaves; the mode of the product of this density
     with exp(strength x reward) is found by linear steps. No gradient runs through the
     network. With `least` = 0, normal data and linear or quadratic rewards the mode is the
-    exact denoiser of the tilted data. Real beliefs are narrower than the noise says and
+    exact denoiser of the tilted data. Real data are narrower than the noise says and
     forget small moves before the next step; so a preview is moved by at least `strength`
-    standard deviations of the belief, unless the constraint is met before. That makes
-    strength 1 mean the same in every unit and family.
+    preview stds, unless the constraint is met before. That makes strength 1 mean the same
+    in every unit and family.
 
     Equation:
         x* = argmax  -lambda v(x) / scale - 1/2 (x - x_0)^T V^-1 (x - x_0), linearised:
@@ -50,68 +50,68 @@ def nudge(
         elements, d_e = dv/dp_e - sum_e' p_e' dv/dp_e'.
 
     Args:
-        frame: the numbers behind a preview.
-        parts: constraints with differentiable violations; each is served in its turn.
+        preview: of any family.
+        parts: constraints with differentiable violations; each is served in order.
         strength: lambda; 0 moves nothing.
-        turns: how often all are served.
+        rounds: how often all are served.
         seen: takes note of the violation of each constraint before it is served first.
-        least: standard deviations of the belief, for strength 1, by which a preview is
-            moved at least; 0 leaves the size of the step to the reward alone.
+        least: preview stds, for strength 1, by which a preview is moved at least; 0
+            leaves the size of the step to the reward alone.
 
     Returns:
-        The moved frame, and what to add to the log-probabilities of the elements, shape
+        The moved preview, and what to add to the log-probabilities of the elements, shape
         (crystals, orbits, 104), or None where all are decided.
 
     Accuracy:
-        With `least` = 0 exact for normal beliefs (tests/constraints/test_toys.py);
+        With `least` = 0 exact for normal data (tests/constraints/test_toys.py);
         otherwise strength is a dial and not the exponent of the reward.
 
     Source:
         Universal guidance, Bansal et al., arXiv 2302.07121, backward part. Changed: a
-        proximal step in the metric of the belief instead of many plain ones. A step of one
-        width of the belief, whatever the size of the gradient: Yang et al., arXiv
+        proximal step in the metric of the preview std instead of many plain ones. A step of one
+        preview std, whatever the size of the gradient: Yang et al., arXiv
         2402.03201.
     """
-    u, code, logits = frame.u, frame.code, None
-    open_ = frame.species == MASK
-    for turn in range(turns if strength else 0):
+    u, code, logits = preview.u, preview.code, None
+    open_ = preview.species == MASK
+    for number in range(rounds if strength else 0):
         for part in parts:
-            weigh = turn == 0 and bool(open_.any())
-            v, (gu, gc, gb) = _gradients(frame, u, code, part, weigh)
+            weigh = number == 0 and bool(open_.any())
+            v, (gu, gc, gb) = _gradients(preview, u, code, part, weigh)
             if seen is not None:
                 seen.setdefault(part, v)
-            su, sc = frame.spread
-            gu = gu * frame.layout.free * su
-            gc = gc * frame.layout.code_free * sc
+            su, sc = preview.std
+            gu = gu * preview.layout.free * su
+            gc = gc * preview.layout.code_free * sc
             square = gu.square().sum((1, 2)) + gc.square().sum(1)
             root = square.sqrt().clamp(min=1e-12)
             eta = (strength * least / root).clamp(min=strength / part.scale)
             eta = torch.minimum(eta, v / square.clamp(min=1e-12))
             eta = torch.minimum(eta, FARTHEST / root)
-            u = wrap(u - eta[:, None, None] * su * gu) * frame.layout.free
+            u = wrap(u - eta[:, None, None] * su * gu) * preview.layout.free
             code = code - eta[:, None] * sc * gc
             if weigh:
-                change = gb - (frame.belief * gb).sum(-1, keepdim=True)
+                change = gb - (preview.probabilities * gb).sum(-1, keepdim=True)
                 left = (v[:, None, None] + change).clamp(min=0) - v[:, None, None]
                 added = (-strength / part.scale * left).clamp(-STRONGEST, STRONGEST)
                 added = added * open_[..., None]
                 logits = added if logits is None else logits + added
-    return dataclasses.replace(frame, u=u, code=code), logits
+    return dataclasses.replace(preview, u=u, code=code), logits
 
 
-def project(frame: Frame, parts: Sequence[Constraint]) -> Frame:
-    """Return a frame projected onto constraints that have an exact projection.
+def project(preview: Preview, parts: Sequence[Constraint]) -> Preview:
+    """Return a preview projected onto constraints that have an exact projection.
 
     Args:
-        frame: the numbers behind a preview.
+        preview: of any family.
         parts: constraints; those without a projection leave it as it is.
     """
     for part in parts:
-        soft = frame.soft()
+        soft = preview.soft()
         moved = part.project(soft)
         if moved is not None:
-            frame = _taken_over(frame, soft, moved)
-    return frame
+            preview = _taken_over(preview, soft, moved)
+    return preview
 
 
 def differentiable(constraint: Constraint) -> bool:
@@ -125,11 +125,11 @@ def differentiable(constraint: Constraint) -> bool:
     return any(_reach(constraint))
 
 
-def sees_places(constraint: Constraint) -> bool:
+def sees_coordinates(constraint: Constraint) -> bool:
     """Return whether a violation may depend on where atoms are, beyond cell and kind.
 
     Args:
-        constraint: a single one; one without gradient is taken to see places.
+        constraint: a single one; one without gradient is taken to see coordinates.
     """
     if type(constraint).violation is Constraint.violation:
         return True
@@ -138,7 +138,7 @@ def sees_places(constraint: Constraint) -> bool:
 
 
 def _reach(constraint: Constraint) -> tuple[bool, bool, bool]:
-    """Return whether places, cell and species have a gradient.
+    """Return whether coordinates, cell and species have a gradient.
 
     A constraint that the first crystals meet is flat there, whatever its slope
     elsewhere; then it is tried on every element beside hydrogen.
@@ -156,16 +156,16 @@ def _reach(constraint: Constraint) -> tuple[bool, bool, bool]:
 
 
 def _slopes(constraint: Constraint, species: Tensor) -> tuple[bool, bool, bool]:
-    """Return whether places, cell and species have a gradient, for given beliefs.
+    """Return whether coordinates, cell and species have a gradient, for given probabilities.
 
-    Crystals have two atoms, in turns nearly on one another in a small cell and far apart
+    Crystals have two atoms, alternately nearly on one another in a small cell and far apart
     in a large one, then in a long and in a flat one.
     """
-    turn = torch.arange(len(species)) % 4
+    number = torch.arange(len(species)) % 4
     frac = torch.tensor([[[0.0, 0, 0], [0.01, 0, 0]], [[0.0, 0, 0], [0.5, 0.4, 0.3]]])
     edges = torch.tensor([[2.0] * 3, [9.0] * 3, [3.0, 3.0, 12.0], [9.0, 9.0, 3.0]])
-    places, lattice = frac[turn % 2], edges[turn].diag_embed()
-    inputs = [one.requires_grad_() for one in (places, lattice, species)]
+    frac, lattice = frac[number % 2], edges[number].diag_embed()
+    inputs = [one.requires_grad_() for one in (frac, lattice, species)]
     mask = torch.ones(species.shape[:2], dtype=torch.bool)
     with torch.enable_grad():
         # of a range the value itself: both crystals may happen to lie in it
@@ -178,13 +178,13 @@ def _slopes(constraint: Constraint, species: Tensor) -> tuple[bool, bool, bool]:
 
 
 def _gradients(
-    frame: Frame, u: Tensor, code: Tensor, part: Constraint, weigh: bool
+    preview: Preview, u: Tensor, code: Tensor, part: Constraint, weigh: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Return a violation and its gradients by u, code and belief; zero where not finite."""
+    """Return a violation and its gradients by u, code and probabilities; zero where not finite."""
     with torch.enable_grad():
         inputs = [one.detach().clone().requires_grad_() for one in (u, code)]
-        inputs.append(frame.belief.detach().clone().requires_grad_(weigh))
-        v = part.violation(frame.soft(*inputs))
+        inputs.append(preview.probabilities.detach().clone().requires_grad_(weigh))
+        v = part.violation(preview.soft(*inputs))
         wanted = inputs if weigh else inputs[:2]
         found: Sequence[Tensor | None] = [None] * 3
         if v.requires_grad:
@@ -196,9 +196,9 @@ def _gradients(
     return v.detach().nan_to_num(0.0, 0.0, 0.0), (made[0], made[1], made[2])
 
 
-def _taken_over(frame: Frame, soft: SoftCrystals, moved: SoftCrystals) -> Frame:
-    """Return the frame whose crystals are the moved ones, as far as its layout allows."""
-    lay, u, code = frame.layout, frame.u, frame.code
+def _taken_over(preview: Preview, soft: SoftCrystals, moved: SoftCrystals) -> Preview:
+    """Return the preview whose crystals are the moved ones, as far as its layout allows."""
+    lay, u, code = preview.layout, preview.u, preview.code
     away = torus_difference(soft.frac, moved.frac) * soft.mask[..., None]
     if bool(away.any()):
         u = wrap(u + lay.pull_back(away)) * lay.free
@@ -206,7 +206,7 @@ def _taken_over(frame: Frame, soft: SoftCrystals, moved: SoftCrystals) -> Frame:
     rows &= moved.lattice.isfinite().all(-1).all(-1)
     if bool(rows.any()):
         cell = torch.linalg.solve(lay.cell.to(moved.lattice), moved.lattice)
-        fresh = frame.scales.standardize(
+        fresh = preview.scales.standardize(
             to_code(
                 torch.where(rows[:, None, None], cell, torch.eye(3).to(cell)),
                 lay.conventional_atoms,
@@ -214,10 +214,10 @@ def _taken_over(frame: Frame, soft: SoftCrystals, moved: SoftCrystals) -> Frame:
             lay,
         )
         code = torch.where(rows[:, None], fresh, code)
-    belief = frame.belief
+    each = preview.probabilities
     if not torch.equal(moved.species, soft.species):  # atoms of an orbit vote
         atoms = moved.species * moved.mask[..., None]
         index = lay.orbit[..., None].expand_as(atoms)
-        votes = torch.zeros_like(belief).scatter_add(1, index, atoms)
-        belief = votes / votes.sum(-1, keepdim=True).clamp(min=1e-12)
-    return dataclasses.replace(frame, u=u, code=code, belief=belief)
+        votes = torch.zeros_like(each).scatter_add(1, index, atoms)
+        each = votes / votes.sum(-1, keepdim=True).clamp(min=1e-12)
+    return dataclasses.replace(preview, u=u, code=code, probabilities=each)

@@ -15,7 +15,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import symbols
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.guidance.contradictions import contradictions
-from matdesign.guidance.guided_sampler import NOISE, Pilot
+from matdesign.guidance.guided_sampler import NOISE, GuidedSampler
 from matdesign.guidance.methods import METHODS, Choices, ranges, serve
 from matdesign.guidance.rejection import rounds
 
@@ -32,7 +32,7 @@ class Guide:
     `guide.plan(model)`. Methods: `mask` (elements, composition, charge, size, symmetry:
     nothing else can be drawn), `project` (the finished crystal is moved into the range),
     `gradient` (previews are moved), `classifier_free` (the model is asked for what it
-    was trained to be asked for), `replace` (known places are put back at every step),
+    was trained to be asked for), `replace` (known coordinates are put back at every step),
     `steer` (particles, resampled by their rewards) and `reject` (draw, check, keep: the
     baseline). Whatever the method, every crystal is checked strictly at the end, and
     what misses is drawn again: asked n, returned n, or an error that says why not.
@@ -41,7 +41,7 @@ class Guide:
         wanted: p(x | met) = p(x) 1[x meets all] / P(met) for `reject`; for `steer`
         alone p(x) exp(scale x reward) / Z as particles grow; the others approximate.
         Which of its particles stands for a crystal is chosen more strictly than by
-        these weights: see `Pilot.choose`.
+        these weights: see `GuidedSampler.choose`.
 
     Args:
         wanted: one constraint, or several joined with `&`.
@@ -183,11 +183,11 @@ class Guide:
             settings["conditions"] = asked
         if choices.by("classifier_free"):
             settings["scale"] = self.scale
-        pilot = Pilot(
+        sampler = GuidedSampler(
             choices, self.scale, self.particles, self.noise, random, self.wanted
         )
-        if not pilot.idle or pilot.choices is not None:
-            settings["steering"] = pilot
+        if not sampler.idle or sampler.choices is not None:
+            settings["controller"] = sampler
 
         calls = _predictor_calls(self.wanted)
 
@@ -203,8 +203,8 @@ class Guide:
             n_atoms=n_atoms,
             random=random,
         )
-        log = self._log(choices) | record.log() | {"log": pilot.log.record()}
-        calls += pilot.log.predictor_calls  # it guides nothing
+        log = self._log(choices) | record.log() | {"log": sampler.log.record()}
+        calls += sampler.log.predictor_calls  # it guides nothing
         log["predictor_calls"] = _predictor_calls(self.wanted) - calls
         info = {**record.info, "seed": random.initial_seed(), "guide": log}
         for name in ("network_evaluations", "seconds"):

@@ -1,42 +1,37 @@
-"""`Pilot`: sits beside a sampler, looks at every state, and steers it."""
+"""`GuidedSampler`: looks at every state of a sampling loop, and says what shall change."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.crystals.batch import SoftCrystals
+from matdesign.generators.control import Control, Preview, State
 from matdesign.generators.drawing import overlap
-from matdesign.generators.frames import State, Steer
-from matdesign.guidance.gradients import nudge, project, sees_places
+from matdesign.generators.planning import take
+from matdesign.guidance.gradients import project, proximal_step, sees_coordinates
 from matdesign.guidance.log import GuidanceLog
 from matdesign.guidance.masks import Masks, speaks
 from matdesign.guidance.methods import Choices
 from matdesign.guidance.particles import WORST, Particles
 from matdesign.guidance.replacement import Replacement
 
-if TYPE_CHECKING:
-    from matdesign.generators.contract import Generator
-
-TURNS = 8
+ROUNDS = 8
 """How often a finished crystal of a family without steps is moved."""
 
 SURE = 0.02
-"""Beliefs narrower than this are not moved any more."""
+"""Previews more certain than this are not moved any more."""
 
 NOISE = 0.17
 """Size of the noise of the stochastic twin of a deterministic sampler."""
 
 
-class Pilot:
+class GuidedSampler:
     """Applies the chosen methods between the steps of any sampler.
 
     In this order: particles are weighed by their rewards and resampled, where the reward
     of a preview at time t counts 1 - t of that of the finished crystal; the preview is
-    moved along gradients; on the last state it is projected; known places are put
+    moved along gradients; on the last state it is projected; known coordinates are put
     back. Elements are masked by `choices`, which the sampler asks itself.
 
     Args:
@@ -57,21 +52,22 @@ class Pilot:
         rng: torch.Generator,
         wanted: Constraint,
     ) -> None:
-        self.scale, self.noise, self.rng, self.wanted = scale, noise, rng, wanted
+        self.scale, self.rng, self.wanted = scale, rng, wanted
         self.steered = choices.by("steer")
         self.particles = particles if self.steered else 1
+        self.noise = noise if self.steered else 0.0
         masked = tuple(one for one in choices.by("mask") if speaks(one))
         self.replaced: tuple[Replacement, ...] = ()
         for one in choices.by("replace"):
             first = self.replaced[-1].end if self.replaced else 0
             self.replaced += (Replacement(one, first),)
-        places = tuple(one.known for one in self.replaced)
-        self.choices = Masks(masked, places) if masked or places else None
+        known = tuple(one.known for one in self.replaced)
+        self.choices = Masks(masked, known) if masked or known else None
         self.pulled, self.projected = choices.by("gradient"), choices.by("project")
         alone = {one for one in self.projected if one not in self.pulled}
         self.at_each_step = tuple(one for one in self.projected if one in alone)
         served = {*self.steered, *self.pulled}
-        self.blind = {one for one in served if not sees_places(one)}
+        self.blind = {one for one in served if not sees_coordinates(one)}
         looked_at = (set(self.steered) | set(self.pulled) | set(self.projected)) | set(
             choices.by("replace")
         )
@@ -83,73 +79,72 @@ class Pilot:
         """Whether there is nothing to do between steps."""
         return not (self.steered or self.pulled or self.projected or self.replaced)
 
-    def begin(self, model: Generator, crystals: int) -> None:
+    def begin(self, device: torch.device, crystals: int) -> None:
         """Start a batch of so many crystals, times particles."""
         self.log.begin()
         self.crowd = None
-        self.kick = self.noise if self.steered and model.deterministic else 0.0
         if self.steered:
             random = self.rng
-            if model.device.type != random.device.type:
+            if device.type != random.device.type:
                 first = torch.randint(2**62, (1,), generator=random)
-                random = torch.Generator(model.device).manual_seed(int(first))
+                random = torch.Generator(device).manual_seed(int(first))
             self.crowd = Particles(crystals, self.particles, random)
 
-    def steer(self, state: State) -> Steer | None:
-        """Return what the sampler shall do next.
+    def control(self, state: State) -> Control | None:
+        """Return what shall change before the next step; None for nothing.
 
         Args:
-            state: its state.
+            state: of the sampling loop.
         """
-        frame = state.frame
-        if frame is None or self.idle:
+        if self.idle:
             return None
-        last = state.t < 1e-6
-        blind = not last and not frame.spread[0] and not self.replaced
+        preview, last = state.preview, state.t < 1e-6
+        blind = not last and not preview.std[0] and not self.replaced
         done: list[str] = []
         seen: dict[Constraint, Tensor] = {}
         keep = ess = weights = None
         resampled = 0
         if self.crowd is not None and not last:
             trust = 1 - float(state.t)  # early previews say little of where atoms end
-            keep = self.crowd.move(trust * self._reward(frame.soft(), blind, seen))
+            keep = self.crowd.move(trust * self._reward(preview, blind, seen))
             ess = self.crowd.ess_before
             weights = self.crowd.log_weight[0].softmax(0)
             if keep is not None:
                 groups = keep.view(-1, self.particles)
                 here = torch.arange(len(keep), device=keep.device).view_as(groups)
                 resampled = int((groups != here).any(1).sum())
-                frame = frame.rows(keep)
+                preview = take(preview, keep)
                 done.append("resampled")
-        moved, logits = frame, None
+        moved, logits = preview, None
         pulled = [one for one in self.pulled if not blind or one in self.blind]
-        if pulled and max(frame.spread) > SURE:
+        if pulled and max(preview.std) > SURE:
             # a finished crystal is moved once and for all, and forgets no small move;
             # others are moved at every step
-            turns, least = (TURNS, 0.0) if last else (1, 1.0)
+            rounds, least = (ROUNDS, 0.0) if last else (1, 1.0)
             notes = seen if keep is None else {}
-            moved, logits = nudge(moved, pulled, self.scale, turns, notes, least)
+            moved, logits = proximal_step(
+                moved, pulled, self.scale, rounds, notes, least
+            )
             done.append("moved along gradients")
         parts = self.projected if last else self.at_each_step
         if parts:
             moved = project(moved, parts)
             done.append("projected")
-        held = None
+        known = None
         for one in self.replaced:
-            moved, known = one.put_back(moved)
-            held = known if held is None else held | known
-            done.append("known places put back")
+            moved, some = one.put_back(moved)
+            known = some if known is None else known | some
+            done.append("known coordinates put back")
         self.log.step(state, done, seen, blind, weights, ess, resampled)
         changed = bool(pulled or parts or self.replaced)
-        u = moved.u if changed and (frame.spread[0] or self.replaced or last) else None
-        return Steer(
+        located = preview.std[0] or self.replaced or last
+        return Control(
             keep=keep,
-            u=u,
+            u=moved.u if changed and located else None,
             code=moved.code if changed else None,
             logits=logits,
-            held=held,
-            belief=moved.belief if last and parts else None,
-            noise=self.kick,
+            known=known,
+            probabilities=moved.probabilities if last and parts else None,
         )
 
     def choose(self, state: State) -> Tensor:
@@ -161,22 +156,24 @@ class Pilot:
                 would be drawn again, of these.
         """
         if self.crowd is None:
-            return torch.arange(len(state.soft), device=state.soft.frac.device)
-        made = state.preview
+            u = state.preview.u
+            return torch.arange(len(u), device=u.device)
+        made = state.crystals
         with torch.no_grad():
             good = self.wanted.satisfied(made).view(-1, self.particles)
             both = good & ~overlap(made).view_as(good)
             good = torch.where(both.any(1, keepdim=True), both, good).flatten()
-        return self.crowd.choose(self._reward(state.soft, False, {}), good)
+        return self.crowd.choose(self._reward(state.preview, False, {}), good)
 
     def _reward(
-        self, soft: SoftCrystals, blind: bool, seen: dict[Constraint, Tensor]
+        self, preview: Preview, blind: bool, seen: dict[Constraint, Tensor]
     ) -> Tensor:
-        """Return the reward of previews; places count where the sampler knows them.
+        """Return the reward of previews; coordinates count where the sampler knows them.
 
         Finite, so that a share of 0 of it counts nothing.
         """
         with torch.no_grad():
+            soft = preview.soft()
             total = torch.zeros(len(soft), device=soft.frac.device)
             for one in self.steered:
                 if not blind or one in self.blind:

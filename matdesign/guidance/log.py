@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.generators.frames import State
+from matdesign.generators.control import State
 
 BATCHES = 4
 """Batches of which every step is written down; of the others only sums are."""
@@ -58,7 +58,7 @@ class GuidanceLog:
         Args:
             state: what is looked at.
             seen: violations that are known already, each of shape (crystals,).
-            blind: the sampler does not know places yet; only what is in `seen` counts.
+            blind: the sampler does not know coordinates yet; only what is in `seen` counts.
         """
         found: dict[str, dict[str, Any]] = {}
         for one in self.constraints:
@@ -96,7 +96,7 @@ class GuidanceLog:
             state: what was looked at.
             done: what was done, in words.
             seen: violations that are known already.
-            blind: the sampler does not know places yet.
+            blind: the sampler does not know coordinates yet.
             weights: of the first population, shape (particles,).
             ess: effective sample sizes before resampling, shape (groups,).
             resampled: populations that were resampled.

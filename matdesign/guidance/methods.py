@@ -95,7 +95,7 @@ def refusal(
     if method == "reject":
         return ""
     if not getattr(model, "steerable", False):
-        return f"{family} does not let its sampling be steered"
+        return f"{family} does not run the sampling loop"
     if method == "mask":
         if speaks(constraint) or _asked(constraint, model):
             return ""
@@ -112,15 +112,17 @@ def refusal(
         known = ", ".join(model.properties) or "no property"
         return f"this model was trained with other conditions ({known})"
     if method == "replace":
-        places = constraint.known()
-        if places is None:
-            return "it fixes no places beforehand"
-        if not all(places.fits(one.known()) for one in beside):
+        fixed = constraint.known()
+        if fixed is None:
+            return "it fixes no coordinates beforehand"
+        if not all(fixed.fits(one.known()) for one in beside):
             return "its cell is not the one that another constraint fixes"
         if not getattr(model, "stepwise", False):
-            return f"{family} has no steps between which known places can be put back"
+            return (
+                f"{family} has no steps between which known coordinates can be put back"
+            )
         if model.representation != "cell":
-            return 'its places are free only in the representation "cell"'
+            return 'its coordinates are free only in the representation "cell"'
         return ""
     if method == "gradient":
         if differentiable(constraint):
@@ -183,30 +185,30 @@ def _default(
     if "mask" in can:
         return Choice(one, ("mask",), "holds at every step")
     if "replace" in can:
-        return Choice(one, ("replace",), "its places are known beforehand")
+        return Choice(one, ("replace",), "its coordinates are known beforehand")
     if "steer" not in can:
         return Choice(one, ("reject",), refusal(one, "steer", model))
     if one.known() and any(other.known() for other in beside):
         return Choice(one, ("reject",), refusal(one, "project", model, beside))
     learned = ("classifier_free",) if "classifier_free" in can else ()
     exact = ("project",) if "project" in can else ()
-    told = "the model is asked for it, and " if learned else ""
+    asked = "the model is asked for it, and " if learned else ""
     steps = getattr(model, "stepwise", False)
     if exact and steps and "gradient" in can:
         why = (
-            f"{told}each preview is moved, and the last one put into the range exactly"
+            f"{asked}each preview is moved, and the last one put into the range exactly"
         )
         return Choice(one, (*learned, "gradient", *exact), why)
     if exact:
-        why = f"{told}the finished cell is scaled into range"
+        why = f"{asked}the finished cell is scaled into range"
         return Choice(one, (*learned, *exact), why)
     if one.hard and steps and "gradient" in can:
-        return Choice(one, (*learned, "gradient"), f"{told}each preview is moved")
+        return Choice(one, (*learned, "gradient"), f"{asked}each preview is moved")
     if one.hard:
         reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
         return Choice(one, ("reject",), reason)
     if learned:
-        return Choice(one, (*learned, "steer"), f"{told}particles are selected")
+        return Choice(one, (*learned, "steer"), f"{asked}particles are selected")
     if "gradient" in can:
         moved = "previews are" if steps else "the finished crystal is"
         why = f"particles are selected, and {moved} moved"

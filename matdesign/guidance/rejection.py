@@ -18,7 +18,7 @@ from matdesign.errors import DataError, InfeasibleTarget
 DRAWS_PER_CRYSTAL = 50
 LARGEST_ROUND = 1024
 
-COUNTS = ("redrawn", "overlapping", "crowded")
+COUNTS = ("redrawn", "overlapping")
 """Entries of a sample's record that are added up over the rounds."""
 
 Draw = Callable[[int, int, "list[int] | None"], Crystals]

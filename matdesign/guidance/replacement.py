@@ -1,4 +1,4 @@
-"""`Replacement`: known places put back at every step, with the noise of that step."""
+"""`Replacement`: known coordinates put back at every step, with the noise of that step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.errors import DataError
-from matdesign.generators.frames import Frame
+from matdesign.generators.control import Preview
 
 
 class Replacement:
@@ -24,13 +24,13 @@ class Replacement:
     Equation:
         x_s[known] ~ q(x_s | x_t, x_0 = known);  x_s[free] ~ p(x_s | x_t)
 
-    Only orbits of a layout in which all coordinates are free can be held: crystals in P1.
-    Known places that are not the first ones keep their distances to each other; the
+    Only orbits of a layout in which all coordinates are free can be fixed: crystals in P1.
+    Known sites that are not the first ones keep their distances to each other; the
     sampler chooses their height and origin.
 
     Args:
         constraint: with `known()`.
-        first: the site at which its places begin.
+        first: the site at which its coordinates begin.
 
     Source:
         SCIGEN, Okabe et al., arXiv 2407.04557; inpainting by replacement: Lugmayr et al.,
@@ -42,21 +42,21 @@ class Replacement:
         known = constraint.known()
         if known is None:
             raise DataError(
-                f"replacement needs known places; got a constraint without: {constraint}."
+                f"replacement needs known coordinates; got a constraint without: {constraint}."
             )
         self.constraint, self.known = constraint, known
         self.first, self.end = first, first + len(known.frac)
 
-    def put_back(self, frame: Frame) -> tuple[Frame, Tensor]:
-        """Return a frame with the known numbers in place, and which coordinates they are.
+    def put_back(self, preview: Preview) -> tuple[Preview, Tensor]:
+        """Return a preview with the known numbers in place, and which coordinates they are.
 
         Args:
-            frame: the numbers behind a preview.
+            preview: of crystals in P1.
 
         Raises:
             DataError: a crystal has fewer free sites than are known.
         """
-        lay, known = frame.layout, self.known
+        lay, known = preview.layout, self.known
         sites = slice(self.first, self.end)
         free = lay.free.all(-1)[:, : self.end]
         if free.shape[1] < self.end or not bool(free.all()):
@@ -65,18 +65,18 @@ class Replacement:
                 "fewer whose coordinates are all free. Ask for more atoms (n_atoms), and "
                 'use a model in the representation "cell".'
             )
-        u = frame.u.clone()
+        u = preview.u.clone()
         u[:, sites] = known.frac.to(u)
         if self.first:
-            shift = torus_difference(known.frac.to(u), frame.u[:, sites])
+            shift = torus_difference(known.frac.to(u), preview.u[:, sites])
             near = shift[:, :1]
             mean = near + torus_difference(near, shift).mean(1, keepdim=True)
             u[:, sites] = wrap(u[:, sites] + mean)
-        held = torch.zeros_like(lay.free)
-        held[:, sites] = True
-        raw = frame.scales.restore(frame.code)
+        fixed = torch.zeros_like(lay.free)
+        fixed[:, sites] = True
+        raw = preview.scales.restore(preview.code)
         size = lay.conventional_atoms.to(raw).log()[:, None] / 3
         six = torch.tensor([0.0, 0, 0, 0, 0, 1], device=raw.device).to(raw)
         wanted = known.project(raw + size * six) - size * six
-        code = frame.scales.standardize(wanted, lay)
-        return dataclasses.replace(frame, u=u, code=code), held
+        code = preview.scales.standardize(wanted, lay)
+        return dataclasses.replace(preview, u=u, code=code), fixed

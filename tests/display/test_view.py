@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,12 +77,10 @@ def test_a_long_batch_says_what_it_leaves_out(salt):
 
 
 def test_film_keeps_every_so_many_states_and_the_last(batch):
-    from matdesign.generators.contract import State
-
     def states():
         for n in range(8):
-            soft = batch.replace(frac=batch.frac * (1 - n / 50)).soft()
-            yield State(t=1 - n / 7, step=n, soft=soft)
+            moved = batch.replace(frac=batch.frac * (1 - n / 50))
+            yield SimpleNamespace(t=1 - n / 7, crystals=moved)
 
     made = design.film(states(), every=3, which=1)
     assert [one["label"] for one in made.data["frames"]] == [

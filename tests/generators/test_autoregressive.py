@@ -10,8 +10,8 @@ import torch
 import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import distances
+from matdesign.crystals.symmetry import find as symmetry
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.find import find as symmetry
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
@@ -206,7 +206,7 @@ def test_log_prob_is_the_sum_along_the_sampled_path(name, request, monkeypatch):
         rng = torch.Generator().manual_seed(seed)
         plan = model.plan(model.request(1), rng)
         u = torch.zeros(0)
-        for state in model._states(plan, steps=1, scale=1.0, rng=rng):
+        for state in model.states(plan, 1, rng):
             u = state.soft.frac
         assert u.shape[1] == int(plan.n_atoms)
         # read the coordinates back from what was drawn, three for each site with freedom
@@ -267,8 +267,8 @@ def test_masks_hold_in_500_samples_of_an_untrained_model(model):
     free = table.freedom[layout.spacegroup[:, None], letter][:, 1:]
     assert (free[same] > 0).all()
     assert (plan.species[:, 1:] >= plan.species[:, :-1])[same].all()
-    *_, last = model._states(plan[torch.arange(60)], steps=1, scale=1.0, rng=rng)
-    made = last.preview
+    *_, last = model.states(plan[torch.arange(60)], 1, rng)
+    made = last.crystals
     assert torch.equal(made.n_atoms, plan.n_atoms[:60])
     found = symmetry.spacegroup(made, symprec=0.01)
     asked = layout.spacegroup[:60]
@@ -475,11 +475,11 @@ def test_a_completed_crystal_keeps_its_sites(model, real):
 
 def test_a_trajectory_grows_site_by_site(model):
     states = list(model.trajectory(3, seed=0))
-    assert [s.step for s in states] == list(range(1, len(states) + 1))
-    assert states[-1].t == 0.0
+    assert [s.step for s in states] == list(range(len(states)))
+    assert (states[0].t, states[-1].t) == (1.0, 0.0)
     sizes = torch.stack([s.soft.mask.sum(1) for s in states])
     assert (sizes[1:] >= sizes[:-1]).all()
-    assert (sizes[0] >= 1).all()
+    assert (sizes[0] == 0).all() and (sizes[1] >= 1).all()
 
 
 def test_guidance_of_scale_one_is_the_conditional_model(model):
@@ -495,20 +495,20 @@ def test_a_plan_may_be_placed_again(model):
     rng = torch.Generator().manual_seed(0)
     plan = model.plan(model.request(4), rng)
     assert isinstance(plan, Plan)
-    *_, one = model._states(plan, steps=1, scale=1.0, rng=rng)
-    *_, two = model._states(plan, steps=1, scale=1.0, rng=rng)
-    assert torch.equal(one.preview.species, two.preview.species)
-    assert not torch.equal(one.preview.lattice, two.preview.lattice)
+    *_, one = model.states(plan, 1, rng)
+    *_, two = model.states(plan, 1, rng)
+    assert torch.equal(one.crystals.species, two.crystals.species)
+    assert not torch.equal(one.crystals.lattice, two.crystals.lattice)
 
 
-def test_crowded_crystals_are_returned_and_counted(model, monkeypatch):
+def test_overlapping_crystals_are_returned_and_counted(model, monkeypatch):
     made = model.sample(40, seed=2)
     assert len(made) == 40
-    with_tries = made.info["crowded"]
+    with_tries = made.info["overlapping"]
     monkeypatch.setattr(model, "tries", 1)
     without = model.sample(40, seed=2)
     assert len(without) == 40
-    assert without.info["crowded"] > with_tries
+    assert without.info["overlapping"] > with_tries
 
 
 def test_finished_crystals_are_not_read_and_change_nothing(

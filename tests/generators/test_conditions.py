@@ -1,5 +1,6 @@
 """Conditions: what is told is true, every subset occurs, nothing given changes nothing."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -13,8 +14,7 @@ from matdesign.generators.conditions import (
     Condition,
     ConditionEncoder,
     combine,
-    doubled,
-    property_scales,
+    properties_of,
 )
 from matdesign.generators.request import resolve
 
@@ -224,19 +224,17 @@ def test_doubled_puts_nothing_first():
     told = ask({"gap": 1.0, "spacegroup": 5}).condition
     both = told.doubled()
     assert both.anything.tolist() == [False, False, True, True]
-    assert doubled(torch.arange(2)).tolist() == [0, 1, 0, 1]
-    assert len(doubled(told)) == 4
 
 
-def test_scales_leave_out_flags_constants_and_the_unknown():
+def test_properties_are_labels_that_vary_and_can_be_asked_for(batch):
     labels = {
-        "gap": torch.tensor([0.0, 2.0, torch.nan]),
-        "same": torch.ones(3),
-        "unknown": torch.full((3,), torch.nan),
+        "band_gap": torch.tensor([0.0, 2.0, torch.nan]),
+        "density": torch.ones(3),
+        "energy_above_hull": torch.full((3,), torch.nan),
         "spacegroup": torch.tensor([1.0, 2.0, 3.0]),
     }
-    assert property_scales(labels) == {"gap": [1.0, pytest.approx(2**0.5, abs=1e-6)]}
-    assert list(property_scales(labels, ["spacegroup"])) == ["spacegroup"]
+    made = properties_of(dataclasses.replace(batch, labels=labels))
+    assert made == {"band_gap": [1.0, pytest.approx(2**0.5, abs=1e-6)]}
 
 
 def test_wishes_are_standardised():

@@ -86,7 +86,7 @@ def test_forward_takes_back_what_inverse_did(loose, rutile, representation):
     model = scrambled(model)
     latents = model.inverse(data)
     back = model.forward(latents)
-    free, held = model._hold_first(data.layout, data.species, data.u)
+    free, held = model.hold_first(data.layout, data.species, data.u)
     assert (
         torus_difference(latents.u, held) * free
     ).abs().max() > 0.02  # not the identity
@@ -106,10 +106,10 @@ def test_log_density_is_that_of_autograds_jacobian(loose, rutile, representation
         CouplingFlow.for_data(data, representation=representation, **SMALL)
     )
     lay, species = data.layout, data.species
-    free, held = model._hold_first(lay, species, data.u)
+    free, held = model.hold_first(lay, species, data.u)
     x = model.scales.standardize(data.code, lay)
     code_free = lay.code_free[0]
-    wish = model._wish(1, None)
+    wish = model.embedding(1, None)
 
     def to_noise(point: torch.Tensor) -> torch.Tensor:
         u, k = held.clone(), x.clone()
@@ -258,7 +258,7 @@ def test_orbits_of_one_letter_may_change_places(rutile):
     layout = type(layout)(**{**vars(layout), "letter": letter})
     model = scrambled(CouplingFlow.for_data(data, representation="symmetric", **SMALL))
     allowed = model.scales.allowed
-    wish, any_order = model._wish(1, None), torch.zeros(1, dtype=torch.bool)
+    wish, any_order = model.embedding(1, None), torch.zeros(1, dtype=torch.bool)
     for species in (torch.tensor([[8, 14]]), torch.tensor([[14, 8]])):
         order = canonical_order(layout, species)
         assert species.gather(1, order).tolist() == [[8, 14]]
@@ -319,7 +319,7 @@ def test_an_untrained_flow_is_uniform_on_the_torus(eight):
     states = list(model.trajectory(40, seed=0, n_atoms=5))
     assert [s.step for s in states] == list(range(6))
     assert states[0].t == 1 and states[-1].t == 0
-    frac = states[-1].preview.frac[:, 1:]
+    frac = states[-1].crystals.frac[:, 1:]
     assert abs(float(frac.mean()) - 0.5) < 0.05
 
 

@@ -124,7 +124,7 @@ def ask(model: Diffusion, crystals: Crystals, t: torch.Tensor) -> Prediction:
     data = model.prepare(crystals)
     x = model.scales.standardize(data.code.double(), data.layout)
     u = data.u.double()
-    return model._ask(data.layout, data.species, u, x, t, None, 0.0)
+    return model.prediction(data.layout, data.species, u, x, t, None, 0.0)
 
 
 def changed(crystals: Crystals, how: str) -> Crystals:
@@ -276,7 +276,7 @@ def test_trajectory_goes_from_noise_to_data(learned):
         soft = state.soft
         assert torch.allclose(soft.species.sum(-1), soft.mask.float(), atol=1e-5)
         assert (soft.frac >= 0).all() and (soft.frac < 1).all()
-        assert (state.preview.volume > 0).all()
+        assert (state.crystals.volume > 0).all()
         assert (soft.species[..., 0] == 0).all()
     assert states[-1].soft.species.max(-1).values[states[-1].soft.mask].min() == 1.0
     # elements never seen in training are never proposed
@@ -362,7 +362,7 @@ def test_noise_ends_where_the_data_began(learned, eight):
 @pytest.mark.parametrize("name", ["vae-prototypes", "flow-matching-prototypes"])
 def test_a_batch_holds_what_the_caches_of_a_processor_do(name, monkeypatch):
     made = design.load_model(name)
-    most, every = made.at_once[0], {"seed": 0, "steps": 1}
+    most, every = made.default_batch_size[0], {"seed": 0, "steps": 1}
     sizes = []
     plain = sampling.draw
 
@@ -372,11 +372,11 @@ def test_a_batch_holds_what_the_caches_of_a_processor_do(name, monkeypatch):
 
     monkeypatch.setattr(sampling, "draw", spy)
     one = made.sample(130, **every)
-    assert sizes == {64: [64, 64, 2], 128: [128, 2]}[most]
+    assert sizes == {64: [64, 64, 2], 32: [32] * 4 + [2]}[most]
     other = made.sample(130, batch_size=most, **every)
     assert torch.equal(one.frac, other.frac)
     sizes.clear()
-    made.sample(130, batch_size=made.at_once[1], **every)
+    made.sample(130, batch_size=made.default_batch_size[1], **every)
     assert sizes == [130]
 
 
@@ -392,20 +392,20 @@ def test_models_that_go_from_orbit_to_orbit_take_like_numbers_of_orbits(
 
     def spy(model, some, **options):
         orbits = some.layout.orbits.sum(1)
-        copies = options["steering"].particles if options["steering"] else 1
+        copies = options["controller"].particles if options["controller"] else 1
         most = orbits.view(-1, copies).amax(1)
         spans.append((len(some), int(most.min()), int(most.max())))
         return plain(model, some, **options)
 
     monkeypatch.setattr(sampling, "draw", spy)
-    assert made.by_orbits
+    assert made.bucketing == "orbits"
     made.sample(150, seed=0)
     made.sample(
         40,
         seed=0,
         guide=design.Guide(design.Density(4, 6), "steer", particles=4, strict="hard"),
     )
-    once = made.at_once[0]
+    once = made.default_batch_size[0]
     free, steered = spans[:2], spans[2:]
     assert [n for n, *_ in free] == [once, 150 - once]
     assert [n for n, *_ in steered] == [once, 160 - once]
@@ -414,10 +414,11 @@ def test_models_that_go_from_orbit_to_orbit_take_like_numbers_of_orbits(
         assert some[0][1] < some[1][2]
 
 
-def test_a_family_with_steps_must_say_how_wide_its_belief_is(model):
+def test_a_family_with_steps_must_say_how_uncertain_its_previews_are(model):
     class Silent(Stepwise):
         loss = Diffusion.loss
-        _states = Diffusion._states
+        predict = Diffusion.predict
+        step = Diffusion.step
 
-    with pytest.raises(TypeError, match="_spread"):
+    with pytest.raises(TypeError, match="preview_std"):
         Silent(model.config)

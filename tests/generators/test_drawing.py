@@ -6,13 +6,15 @@ import torch
 from pymatgen.core import Lattice
 
 from matdesign.crystals import elements
-from matdesign.crystals.batch import SoftCrystals
+from matdesign.crystals.lattice_code import to_code
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.contract import Generator, State
+from matdesign.generators.contract import Generator
+from matdesign.generators.control import Preview, Sample
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.drawing import draw, overlap
 from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import plan_cells
+from matdesign.generators.scales import Scales
 
 
 class Scatter(Generator):
@@ -29,13 +31,21 @@ class Scatter(Generator):
     def loss(self, crystals, *, seed=None):
         raise NotImplementedError
 
-    def _states(self, plan, *, steps, scale, rng):
+    def start(self, plan, rng):
         self.calls.append(plan)
-        mask = plan.layout.mask
-        frac = torch.rand((*mask.shape, 3), generator=rng) * mask[..., None]
-        hot = torch.nn.functional.one_hot(mask * 11, 104).float() * mask[..., None]
-        cell = self.edge * torch.eye(3).expand(len(mask), 3, 3)
-        yield State(0.0, 1, SoftCrystals(hot, frac, cell, mask))
+        shape = (*plan.species.shape, 3)
+        u = torch.rand(shape, generator=rng) * plan.layout.free
+        cell = self.edge * torch.eye(3).expand(len(plan), 3, 3)
+        code = to_code(cell, plan.n_atoms)
+        return Sample(plan, 11 * plan.layout.orbits, u, code)
+
+    def predict(self, x, t):
+        hot = torch.nn.functional.one_hot(x.species, 104).float()
+        scales = Scales([11], [0] * 6, [1] * 6, [-9] * 6, [9] * 6)
+        return Preview(x.layout, scales, x.species, hot, x.u, x.code)
+
+    def step(self, x, preview, t, s, rng):
+        return x
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def rng(seed=0):
 
 
 def test_overlap_is_that_of_pymatgens_distances(plan):
-    made = draw(Scatter(), plan, steps=1, scale=1.0, rng=rng())
+    made = draw(Scatter(), plan, steps=1, rng=rng())
     bound = max(2 * 0.6 * float(elements.table("radius")[11]), 0.7)
     near = [np.min(s.distance_matrix + 99 * np.eye(len(s))) < bound for s in made]
     assert 5 < sum(near) < 195
@@ -58,11 +68,11 @@ def test_overlap_is_that_of_pymatgens_distances(plan):
 
 def test_only_what_overlaps_is_drawn_again(plan):
     model = Scatter()
-    raw = draw(model, plan, steps=1, scale=1.0, rng=rng())
+    raw = draw(model, plan, steps=1, rng=rng())
     assert model.redrawn == 0
     bad = overlap(raw)
     model.redraws, model.calls = 50, []
-    mended = draw(model, plan, steps=1, scale=1.0, rng=rng())
+    mended = draw(model, plan, steps=1, rng=rng())
     assert not overlap(mended).any()
     assert model.redrawn == int(bad.sum())
     assert torch.equal(mended.frac[~bad], raw.frac[~bad])
@@ -75,7 +85,7 @@ def test_only_what_overlaps_is_drawn_again(plan):
 def test_what_cannot_be_mended_is_counted_and_returned(plan):
     model = Scatter(edge=1.0)
     model.redraws = 2
-    made = draw(model, plan, steps=1, scale=1.0, rng=rng())
+    made = draw(model, plan, steps=1, rng=rng())
     assert len(model.calls) == 3
     assert len(made) == model.redrawn == int(overlap(made).sum()) == 200
 

@@ -30,16 +30,16 @@ def test_exact_score_returns_a_wrapped_normal(rng, mean, spread, corrector):
     count = 4_000
     frac = torch.rand(1, count, 3, generator=rng, dtype=torch.float64)
 
-    def output(frac, t):
+    def clean(frac, t):
         width = (noise.sigma(t).square() + spread**2).sqrt()
-        return wrapped_normal.score(frac - mean, width) / noise.scale(t)
+        output = wrapped_normal.score(frac - mean, width) / noise.scale(t)
+        return noise.preview(frac, output, t)
 
     for t, s in times(100):
-        frac = noise.back(frac, output(frac, t), t, s, rng)
+        frac = noise.back(frac, clean(frac, t), t, s, rng)
         if corrector:
-            frac = noise.correct(frac, output(frac, s), s, corrector, rng)
-    end = torch.zeros(1, dtype=torch.float64)
-    frac = noise.preview(frac, output(frac, end), end)
+            frac = noise.correct(frac, clean(frac, s), s, corrector, rng)
+    frac = clean(frac, torch.zeros(1, dtype=torch.float64))
 
     assert frac.min() >= 0 and frac.max() < 1
     away = torus_difference(torch.tensor(mean, dtype=torch.float64), frac)

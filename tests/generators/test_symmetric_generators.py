@@ -56,10 +56,8 @@ def test_untrained_models_keep_every_space_group(family, some):
             p.add_(0.05 * torch.randn(p.shape, generator=rng))
     assert len(some) > 40
     plan = model.plan(model.request(len(some)), torch.Generator().manual_seed(1))
-    states = list(
-        model._states(plan, steps=3, scale=1.0, rng=torch.Generator().manual_seed(2))
-    )
-    made = states[-1].preview
+    states = list(model.states(plan, 3, torch.Generator().manual_seed(2)))
+    made = states[-1].crystals
     found = spacegroup(made, symprec=0.01)
     apart = [
         (int(f), int(g))

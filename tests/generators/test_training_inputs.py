@@ -41,7 +41,7 @@ def shown(family: type, crystals: Crystals) -> dict[str, torch.Tensor]:
             self.rows = data
             return super().loss(data, seed=seed)
 
-        def _ask(self, lay, species, u, x, t, asked, scale):
+        def prediction(self, lay, species, u, x, t, asked, scale):
             row = {
                 "time": t,
                 "size": lay.n_atoms,
@@ -51,7 +51,7 @@ def shown(family: type, crystals: Crystals) -> dict[str, torch.Tensor]:
             }
             for name, value in row.items():
                 seen.setdefault(name, []).append(value.detach().clone())
-            return super()._ask(lay, species, u, x, t, asked, scale)
+            return super().prediction(lay, species, u, x, t, asked, scale)
 
     model = Watched.for_data(crystals, width=8, layers=1, heads=2, seed=0)
     # 48 does not divide 320: passes begin and end within batches

@@ -307,7 +307,7 @@ def changed(crystals: Crystals, how: str) -> Crystals:
 def density(model: VAE, crystals: Crystals) -> tuple[torch.Tensor, torch.Tensor]:
     """Return log p(x, z) at the posterior's mean, and the mean of the crystal's latent."""
     data = model.prepare(crystals)
-    asked = model.told(model._nothing(len(data)))
+    asked = model.embedding(model.nothing(len(data)))
     with torch.no_grad():
         q = model.encoder(data, model.scales, model._origin(data.layout), asked)
         z = Latent(q.whole.mean, q.orbits.mean * q.orbits.mask)
@@ -425,31 +425,6 @@ def test_a_smallest_distance_is_kept_by_drawing_again(eight):
     assert after.info["network_evaluations"] > before.info["network_evaluations"]
 
 
-def test_crystals_of_unlike_sizes_are_read_apart_and_alike(eight, monkeypatch):
-    """Small crystals beside large ones are mended as they are by themselves."""
-    model = awake(eight, "cell").float()
-    sizes = torch.tensor([2, 5]).repeat(20)
-    plan = model.plan(model.request(40, sizes), generator(0))
-    asked = model.told(plan.condition)
-    drawn = plan.layout, plan.species, plan.latent
-    read, mend = [], model.geometry.mend.forward
-
-    def spy(species, *rest, **more):
-        read.append(tuple(species.shape))
-        return mend(species, *rest, **more)
-
-    monkeypatch.setattr(model.geometry.mend, "forward", spy)
-    whole = model.geometry(*drawn, asked, model.scales)
-    assert set(read) == {(40, 5)}
-    read.clear()
-    with torch.no_grad():
-        apart = model.geometry(*drawn, asked, model.scales)
-    assert set(read) == {(20, 2), (20, 5)}
-    for one, other in zip(whole, apart, strict=True):
-        assert (torus_difference(one.u, other.u).abs() < 1e-5).all()
-        assert torch.allclose(one.x, other.x, atol=1e-5)
-
-
 @pytest.mark.parametrize("asked", [None, 4])
 def test_what_fails_is_drawn_again_with_another_size_unless_one_was_asked(
     eight, asked, monkeypatch
@@ -477,14 +452,14 @@ def test_what_stands_apart_stays_as_it_was_drawn_at_first(eight):
     model = awake(eight, "symmetric").float()
     first = model.plan(model.request(40), generator(0))
     with torch.no_grad():
-        whole = nearest(model, first, 1.0, 3)
+        whole = nearest(model, first, 3, generator(0))
     model.apart = float(whole.median())
     model.redrawn = 0
     plan = model.plan(model.request(40), generator(0), steps=3)
     kept = whole >= model.apart
     assert 0 < model.redrawn == int((~kept).sum()) < 40
     with torch.no_grad():
-        assert (nearest(model, plan, 1.0, 3) >= model.apart).sum() > kept.sum()
+        assert (nearest(model, plan, 3, generator(0)) >= model.apart).sum() > kept.sum()
     for part in ("whole", "orbits"):
         wide = min(getattr(one.latent, part).shape[1] for one in (plan, first))
         now, then = (getattr(one.latent, part)[kept, :wide] for one in (plan, first))
@@ -507,7 +482,7 @@ def test_crystals_do_not_depend_on_what_is_made_beside_them(eight):
 def test_a_trajectory_ends_with_the_sample(eight):
     model = VAE.for_data(eight, representation="symmetric", **SMALL).eval()
     states = list(model.trajectory(3, seed=0, steps=2))
-    assert [state.step for state in states] == [0, 1, 2, 3]
+    assert [state.step for state in states] == [0, 1, 2]
     assert (states[0].t, states[-1].t) == (1.0, 0.0)
     for state in states:
         assert torch.allclose(
@@ -522,7 +497,7 @@ def test_errors_say_what_to_do(eight):
     with pytest.raises(DataError, match="empty"):
         VAE.for_data(eight[:0])
     with pytest.raises(DataError, match=r"model\.plan"):
-        next(model._states(None, steps=1, scale=1.0, rng=generator(0)))
+        next(model.states(None, 1, generator(0)))
 
 
 def test_more_begun_at_once_are_as_many_in_all() -> None:

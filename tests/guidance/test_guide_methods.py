@@ -17,10 +17,11 @@ from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
-from matdesign.generators.frames import State
-from matdesign.guidance.gradients import differentiable, nudge, sees_places
+from matdesign.generators.control import State
+from matdesign.generators.planning import take
+from matdesign.guidance.gradients import differentiable, proximal_step, sees_coordinates
 from matdesign.guidance.guide import METHODS, Guide
-from matdesign.guidance.guided_sampler import Pilot
+from matdesign.guidance.guided_sampler import GuidedSampler
 from matdesign.guidance.masks import Masks, speaks
 from matdesign.guidance.particles import Particles
 
@@ -158,33 +159,31 @@ def test_calls_of_a_predictor_are_counted() -> None:
     assert made.info["guide"]["predictor_calls"] % 3 == 0
 
 
-def test_a_nudge_is_the_mode_of_belief_and_reward() -> None:
+def test_a_proximal_step_is_the_mode_of_preview_and_reward() -> None:
     """Density is moved to the edge of its range where the belief is wide, no farther."""
-    frame = _frame()
-    wide = nudge(frame, [density(7, 8)], 1e6, turns=12)[0].soft().density
-    free = frame.soft().density
+    preview = _dense()
+    wide = proximal_step(preview, [density(7, 8)], 1e6, rounds=12)[0].soft().density
+    free = preview.soft().density
     assert float(free.max()) < 7
     assert bool(((wide > 6.98) & (wide < 8.02)).all())
-    none, logits = nudge(frame, [density(7, 8)], 0.0)
-    assert none.u is frame.u and none.code is frame.code and logits is None
-    narrow = nudge(frame, [density(7, 8)], 0.1, turns=1)[0].soft().density
+    none, logits = proximal_step(preview, [density(7, 8)], 0.0)
+    assert none.u is preview.u and none.code is preview.code and logits is None
+    narrow = proximal_step(preview, [density(7, 8)], 0.1, rounds=1)[0].soft().density
     assert bool((narrow > free).all()) and bool((narrow <= wide).all())
 
 
-def _frame() -> Any:
+def _dense() -> Any:
     states = shipped("coupling-flow").trajectory(6, seed=0)
     state: State = list(states)[-1]
-    assert state.frame is not None
-    frame = state.frame
-    dense = frame.soft().density < 7
-    return frame.rows(dense.nonzero().squeeze(1))
+    dense = state.soft.density < 7
+    return take(state.preview, dense.nonzero().squeeze(1))
 
 
 def test_what_a_constraint_depends_on_is_found_out() -> None:
-    assert differentiable(density(1, 2)) and not sees_places(density(1, 2))
+    assert differentiable(density(1, 2)) and not sees_coordinates(density(1, 2))
     assert differentiable(density(0, 99))  # in which the crystals of the trial lie
     assert differentiable(Dense()) and not speaks(Dense())
-    assert sees_places(MinDistance(1.4))
+    assert sees_coordinates(MinDistance(1.4))
 
 
 class Share(Dense):
@@ -217,8 +216,8 @@ class Constant(Dense):
 
 
 def test_a_slope_is_found_where_most_crystals_meet_the_constraint() -> None:
-    assert differentiable(Share()) and not sees_places(Share())
-    assert differentiable(Long()) and not sees_places(Long())
+    assert differentiable(Share()) and not sees_coordinates(Share())
+    assert differentiable(Long()) and not sees_coordinates(Long())
     assert not differentiable(Constant())
 
 
@@ -255,7 +254,7 @@ def test_the_plan_names_a_method_and_a_reason_for_each(name: str) -> None:
         (density(4, 5), "mask", "no matter of elements"),
         (MinDistance(1.4), "project", "no exact projection"),
         (Dense(), "classifier_free", "trained with other conditions"),
-        (Dense(), "replace", "fixes no places"),
+        (Dense(), "replace", "fixes no coordinates"),
     ],
     ids=["mask", "project", "classifier_free", "replace"],
 )
@@ -338,11 +337,11 @@ def test_a_finished_crystal_is_moved_no_further_than_its_reward_says(
     """Previews are pushed by a least step, which the next one half forgets; ends are not."""
     seen: set[float] = set()
 
-    def spy(frame: Any, parts: Any, strength: float, *rest: Any) -> Any:
+    def spy(preview: Any, parts: Any, strength: float, *rest: Any) -> Any:
         seen.add(rest[2])
-        return nudge(frame, parts, strength, *rest)
+        return proximal_step(preview, parts, strength, *rest)
 
-    monkeypatch.setattr("matdesign.guidance.guided_sampler.nudge", spy)
+    monkeypatch.setattr("matdesign.guidance.guided_sampler.proximal_step", spy)
     guide = Guide(density(6.3, 6.6), "gradient", strict="hard")
     shipped(name).sample(4, seed=0, steps=3, guide=guide)
     assert seen == wanted
@@ -384,9 +383,9 @@ def test_a_reward_counts_in_full_only_at_the_end(
     """Early previews say little; what the last weights amount to stays the reward."""
     told: list[tuple[float, Any]] = []
     full: list[Any] = []
-    plain = Pilot._reward
+    plain = GuidedSampler._reward
 
-    def reward(self: Pilot, *rest: Any) -> Any:
+    def reward(self: GuidedSampler, *rest: Any) -> Any:
         full.append(plain(self, *rest))
         return full[-1]
 
@@ -397,7 +396,7 @@ def test_a_reward_counts_in_full_only_at_the_end(
         assert given is full[-1]
         return torch.arange(self.groups) * self.size
 
-    monkeypatch.setattr(Pilot, "_reward", reward)
+    monkeypatch.setattr(GuidedSampler, "_reward", reward)
     monkeypatch.setattr(Particles, "move", move)
     monkeypatch.setattr(Particles, "choose", choose)
     guide = Guide(density(19, 20), "steer", particles=2, strict="hard")

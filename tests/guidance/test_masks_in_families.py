@@ -34,7 +34,7 @@ from matdesign.generators.roles import (
     tell,
     wanted_roles,
 )
-from matdesign.guidance.gradients import nudge
+from matdesign.guidance.gradients import proximal_step
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.masks import Masks
 
@@ -255,23 +255,24 @@ def test_only_undecided_crystals_are_asked_about() -> None:
 # ---- gradients -----------------------------------------------------------------------
 
 
-def test_a_step_has_the_size_of_the_reward_or_of_the_belief() -> None:
+def test_a_step_has_the_size_of_the_reward_or_of_the_preview() -> None:
     """Against V g by hand: lambda V g at least 0, lambda standard deviations at least 1."""
     model = shipped("coupling-flow-perovskites")
-    frame = list(model.trajectory(6, seed=0))[-1].frame
-    assert frame is not None
-    narrow = dataclasses.replace(frame, spread=(0.0, 0.1))
+    preview = list(model.trajectory(6, seed=0))[-1].preview
+    narrow = dataclasses.replace(preview, std=(0.0, 0.1))
     wanted = Between("density", 30, 40, unit="g/cm^3")  # far away
-    code = frame.code.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(wanted.violation(frame.soft(code=code)).sum(), code)
-    slope = 0.1 * slope * frame.layout.code_free  # in standard deviations
+    code = preview.code.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(
+        wanted.violation(preview.soft(code=code)).sum(), code
+    )
+    slope = 0.1 * slope * preview.layout.code_free  # in standard deviations
     size = slope.norm(dim=1, keepdim=True)
     assert float(size.max()) < 1
     for least, step in ((0.0, slope), (1.0, slope / size)):
-        moved, _ = nudge(narrow, [wanted], 0.3, least=least)
-        away = (moved.code - frame.code) / 0.1
+        moved, _ = proximal_step(narrow, [wanted], 0.3, least=least)
+        away = (moved.code - preview.code) / 0.1
         assert torch.allclose(away, -0.3 * step, atol=1e-4)
-        assert torch.equal(moved.u, frame.u)
+        assert torch.equal(moved.u, preview.u)
 
 
 @pytest.mark.parametrize("name", ["flow-matching", "diffusion"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from matdesign.errors import DataError
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.flow_matching import FlowMatching
-from matdesign.generators.frames import State
+from matdesign.generators.planning import take
 from matdesign.guidance.guide import Guide
 from matdesign.predictors.network import PropertyNetwork
 from matdesign.predictors.shipped import load_predictor
@@ -55,7 +56,7 @@ class Blurred:
             species = torch.nn.functional.one_hot(torch.full((n, 1), 11), 104).float()
             mask = torch.ones(n, 1, dtype=torch.bool)
             soft = SoftCrystals(species, torch.zeros(n, 1, 3), lattice, mask, t)
-            yield State(t, step, soft)
+            yield SimpleNamespace(t=t, step=step, soft=soft)
 
 
 def soft_edges(edges: list[float], t: float) -> SoftCrystals:
@@ -135,8 +136,8 @@ def network() -> PropertyNetwork:
 
 def test_previews_know_their_time(model):
     for state in model.trajectory(3, seed=0, steps=4):
-        assert state.soft.t == state.t == state.frame.t
-        some = state.frame.rows(torch.tensor([0, 0, 2]))
+        assert state.soft.t == state.t == state.preview.t
+        some = take(state.preview, torch.tensor([0, 0, 2]))
         assert some.t == some.soft().t == state.t
 
 
