@@ -211,7 +211,6 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
             seed=shop.seed,
             workers=shop.workers,
             cache=shop.cache / "fingerprints.sqlite",
-            progress=True,
         )
         return {**found.record(), "notes": list(found.notes)}
 
