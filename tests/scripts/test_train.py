@@ -10,7 +10,8 @@ import train as script
 import matdesign as design
 from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
-from matdesign.generators.contract import KNOWN, Generator
+from matdesign.generators.contract import Generator
+from matdesign.generators.storage import KNOWN
 from matdesign.predictors.network import PropertyNetwork
 
 SMALL = ["--batch-size", "4", "--set", "width=16", "layers=1", "heads=2"]
