@@ -140,8 +140,16 @@ def untrained(args: argparse.Namespace, train: Crystals) -> tuple[Any, dict[str,
         )
     folder = data_dir() / "models" / args.start
     model = kind.load(folder)
+    present = train.species[train.mask].unique()
     if args.family == PROPERTY:
-        model.seen[train.species[train.mask].unique()] = True
+        model.seen[present] = True
+    elif not bool(model.known_elements[present].all()) or int(
+        train.n_atoms.max()
+    ) >= len(model.size_histogram):
+        raise DataError(
+            f"{args.start} does not know all elements or sizes of {args.data}: its scales "
+            "and templates are of other crystals. Leave out --from."
+        )
     keys = ("name", "steps", "seconds", "seed", "batch_size", "command", "data_sha256")
     record = {key: model.record.get(key) for key in keys}
     weights = (folder / storage.WEIGHTS).read_bytes()
@@ -194,7 +202,15 @@ def main(given: list[str] | None = None) -> Path:
         facts |= more
     print(model, flush=True)
     name = args.name or f"{args.family}-{data}"
-    checkpoint = ROOT / "build" / "train" / f"{name}.safetensors"
+    if name == args.start:
+        raise DataError(
+            f"--from {args.start} would write over the weights that it starts from. Give "
+            "--name another name."
+        )
+    # a checkpoint of another start is another training
+    origin = facts["started_from"]["weights_sha256"][:8] if args.start else ""
+    stem = f"{name}-from-{origin}" if origin else name
+    checkpoint = ROOT / "build" / "train" / f"{stem}.safetensors"
     run, window = Run(), list[Step]()
     for step in (property_training if predicting else design.training)(
         model,

@@ -259,6 +259,8 @@ class All(Constraint):
         size, agreed = -1, 0
         for one in cycle(self.parts):
             answer = one.allowed(species, counts, roles, within, required)
+            if answer is not None and within is not None:
+                answer = answer & within  # also of one that forgets what others leave
             left = size if answer is None else int(answer.count_nonzero())
             agreed = agreed + 1 if left == size else 1
             if answer is not None:

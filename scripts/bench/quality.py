@@ -293,6 +293,11 @@ def measure(
 ) -> None:
     """Fill in the figures of all batches, stage by stage; earlier ones are kept."""
     old, made, contents = earlier(args.output, found), dict[str, Crystals](), {}
+
+    def save() -> None:  # what an earlier run measured stays until this one is whole
+        whole = found | {"batches": {**old, **found["batches"]}}
+        stages.write_record(args.output, whole)
+
     for name, batch in batches.items():
         if batch is None:
             contents[name] = stages.stem(name, args.samples, args.seed)
@@ -311,7 +316,7 @@ def measure(
         row["figures"] = record["metrics"]
         row |= {"failures": record["failures"], "notes": record["notes"]}
         found["batches"][name] = row
-        stages.write_record(args.output, found)
+        save()
     order = torch.randperm(len(shop.test), generator=generator(args.seed))
     for name in made if args.predict else ():
         row = found["batches"][name]
@@ -321,7 +326,7 @@ def measure(
                 shop.cache, name, targets, args.seed, args.workers
             )
             row["figures"] |= row["prediction"].pop("metrics")
-            stages.write_record(args.output, found)
+            save()
     for name, batch in made.items():
         row = found["batches"][name]
         if args.relax != 0:
@@ -331,7 +336,8 @@ def measure(
             row["relaxation"] = stable(shop, name, rows, Hull.shipped())
             row["figures"] |= row["relaxation"].pop("metrics")
         row["content"] = contents[name]
-        stages.write_record(args.output, found)
+        save()
+    stages.write_record(args.output, found)
 
 
 def table(found: dict[str, Any]) -> str:

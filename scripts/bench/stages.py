@@ -19,7 +19,7 @@ import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
-from matdesign.generators.storage import WEIGHTS, write_atomic
+from matdesign.generators.storage import FACTS, WEIGHTS, write_atomic
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
 from matdesign.metrics.evaluator import Protocol
@@ -80,13 +80,20 @@ def checksum(folder: Path) -> str:
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
+def sampler(folder: Path) -> str:
+    """Return a checksum of a model's weights and of the options that it samples with."""
+    config = json.loads((folder / FACTS).read_bytes())["config"]
+    text = checksum(folder) + json.dumps(config, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 # ---- samples -------------------------------------------------------------------------
 
 
 def stem(name: str, n: int, seed: int) -> str:
     """Return what names the samples of a model."""
     folder = weights_of(name)
-    return f"{folder.name}-{checksum(folder)[:12]}-{n}-{seed}"
+    return f"{folder.name}-{sampler(folder)[:12]}-{n}-{seed}"
 
 
 def drawn(cache: Path, name: str, n: int, seed: int) -> tuple[Crystals, dict[str, Any]]:
@@ -142,7 +149,7 @@ def predicted(
     """
     folder = weights_of(name)
     key = {
-        "weights": checksum(folder),
+        "model": sampler(folder),
         "targets": digest(targets),
         "seed": seed,
         "version": Protocol().record()["versions"],

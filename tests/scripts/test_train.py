@@ -91,6 +91,18 @@ def test_a_training_starts_from_shipped_weights(place):
     assert earlier["name"] == "first"
     with pytest.raises(DataError, match="come with their options; got width"):
         script.main([*given, "--set", "width=8"])
+    with pytest.raises(DataError, match="--name another name"):
+        script.main([*given, "--name", "first"])
+    # the same name after another start is another training: its checkpoint is not read
+    over = script.main([*given[:3], "third", *given[4:], "--name", "second"])
+    assert Generator.load(over).record["steps"] == 1
+    assert Generator.load(over).record["started_from"]["name"] == "third"
+
+
+def test_a_training_starts_only_where_all_elements_are_known(place):
+    script.main(["vae", str(place), "--name", "first", "--steps", "1", *SMALL])
+    with pytest.raises(DataError, match="first does not know all elements"):
+        script.main(["vae", "perovskites", "--from", "first", "--name", "other"])
 
 
 def test_a_property_network_is_trained_by_the_same_script(place, monkeypatch):
