@@ -145,3 +145,16 @@ def test_rejects_are_kept_with_a_reason():
 def test_all_data_sets_stay_small():
     total = sum(p.stat().st_size for p in data_dir().glob("*/*.parquet"))
     assert total < 6_000_000
+
+
+def test_cards_are_of_the_weights_beside_them():
+    """A card holds the record of its training, day and losses: that of the weights here."""
+    folders = [p.parent for p in (data_dir() / "models").glob("*/card.json")]
+    assert len(folders) == len(list((data_dir() / "models").iterdir()))
+    for folder in folders:
+        card = json.loads((folder / "card.json").read_text())
+        config = json.loads((folder / "config.json").read_text())
+        assert card["training"] == config["record"], folder.name
+        made = card.get("sampling", {}).get("weights_sha256")
+        weights = (folder / "model.safetensors").read_bytes()
+        assert made in (None, hashlib.sha256(weights).hexdigest()), folder.name

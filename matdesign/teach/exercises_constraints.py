@@ -39,7 +39,7 @@ def check_reachable() -> Iterator[Case]:
         name = name if len(name) < 80 else f"{len(counts)} elements"
 
         def judge(got: Any, right: Any = right) -> str:
-            return str(right([numbers(list(got)).flatten().int().tolist()]))
+            return str(right([numbers(list(got)).flatten().tolist()]))
 
         yield name, (counts, states), judge
 

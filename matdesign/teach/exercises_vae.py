@@ -33,7 +33,7 @@ def check_divergence() -> Iterator[Case]:
 def check_torus_loss() -> Iterator[Case]:
     """Check a loss of coordinates (made, wanted) that knows the boundary of the cell.
 
-    It must be 0 for equal numbers, the same for 0.99 as for -0.01, larger for a larger
+    It must be 0 for one point of the circle (1.3 and 0.3 are one), larger for a larger
     distance on the circle, and have a gradient that points the short way round.
     """
     pairs = [(0.0, 0.0), (1.3, 0.3), (0.99, 0.01), (0.25, 0.3), (0.9, 0.1), (0.0, 0.5)]

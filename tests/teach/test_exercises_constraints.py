@@ -96,6 +96,7 @@ def few(row, k, vocabulary):
 
 def test_right_answers_pass():
     assert exercises.check_reachable(reachable)
+    assert not exercises.check_reachable(lambda *a: {q + 0.4 for q in reachable(*a)})
     assert exercises.check_completion(completion)
     assert exercises.check_masked(masked_by_hand)
     assert exercises.check_masked(exercises.masked)
