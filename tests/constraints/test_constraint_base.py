@@ -160,6 +160,21 @@ def test_a_new_constraint_takes_ten_lines(random_crystals: Crystals) -> None:
     )
 
 
+def test_a_mask_that_forgets_what_others_leave_is_joined_with_them() -> None:
+    """Two tables that take no notice of each other: their common part, and an end."""
+
+    class No(OnlyElements):
+        def allowed(
+            self, species, counts, roles=None, within=None, required=frozenset()
+        ):
+            return super().allowed(species, counts)
+
+    species, counts = torch.full((1, 2), 104), torch.ones(1, 2, dtype=torch.long)
+    both = All(No("Na", "Cl"), No("Cl", "K")).allowed(species, counts)
+    assert both is not None
+    assert both[0, 0].nonzero().flatten().tolist() == [17]
+
+
 def test_check_counts_prints_and_explains(random_crystals: Crystals) -> None:
     wanted = OnlyElements("Na", "Cl", "O") & MinDistance(1.0)
     few = random_crystals[:30].replace(ids=tuple(f"c{i}" for i in range(30)))
