@@ -204,7 +204,8 @@ def test_prose_is_rendered_and_solutions_are_folded(lab, browser):
     entry.click()
     heading = page.locator(".jp-Notebook h3", has_text="Solution:").first
     heading.wait_for()
-    folded = page.locator(".jp-Notebook .jp-MarkdownCell", has=heading)
+    inside = page.locator("h3", has_text="Solution:")
+    folded = page.locator(".jp-Notebook .jp-MarkdownCell", has=inside)
     assert "cell" in folded.first.locator(".jp-showHiddenCellsButton").inner_text()
     text = page.locator(".jp-Notebook").inner_text()
     assert not re.search(r"\{[\w:-]+\}`|:::|```\{", text)

@@ -18,6 +18,7 @@ MATCHER = StructureMatcher(
 )
 """For cells that are primitive: the matcher's own reduction forgives 0.25 angstrom, and
 takes one of two equal, slightly tilted perovskites for the cubic one."""
+REDUCED = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)
 
 
 def shipped(name: str) -> Crystals:
@@ -28,11 +29,19 @@ def shipped(name: str) -> Crystals:
 
 
 def fails(crystals: Crystals) -> list[str]:
-    """Return the ids of crystals that their symmetric encoding does not give back."""
+    """Return the ids of crystals that their symmetric encoding does not give back.
+
+    There are two ways to a primitive cell where an atom is at the edge of one's tolerance:
+    then the matcher's own reduction has to make the two equal.
+    """
     small = primitive_cells(crystals)
     back = primitive_cells(encode(small, "symmetric").crystals())
     each = zip(crystals.ids, small, back, strict=True)
-    return [name for name, one, other in each if not MATCHER.fit(one, other)]
+    return [
+        name
+        for name, one, other in each
+        if not (MATCHER.fit(one, other) or REDUCED.fit(one, other))
+    ]
 
 
 def test_space_groups_agree_with_spglib() -> None:
