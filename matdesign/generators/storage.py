@@ -154,7 +154,7 @@ def load_model(kind: type[M], folder: str | Path) -> M:
         maker = getattr(import_module(KNOWN[name]), name)
     else:
         raise DataError(
-            f"{path} names a generator that is not known here: got {name!r}. "
+            f"{path} names a model that is not known here: got {name!r}. "
             f"Load it with its own class, as in {name}.load(folder)."
         )
     if not issubclass(maker, kind):

@@ -318,15 +318,7 @@ class PropertyNetwork(nn.Module):
 
     def save(self, folder: str | Path) -> Path:
         """Write `model.safetensors` and `config.json` into a folder and return it."""
-        from matdesign import __version__
-
-        facts = {
-            "class": type(self).__name__,
-            "version": __version__,
-            "config": self.config,
-            "record": self.record,
-        }
-        return storage.write(folder, self.state_dict(), facts)
+        return storage.save_model(self, folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -335,23 +327,7 @@ class PropertyNetwork(nn.Module):
         Raises:
             DataError: a file is missing, truncated, altered or of something else.
         """
-        tensors, facts = storage.read(folder)
-        path = Path(folder) / storage.FACTS
-        if facts.get("class") != cls.__name__:
-            raise DataError(
-                f"{path} holds a {facts.get('class')}, not a {cls.__name__}. "
-                "Load it with matdesign.load_model."
-            )
-        try:
-            net = cls(**facts["config"])
-            net.load_state_dict(tensors)
-        except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
-            raise DataError(
-                f"{path} does not fit its weights or this version: {wrong}. "
-                "Train the network again, or install the version that wrote it."
-            ) from wrong
-        net.record = dict(facts.get("record", {}))
-        return net.eval()
+        return storage.load_model(cls, folder)
 
     def __repr__(self) -> str:
         weights = sum(p.numel() for p in self.parameters())
