@@ -1,5 +1,6 @@
 """How the package prints: tables as text and as HTML, and the templates of all HTML."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -35,12 +36,12 @@ def render(name: str, /, **values: Any) -> str:
     return _templates().get_template(f"{name}.html").render(values)
 
 
-class Table:
+class Table(ABC):
     """What is a table: with `cells_as_text` written, it prints as text and as HTML."""
 
+    @abstractmethod
     def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
         """Return the header and the rows as text."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return text_table(*self.cells_as_text())

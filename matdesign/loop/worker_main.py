@@ -34,7 +34,7 @@ def send(pipe: IO[bytes], message: object) -> None:
 
 
 def receive(pipe: IO[bytes]) -> Any:
-    """Read one message.
+    """Read one message of the process at the other end of our own pipe, never of a file.
 
     Raises:
         EOFError: the other end is gone.
