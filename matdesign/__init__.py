@@ -58,6 +58,7 @@ _PUBLIC = {
     "Guide": "guidance.guide",
     "Potential": "loop.potential",
     "PotentialOracle": "loop.oracle",
+    "Results": "loop.results",
     "ASEOracle": "loop.oracle",
     "Hull": "loop.hull",
     "Campaign": "loop.campaign",
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
     from matdesign.loop.hull import Hull
     from matdesign.loop.oracle import ASEOracle, PotentialOracle
     from matdesign.loop.potential import Potential
+    from matdesign.loop.results import Results
     from matdesign.loop.second_opinion import judge
     from matdesign.metrics.evaluator import Evaluation, Protocol, compare, evaluate
     from matdesign.metrics.prediction import Predictions, evaluate_prediction
