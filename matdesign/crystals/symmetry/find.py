@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import numbers
-import re
-import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +16,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import min_distance, shortest_vector
 from matdesign.crystals.io.checks import MIN_VOLUME
 from matdesign.crystals.symmetry.operations import Array
+from matdesign.crystals.symmetry.symbols import settings
 from matdesign.errors import DataError
 
 SYMPREC = 0.1
@@ -40,32 +38,13 @@ def spacegroup_number(group: Any) -> int:
     Raises:
         DataError: neither.
 
-    Source:
-        gemmi (Wojdyr 2022, JOSS 7, 4200); full symbols from spglib.
-
     Example:
         >>> [spacegroup_number(one) for one in (225, "225", "Pm3m", "P21/c", "Cmca")]
         [225, 225, 221, 14, 64]
     """
     number = None
     if isinstance(group, str):
-        import gemmi
-
-        # subscripts count as figures; the long minus is a minus
-        text = unicodedata.normalize("NFKC", group).replace("\u2212", "-")
-        text = text.replace("_", "").strip()
-        short = "".join(text.split())
-        if short.isdecimal():
-            number = int(short)
-        else:
-            named = gemmi.find_spacegroup_by_name(text)
-            named = named or gemmi.find_spacegroup_by_name(short)
-            number = named.number if named else _full_symbols().get(short.lower())
-            if number is None:  # full in all axes: 4/n 2/m 2/m is 4/n m m
-                named = gemmi.find_spacegroup_by_name(
-                    re.sub("(?<![46])21?/", "", short)
-                )
-                number = named.number if named else None
+        number = next((one.number for one in settings(group)), None)
     elif isinstance(group, numbers.Integral) and group is not True:
         number = int(group)
     if number is None or not 1 <= number <= 230:
@@ -74,18 +53,6 @@ def spacegroup_number(group: Any) -> int:
             f'"Pm-3m"; got {group!r}.'
         )
     return number
-
-
-@cache
-def _full_symbols() -> dict[str, int]:
-    """Return the number of each full symbol, without spaces: "p4/n2/m2/m" is 129."""
-    import spglib
-
-    kinds: Any = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
-    return {
-        one.international_full.replace(" ", "").replace("_", "").lower(): one.number
-        for one in kinds
-    }
 
 
 def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
