@@ -6,7 +6,8 @@ import logging
 import numbers
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -77,26 +78,53 @@ def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
         >>> spacegroup(Crystals(torch.tensor([[55, 17]]), frac, cell)).tolist()
         [221]
     """
-    found = []
-    there = are_cells(crystals, symprec).tolist()
-    cells = crystals.lattice.detach().double().cpu().numpy()
-    points = crystals.frac.detach().double().cpu().numpy()
-    with quiet_moyo():
-        for row, kinds in enumerate(crystals.species.cpu().numpy()):
-            real = kinds > 0
-            one = cells[row], points[row][real], kinds[real].tolist()
-            found.append(_number(*one, symprec) if there[row] else 0)
+    found = [
+        _number(*one, symprec) if sound else 0
+        for sound, *one in as_arrays(crystals, symprec)
+    ]
     return torch.tensor(found, dtype=torch.long, device=crystals.device)
 
 
+def as_arrays(
+    crystals: Crystals, symprec: float = ENCODING_SYMPREC
+) -> Iterator[tuple[bool, Array, Array, Array]]:
+    """Yield for each crystal whether symmetry can be looked for, and it as arrays.
+
+    It can where the crystal is finite and well above symprec. In a cell as small as the
+    tolerance, or with atoms on top of each other, every atom could be every other one,
+    and the search would not end.
+
+    Args:
+        crystals: the batch.
+        symprec: the tolerance of the search, angstrom.
+
+    Returns:
+        The flag, the cell, the coordinates and the species, without padding.
+    """
+    exact = Crystals(
+        crystals.species.cpu(),
+        crystals.frac.detach().cpu().double(),
+        crystals.lattice.detach().cpu().double(),
+    )
+    sound = exact.frac.isfinite().all(-1).all(-1)
+    sound &= exact.lattice.isfinite().all(-1).all(-1)
+    sound &= torch.linalg.det(exact.lattice).abs() >= MIN_VOLUME
+    sound &= shortest_vector(exact.lattice) >= 5 * symprec
+    sound &= min_distance(exact) > 2 * symprec
+    cells, frac = exact.lattice.numpy(), exact.frac.numpy()
+    for i, species in enumerate(exact.species.numpy()):
+        real = species > 0
+        yield bool(sound[i]), cells[i], frac[i][real], species[real]
+
+
 def find_symmetry(
-    cell: Array, frac: Array, species: list[int], symprec: float
+    cell: Array, frac: Array, species: Array, symprec: float
 ) -> Any | None:
     """Return moyopy's dataset of a crystal in the standard setting, or None.
 
     None where it finds nothing, for whatever reason: a generated crystal may be
-    anything, and one that cannot be analysed is an answer, not an error. Ask `are_cells`
-    first, and put `quiet_moyo` around the batch.
+    anything, and one that cannot be analysed is an answer, not an error. See `as_arrays`
+    for the crystals that it would not end with.
 
     Args:
         cell: rows in angstrom, shape (3, 3).
@@ -104,11 +132,10 @@ def find_symmetry(
         species: atomic number of each atom.
         symprec: how far an atom may be from its symmetric position, angstrom.
     """
-    import moyopy
-
+    moyopy = _moyopy()
     try:
         return moyopy.MoyoDataset(
-            moyopy.Cell(cell.tolist(), frac.tolist(), species),
+            moyopy.Cell(cell.tolist(), frac.tolist(), species.tolist()),
             symprec=symprec,
             setting=moyopy.Setting.standard(),
         )
@@ -121,40 +148,16 @@ def find_symmetry(
         return None
 
 
-def are_cells(crystals: Crystals, symprec: float = ENCODING_SYMPREC) -> Tensor:
-    """Return in which crystals symmetry can be looked for, bool, shape (crystals,).
+@cache
+def _moyopy() -> ModuleType:
+    """Return moyopy without its notes on operations of the input cell, unused here."""
+    import moyopy
 
-    They are finite and well above symprec. In a cell as small as the tolerance, or with
-    atoms on top of each other, every atom could be every other one, and the search would
-    not end.
-
-    Args:
-        crystals: the batch.
-        symprec: the tolerance of the search, angstrom.
-    """
-    exact = Crystals(
-        crystals.species, crystals.frac.double(), crystals.lattice.double()
-    )
-    finite = exact.frac.isfinite().all(-1).all(-1)
-    finite &= exact.lattice.isfinite().all(-1).all(-1)
-    large = torch.linalg.det(exact.lattice).abs() >= MIN_VOLUME
-    large &= shortest_vector(exact.lattice) >= 5 * symprec
-    return finite & large & (min_distance(exact) > 2 * symprec)
+    logging.getLogger("moyo").setLevel(logging.ERROR)
+    return moyopy
 
 
-@contextmanager
-def quiet_moyo() -> Iterator[None]:
-    """Hold back moyo's notes on operations of the input cell, unused here."""
-    log = logging.getLogger("moyo")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def _number(cell: Array, frac: Array, species: list[int], symprec: float) -> int:
+def _number(cell: Array, frac: Array, species: Array, symprec: float) -> int:
     """Return one space group number: moyopy's, else spglib's, else 0."""
     import spglib
 
