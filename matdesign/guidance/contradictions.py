@@ -5,10 +5,13 @@ from itertools import combinations
 
 from matdesign.constraints.base import Constraint, listing
 from matdesign.constraints.between import Between
-from matdesign.constraints.charge import ChargeNeutral, oxidation_states
+from matdesign.constraints.charge import (
+    ChargeNeutral,
+    ElectronegativityOrder,
+    oxidation_states,
+)
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
-from matdesign.constraints.electronegativity import ElectronegativityOrder
 from matdesign.constraints.elements import OnlyElements
 from matdesign.constraints.predicted import Property
 from matdesign.crystals import elements

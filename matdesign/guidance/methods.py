@@ -170,7 +170,11 @@ def serve(
         masked -= {one for one in parts if not why_not[one]}
     for one in parts:
         if one in masked:
-            chosen.append(Choice(one, ("mask",), "holds at every step"))
+            chosen.append(
+                Choice(
+                    one, ("mask",), "holds at every step, and a dead end is drawn again"
+                )
+            )
         elif not why_not[one]:
             chosen.append(Choice(one, (method,), "as asked"))
         else:
@@ -183,7 +187,9 @@ def _default(
 ) -> Choice:
     can = {method for method in METHODS if not refusal(one, method, model, beside)}
     if "mask" in can:
-        return Choice(one, ("mask",), "holds at every step")
+        return Choice(
+            one, ("mask",), "holds at every step, and a dead end is drawn again"
+        )
     if "replace" in can:
         return Choice(one, ("replace",), "its coordinates are known beforehand")
     if "steer" not in can:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import Density, VolumePerAtom
+from matdesign.constraints.charge import ElectronegativityOrder
 from matdesign.constraints.coordination import Coordination
-from matdesign.constraints.electronegativity import ElectronegativityOrder
 from matdesign.constraints.motif import Motif
 from matdesign.constraints.novelty import Novelty
 from matdesign.constraints.predicted import Property

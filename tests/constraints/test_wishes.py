@@ -8,11 +8,10 @@ from pymatgen.core import Lattice, Structure
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import Between, Density, VolumePerAtom
-from matdesign.constraints.charge import ChargeNeutral
+from matdesign.constraints.charge import ChargeNeutral, ElectronegativityOrder
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.coordination import Coordination
 from matdesign.constraints.distance import MinDistance
-from matdesign.constraints.electronegativity import ElectronegativityOrder
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.constraints.motif import Motif
 from matdesign.constraints.predicted import Property
