@@ -45,7 +45,7 @@ _PUBLIC = {
     "Between": "constraints.between",
     "Density": "constraints.between",
     "VolumePerAtom": "constraints.between",
-    "NumberOfAtoms": "constraints.size",
+    "NumberOfAtoms": "constraints.between",
     "SpaceGroup": "constraints.spacegroups",
     "CrystalSystem": "constraints.spacegroups",
     "ElectronegativityOrder": "constraints.charge",
@@ -97,7 +97,12 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from matdesign.constraints.base import Constraint
-    from matdesign.constraints.between import Between, Density, VolumePerAtom
+    from matdesign.constraints.between import (
+        Between,
+        Density,
+        NumberOfAtoms,
+        VolumePerAtom,
+    )
     from matdesign.constraints.charge import ChargeNeutral, ElectronegativityOrder
     from matdesign.constraints.checking import check_constraint
     from matdesign.constraints.checks import check
@@ -109,7 +114,6 @@ if TYPE_CHECKING:
     from matdesign.constraints.motif import Motif
     from matdesign.constraints.novelty import NovelFormula, Novelty
     from matdesign.constraints.predicted import Property
-    from matdesign.constraints.size import NumberOfAtoms
     from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
     from matdesign.crystals.batch import Crystals, SoftCrystals
     from matdesign.crystals.data.sets import datasets, load
