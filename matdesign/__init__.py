@@ -27,7 +27,6 @@ _PUBLIC = {
     "Diffusion": "generators.diffusion",
     "PropertyNetwork": "predictors.network",
     "fit": "generators.trainer",
-    "fit_property": "predictors.fitting",
     "training": "generators.trainer",
     "Run": "generators.trainer",
     "load_model": "generators.shipped",
@@ -144,7 +143,6 @@ if TYPE_CHECKING:
     from matdesign.loop.second_opinion import judge
     from matdesign.metrics.evaluator import Evaluation, Protocol, compare, evaluate
     from matdesign.metrics.prediction import Predictions, evaluate_prediction
-    from matdesign.predictors.fitting import fit_property
     from matdesign.predictors.network import PropertyNetwork
     from matdesign.predictors.shipped import load_predictor, property_networks
     from matdesign.predictors.time_head import TimeHead
