@@ -163,7 +163,7 @@ def load_model(kind: type[M], folder: str | Path) -> M:
         )
     try:
         retired = getattr(maker, "retired", ())
-        kept = {k: v for k, v in facts["config"].items() if k not in retired}
+        kept = {k: v for k, v in dict(facts["config"]).items() if k not in retired}
         model = maker(**kept)
         model.load_state_dict(tensors)
     except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
