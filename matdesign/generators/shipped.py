@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 from matdesign.errors import DataError
@@ -23,40 +22,20 @@ DATA = {
 NETWORK = "PropertyNetwork"
 FAMILIES = ("autoregressive", "coupling-flow", "diffusion", "flow-matching", "vae")
 
-KNOWN = {
-    f"{family}-{data}": DATA[data]
-    for data in DATA
-    for family in FAMILIES
-} | {"diffusion-prototypes-cell": DATA["prototypes"]}
+KNOWN = {f"{family}-{data}": DATA[data] for data in DATA for family in FAMILIES} | {
+    "diffusion-prototypes-cell": DATA["prototypes"]
+}
 """Models that a complete checkout holds, and what they make."""
 
 
-@dataclass(frozen=True)
-class Models:
-    """The trained weights at hand; print it.
-
-    Args:
-        names: what `load_model` accepts.
-        about: name -> what it makes and where it comes from.
-    """
-
-    names: tuple[str, ...]
-    about: dict[str, str]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.names
+class Models(dict[str, str]):
+    """The trained weights at hand: name -> what it makes; print it."""
 
     def __repr__(self) -> str:
-        if not self.names:
+        if not self:
             return "no trained models here; train one with `python scripts/train.py`"
-        wide = max(map(len, self.names))
-        return "\n".join(f"{name:<{wide}}  {self.about[name]}" for name in self.names)
+        wide = max(map(len, self))
+        return "\n".join(f"{name:<{wide}}  {about}" for name, about in self.items())
 
 
 def models() -> Models:
@@ -115,7 +94,7 @@ def weights_folder(name: str | Path, known: Iterable[str], *, predicting: bool) 
             f"folder from the repository (`git checkout -- data/models/{name}`), or train "
             "them with `python scripts/train.py`."
         )
-    names = sorted({*listed(predicting=predicting).names, *known})
+    names = sorted({*listed(predicting=predicting), *known})
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise DataError(
@@ -126,12 +105,12 @@ def weights_folder(name: str | Path, known: Iterable[str], *, predicting: bool) 
 
 def listed(*, predicting: bool) -> Models:
     """Return the shipped folders that hold generators, or those of property networks."""
-    root = data_dir() / "models"
-    about = {
-        p.parent.name: _describe(p.parent) for p in root.glob(f"*/{storage.FACTS}")
+    paths = sorted((data_dir() / "models").glob(f"*/{storage.FACTS}"))
+    about = {path.parent.name: _describe(path.parent) for path in paths}
+    right = {
+        n: text for n, text in about.items() if text.startswith(NETWORK) == predicting
     }
-    names = [n for n in sorted(about) if about[n].startswith(NETWORK) == predicting]
-    return Models(tuple(names), {name: about[name] for name in names})
+    return Models(right)
 
 
 def _describe(folder: Path) -> str:
