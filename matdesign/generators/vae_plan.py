@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -14,11 +13,10 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.choices import Choices
 from matdesign.generators.drawing import copies
-from matdesign.generators.lookahead import can_begin, unit_of
+from matdesign.generators.filling import SiteMask, wanted_amounts
 from matdesign.generators.planning import REPLANS, Plan, draw_sizes
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
-from matdesign.generators.roles import wanted_roles
 from matdesign.generators.vae_latent import Latent, Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import STOP, Skeleton, Wishes
@@ -88,7 +86,10 @@ def wishes_of(
         sizes[rows] = draw_sizes(request[rows], len(rows), histogram, rng)
 
     def ok(rows: Tensor) -> Tensor:
-        return _possible(request[rows], sizes[rows], groups, allowed)
+        some, n_atoms = request[rows], sizes[rows]
+        wanted = wanted_amounts(some, n_atoms)
+        asks = SiteMask(torch.ones_like(n_atoms), wanted, some.choices, allowed)
+        return asks.begins(n_atoms)
 
     bad = resample(draw, ok, n, REPLANS)
     if len(bad):
@@ -106,19 +107,6 @@ def wishes_of(
         groups.expand(n, -1).clone(),
         request.formula * times,
         request.pattern * times,
-    )
-
-
-def _possible(
-    request: Request, sizes: Tensor, groups: Tensor, allowed: Tensor
-) -> Tensor:
-    """Return for which sizes elements can perhaps be found in a space group, (crystals,)."""
-    if request.choices is None:
-        return torch.ones_like(sizes, dtype=torch.bool)
-    some = groups.nonzero().squeeze(1).tolist()
-    units = [math.gcd(*(unit_of(g, 0, n) for g in some)) or 1 for n in sizes.tolist()]
-    return can_begin(
-        request.choices, sizes, units, wanted_roles(request, sizes), allowed
     )
 
 

@@ -9,10 +9,8 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.filling import Counts
-from matdesign.generators.lookahead import Lookahead
+from matdesign.generators.filling import Counts, SiteMask, fillable
 from matdesign.generators.mixtures import perturbed
-from matdesign.generators.roles import Roles, filling, fitting, some_of, taking, tell
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,
@@ -195,8 +193,8 @@ class SkeletonDecoder(nn.Module):
         may[~met, 1] = True
         scores = mix(self.group(torch.cat([z, asked], 1)))
         group = _choose(scores.masked_fill(~may, -torch.inf), temperature, rng)
-        told = _asked(wishes)
-        bad = _misfits(told, torch.tensor(list(told), dtype=torch.long), group, met)
+        wanted = _asked(wishes)
+        bad = _misfits(wanted, torch.arange(len(group)), group, met)
         while len(bad):  # groups whose letters cannot hold the formula or pattern
             may[bad, group[bad]] = False
             met = met & may.any(1)
@@ -204,20 +202,13 @@ class SkeletonDecoder(nn.Module):
             group[bad] = _choose(
                 scores[bad].masked_fill(~may[bad], -torch.inf), temperature, rng
             )
-            bad = _misfits(told, bad, group, met)
-        groups = group.tolist()
-        roles = {
-            row: Roles(filling(groups[row], wanted), wanted, list(kinds), None, False)
-            for row, (wanted, kinds) in told.items()
-        }
-        alone = torch.ones_like(met)
-        alone[list(told)] = False
+            bad = _misfits(wanted, bad, group, met)
+        asks = SiteMask(group, wanted, choices, allowed, ordered=False)
         context = self._context(z, asked, twice(group))
         state = self.start(context).tanh()[None]
         letter, species = torch.full_like(group, STOP), torch.zeros_like(group)
         letters: list[Tensor] = []
         kinds: list[Tensor] = []
-        sizes: list[Tensor] = []
         live = met.clone()
         for step in range(int(left.max()) if len(left) else 0):
             last, kind, room = (
@@ -227,81 +218,50 @@ class SkeletonDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = letter_mask(tables, group, letter, left, exact=exact)
-            growing = some_of(roles, live)
-            waiting = [one for one in growing.values() if 0 in one.element]
-            if choices is not None and waiting:
-                tell(choices, waiting, allowed)
-            if growing:
-                start = [STOP] * len(may), [0] * len(may)
-                may[:, :LETTERS] = fitting(growing, may[:, :LETTERS], *start)
+            may[:, :LETTERS] = asks.letters(may[:, :LETTERS], live, letter, species)
             met, live = _still(met, live, may)
             may[:, STOP] |= ~live
             scores = mix(self.next_letter(wide)).masked_fill(~may, -torch.inf)
-            new = _choose(scores, temperature, rng)
+            new = draw(scores)
             live = live & (new < STOP)
             if not bool(live.any()):
                 break
-            floor, lost = torch.where(alone, species, 0), live.clone()
-            species = torch.zeros_like(species)
-            while bool(lost.any()):
-                may = species_mask(allowed, letter, floor, new)
-                rows = (lost & may.any(1)).nonzero().squeeze(1)
-                at = torch.cat([rows, rows + len(group)]) if guided else rows
-                hidden = torch.cat([wide[at], self.letter(twice(new[rows]))], 1)
-                score = mix(self.element(self.hidden(hidden)))
-                score = score.masked_fill(~may[rows], -torch.inf)
-                ranked = perturbed(score, rng, temperature)
-                species[rows] = ranked.argmax(1)
-                free = alone[rows]
-                if not bool(free.all()):
-                    told_of = rows[~free].tolist()
-                    mine, chosen = [roles[k] for k in told_of], new[told_of].tolist()
-                    species[told_of] = taking(mine, ranked[~free], chosen)
-                if choices is not None and bool(free.any()):
-                    grown = Lookahead(choices, group, kinds, sizes, left, allowed)
-                    species[rows[free]] = grown.draw(new, ranked[free], rows[free])
-                lost &= species == 0
-                scores[lost, new[lost]] = -torch.inf  # no element can follow
-                stuck = lost & scores.isneginf().all(1)
-                met, live, lost = met & ~stuck, live & ~stuck, lost & ~stuck
-                new[lost] = draw(scores[lost])
-                live, lost = live & (new < STOP), lost & (new < STOP)
+            floor = torch.where(asks.given, 0, species)  # roles come in any order
+            may = species_mask(allowed, letter, floor, new)
+            may = asks.elements(may, live, new, left)
+            met, live = _still(met, live, may)
+            hidden = torch.cat([wide, self.letter(twice(new))], 1)
+            score = mix(self.element(self.hidden(hidden)))
+            species = asks.draw(draw, score, may, live, new, left)
+            met, live = met & ~(live & (species == 0)), live & (species > 0)
             letter = torch.where(live, new, STOP)
-            letter_of, kind_of = new.tolist(), species.tolist()
-            for row, one in some_of(growing, live).items():
-                one.place(letter_of[row], kind_of[row], rng)
-            count = _sites_of(tables, group, new[:, None])[:, 0] * live
-            left = left - count * live
+            left = left - asks.place(live, letter, species, rng)
             letters.append(letter)
             kinds.append(species)
-            sizes.append(count * live)
         met = met & torch.where(exact, left == 0, left < self.largest)
         if not letters:
             letters, kinds = [torch.full_like(group, STOP)], [torch.zeros_like(group)]
         return Skeleton(group, torch.stack(letters, 1), torch.stack(kinds, 1), met)
 
 
-Asked = dict[int, tuple[Counts, list[int]]]
-"""Crystal -> atoms and element (0 = open) of each role of its formula or pattern."""
-
-
-def _asked(wishes: Wishes) -> Asked:
-    """Return the roles of crystals of which a formula or a pattern is asked."""
-    found: Asked = {}
-    given = (wishes.formula.sum(1) + wishes.pattern.sum(1)).nonzero().squeeze(1)
-    for row in given.tolist():
-        kinds = wishes.formula[row].nonzero().squeeze(1).tolist()
-        counts = [int(wishes.formula[row, z]) for z in kinds]
-        counts = counts or [k for k in wishes.pattern[row].tolist() if k]
-        found[row] = tuple(counts), kinds or [0] * len(counts)
+def _asked(wishes: Wishes) -> list[tuple[Counts, list[int]]]:
+    """Return atoms and element (0 = open) of each role that is asked of each crystal."""
+    found: list[tuple[Counts, list[int]]] = []
+    both = wishes.formula.tolist(), wishes.pattern.tolist()
+    for formula, pattern in zip(*both, strict=True):
+        kinds = [z for z, k in enumerate(formula) if k]
+        counts = tuple(k for k in formula if k) or tuple(k for k in pattern if k)
+        found.append((counts, kinds or [0] * len(counts)))
     return found
 
 
-def _misfits(told: Asked, rows: Tensor, group: Tensor, met: Tensor) -> Tensor:
+def _misfits(
+    wanted: list[tuple[Counts, list[int]]], rows: Tensor, group: Tensor, met: Tensor
+) -> Tensor:
     """Return those of some crystals whose space group cannot hold what is asked."""
     some = rows.to(group.device)
     fits = [
-        filling(number, told[row][0]).possible(0, told[row][0])
+        fillable(number, 0, wanted[row][0])
         for row, number in zip(rows.tolist(), group[some].tolist(), strict=True)
     ]
     return some[met[some] & ~torch.tensor(fits, dtype=torch.bool, device=some.device)]
