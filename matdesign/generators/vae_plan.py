@@ -13,10 +13,10 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.choices import Choices
 from matdesign.generators.drawing import copies
-from matdesign.generators.filling import SiteMask, wanted_amounts
 from matdesign.generators.planning import REPLANS, Plan, draw_sizes
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
+from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.vae_latent import Latent, Prior
 from matdesign.generators.vae_skeleton import SkeletonDecoder
 from matdesign.generators.vae_tables import STOP, Skeleton, Wishes

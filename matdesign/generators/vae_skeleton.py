@@ -9,8 +9,9 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.filling import Counts, SiteMask, fillable
+from matdesign.generators.filling import Counts, fillable
 from matdesign.generators.mixtures import perturbed
+from matdesign.generators.site_mask import SiteMask
 from matdesign.generators.vae_latent import LETTERS
 from matdesign.generators.vae_tables import (
     REACH,

@@ -11,16 +11,11 @@ from torch import Tensor
 from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.filling import (
-    SiteMask,
-    element_mask,
-    fillable,
-    letter_mask,
-    wanted_amounts,
-)
+from matdesign.generators.filling import element_mask, fillable, letter_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
+from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
 RESTARTS = 50

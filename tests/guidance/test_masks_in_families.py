@@ -22,9 +22,14 @@ from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator
-from matdesign.generators.filling import Amounts, SiteMask, fillable, wanted_amounts
+from matdesign.generators.filling import fillable
 from matdesign.generators.planning import Plan, allowed_elements, plan_cells
 from matdesign.generators.request import Request
+from matdesign.generators.site_mask import (
+    Amounts,
+    SiteMask,
+    wanted_amounts,
+)
 from matdesign.guidance.gradients import proximal_step
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.masks import Masks
