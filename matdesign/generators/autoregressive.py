@@ -16,24 +16,18 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
 from matdesign.errors import DataError
-from matdesign.generators.conditions import Condition
+from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
 from matdesign.generators.drawing import eval_mode
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
-from matdesign.generators.placement import (
-    SiteSample,
-    combined,
-    overlapping,
-    read_next,
-    read_sites,
-)
+from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
 from matdesign.generators.sequence import log_terms, sequences
-from matdesign.generators.site_network import SiteNetwork
+from matdesign.generators.site_network import SiteNetwork, SiteSample
 from matdesign.generators.wyckoff_sampler import WyckoffSampler
 
 IMPOSSIBLE = 1_000.0
@@ -302,9 +296,9 @@ class Autoregressive(Family):
         conditions = [plan.condition] if plan.scale else [self.nothing(len(plan))]
         if plan.scale not in (0.0, 1.0) and bool(plan.condition.anything.any()):
             conditions = [self.nothing(len(plan)), plan.condition]
-        readings, each = zip(*(read_sites(net, plan, one) for one in conditions))
+        readings, each = zip(*(net.read_sites(plan, one) for one in conditions))
         self.evaluations += len(plan) * len(conditions)
-        raw = combined(each, net.lattices.components, plan.scale)
+        raw = _combined(each, net.lattices.components, plan.scale)
         u = torch.zeros_like(lay.free, dtype=raw.dtype)
         code, fixed = raw.new_zeros(len(plan), 6), lay.orbits & ~lay.free.any(-1)
 
@@ -313,7 +307,7 @@ class Autoregressive(Family):
             code[rows] = self.scales.clamp(drawn) * lay.code_free[rows]
 
         def apart(rows: Tensor) -> Tensor:
-            return ~overlapping(self.scales, plan, rows, u[rows], code[rows], fixed)
+            return self._apart(plan, rows, u[rows], code[rows], fixed)
 
         resample(draw, apart, len(plan), self.tries)
         moves = lay.free.clone()
@@ -336,7 +330,9 @@ class Autoregressive(Family):
         net, lay, sites = self.network, x.layout, x.species.shape[1]
         i = round((1 - t) * sites)
         x = dataclasses.replace(x, u=preview.u, code=preview.code)
-        hidden, readings = zip(*(read_next(net, x, i, one) for one in x.readings))
+        hidden, readings = zip(
+            *(net.read_next(x.plan, x.u, x.code, i, one) for one in x.readings)
+        )
         self.evaluations += len(x) * len(readings)
         number = torch.arange(sites, device=x.u.device)
         there, new = lay.orbits & (number <= i), lay.orbits & (number == i)
@@ -348,18 +344,36 @@ class Autoregressive(Family):
             point = x.u.new_zeros(len(rows), 3)
             for axis in range(3):
                 each = [net.axis_raw(one[rows], point, axis) for one in hidden]
-                raw = combined(each, net.circle.components, x.plan.scale)
+                raw = _combined(each, net.circle.components, x.plan.scale)
                 drawn = net.circle.sample(raw, rng, self.coordinate_temperature)
                 point[:, axis] = drawn * x.free[rows, i, axis]
             u[rows, i] = point
 
         def apart(numbers: Tensor) -> Tensor:
             rows = some[numbers]
-            about = x.plan, rows, u[rows], x.code[rows], there, new
-            return ~overlapping(self.scales, *about)
+            return self._apart(x.plan, rows, u[rows], x.code[rows], there, new)
 
         resample(draw, apart, len(some), self.tries)
         return dataclasses.replace(x, u=u, readings=readings)
+
+    def _apart(
+        self,
+        plan: Plan,
+        rows: Tensor,
+        u: Tensor,
+        code: Tensor,
+        orbits: Tensor,
+        new: Tensor | None = None,
+    ) -> Tensor:
+        """Return in which of some crystals no two atoms of some orbits overlap, (rows,).
+
+        With `new`, an atom of these orbits at least is in each pair that counts.
+        """
+        part = plan.layout[rows]
+        m = part.count.shape[1]
+        some = None if new is None else new[rows, :m]
+        cell, species = self.scales.lattice(code, part), plan.species[rows, :m]
+        return clearance(part, species, u[:, :m], cell, orbits[rows, :m], some) >= 1
 
     @property
     def _table(self) -> WyckoffTable:
@@ -373,3 +387,16 @@ class Autoregressive(Family):
             **super().describe(),
             "sampling": f"site by site in {groups} space groups, up to {self.tries} draws",
         }
+
+
+def _combined(raw: Sequence[Tensor], weights: int, scale: float) -> Tensor:
+    """Return one raw mixture from those without and with the condition, or the only one.
+
+    Guidance combines the weights, which come first; means and widths are those that the
+    condition gives.
+    """
+    if len(raw) == 1:
+        return raw[0]
+    null, wanted = raw
+    mixed = combine(null[..., :weights], wanted[..., :weights], scale)
+    return torch.cat([mixed, wanted[..., weights:]], dim=-1)

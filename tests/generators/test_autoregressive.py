@@ -8,20 +8,20 @@ import pytest
 import torch
 
 import matdesign as design
+from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import distances
 from matdesign.crystals.symmetry import find as symmetry
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
-from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import mixtures, wyckoff_sampler
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.completion import (
     Partial,
     complete,
-    first_sites,
     next_site,
 )
 from matdesign.generators.contract import Generator
@@ -465,7 +465,10 @@ def test_same_seed_and_same_weights_give_the_same_crystals(
 
 def test_a_completed_crystal_keeps_its_sites(model, real):
     row = int((model.prepare(real).layout.orbits.sum(1) >= 3).int().argmax())
-    partial = first_sites(model, real[[row]], 2)
+    seq = sequences(model.prepare(real[[row]]), model.scales, wyckoff_table())
+    letters = "".join(LETTERS[x] for x in seq.letter[0, :2])
+    names = [elements.symbols()[z] for z in seq.species[0, :2]]
+    partial = Partial(int(seq.spacegroup), letters, names, seq.u[0, :2])
     made = complete(model, partial, 6, seed=0)
     wanted = list(partial.species)
     for one in made:
