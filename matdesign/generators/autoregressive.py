@@ -11,21 +11,21 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
+from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
-from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
-from matdesign.generators.drawing import eval_mode
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
-from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
+from matdesign.generators.sampling import eval_mode
 from matdesign.generators.sequence import log_terms, sequences
 from matdesign.generators.site_network import SiteNetwork, SiteSample
 from matdesign.generators.wyckoff_sampler import WyckoffSampler
@@ -201,7 +201,7 @@ class Autoregressive(Family):
         self.evaluations += len(batch)
         return log_terms(
             self.network,
-            sequences(batch, self.scales, self._table),
+            sequences(batch, self.scales),
             asked,
             self.log_prior,
             self.fill,
@@ -311,7 +311,7 @@ class Autoregressive(Family):
 
         resample(draw, apart, len(plan), self.tries)
         moves = lay.free.clone()
-        moves[:, 0] &= ~self._table.polar[lay.spacegroup]
+        moves[:, 0] &= ~wyckoff_table(str(self.device)).polar[lay.spacegroup]
         return SiteSample(plan, plan.species, u, code, moves, readings)
 
     def predict(self, x: SiteSample, t: float) -> Preview:
@@ -369,16 +369,16 @@ class Autoregressive(Family):
 
         With `new`, an atom of these orbits at least is in each pair that counts.
         """
-        part = plan.layout[rows]
-        m = part.count.shape[1]
-        some = None if new is None else new[rows, :m]
-        cell, species = self.scales.lattice(code, part), plan.species[rows, :m]
-        return clearance(part, species, u[:, :m], cell, orbits[rows, :m], some) >= 1
-
-    @property
-    def _table(self) -> WyckoffTable:
-        """Table of the Wyckoff positions on the model's device."""
-        return wyckoff_table(str(self.device))
+        lay = plan.layout[rows]
+        m = lay.count.shape[1]
+        room = clearance(
+            lay.expand(u[:, :m]),
+            lay.expand_species(plan.species[rows, :m]),
+            self.scales.lattice(code, lay),
+            lay.mask & orbits[rows, :m].gather(1, lay.orbit),
+            None if new is None else new[rows, :m].gather(1, lay.orbit),
+        )
+        return room >= 1
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
@@ -390,11 +390,7 @@ class Autoregressive(Family):
 
 
 def _combined(raw: Sequence[Tensor], weights: int, scale: float) -> Tensor:
-    """Return one raw mixture from those without and with the condition, or the only one.
-
-    Guidance combines the weights, which come first; means and widths are those that the
-    condition gives.
-    """
+    """Return the only raw mixture, or that with the condition, its weights guided."""
     if len(raw) == 1:
         return raw[0]
     null, wanted = raw

@@ -16,9 +16,9 @@ from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, positions, wyckof
 from matdesign.errors import DataError
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.control import Control, State
-from matdesign.generators.drawing import eval_mode
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.mixtures import choose
+from matdesign.generators.sampling import eval_mode
 from matdesign.generators.sequence import log_sites
 
 

@@ -11,9 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.wyckoff import wyckoff_table
-from matdesign.generators.choices import Choices
 from matdesign.generators.filling import Counts, fillable, orbit_sizes, taken, unit_of
-from matdesign.generators.request import Request
+from matdesign.generators.request import Choices, Request
 
 
 @dataclass
@@ -162,28 +161,6 @@ class SiteMask:
         """Crystals of which a formula or a pattern is asked."""
         self.sites: list[tuple[Tensor, Tensor]] = []
         """Element and atoms of each site so far, each of shape (crystals,)."""
-
-    def begins(self, n_atoms: Tensor) -> Tensor:
-        """Return which crystals can perhaps be made as asked, bool, shape (crystals,).
-
-        Args:
-            n_atoms: atoms of each, thought of as an orbit each.
-        """
-        met = torch.ones_like(self.given)
-        if self.choices is None:
-            return met
-        if self.amounts:
-            self._restrict(list(self.amounts.values()))
-        for row, one in self.amounts.items():
-            met[row] = all(one.may)
-        rows = (~self.given).nonzero().squeeze(1)
-        if len(rows):
-            many = n_atoms.to(rows.device)[rows]
-            orbits = torch.arange(int(many.max()), device=rows.device) < many[:, None]
-            among = options(orbits * MASK, self.known)
-            found = self.choices(orbits * MASK, orbits.long(), None, among)
-            met[rows] = (found.any(-1) | ~orbits).all(1)
-        return met
 
     def letters(
         self, may: Tensor, active: Tensor, last: Tensor, species: Tensor

@@ -225,7 +225,7 @@ def test_log_prob_is_the_sum_along_the_sampled_path(name, request, monkeypatch):
                 path += float(dense.detach()) * bool(free[site, axis])
                 where[0, site, axis] = float(point) * bool(free[site, axis])
         batch = Encoded(plan.layout, plan.species, where, torch.zeros(1, 6))
-        seq = sequences(batch, model.scales, wyckoff_table())
+        seq = sequences(batch, model.scales)
         if not torch.equal(seq.u, where):  # equal sites drawn out of order
             continue
         terms = model.log_terms(batch, model.nothing(1))
@@ -339,7 +339,7 @@ def test_a_supercell_is_another_crystal(cell_model, real):
 def test_a_sequence_is_the_same_crystal(model, cell_model, real):
     for one in (model, cell_model):
         batch = one.prepare(real[:60])
-        seq = sequences(batch, one.scales, wyckoff_table())
+        seq = sequences(batch, one.scales)
         rows = [[x for x in row if x != NONE] for row in seq.letter.tolist()]
         if one is model:
             layout = symmetric_layouts(seq.spacegroup.tolist(), rows)
@@ -465,7 +465,7 @@ def test_same_seed_and_same_weights_give_the_same_crystals(
 
 def test_a_completed_crystal_keeps_its_sites(model, real):
     row = int((model.prepare(real).layout.orbits.sum(1) >= 3).int().argmax())
-    seq = sequences(model.prepare(real[[row]]), model.scales, wyckoff_table())
+    seq = sequences(model.prepare(real[[row]]), model.scales)
     letters = "".join(LETTERS[x] for x in seq.letter[0, :2])
     names = [elements.symbols()[z] for z in seq.species[0, :2]]
     partial = Partial(int(seq.spacegroup), letters, names, seq.u[0, :2])
