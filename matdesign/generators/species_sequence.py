@@ -165,7 +165,7 @@ class SpeciesSequence(nn.Module):
         told = self.context(lay, wish)
         untold = self.context(lay, torch.zeros_like(wish))
         for place in range(order.shape[1]):
-            orbit, upto = order[:, place : place + 1], order[:, : place + 1]
+            orbit, upto = order[:, place], order[:, : place + 1]
             drawn = species.gather(1, upto)
             waits = drawn[:, -1] == MASK
             if not bool(waits.any()):
@@ -178,36 +178,13 @@ class SpeciesSequence(nn.Module):
             in_order = rising(drawn, letter[:, : place + 1])[:, -1] | given[:, None]
             chance = logits.masked_fill(~in_order, -torch.inf) / temperature
             rows = waits.nonzero().squeeze(1)
-            here = orbit[rows, 0]
-            species = draw_element(plan, species, rows, here, chance, allowed, rng)
+            here = rows, orbit[rows]
+            may = allowed_elements(take(plan, rows), species[rows], allowed)
+            may = may[torch.arange(len(rows), device=rows.device), orbit[rows]]
+            chance = chance[rows].masked_fill(~may, -torch.inf).softmax(-1)
+            found = torch.multinomial(chance, 1, generator=rng).squeeze(1)
+            species = species.index_put(here, found)
         return species
-
-
-def draw_element(
-    plan: Plan,
-    species: Tensor,
-    rows: Tensor,
-    orbit: Tensor,
-    logits: Tensor,
-    allowed: Tensor,
-    rng: torch.Generator,
-) -> Tensor:
-    """Return species with one more orbit decided in some crystals.
-
-    Args:
-        plan: layouts, roles and choices.
-        species: 104 where undecided, shape (crystals, orbits).
-        rows: crystals of which an orbit is decided.
-        orbit: which one of each.
-        logits: of all elements for that orbit of every crystal, shape (crystals, 104).
-        allowed: elements that the model knows, bool, shape (104,).
-        rng: source of randomness.
-    """
-    may = allowed_elements(take(plan, rows), species[rows], allowed)
-    may = may[torch.arange(len(rows), device=rows.device), orbit]
-    chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
-    found = torch.multinomial(chance, 1, generator=rng).squeeze(1)
-    return species.index_put((rows, orbit), found)
 
 
 def rising(drawn: Tensor, letter: Tensor) -> Tensor:
