@@ -42,8 +42,11 @@ class WyckoffTables(NamedTuple):
 @cache
 def wyckoff_tables() -> WyckoffTables:
     """Return the tables of all 230 space groups."""
-    from matdesign.crystals.symmetry.operations import operations
-    from matdesign.crystals.symmetry.wyckoff import positions, primitive_cell
+    from matdesign.crystals.symmetry.wyckoff import (
+        operations,
+        positions,
+        primitive_cell,
+    )
 
     sites = torch.zeros(231, LETTERS, dtype=torch.long)
     fixed = torch.zeros(231, LETTERS, dtype=torch.bool)

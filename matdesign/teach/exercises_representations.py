@@ -18,7 +18,7 @@ def check_orbit() -> Iterator[Case]:
 
     Unique axis b, as in the International Tables. Three of the points are special.
     """
-    from matdesign.crystals.symmetry.operations import images
+    from matdesign.crystals.symmetry.wyckoff import images
 
     def judge(want: Any, got: Any) -> str:
         have = numbers(got).numpy()
@@ -62,7 +62,7 @@ def check_freedom() -> Iterator[Case]:
 @exercise
 def check_origin() -> Iterator[Case]:
     """Check a function spacegroup -> directions along which the origin may be moved."""
-    from matdesign.crystals.symmetry.operations import operations
+    from matdesign.crystals.symmetry.wyckoff import operations
 
     for group in (1, 2, 4, 8, 14, 19, 25, 33, 99, 129, 160, 166, 186, 216, 225):
         rotations, _ = operations(group)

@@ -16,12 +16,11 @@ from matdesign.crystals.lattice_code import HEXAGONAL_K1, family
 from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.crystals.symmetry.find import spacegroup
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.operations import operations
 from matdesign.crystals.symmetry.orbits import (
     symmetric_layout,
     symmetric_layouts,
 )
-from matdesign.crystals.symmetry.wyckoff import positions, primitive_cell
+from matdesign.crystals.symmetry.wyckoff import operations, positions, primitive_cell
 from matdesign.errors import DataError, ShapeError
 
 MATCHER = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)

@@ -15,8 +15,13 @@ from torch import Tensor
 
 from matdesign.crystals.lattice_code import HEXAGONAL_K1, family, free_entries
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.operations import Array, operations, unit
-from matdesign.crystals.symmetry.wyckoff import positions, primitive_cell
+from matdesign.crystals.symmetry.wyckoff import (
+    Array,
+    operations,
+    positions,
+    primitive_cell,
+    unit,
+)
 from matdesign.errors import DataError, ShapeError
 
 
