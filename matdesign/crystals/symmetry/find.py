@@ -79,8 +79,8 @@ def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
         [221]
     """
     found = [
-        _number(*one, symprec) if sound else 0
-        for sound, *one in as_arrays(crystals, symprec)
+        _number(cell, frac, species, symprec) if sound else 0
+        for sound, cell, frac, species in as_arrays(crystals, symprec)
     ]
     return torch.tensor(found, dtype=torch.long, device=crystals.device)
 
