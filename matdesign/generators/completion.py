@@ -119,18 +119,6 @@ class NextSite:
         order = torch.argsort(share, descending=True).tolist()
         return {names[z]: float(share[z]) for z in order if z and share[z] > 0}
 
-    def __repr__(self) -> str:
-        likely = [f"{k} {v:.2f}" for k, v in self.letters().items() if v >= 0.01]
-        kinds = [f"{k} {v:.2f}" for k, v in list(self.elements().items())[:8]]
-        return "\n".join(
-            [
-                f"after {self.partial}",
-                f"  complete  {self.stop:.2f}",
-                f"  position  {', '.join(likely) or 'none'}",
-                f"  element   {', '.join(kinds) or 'none'}",
-            ]
-        )
-
 
 @torch.no_grad()
 def next_site(model: Autoregressive, partial: Partial) -> NextSite:
