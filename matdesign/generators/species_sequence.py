@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import combine
-from matdesign.generators.coupling_parts import Attention, PositionFeatures
-from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.coupling_parts import PositionFeatures
 from matdesign.generators.filling import element_mask
+from matdesign.generators.layers import Attention, SpeciesEmbedding, SpeciesHead
 from matdesign.generators.planning import Plan, allowed_elements, take
 
 
@@ -37,7 +37,9 @@ class SpeciesSequence(nn.Module):
         self.species = SpeciesEmbedding(width)
         self.last_position = nn.Linear(width, width, bias=False)
         self.any_order = nn.Parameter(torch.zeros(width))
-        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.head = SpeciesHead(width)
 
