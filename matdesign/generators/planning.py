@@ -227,7 +227,7 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
 def decide(
     plan: Plan,
     species: Tensor,
-    turned: Tensor,
+    chosen: Tensor,
     probabilities: Tensor,
     allowed: Tensor,
     rng: torch.Generator,
@@ -246,20 +246,20 @@ def decide(
     Args:
         plan: roles, layouts and choices.
         species: 104 where undecided, shape (crystals, orbits).
-        turned: orbits to decide now, bool, shape (crystals, orbits).
+        chosen: orbits to decide now, bool, shape (crystals, orbits).
         probabilities: probability of each element, shape (crystals, orbits, 104).
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
     species, log_p = species.clone(), probabilities.clamp(min=1e-30).log()
     if plan.choices is None and not bool((plan.role >= 0).any()):
-        turned = turned & (species == MASK)
-        if bool(turned.any()):
-            drawn = torch.multinomial(probabilities[turned], 1, generator=rng)
-            species[turned] = drawn.squeeze(1)
+        chosen = chosen & (species == MASK)
+        if bool(chosen.any()):
+            drawn = torch.multinomial(probabilities[chosen], 1, generator=rng)
+            species[chosen] = drawn.squeeze(1)
         return species
     for orbit in range(species.shape[1]):
-        here = turned[:, orbit] & (species[:, orbit] == MASK)
+        here = chosen[:, orbit] & (species[:, orbit] == MASK)
         rows = here.nonzero().squeeze(1)
         if not len(rows):
             continue
