@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.between import Range
-from matdesign.constraints.powder import CU_K_ALPHA, REACH, obstacle, powder_pattern
+from matdesign.constraints.powder import (
+    CU_K_ALPHA,
+    MOST_REFLECTIONS,
+    REACH,
+    powder_pattern,
+)
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 
@@ -30,7 +35,7 @@ class Diffraction(Range):
     violation is what is missing to `at_least`. It is infinite where a crystal has no
     pattern: a cell without volume or with more than `MOST_REFLECTIONS` reflections, an
     element beyond Cf. On undecided crystals each site scatters with the expected form
-    factor over the belief of its elements.
+    factor.
 
     Peaks meet only where the cells agree: at 40 degrees, a cell longer by 1 % moves a
     peak by 0.4 degrees. A large width forgives that and gives gradients something to
@@ -150,17 +155,11 @@ class Diffraction(Range):
             name = f"that of {target.formulas[0]}"
             with torch.no_grad():
                 made = self.pattern(target)[0].cpu()
-            why = obstacle(
-                target,
-                self.two_theta,
-                width=self.width,
-                wavelength=self.wavelength,
-            )
-            if why:
+            if bool(made.isnan().any()):
                 raise DataError(
-                    f"the target of Diffraction, {name}, has no pattern from "
-                    f"{float(self.two_theta[0]):g} to {float(self.two_theta[-1]):g} "
-                    f"degrees at {self.wavelength:g} angstrom: {why}."
+                    f"the target of Diffraction, {name}, has no pattern: it holds an "
+                    "element beyond Cf, or its cell has no volume or "
+                    f"over {MOST_REFLECTIONS:,} reflections. Narrow two_theta for these."
                 )
         else:
             name, made = "the given one", self._measured(target)
