@@ -1,5 +1,6 @@
 """The interface of a constraint, and how constraints combine."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from itertools import cycle
@@ -194,9 +195,9 @@ class Constraint(ABC):
                 "Make it again where it is needed."
             )
         args, settings = self._made_with
-        return {"class": type(self).__name__, "args": _plain(args, self)} | {
-            "settings": {name: _plain(one, self) for name, one in settings.items()}
-        }
+        words = {"class": type(self).__name__, "args": args, "settings": settings}
+        plain: dict[str, Any] = json.loads(json.dumps(words, default=_plain))
+        return plain
 
     @staticmethod
     def from_dict(words: Mapping[str, Any]) -> "Constraint":
@@ -325,22 +326,18 @@ class All(Constraint):
         return ", and ".join(one.sentence() for one in self.parts)
 
 
-def _plain(value: Any, of: Constraint) -> Any:
-    """Return a value as JSON has it; constraints as their dict."""
+def _plain(value: Any) -> dict[str, Any]:
+    """Return the dict of a constraint, for JSON."""
     if isinstance(value, Constraint):
         return value.to_dict()
-    if isinstance(value, list | tuple):
-        return [_plain(one, of) for one in value]
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
     raise DataError(
-        f"{of!r} was made with {type(value).__name__}, which cannot be written as JSON. "
-        "Make it again where it is needed."
+        f"a constraint was made with {type(value).__name__}, which cannot be written as "
+        "JSON. Make it again where it is needed."
     )
 
 
 def _read(value: Any) -> Any:
-    """Return a value of `_plain`; lists as tuples."""
+    """Return a value as it was before JSON; lists as tuples."""
     if isinstance(value, Mapping):
         return Constraint.from_dict(value)
     return tuple(_read(one) for one in value) if isinstance(value, list) else value

@@ -125,15 +125,18 @@ class Composition(Constraint):
             for z, n in zip(row, atoms, strict=True):
                 if 0 < z < MASK:
                     left[z] = left.get(z, -1) - n
-            if rest or min(left.values()) < 0:
+            sizes = sorted((n for z, n in zip(row, atoms) if z == MASK), reverse=True)
+            if rest or not _packs(tuple(left.values()), tuple(sizes)):
                 continue
-            sizes = [n for z, n in zip(row, atoms, strict=True) if z == MASK]
-            choices = _fillable(tuple(sorted(left.items())), tuple(sorted(sizes)))
             for o, (z, n) in enumerate(zip(row, atoms, strict=True)):
-                if z == MASK:
-                    mask[b, o, sorted(choices[n])] = True
-                elif z and (not sizes or any(choices.values())):
-                    mask[b, o, z] = True
+                if z != MASK:
+                    mask[b, o, z] = z > 0
+                    continue
+                others = list(sizes)
+                others.remove(n)
+                for e, k in left.items():
+                    rooms = tuple((left | {e: k - n}).values())
+                    mask[b, o, e] = _packs(rooms, tuple(others))
         return found & mask.to(found.device)
 
     def conditions(self) -> dict[str, Any]:
@@ -171,38 +174,16 @@ class Composition(Constraint):
         )
 
 
-@lru_cache(maxsize=20_000)
-def _fillable(
-    left: tuple[tuple[int, int], ...], sizes: tuple[int, ...]
-) -> dict[int, set[int]]:
-    """Return the elements that an orbit of each size may be; none where none fits.
-
-    Args:
-        left: (atomic number, atoms still to be placed).
-        sizes: atoms of each open orbit, sorted; together as many as are left.
-    """
-    found: dict[int, set[int]] = {n: set() for n in sizes}
-    for n in found:
-        others = list(sizes)
-        others.remove(n)
-        for z, room in left:
-            rest = tuple(sorted(k - n * (y == z) for y, k in left))
-            if room >= n and _packs(rest, tuple(sorted(others, reverse=True))):
-                found[n].add(z)
-    return found if all(found.values()) else {n: set() for n in sizes}
-
-
 @lru_cache(maxsize=200_000)
 def _packs(rooms: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
     """Return whether orbits of these sizes, largest first, fill the rooms exactly."""
-    if not sizes:
+    if not sizes or min(rooms) < 0:
         return not any(rooms)
-    for k, room in enumerate(rooms):
-        if room >= sizes[0] and (not k or room != rooms[k - 1]):
-            rest = (*rooms[:k], room - sizes[0], *rooms[k + 1 :])
-            if _packs(tuple(sorted(rest)), sizes[1:]):
-                return True
-    return False
+    fits = (k for k, room in enumerate(rooms) if room >= sizes[0])
+    return any(
+        _packs((*rooms[:k], rooms[k] - sizes[0], *rooms[k + 1 :]), sizes[1:])
+        for k in fits
+    )
 
 
 def _counts(crystals: Crystals | SoftCrystals) -> Tensor:
