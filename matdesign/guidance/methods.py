@@ -146,10 +146,6 @@ def serve(
     if method is None:
         made = tuple(_default(one, model, parts[:k]) for k, one in enumerate(parts))
         return Choices(family, made, strict)
-    if method == "reject":
-        reason = "the baseline: draw, check, keep what holds"
-        plain = tuple(Choice(one, ("reject",), reason) for one in parts)
-        return Choices(family, plain, strict)
     why_not = {
         one: refusal(one, method, model, parts[:k]) for k, one in enumerate(parts)
     }
@@ -159,17 +155,19 @@ def serve(
             f"{method} cannot guide {family} here: {reasons}. Choose another method, or "
             "leave it out and let the guide choose."
         )
+    baseline = method == "reject"
+    masked = {one for one in parts if not baseline and not refusal(one, "mask", model)}
+    if all(one in masked or why for one, why in why_not.items()):
+        masked = {one for one in masked if why_not[one]}
+    reason = "the baseline: draw, check, keep what holds" if baseline else "as asked"
     chosen = []
-    masked = {one for one in parts if not refusal(one, "mask", model)}
-    if all(one in masked or why_not[one] for one in parts):
-        masked -= {one for one in parts if not why_not[one]}
-    for one in parts:
+    for one, why in why_not.items():
         if one in masked:
             chosen.append(Choice(one, ("mask",), MASKED))
-        elif not why_not[one]:
-            chosen.append(Choice(one, (method,), "as asked"))
+        elif why:
+            chosen.append(Choice(one, ("reject",), f"not {method}: {why}"))
         else:
-            chosen.append(Choice(one, ("reject",), f"not {method}: {why_not[one]}"))
+            chosen.append(Choice(one, (method,), reason))
     return Choices(family, tuple(chosen), strict)
 
 
