@@ -27,7 +27,6 @@ _PUBLIC = {
     "Diffusion": "generators.diffusion",
     "PropertyNetwork": "predictors.network",
     "fit": "generators.trainer",
-    "fit_property": "predictors.fitting",
     "training": "generators.trainer",
     "Run": "generators.trainer",
     "load_model": "generators.shipped",
@@ -58,6 +57,7 @@ _PUBLIC = {
     "Guide": "guidance.guide",
     "Potential": "loop.potential",
     "PotentialOracle": "loop.oracle",
+    "Results": "loop.results",
     "ASEOracle": "loop.oracle",
     "Hull": "loop.hull",
     "Campaign": "loop.campaign",
@@ -139,10 +139,10 @@ if TYPE_CHECKING:
     from matdesign.loop.hull import Hull
     from matdesign.loop.oracle import ASEOracle, PotentialOracle
     from matdesign.loop.potential import Potential
+    from matdesign.loop.results import Results
     from matdesign.loop.second_opinion import judge
     from matdesign.metrics.evaluator import Evaluation, Protocol, compare, evaluate
     from matdesign.metrics.prediction import Predictions, evaluate_prediction
-    from matdesign.predictors.fitting import fit_property
     from matdesign.predictors.network import PropertyNetwork
     from matdesign.predictors.shipped import load_predictor, property_networks
     from matdesign.predictors.time_head import TimeHead

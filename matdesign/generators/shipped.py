@@ -27,7 +27,6 @@ KNOWN = {
     f"{family}-{data}": DATA[data]
     for data in DATA
     for family in FAMILIES
-    if data != "mp20" or family in ("autoregressive", "diffusion", "flow-matching")
 } | {"diffusion-prototypes-cell": DATA["prototypes"]}
 """Models that a complete checkout holds, and what they make."""
 

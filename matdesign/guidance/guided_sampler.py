@@ -7,8 +7,8 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.generators.control import Control, Preview, State
-from matdesign.generators.drawing import overlap
 from matdesign.generators.planning import take
+from matdesign.generators.sampling import overlap
 from matdesign.guidance.gradients import project, proximal_step, sees_coordinates
 from matdesign.guidance.masks import Masks, speaks
 from matdesign.guidance.methods import Choices
