@@ -10,7 +10,7 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
 from matdesign.constraints.charge import ChargeNeutral
-from matdesign.constraints.unfinished import possible
+from matdesign.constraints.unfinished import amounts_of, possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.elements import MASK
@@ -61,18 +61,16 @@ class Composition(Constraint):
             formula, pattern = None, formula
         self.pattern = pattern
         self.formula = formula
-        self.amounts: dict[str, int] = {}
+        self.numbers = {} if formula is None else parse_formula(formula)
+        """Atoms of each atomic number in the reduced formula; empty for a pattern."""
+        self.amounts = {elements.symbols()[z]: k for z, k in self.numbers.items()}
         """Atoms of each element in the reduced formula; empty for a pattern."""
+        self.counts = tuple(sorted(self.numbers.values(), reverse=True))
+        """Atoms of each different element in the smallest unit, largest first."""
         if formula is not None:
-            names = elements.symbols()
-            parsed = parse_formula(formula)
-            self.amounts = {names[z]: k for z, k in parsed.items()}
-            self.counts = tuple(sorted(self.amounts.values(), reverse=True))
-            self.required = frozenset(parsed)
-            self.only = self.required
+            self.required = self.only = frozenset(self.numbers)
         else:
             self.counts = parse_pattern(str(pattern))
-        """Atoms of each different element in the smallest unit, largest first."""
 
     def sentence(self) -> str:
         """Return for example "formula SrTiO3"."""
@@ -87,8 +85,8 @@ class Composition(Constraint):
         wanted = counts.new_zeros(counts.shape[1])
         total = sum(self.counts)
         if self.amounts:
-            for symbol, amount in self.amounts.items():
-                wanted[elements.atomic_number(symbol)] = amount / total
+            for z, amount in self.numbers.items():
+                wanted[z] = amount / total
         else:
             counts = counts.sort(dim=1, descending=True).values
             for k, amount in enumerate(self.counts):
@@ -116,12 +114,11 @@ class Composition(Constraint):
         if not self.amounts:
             return None
         found = possible(species, within)
-        wanted = {elements.atomic_number(s): k for s, k in self.amounts.items()}
         mask = torch.zeros_like(found, device="cpu")
         rows = zip(species.tolist(), counts.tolist(), strict=True)
         for b, (row, atoms) in enumerate(rows):
             times, rest = divmod(sum(atoms), sum(self.counts))
-            left = {z: k * times for z, k in wanted.items()}
+            left = {z: k * times for z, k in self.numbers.items()}
             for z, n in zip(row, atoms, strict=True):
                 if 0 < z < MASK:
                     left[z] = left.get(z, -1) - n
@@ -154,24 +151,17 @@ class Composition(Constraint):
             unit = sum(self.counts)
             return other.high // unit * unit < other.low
         if isinstance(other, ChargeNeutral) and not other.mixed_valence:
-            numbers = {elements.atomic_number(s): k for s, k in self.amounts.items()}
-            return other.residual(numbers) > 0
+            return other.residual(self.numbers) > 0
         few = other.only is not None and len(other.only) < len(self.counts)
         return few or len(other.required) > len(self.counts)
 
     def _holds(self, species: list[int]) -> bool:
-        found: dict[int, int] = {}
-        for z in species:
-            if z:
-                found[z] = found.get(z, 0) + 1
+        found = amounts_of(species)
         unit = math.gcd(*found.values())
-        if self.amounts:
-            symbols = elements.symbols()
-            return {symbols[z]: k // unit for z, k in found.items()} == self.amounts
-        return (
-            tuple(sorted((k // unit for k in found.values()), reverse=True))
-            == self.counts
-        )
+        reduced = {z: k // unit for z, k in found.items()}
+        if self.numbers:
+            return reduced == self.numbers
+        return tuple(sorted(reduced.values(), reverse=True)) == self.counts
 
 
 @lru_cache(maxsize=200_000)

@@ -188,22 +188,23 @@ class Diffraction(Range):
                 "a pattern is two arrays of the same length, 2 or more; got shapes "
                 f"{tuple(angles.shape)} and {tuple(heights.shape)}."
             )
-        if not bool((angles.isfinite() & heights.isfinite() & (heights >= 0)).all()):
-            raise DataError(
-                "a pattern has finite angles, and intensities of 0 or more."
-            )
         steps, grid = angles.diff(), self.two_theta
-        if not bool((steps > 0).all()) or float(steps.max()) > self.width / 2:
-            raise DataError(
-                "the angles of a pattern rise in steps of at most half the width, "
-                f"{self.width / 2:g} degrees; got steps from {float(steps.min()):g} to "
-                f"{float(steps.max()):g}. Broaden a list of peaks first."
+        first, last, ends = float(angles[0]), float(angles[-1]), self.two_theta[[0, -1]]
+        if not bool((angles.isfinite() & heights.isfinite() & (heights >= 0)).all()):
+            wrong = (
+                "has an angle that is not finite, or an intensity that is not 0 or more"
             )
-        if angles[0] > grid[0] + 1e-6 or angles[-1] < grid[-1] - 1e-6:
-            raise DataError(
-                f"the pattern covers {float(angles[0]):g} to {float(angles[-1]):g} degrees"
-                f"; two_theta asks for {float(grid[0]):g} to {float(grid[-1]):g}."
+        elif not bool((steps > 0).all()) or float(steps.max()) > self.width / 2:
+            wrong = (
+                "does not rise in steps of at most half the width, "
+                f"{self.width / 2:g} degrees. Broaden a list of peaks first"
             )
+        elif first > ends[0] + 1e-6 or last < ends[1] - 1e-6:
+            wrong = f"covers {first:g} to {last:g} degrees, not all of two_theta"
+        else:
+            wrong = ""
+        if wrong:
+            raise DataError(f"the given pattern {wrong}.")
         right = torch.searchsorted(angles, grid).clamp(1, len(angles) - 1)
         part = ((grid - angles[right - 1]) / steps[right - 1]).clamp(0, 1)
         return heights[right - 1] + part * (heights[right] - heights[right - 1])

@@ -221,8 +221,7 @@ class Guide:
                 f"{', '.join(sorted(both))} is asked for twice: as a constraint and "
                 "among the conditions. Give it once."
             )
-        same = {k: theirs.pop(k) for k in list(theirs) if k in masked}
-        return {**merged([masked, same]), **learned, **theirs}
+        return merged([masked, theirs]) | learned
 
     def _log(self, choices: Choices) -> dict[str, Any]:
         """Return how constraints are served, as plain JSON."""
