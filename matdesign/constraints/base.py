@@ -27,7 +27,7 @@ class Constraint(ABC):
 
     What else a constraint may offer has a default that says "nothing": `allowed` (a mask
     over elements), `conditions` (what a generator can be asked for), `project` (an exact
-    projection), `known` (sites that are fixed beforehand), `reward`.
+    projection), `known` (sites that are fixed beforehand), `excludes` (what it rules out).
 
     Example:
         >>> from matdesign.constraints.elements import OnlyElements
@@ -45,7 +45,8 @@ class Constraint(ABC):
     rate is what counts (density, a predicted property)."""
 
     scale: float = 1.0
-    """Violation, in `unit`, that costs one nat of `reward`."""
+    """Violation, in `unit`, that costs one nat: a crystal that misses by so much weighs
+    exp(-1) of one that meets the constraint, where particles are weighed."""
 
     required: frozenset[int] = frozenset()
     """Atomic numbers that every crystal that meets this constraint holds."""
@@ -96,7 +97,8 @@ class Constraint(ABC):
 
         Decided orbits allow the element they have where the constraint can still be met,
         and none where it cannot; padding allows none. An element is allowed on an open
-        orbit when the constraint can still be met after it is put there.
+        orbit when the constraint can still be met after it is put there, or when that
+        cannot be told; what ends nowhere is drawn again.
 
         Args:
             species: element of each orbit, 0 = padding, 104 = undecided, shape
@@ -157,17 +159,6 @@ class Constraint(ABC):
             heavy: that of the heaviest.
         """
         return 0.0, float("inf")
-
-    def reward(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return -violation / scale, in nats, shape (crystals,).
-
-        The weight exp(lambda * reward) of a crystal that misses by `scale` is exp(-lambda)
-        of that of one that meets the constraint.
-
-        Args:
-            crystals: finished or undecided crystals.
-        """
-        return -self.violation(crystals) / self.scale
 
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -313,13 +304,9 @@ class All(Constraint):
         return moved
 
     def known(self) -> Known | None:
-        """Return what the first part that knows places knows; None where none does."""
+        """Return what the first part that knows coordinates knows; None where none does."""
         found = (one.known() for one in self.parts)
         return next((one for one in found if one is not None), None)
-
-    def reward(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return the sum of the parts' rewards, each on its own scale, (crystals,)."""
-        return torch.stack([one.reward(crystals) for one in self.parts]).sum(dim=0)
 
     def sentence(self) -> str:
         """Return the parts' sentences, joined."""

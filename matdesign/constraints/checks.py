@@ -51,7 +51,7 @@ class Check:
         reasons = []
         for row in self.satisfied.tolist():
             pairs = zip(self.constraints, row, strict=True)
-            missed = [str(one) for one, held in pairs if not held]
+            missed = [str(one) for one, met in pairs if not met]
             reasons.append(f"misses: {'; '.join(missed)}" if missed else "")
         return tuple(reasons)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
-from matdesign.constraints.distance import MinDistance
+from matdesign.constraints.distance import MinDistance, root
 from matdesign.constraints.known import Known
 from matdesign.constraints.plane_nets import NETS, Net, holds
 from matdesign.crystals import elements
@@ -197,7 +197,7 @@ class Motif(Constraint):
             way = displacement(wanted[:, :, None], soft.frac[:, None], soft.lattice)
             square = way.square().sum(-1) + unlike.square()
             near = square.masked_fill(~mask[:, None], torch.inf).amin(-1)
-            total = total + _root(near)
+            total = total + root(near)
         return (total / len(at)).masked_fill(~mask, torch.inf)
 
     def _misfit(self, lattice: Tensor) -> Tensor:
@@ -210,11 +210,4 @@ class Motif(Constraint):
         size = torch.ones_like(size) if self.bond is not None else size
         flat = gram[:, :2, :2] - size[:, None, None] * shape
         square = flat.square().sum((1, 2)) + 2 * gram[:, 2, :2].square().sum(1)
-        return _root(square) / area.sqrt()
-
-
-def _root(square: Tensor) -> Tensor:
-    """Return the square root with a gradient of zero at zero."""
-    zero = square <= 0
-    root = torch.where(zero, torch.ones_like(square), square).sqrt()
-    return torch.where(zero, torch.zeros_like(root), root)
+        return root(square) / area.sqrt()

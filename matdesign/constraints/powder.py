@@ -124,13 +124,13 @@ def _peaks(
     step = (grid[-1] - grid[0]) / (len(grid) - 1)
     side = math.ceil(REACH * width / float(step))
     near = torch.arange(-side, side + 1, device=rows.device)
-    place = ((angle.detach() - grid[0]) / step).round().long()[..., None] + near
-    apart = (grid[0] + place * step - angle[..., None]) / width
-    shape = torch.exp(-4 * math.log(2) * apart**2)
-    inside = (place >= 0) & (place < len(grid))
+    at = ((angle.detach() - grid[0]) / step).round().long()[..., None] + near
+    offset = (grid[0] + at * step - angle[..., None]) / width
+    shape = torch.exp(-4 * math.log(2) * offset**2)
+    inside = (at >= 0) & (at < len(grid))
     added = (height[:, None] * shape * inside).flatten()
-    place = place.clamp(0, len(grid) - 1).flatten()
-    return rows.new_zeros(len(grid)).scatter_add(0, place, added)
+    at = at.clamp(0, len(grid) - 1).flatten()
+    return rows.new_zeros(len(grid)).scatter_add(0, at, added)
 
 
 @cache

@@ -227,7 +227,7 @@ def test_what_is_masked_holds_with_little_drawn_again(
 @pytest.mark.parametrize("name", ["autoregressive-prototypes", "vae-prototypes"])
 def test_a_size_that_leaves_no_elements_is_refused(name: str) -> None:
     guide = Guide(RequiredElements("O", "Ti"))
-    with pytest.raises(InfeasibleTarget, match="arrangement of atoms.* 2 of 2"):
+    with pytest.raises(InfeasibleTarget, match=r"arrangement of atoms.* 2 of 2"):
         shipped(name).sample(2, seed=0, n_atoms=1, guide=guide)
 
 
