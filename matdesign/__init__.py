@@ -1,10 +1,11 @@
 """Inverse materials design: say what a crystal must be, let a model propose crystals that are so.
 
-Names load when first used, so that `import matdesign as design` stays quick.
+Names load when first used, so that `import matdesign as design` stays quick; what they are
+says `__init__.pyi` to type checkers.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -94,55 +95,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-if TYPE_CHECKING:
-    from matdesign.constraints.base import Constraint
-    from matdesign.constraints.between import Between, Density, VolumePerAtom
-    from matdesign.constraints.charge import ChargeNeutral
-    from matdesign.constraints.checking import check_constraint
-    from matdesign.constraints.checks import check
-    from matdesign.constraints.composition import Composition
-    from matdesign.constraints.coordination import Coordination
-    from matdesign.constraints.diffraction import Diffraction
-    from matdesign.constraints.distance import MinDistance
-    from matdesign.constraints.electronegativity import ElectronegativityOrder
-    from matdesign.constraints.elements import OnlyElements, RequiredElements
-    from matdesign.constraints.motif import Motif
-    from matdesign.constraints.novelty import NovelFormula, Novelty
-    from matdesign.constraints.predicted import Property
-    from matdesign.constraints.size import NumberOfAtoms
-    from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
-    from matdesign.crystals.batch import Crystals, SoftCrystals
-    from matdesign.crystals.data.sets import datasets, load
-    from matdesign.crystals.data.splits import split
-    from matdesign.crystals.io.files import read, write
-    from matdesign.crystals.symmetry.encoded import Encoded, encode
-    from matdesign.crystals.symmetry.layout import Layout
-    from matdesign.display.listing import source
-    from matdesign.display.reporting import report
-    from matdesign.display.sliders import explore
-    from matdesign.display.viewer import film, view
-    from matdesign.environment import about, device, scale
-    from matdesign.generators.autoregressive import Autoregressive
-    from matdesign.generators.contract import Generator
-    from matdesign.generators.coupling_flow import CouplingFlow
-    from matdesign.generators.diffusion import Diffusion
-    from matdesign.generators.flow_matching import FlowMatching
-    from matdesign.generators.shipped import load_model, models
-    from matdesign.generators.trainer import Run, fit, training
-    from matdesign.generators.vae import VAE
-    from matdesign.guidance.guide import Guide
-    from matdesign.loop.campaign import Campaign
-    from matdesign.loop.hull import Hull
-    from matdesign.loop.oracle import ASEOracle, PotentialOracle
-    from matdesign.loop.potential import Potential
-    from matdesign.loop.results import Results
-    from matdesign.loop.second_opinion import judge
-    from matdesign.metrics.evaluator import Evaluation, Protocol, compare, evaluate
-    from matdesign.metrics.prediction import Predictions, evaluate_prediction
-    from matdesign.predictors.fitting import fit_property
-    from matdesign.predictors.network import PropertyNetwork
-    from matdesign.predictors.shipped import load_predictor, property_networks
-    from matdesign.predictors.time_head import TimeHead
-    from matdesign.teach.guide_table import guidance_table

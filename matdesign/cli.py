@@ -225,8 +225,8 @@ def design(
     build = which.resolve().parent.parent / "build"
     saved = out or build / which.name
     typer.echo(f"running {which.name}")
-    seconds = workbook.run(which, saved, say=typer.echo)
-    typer.echo(f"done in {seconds:.0f} s; the notebook with its outputs: {saved}")
+    workbook.run(which, saved, say=typer.echo)
+    typer.echo(f"done; the notebook with its outputs: {saved}")
     page = build / "report.html"
     if page.exists():
         typer.echo(f"open in a browser: {page}")

@@ -284,7 +284,7 @@ def test_design_runs_a_notebook_in_its_folder(tmp_path: Path) -> None:
     path = notebook(tmp_path, code, "print(6 * 7)")
     before = path.read_bytes()
     text = call("design", path, "--out", tmp_path / "done.ipynb")
-    assert "Step one" in text and "done in" in text
+    assert "Step one" in text and "done;" in text
     assert (path.parent / "made.txt").read_text() == "1"
     done = json.loads((tmp_path / "done.ipynb").read_text())
     assert done["cells"][2]["outputs"][0]["text"] == ["42\n"]
