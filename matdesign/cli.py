@@ -192,8 +192,7 @@ def report(
 
     wanted = shell.constraint(want)
     crystals = shell.read([file])
-    relaxed = shell.record_path(file).exists()
-    results = shell.read_results(file) if relaxed else None
+    results = shell.read_results(file) if shell.record_path(file).exists() else None
     known = shell.reference(reference) if reference else None
     judged = judge(crystals, known)
     everything = shell.read([proposed]) if proposed is not None else crystals

@@ -19,21 +19,9 @@ from matdesign.tables import html_table
 T = TypeVar("T")
 
 PACKAGES = (
-    "matdesign",
-    "torch",
-    "numpy",
-    "pymatgen",
-    "ase",
-    "moyopy",
-    "spglib",
-    "smact",
-    "chgnet",
-    "lightning",
-    "pyarrow",
-    "nglview",
-    "jupyterlab",
-    "jupyter-book",
-)
+    "matdesign torch numpy pymatgen ase moyopy spglib smact chgnet lightning pyarrow "
+    "nglview jupyterlab jupyter-book"
+).split()
 """Distributions whose version can change a number or break a page."""
 
 
@@ -59,9 +47,7 @@ class About:
 def about() -> About:
     """Return versions, device, data found and licences; printing it is a bug report.
 
-    Returns:
-        A record that prints as text and as a table in a notebook. It names no path
-        below the home folder, so it can be pasted in public.
+    It names no path below the home folder, so it can be pasted in public.
 
     Example:
         >>> "torch" in about().rows["versions"]
@@ -103,14 +89,13 @@ def device_line(which: torch.device) -> str:
     Args:
         which: any torch device of this machine.
     """
+    what, size = f"{torch.get_num_threads()} threads", "CPU"
     if which.type == "cuda":
         card = torch.cuda.get_device_properties(which)
-        memory = f"{card.total_memory / 2**30:.0f} GiB"
-        return f"device: {which} ({card.name}, {memory}); pages use their GPU sizes"
-    if which.type == "mps":
-        return f"device: {which} (Apple GPU); pages use their GPU sizes"
-    threads = torch.get_num_threads()
-    return f"device: {which} ({threads} threads); pages use their CPU sizes"
+        what, size = f"{card.name}, {card.total_memory / 2**30:.0f} GiB", "GPU"
+    elif which.type == "mps":
+        what, size = "Apple GPU", "GPU"
+    return f"device: {which} ({what}); pages use their {size} sizes"
 
 
 def scale(*, cpu: T, gpu: T) -> T:

@@ -181,7 +181,7 @@ def test_evaluate_counts_unreadable_files_as_failed(folder: Path) -> None:
     text = call("evaluate", folder, code=1)
     assert "5 crystals" in text and "structural validity 4/5" in text
     assert "half.cif has partial occupancy" in text
-    assert "1 file could not be read" in text
+    assert "files that could not be read: 1" in text
     files = sorted(folder.glob("*.cif"))
     assert "structural validity 4/5" in call("evaluate", *files, code=1)
     (folder / "half.cif").unlink()
