@@ -3,24 +3,24 @@
 from matdesign.constraints.base import Constraint as Constraint
 from matdesign.constraints.between import Between as Between
 from matdesign.constraints.between import Density as Density
+from matdesign.constraints.between import NumberOfAtoms as NumberOfAtoms
 from matdesign.constraints.between import VolumePerAtom as VolumePerAtom
 from matdesign.constraints.charge import ChargeNeutral as ChargeNeutral
+from matdesign.constraints.charge import (
+    ElectronegativityOrder as ElectronegativityOrder,
+)
 from matdesign.constraints.checking import check_constraint as check_constraint
 from matdesign.constraints.checks import check as check
 from matdesign.constraints.composition import Composition as Composition
 from matdesign.constraints.coordination import Coordination as Coordination
 from matdesign.constraints.diffraction import Diffraction as Diffraction
 from matdesign.constraints.distance import MinDistance as MinDistance
-from matdesign.constraints.electronegativity import (
-    ElectronegativityOrder as ElectronegativityOrder,
-)
 from matdesign.constraints.elements import OnlyElements as OnlyElements
 from matdesign.constraints.elements import RequiredElements as RequiredElements
 from matdesign.constraints.motif import Motif as Motif
 from matdesign.constraints.novelty import NovelFormula as NovelFormula
 from matdesign.constraints.novelty import Novelty as Novelty
 from matdesign.constraints.predicted import Property as Property
-from matdesign.constraints.size import NumberOfAtoms as NumberOfAtoms
 from matdesign.constraints.spacegroups import CrystalSystem as CrystalSystem
 from matdesign.constraints.spacegroups import SpaceGroup as SpaceGroup
 from matdesign.crystals.batch import Crystals as Crystals
@@ -66,7 +66,6 @@ from matdesign.metrics.evaluator import compare as compare
 from matdesign.metrics.evaluator import evaluate as evaluate
 from matdesign.metrics.prediction import Predictions as Predictions
 from matdesign.metrics.prediction import evaluate_prediction as evaluate_prediction
-from matdesign.predictors.fitting import fit_property as fit_property
 from matdesign.predictors.network import PropertyNetwork as PropertyNetwork
 from matdesign.predictors.shipped import load_predictor as load_predictor
 from matdesign.predictors.shipped import property_networks as property_networks

@@ -26,7 +26,6 @@ from matdesign.generators.completion import (
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
-from matdesign.generators.drawing import eval_mode
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
 from matdesign.generators.placement import (
@@ -39,6 +38,7 @@ from matdesign.generators.placement import (
 )
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
+from matdesign.generators.sampling import eval_mode
 from matdesign.generators.sequence import sequences
 from matdesign.generators.site_network import SiteNetwork
 from matdesign.generators.site_terms import log_terms

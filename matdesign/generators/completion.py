@@ -16,11 +16,11 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, positions, wyckoff_table
 from matdesign.errors import DataError
-from matdesign.generators.choices import Choices
 from matdesign.generators.control import Control, State
-from matdesign.generators.drawing import finish
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.mixtures import choose
+from matdesign.generators.request import Choices
+from matdesign.generators.sampling import finish
 from matdesign.generators.sequence import sequences
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ from matdesign.generators.species_sequence import (
 )
 from matdesign.generators.torus_flow import (
     Coupling,
+    Setting,
     TorusFlow,
     hold,
     log_mean,
@@ -44,12 +45,10 @@ class FlowSample(Sample):
     """Crystals on their way through the coupling layers.
 
     Args:
-        free: coordinates that move, bool, shape (crystals, orbits, 3).
-        each: vectors of the `OrbitEncoder`, shape (crystals, orbits, width).
+        about: what the layers are told, but for the lattice code, which may be moved.
     """
 
-    free: Tensor
-    each: Tensor
+    about: Setting
 
 
 class CouplingFlow(Family):
@@ -77,8 +76,7 @@ class CouplingFlow(Family):
         representation: "cell", every atom free; or "symmetric", space group and Wyckoff
             positions drawn from those of the training set, the rest generated.
         templates: rows and orbits of the table of templates, in "symmetric".
-        properties: name -> [mean, standard deviation] of the properties that can be
-            asked for; None for a model without conditions.
+        properties: name -> [mean, standard deviation] of what can be asked for.
         width: size of all tokens.
         heads: attention heads.
         couplings: coupling layers; five kinds of split take turns.
@@ -131,7 +129,7 @@ class CouplingFlow(Family):
         super().__init__(config)
         self.default_steps = couplings
         self.blur, self.temperature = blur, temperature
-        self.asked = None if properties is None else ConditionEncoder(width, properties)
+        self.asked = ConditionEncoder(width, self.properties)
         self.sequence = SpeciesSequence(width, heads, 3)
         self.encoder = OrbitEncoder(width, heads, 2)
         self.lattice_flow = LatticeFlow(width, bins)
@@ -160,8 +158,7 @@ class CouplingFlow(Family):
         for zero in last:
             for parameter in zero.parameters():
                 parameter.zero_()
-        if self.asked is not None:
-            self.asked.reset(rng)
+        self.asked.reset(rng)
 
     def loss(
         self,
@@ -178,8 +175,7 @@ class CouplingFlow(Family):
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
         lay, species = data.layout, data.species
-        known = None if self.asked is None else self.asked.training_condition(data, rng)
-        vector = self.embedding(len(data), known)
+        vector = self.asked(self.asked.training_condition(data, rng))
 
         allowed = self.scales.allowed
         order, free_order = self.sequence.training_order(lay, species, rng)
@@ -194,7 +190,8 @@ class CouplingFlow(Family):
         free, u = hold(lay, u, held)
         each, whole = self.encoder(lay, species, vector)
         _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
-        change = self.torus_flow.straighten(lay, free, species, u, each, x)[1].sum(0)
+        about = Setting(lay, species, free, each, x)
+        change = self.torus_flow.straighten(u, about)[1].sum(0)
         terms = {
             "species": -log_species.sum() / lay.orbits.sum(),
             "lattice": -log_lattice.sum() / lay.code_free.sum(),
@@ -250,9 +247,8 @@ class CouplingFlow(Family):
         _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
         row, atom = rarest(lay, species).nonzero().unbind(1)  # all choices
         free, u = hold(lay[row], data.u[row], atom)
-        _, changes = self.torus_flow.straighten(
-            lay[row], free, species[row], u, each[row], x[row]
-        )
+        about = Setting(lay[row], species[row], free, each[row], x[row])
+        _, changes = self.torus_flow.straighten(u, about)
         return {
             "species": log_species,
             "lattice": log_lattice,
@@ -270,7 +266,15 @@ class CouplingFlow(Family):
                 the origin.
             condition: what the crystals are known to be; None leaves all open.
         """
-        return self._to_noise(crystals, condition)[0]
+        data = self.prepare(crystals).to(self.device)
+        lay, species = data.layout, data.species
+        each, whole = self.encoder(lay, species, self.embedding(len(data), condition))
+        x = self.scales.standardize(data.code, lay)
+        z, _ = self.lattice_flow(x, whole, lay.code_free)
+        free, u = self.hold_first(lay, species, data.u)
+        about = Setting(lay, species, free, each, x)
+        u, changes = self.torus_flow.straighten(u, about)
+        return Latents(lay, species, u, z, changes)
 
     @torch.no_grad()
     def forward(
@@ -287,31 +291,9 @@ class CouplingFlow(Family):
         each, whole = self.encoder(lay, species, vector)
         x = self.lattice_flow.generate(latents.z, whole, lay.code_free)
         free, _ = self.hold_first(lay, species, latents.u)
-        u = latents.u * free
-        *_, u = u, *self.torus_flow.bend(lay, free, species, u, each, x)
+        about = Setting(lay, species, free, each, x)
+        u = self.torus_flow.bend(latents.u * free, about)
         return Encoded(lay, species, u, lay.project(self.scales.restore(x)))
-
-    @torch.no_grad()
-    def volume_changes(self, crystals: Crystals | Encoded) -> Tensor:
-        """Return ln |det| of each coupling layer on the way to noise, (layers, crystals).
-
-        The layer next to the data comes first. The sum over layers is the log density of
-        the coordinates for the atom that `inverse` holds at the origin.
-        """
-        return self._to_noise(crystals, None)[1]
-
-    def _to_noise(
-        self, crystals: Crystals | Encoded, condition: Condition | None
-    ) -> tuple[Latents, Tensor]:
-        """Return latents, and ln |det| of each layer, (layers, crystals)."""
-        data = self.prepare(crystals).to(self.device)
-        lay, species = data.layout, data.species
-        each, whole = self.encoder(lay, species, self.embedding(len(data), condition))
-        x = self.scales.standardize(data.code, lay)
-        z, _ = self.lattice_flow(x, whole, lay.code_free)
-        free, u = self.hold_first(lay, species, data.u)
-        u, changes = self.torus_flow.straighten(lay, free, species, u, each, x)
-        return Latents(lay, species, u, z), changes
 
     def times(self, steps: int, plan: Plan) -> list[float]:
         """Return the times of all states: one step for each coupling layer."""
@@ -334,7 +316,9 @@ class CouplingFlow(Family):
         code = self.lattice_flow.generate(z * lay.code_free, whole, lay.code_free)
         free, _ = self.hold_first(lay, species, torch.zeros_like(lay.free).to(code))
         u = uniform(tuple(free.shape), code, rng) * free
-        return FlowSample(plan, species, u, code, free, each)
+        return FlowSample(
+            plan, species, u, code, Setting(lay, species, free, each, code)
+        )
 
     def predict(self, x: FlowSample, t: float) -> Preview:
         """Return the crystals as they are: coordinates are none before the last layer."""
@@ -346,15 +330,14 @@ class CouplingFlow(Family):
         self, x: FlowSample, preview: Preview, t: float, s: float, rng: torch.Generator
     ) -> FlowSample:
         """Return x with coordinates bent by the layer between t and s."""
-        couplings = self.torus_flow.couplings(x.layout, x.free, x.species)
+        couplings = self.torus_flow.couplings(x.about)
         layer, part = couplings[round(s * len(couplings))]
-        about = x.layout.orbits, x.each, preview.code
-        u, _ = layer(x.u, part, *about, inverse=True)
+        u, _ = layer(x.u, part, x.about._replace(code=preview.code), inverse=True)
         return dataclasses.replace(x, u=u, code=preview.code)
 
     def embedding(self, n: int, condition: Condition | None) -> Tensor:
         """Return the vector of a condition, (crystals, width); zero for none."""
-        if self.asked is None or condition is None:
+        if condition is None:
             return self.scales.mean.new_zeros(n, int(self.config["width"]))
         made: Tensor = self.asked(condition)
         return made

@@ -121,12 +121,15 @@ class Latents(NamedTuple):
             free, shape (crystals, orbits, 3).
         z: latent lattice code, standard normal for a calibrated flow, 0 where not free,
             shape (crystals, 6).
+        changes: ln |det| of each coupling layer on the way from data to u, the layer
+            next to the data first, shape (layers, crystals); None for noise.
     """
 
     layout: Layout
     species: Tensor
     u: Tensor
     z: Tensor
+    changes: Tensor | None = None
 
 
 class OrbitEncoder(nn.Module):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.choices import Choices
 from matdesign.generators.filling import Counts
+from matdesign.generators.request import Choices
 from matdesign.generators.roles import Roles, filling, tell
 
 

@@ -9,13 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.generators.causal import Cache
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.control import Sample
-from matdesign.generators.overlap import clearance
+from matdesign.generators.control import Sample, Scales
 from matdesign.generators.planning import Plan
-from matdesign.generators.scales import Scales
 from matdesign.generators.site_network import SiteNetwork
 
 
@@ -172,8 +171,12 @@ def room(
         orbits: those that count, bool, shape (crystals, orbits).
         new: orbits of which one atom at least is in each pair; None = any.
     """
-    part = plan.layout[rows]
-    m = part.count.shape[1]
-    some = None if new is None else new[rows, :m]
-    cell, species = scales.lattice(code, part), plan.species[rows, :m]
-    return clearance(part, species, u[:, :m], cell, orbits[rows, :m], some)
+    lay = plan.layout[rows]
+    m = lay.count.shape[1]
+    return clearance(
+        lay.expand(u[:, :m]),
+        lay.expand_species(plan.species[rows, :m]),
+        scales.lattice(code, lay),
+        lay.mask & orbits[rows, :m].gather(1, lay.orbit),
+        None if new is None else new[rows, :m].gather(1, lay.orbit),
+    )

@@ -13,9 +13,8 @@ from torch import Tensor
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition
-from matdesign.generators.request import Request
+from matdesign.generators.request import Choices, Request
 from matdesign.generators.retries import resample
 
 REPLANS = 60

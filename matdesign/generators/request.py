@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,15 +19,36 @@ from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators.conditions import Condition
 
-if TYPE_CHECKING:
-    from matdesign.generators.choices import Choices
-
 Conditions = Mapping[str, Any]
 """What crystals are asked to be: property name -> value or (low, high), and the names of
 `STRUCTURAL`; see `resolve`."""
 
 STRUCTURAL = ("composition", "spacegroup", "crystal_system", "n_atoms")
 """Conditions that every generator knows; all others are properties of its data."""
+
+
+class Choices(Protocol):
+    """Says which elements may still be where, given what is already decided."""
+
+    @property
+    def required(self) -> frozenset[int]:
+        """Elements that must be there in the end, whatever else is asked."""
+
+    def __call__(
+        self, species: Tensor, counts: Tensor, role: Tensor | None, among: Tensor
+    ) -> Tensor:
+        """Return what each undecided orbit may become, so that all can be finished.
+
+        Args:
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+            counts: atoms of each orbit, 0 on padding, shape (crystals, orbits).
+            role: orbits of one role carry one element, -1 = no role; None = no roles.
+            among: elements to choose from, bool, shape (crystals, orbits, 104).
+
+        Returns:
+            Bool, shape (crystals, orbits, 104), a part of `among`; nothing at all on the
+            undecided orbits of a crystal that cannot be finished.
+        """
 
 
 @dataclass(frozen=True, eq=False)

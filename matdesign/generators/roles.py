@@ -15,9 +15,8 @@ from torch import Tensor
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.choices import Choices
 from matdesign.generators.filling import Counts, Filling
-from matdesign.generators.request import Request
+from matdesign.generators.request import Choices, Request
 
 Mask = npt.NDArray[np.bool_]
 """A mask of one crystal: at a hundred entries NumPy is several times as fast as torch."""

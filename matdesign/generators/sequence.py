@@ -10,7 +10,7 @@ from torch import Tensor
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable
-from matdesign.generators.scales import Scales
+from matdesign.generators.control import Scales
 
 SAME = 1e-4
 """Coordinates nearer than this to a whole cell are 0, and nearer to each other equal."""

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.drawing import copies
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.lookahead import Lookahead, can_begin, unit_of
 from matdesign.generators.mixtures import choose, perturbed
-from matdesign.generators.request import Request
-from matdesign.generators.retries import resample
+from matdesign.generators.request import Choices, Request
+from matdesign.generators.retries import copies, resample
 from matdesign.generators.roles import (
     Roles,
     filling,

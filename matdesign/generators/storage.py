@@ -162,7 +162,9 @@ def load_model(kind: type[M], folder: str | Path) -> M:
             f"{path} holds a {name}, not a {kind.__name__}. Use {name}.load(folder)."
         )
     try:
-        model = maker(**facts["config"])
+        retired = getattr(maker, "retired", ())
+        kept = {k: v for k, v in dict(facts["config"]).items() if k not in retired}
+        model = maker(**kept)
         model.load_state_dict(tensors)
     except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
         raise DataError(

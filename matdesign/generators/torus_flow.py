@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,22 +10,30 @@ from torch import Tensor, nn
 
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.layout import Layout
+from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.generators.coupling_parts import CALM, Attention, hidden
 from matdesign.generators.splines import circular_spline
 
 AXES = (0, 1, 2, None, None)
 """What the splits bend in turn: x, y, z, one half of the kinds, the other half."""
 
-POLAR_Z = (
-    (25, 46),
-    (75, 80),
-    (99, 110),
-    (143, 146),
-    (156, 161),
-    (168, 173),
-    (183, 186),
-)
-"""First and last group of each class whose origin is free along z."""
+
+class Setting(NamedTuple):
+    """What the coupling layers are told of crystals beside the coordinates they bend.
+
+    Args:
+        layout: orbits.
+        species: element of each orbit, shape (crystals, orbits).
+        free: coordinates that move, bool, shape (crystals, orbits, 3).
+        each: vectors from the `OrbitEncoder`, shape (crystals, orbits, width).
+        code: standardised lattice code, shape (crystals, 6).
+    """
+
+    layout: Layout
+    species: Tensor
+    free: Tensor
+    each: Tensor
+    code: Tensor
 
 
 class Split(NamedTuple):
@@ -41,21 +48,20 @@ class Split(NamedTuple):
     seen: Tensor
 
 
-def kinds(letter: Tensor, species: Tensor, present: Tensor) -> Tensor:
+def kinds(layout: Layout, species: Tensor) -> Tensor:
     """Return the number of each orbit's kind: 0, 1, ... by letter, then element.
 
     Orbits of the same letter and element are of one kind, whatever their order, so a
     split by kind treats equal orbits alike.
 
     Args:
-        letter: Wyckoff letters, shape (crystals, orbits).
-        species: elements, shape (crystals, orbits).
-        present: orbit exists, shape (crystals, orbits).
+        layout: orbits.
+        species: element of each, shape (crystals, orbits).
 
     Returns:
         Long, shape (crystals, orbits).
     """
-    key = torch.where(present, letter * 128 + species, 10**6)
+    key = torch.where(layout.orbits, layout.letter * 128 + species, 10**6)
     same = (key[:, None] == key[:, :, None]).sum(-1)
     lower = key[:, None] < key[:, :, None]  # (b, i, j): j is of a lower kind
     return (lower / same[:, None]).sum(-1).round().long()
@@ -83,25 +89,13 @@ def split(number: int, free: Tensor, kind: Tensor, known: Tensor) -> Split:
     return Split(free & mine, known & ~(free & mine))
 
 
-def polar_axes(spacegroup: Tensor) -> Tensor:
-    """Return the axes along which a group leaves the origin free, bool, (crystals, 3).
+def polar_axes(layout: Layout) -> Tensor:
+    """Return the axes along which each group leaves the origin free, bool, (crystals, 3).
 
     All three in P1; along these all atoms may be shifted together, and the crystal stays
     what it is.
-
-    Args:
-        spacegroup: numbers, standard settings, shape (crystals,).
-
-    Example:
-        >>> polar_axes(torch.tensor([1, 8, 186, 225])).int().tolist()
-        [[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]]
     """
-    table = torch.zeros(231, 3, dtype=torch.bool)
-    table[1], table[3:6, 1] = True, True
-    table[6:10, 0], table[6:10, 2] = True, True
-    for first, last in POLAR_Z:
-        table[first : last + 1, 2] = True
-    return table.to(spacegroup.device)[spacegroup]
+    return wyckoff_table(str(layout.count.device)).polar[layout.spacegroup]
 
 
 def rarest(layout: Layout, species: Tensor) -> Tensor:
@@ -119,7 +113,7 @@ def rarest(layout: Layout, species: Tensor) -> Tensor:
     alike = (kind[:, None] == kind[:, :, None]) & layout.orbits[:, None]
     key = torch.where(layout.orbits, alike.sum(-1) * 4096 + kind, 10**7)
     least = key == key.amin(1, keepdim=True)
-    loose = polar_axes(layout.spacegroup).any(1, keepdim=True)
+    loose = polar_axes(layout).any(1, keepdim=True)
     return least & (loose | (least.cumsum(1) == 1))
 
 
@@ -131,7 +125,7 @@ def hold(layout: Layout, u: Tensor, orbit: Tensor) -> tuple[Tensor, Tensor]:
         u: coordinates, shape (crystals, orbits, 3).
         orbit: which one is held, shape (crystals,).
     """
-    polar = polar_axes(layout.spacegroup)[:, None]
+    polar = polar_axes(layout)[:, None]
     origin = u.gather(1, orbit[:, None, None].expand(-1, -1, 3)) * polar
     number = torch.arange(u.shape[1], device=u.device)
     held = (number == orbit[:, None])[..., None] & polar
@@ -192,23 +186,19 @@ class Coupling(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.numbers = nn.Linear(width, self.each * (3 if axis is None else 1))
 
-    def spline_numbers(
-        self, u: Tensor, seen: Tensor, orbits: Tensor, each: Tensor, code: Tensor
-    ) -> Tensor:
+    def spline_numbers(self, u: Tensor, seen: Tensor, about: Setting) -> Tensor:
         """Return the numbers of all splines, (crystals, orbits, axes, 3 bins + 1).
 
         Args:
             u: coordinates, shape (crystals, orbits, 3); read only where seen.
             seen: bool, same shape.
-            orbits: orbit exists, shape (crystals, orbits).
-            each: vectors from the `OrbitEncoder`, shape (crystals, orbits, width).
-            code: standardised lattice code, shape (crystals, 6).
+            about: the crystals.
         """
         angle = 2 * math.pi * u.unsqueeze(-1) * self.harmonics  # (b, o, 3, k)
         circle = torch.cat([angle.sin(), angle.cos()], -1) * seen.unsqueeze(-1)
-        whole = code[:, None].expand(-1, u.shape[1], -1)
+        whole = about.code[:, None].expand(-1, u.shape[1], -1)
         x = self.read(torch.cat([circle.flatten(2), seen.to(u), whole], dim=-1))
-        x = x + self.context(each)
+        x = x + self.context(about.each)
         # sines and cosines of the difference, from those of the two coordinates
         k = self.harmonics.shape[0]
         sine, cosine = circle[..., :k].flatten(2), circle[..., k:].flatten(2)
@@ -217,33 +207,26 @@ class Coupling(nn.Module):
         sine, cosine = sine[:, None], cosine[:, None]
         odd, even = odd[:, None], even[:, None]
         of = torch.cat([cosine * odd + sine * even, cosine * even - sine * odd], -1)
-        bias = of @ to.transpose(2, 3) + hidden(orbits, x)  # (b, heads, o, o)
+        bias = of @ to.transpose(2, 3) + hidden(
+            about.layout.orbits, x
+        )  # (b, heads, o, o)
         for layer in self.layers:
             x = layer(x, bias)
         out: Tensor = self.numbers(self.norm(x)).unflatten(-1, (-1, self.each))
         return CALM * out
 
     def forward(
-        self,
-        u: Tensor,
-        part: Split,
-        orbits: Tensor,
-        each: Tensor,
-        code: Tensor,
-        *,
-        inverse: bool = False,
+        self, u: Tensor, part: Split, about: Setting, *, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Return moved coordinates and the log volume change of each crystal.
 
         Args:
             u: coordinates in [0, 1), shape (crystals, orbits, 3).
             part: which of them move and which are seen.
-            orbits: orbit exists, shape (crystals, orbits).
-            each: vectors from the `OrbitEncoder`, shape (crystals, orbits, width).
-            code: standardised lattice code, shape (crystals, 6).
+            about: the crystals.
             inverse: go from latents towards data.
         """
-        numbers = self.spline_numbers(u, part.seen, orbits, each, code)
+        numbers = self.spline_numbers(u, part.seen, about)
         old, moved = u[..., self.axes], part.moved[..., self.axes]
         bent, log_slope = circular_spline(old, numbers, inverse=inverse)
         new = u.clone()
@@ -278,61 +261,33 @@ class TorusFlow(nn.Module):
             for number in range(couplings)
         )
 
-    def couplings(
-        self, layout: Layout, free: Tensor, species: Tensor
-    ) -> list[tuple[Coupling, Split]]:
-        """Return each layer with what it moves and sees, data side first.
-
-        Args:
-            layout: orbits.
-            free: coordinates that move, bool, shape (crystals, orbits, 3).
-            species: element of each orbit, shape (crystals, orbits).
-        """
-        kind = kinds(layout.letter, species, layout.orbits)
+    def couplings(self, about: Setting) -> list[tuple[Coupling, Split]]:
+        """Return each layer with what it moves and sees, data side first."""
+        kind = kinds(about.layout, about.species)
         return [
-            (layer, split(number, free, kind, layout.free))
+            (layer, split(number, about.free, kind, about.layout.free))
             for number, layer in enumerate(self.layers)
             if isinstance(layer, Coupling)
         ]
 
-    def straighten(
-        self,
-        layout: Layout,
-        free: Tensor,
-        species: Tensor,
-        u: Tensor,
-        each: Tensor,
-        code: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def straighten(self, u: Tensor, about: Setting) -> tuple[Tensor, Tensor]:
         """Return latent coordinates and ln |det| of each layer on the way there.
 
         Args:
-            layout: orbits.
-            free: coordinates that move, bool, shape (crystals, orbits, 3).
-            species: element of each orbit, shape (crystals, orbits).
             u: coordinates, shape (crystals, orbits, 3).
-            each: vectors from the `OrbitEncoder`, shape (crystals, orbits, width).
-            code: standardised lattice code, shape (crystals, 6).
+            about: the crystals.
 
         Returns:
             u at the noise, and nats of shape (layers, crystals), data side first.
         """
         changes = []
-        for layer, part in self.couplings(layout, free, species):
-            u, change = layer(u, part, layout.orbits, each, code)
+        for layer, part in self.couplings(about):
+            u, change = layer(u, part, about)
             changes.append(change)
         return u, torch.stack(changes)
 
-    def bend(
-        self,
-        layout: Layout,
-        free: Tensor,
-        species: Tensor,
-        u: Tensor,
-        each: Tensor,
-        code: Tensor,
-    ) -> Iterator[Tensor]:
-        """Yield coordinates after each layer, from noise to data; as `straighten`."""
-        for layer, part in reversed(self.couplings(layout, free, species)):
-            u, _ = layer(u, part, layout.orbits, each, code, inverse=True)
-            yield u
+    def bend(self, u: Tensor, about: Setting) -> Tensor:
+        """Return the coordinates of latent ones, the inverse of `straighten`."""
+        for layer, part in reversed(self.couplings(about)):
+            u, _ = layer(u, part, about, inverse=True)
+        return u

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
-from matdesign.crystals.geometry import torus_difference, wrap
+from matdesign.crystals.geometry import min_distance, torus_difference, wrap
 from matdesign.crystals.symmetry.encoded import Encoded, Representation
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.errors import DataError
+from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import elbo
 from matdesign.generators.conditions import (
     Condition,
@@ -24,21 +22,22 @@ from matdesign.generators.conditions import (
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
 from matdesign.generators.family import Family
-from matdesign.generators.planning import Plan
+from matdesign.generators.planning import Plan, draw_sizes, plan_cells
 from matdesign.generators.request import Request
-from matdesign.generators.vae_decoding import decode, noisy, walk, with_mixture
-from matdesign.generators.vae_draws import drawn
+from matdesign.generators.retries import resample
 from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentSample
 from matdesign.generators.vae_latent import (
     Encoder,
     Latent,
+    LatentPlan,
     LatentPosterior,
     Prior,
     redraw,
 )
-from matdesign.generators.vae_plan import LatentPlan, wishes_of
-from matdesign.generators.vae_skeleton import SkeletonDecoder
-from matdesign.generators.vae_tables import Wishes, wyckoff_tables
+from matdesign.generators.vae_sequence import SequenceDecoder
+
+ATTEMPTS = 100
+"""How often a crystal that breaks the request, or whose atoms come too near, is drawn."""
 
 
 class VAE(Family):
@@ -71,10 +70,8 @@ class VAE(Family):
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
         beta: weight of the divergence; 1 makes the loss a bound.
         temperature: of letters and species in sampling; 1 draws from the model.
-        spread: share of the decoder's noise on coordinates and cell in sampling; 1 draws
-            from the model, 0 takes the centre.
         apart: smallest distance of two atoms in sampling, angstrom; what comes nearer is
-            drawn again, latent and all, up to 20 times; 0 keeps every draw.
+            drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.
         steps: passes in sampling; more than `passes` repeat the last one, which moves
             atoms of a poor guess farther apart.
 
@@ -87,6 +84,7 @@ class VAE(Family):
     likelihood = "a lower bound, by importance sampling"
     symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
     default_batch_size = (32, 512)
+    retired = ("spread",)  # keywords of older files, of no effect there
 
     def __init__(
         self,
@@ -109,7 +107,6 @@ class VAE(Family):
         free_nats: float = 8.0,
         beta: float = 1.0,
         temperature: float = 1.0,
-        spread: float = 0.0,
         apart: float = 1.0,
         steps: int = 3,
     ) -> None:
@@ -118,13 +115,16 @@ class VAE(Family):
         if representation == "symmetric":  # a group's origin may be chosen in many ways
             self.__dict__["symmetries"] = self.symmetries - {"translation"}
         self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
-        self.temperature, self.spread, self.apart = temperature, spread, apart
+        self.temperature, self.apart = temperature, apart
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
         self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
         self.prior = Prior(latent, components, width)
-        self.skeleton = SkeletonDecoder(
-            width=width, latent=latent, largest=len(size_histogram) - 1
+        self.skeleton = SequenceDecoder(
+            width=width,
+            latent=latent,
+            largest=len(size_histogram) - 1,
+            cells=representation == "cell",
         )
         self.geometry = GeometryDecoder(
             **sizes, orbit_latent=orbit_latent, passes=passes
@@ -161,52 +161,40 @@ class VAE(Family):
         data = self.prepare(crystals)
         condition = self.asked.training_condition(data, rng)
         asked = self.embedding(condition)
-        posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
+        posterior = self.encoder(data, self.scales, asked)
         z = posterior.draw(rng)
-        terms = self._skeleton_terms(z, asked, data, rng if self.training else None)
-        blur = rng if self.training else None
+        noise = rng if self.training else None
+        terms = self.skeleton.log_prob(
+            z.whole, asked, data, self.scales.allowed, hide=noise
+        )
         guesses = self.geometry(
-            data.layout, data.species, z, asked, self.scales, blur=blur
+            data.layout, data.species, z, asked, self.scales, blur=noise
         )
-        origin = self._origin(data.layout)
-        parts = [one.log_prob(data, self.scales, origin) for one in guesses]
-        kl_whole = self._divergence(z, posterior, asked).mean()
+        parts = [guess.log_prob(data, self.scales) for guess in guesses]
+        kl_whole = self.prior.kl(posterior.whole, z.whole, asked).mean()
         kl_orbits = posterior.orbits.kl().mean()
-        nats = {name: -value.mean() for name, value in terms.items()}
-        nats |= {name: -value.mean() for name, value in parts[-1].items()}
-        shaped = [-torch.stack(list(x.values())).sum(0).mean() for x in parts]
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
-        total = sum(-value.mean() for value in terms.values())
-        total = total + torch.stack(shaped).mean() + self.beta * paid
-        nats["kl"] = kl_whole + kl_orbits
-        return Loss(total, {k: x.detach() for k, x in nats.items()})
+        likely = [torch.stack([*part.values()]).sum(0).mean() for part in parts]
+        total = self.beta * paid - torch.stack(likely).mean()
+        total = total - torch.stack([*terms.values()]).sum(0).mean()
+        nats = {name: -x.mean().detach() for name, x in (terms | parts[-1]).items()}
+        return Loss(total, {**nats, "kl": (kl_whole + kl_orbits).detach()})
 
-    def _divergence(
-        self, z: Latent, posterior: LatentPosterior, asked: Tensor
-    ) -> Tensor:
-        """Return KL(q(z | x), p(z)) of the crystal's latent: exact, or by one draw."""
-        if not self.prior.components:
-            return posterior.whole.kl()
-        return posterior.whole.log_prob(z.whole) - self.prior.log_prob(z.whole, asked)
-
-    def _skeleton_terms(
-        self, z: Latent, asked: Tensor, data: Encoded, rng: torch.Generator | None
-    ) -> dict[str, Tensor]:
-        exact = self.representation == "cell"
-        return self.skeleton.log_prob(
-            z.whole, asked, data, self.scales.allowed, exact=exact, rng=rng
-        )
+    def posterior(self, crystals: Crystals | Encoded) -> LatentPosterior:
+        """Return q(z | x) of crystals of which nothing else is known."""
+        data = self.prepare(crystals)
+        asked = self.embedding(self.nothing(len(data)))
+        made: LatentPosterior = self.encoder(data, self.scales, asked)
+        return made
 
     def _log_joint(self, z: Latent, asked: Tensor, data: Encoded) -> Tensor:
         """Return log p(x | z) + log p(z) in nats, shape (crystals,)."""
-        terms = self._skeleton_terms(z, asked, data, None)
+        allowed = self.scales.allowed
+        terms = self.skeleton.log_prob(z.whole, asked, data, allowed)
         guesses = self.geometry(data.layout, data.species, z, asked, self.scales)
-        terms |= guesses[-1].log_prob(data, self.scales, self._origin(data.layout))
-        own = elbo.Normal(
-            torch.zeros_like(z.orbits),
-            torch.zeros_like(z.orbits),
-            data.layout.orbits[..., None],
-        ).log_prob(z.orbits)
+        terms |= guesses[-1].log_prob(data, self.scales)
+        zero, there = torch.zeros_like(z.orbits), data.layout.orbits[..., None]
+        own = elbo.Normal(zero, zero, there).log_prob(z.orbits)
         total = sum(terms.values(), own + self.prior.log_prob(z.whole, asked))
         if self.representation == "cell":
             counts = torch.tensor(self.size_histogram, device=total.device).to(total)
@@ -225,15 +213,13 @@ class VAE(Family):
         seed: int | torch.Generator | None = None,
     ) -> Tensor:
         """Return log p(x, z) - log q(z | x) of draws, nats, (samples, crystals)."""
-        rng = generator(seed, self.device)
         data = self.prepare(crystals)
         asked = self.embedding(self.nothing(len(data)))
-        posterior = self.encoder(data, self.scales, self._origin(data.layout), asked)
         return elbo.log_weights(
             lambda z: self._log_joint(z, asked, data),
-            posterior,
+            self.posterior(data),
             samples=samples,
-            rng=rng,
+            rng=generator(seed, self.device),
         )
 
     def elbo(
@@ -253,10 +239,10 @@ class VAE(Family):
         samples: int = 16,
         seed: int | torch.Generator | None = None,
     ) -> Tensor:
-        """Return a lower bound of the log density of each crystal, in nats.
+        """Return a lower bound of the log density in nats, shape (crystals,).
 
         The importance-weighted bound, sharper with more samples. It is the probability
-        of the skeleton (space group and the set of letters with their species; in "cell"
+        of the sequence (space group and the set of letters with their species; in "cell"
         the number of atoms and the set of species) times a density: free coordinates of
         orbits that are told apart, each on the unit circle, without a common shift where
         the origin is a free choice; and the free entries of the lattice code k.
@@ -265,25 +251,16 @@ class VAE(Family):
             crystals: primitive, reduced cells.
             samples: draws from the posterior for each crystal.
             seed: of the draws.
-
-        Returns:
-            Shape (crystals,).
         """
         weights = self.log_weights(crystals, samples=samples, seed=seed)
         return elbo.importance_bound(weights)
 
-    def _origin(self, layout: Layout) -> Tensor:
-        table = wyckoff_tables().origin.to(layout.spacegroup.device)
-        return table[layout.spacegroup]
-
     def embedding(self, condition: Condition, scale: float = 1.0) -> Tensor:
         """Return what is asked as a vector, in the precision of the weights, 0 at scale 0."""
-        to = self.scales.mean.dtype
-        asked = condition.to(self.device)
-        precise = {x: getattr(asked, x).to(to) for x in ("low", "high")}
-        asked = dataclasses.replace(asked, **precise)
-        made: Tensor = self.asked(asked) * (scale != 0.0)
-        return made
+        there = condition.to(self.device)
+        low, high = (x.to(self.scales.mean) for x in (there.low, there.high))
+        made: Tensor = self.asked(dataclasses.replace(there, low=low, high=high))
+        return made * (scale != 0.0)
 
     @torch.no_grad()
     def plan(
@@ -293,22 +270,67 @@ class VAE(Family):
         scale: float = 1.0,
         steps: int | None = None,
     ) -> Plan:
-        """Return latents, layouts and elements of crystals; see `vae_draws.drawn`."""
-        return drawn(self, request, rng, scale, self._steps(steps))
+        """Return latents, layouts and elements that meet the request, on the CPU.
 
-    def wishes(self, request: Request, rng: torch.Generator) -> Wishes:
-        """Return what the decoder must meet, on the model's device."""
-        at_home = generator(
-            int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
-        )
-        made = wishes_of(
-            request,
-            self.size_histogram,
-            at_home,
-            allowed=self.known_elements,
-            cells=self.representation == "cell",
-        )
-        return made.to(self.device)
+        What breaks it is drawn again, latent and all, and so is what has two atoms nearer
+        than `apart`: seen here, before batches are made.
+
+        Equation:
+            p(x | asked, apart) = p(x | asked) 1[apart] / P(apart | asked), by rejection
+
+        Raises:
+            InfeasibleTarget: a crystal broke the request in all of `ATTEMPTS`.
+        """
+        n, steps = len(request), self._steps(steps)
+        if not n:
+            return plan_cells(request, request.n_atoms, len(self.properties), rng)
+        made: list[LatentPlan] = []
+        at, good = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
+
+        def draw(rows: Tensor, attempt: int) -> None:
+            some = request[rows]
+            home = torch.randint(2**62, (1,), generator=rng, device=rng.device)
+            n_atoms = draw_sizes(
+                some, len(rows), self.size_histogram, generator(int(home))
+            )
+            asked = self.embedding(some.condition, scale)
+            z = self.prior.draw(asked, rng)
+            about = z, asked, some, n_atoms, self.scales.allowed, rng
+            layout, species, met = self.skeleton.draw(
+                *about, scale=scale, temperature=self.temperature
+            )
+            shape = (*species.shape, self.geometry.own.in_features)
+            own = torch.randn(shape, generator=rng, device=z.device)
+            latent, met = Latent(z[met], own * layout.orbits[..., None]), met.cpu()
+            role, condition = torch.full_like(species, -1), some.condition[met]
+            plan = LatentPlan(
+                layout, species, role, condition, request.choices, scale, latent=latent
+            ).to("cpu")
+            if len(plan):
+                near = self.smallest_distance(plan, steps, rng) if self.apart else 0.0
+                at[rows[met]] = sum(map(len, made)) + torch.arange(len(plan))
+                good[rows[met]] = torch.as_tensor(near) >= self.apart
+                made.append(plan)
+            self.redrawn += int((~good).sum()) * (attempt == 0)
+
+        resample(draw, lambda rows: good[rows], n, ATTEMPTS)
+        lost = int((at < 0).sum())
+        if lost:
+            raise InfeasibleTarget(
+                f"found no arrangement of atoms that meets the request for {lost} of {n} "
+                f"crystals in {ATTEMPTS} attempts. Leave out the space group, or ask for "
+                "another number of atoms."
+            )
+        return LatentPlan.cat(made)[at]
+
+    def smallest_distance(self, plan: Plan, steps: int, rng: torch.Generator) -> Tensor:
+        """Return how near two atoms of each crystal come, angstrom, (crystals,)."""
+        near = torch.zeros(len(plan), dtype=self.scales.mean.dtype)
+        size = self.default_batch_size[0 if self.device.type == "cpu" else 1]
+        for rows in torch.argsort(plan.n_atoms, stable=True).split(size):
+            *_, last = self.states(plan[rows].to(self.device), steps, rng)
+            near[rows] = min_distance(last.soft).cpu()
+        return near
 
     def start(self, plan: Plan, rng: torch.Generator) -> LatentSample:
         """Return the decoder's first guess from the latents of a plan.
@@ -360,32 +382,12 @@ class VAE(Family):
         moved = (a._replace(u=wrap(a.u + du), x=a.x + dx) for a in x.decodings)
         about = x.layout, x.species
         made = (self.geometry.mended(*about, a, self.scales, number) for a in moved)
-        x = self._sample(x.plan, tuple(made))
-        if s > 0 or not self.spread:
-            return x
-        guess = self.geometry.guess(x.decodings[-1]._replace(x=x.code), number)
-        drawn = noisy(guess, x.layout, self.spread, rng)
-        return dataclasses.replace(x, u=drawn.u, code=drawn.x)
+        return self._sample(x.plan, tuple(made))
 
     @torch.no_grad()
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
-        data = self.prepare(crystals)
-        asked = self.embedding(self.nothing(len(data)))
-        origin = self._origin(data.layout)
-        return self.encoder(data, self.scales, origin, asked).whole.mean
-
-    def with_mixture(self, crystals: Crystals | Encoded) -> VAE:
-        """Return a copy with a prior of posteriors; see `vae_decoding.with_mixture`."""
-        return with_mixture(self, crystals)
-
-    def decode(self, z: Tensor, **options: Any) -> Crystals:
-        """Return the crystals of latent vectors; see `vae_decoding.decode`."""
-        return decode(self, z, **options)
-
-    def walk(self, start: Crystals, end: Crystals, **options: Any) -> Crystals:
-        """Return crystals on the way between two; see `vae_decoding.walk`."""
-        return walk(self, start, end, **options)
+        return self.posterior(crystals).whole.mean
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""

@@ -14,9 +14,8 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
-from matdesign.generators.control import Sample
+from matdesign.generators.control import Sample, Scales
 from matdesign.generators.features import SpeciesEmbedding
-from matdesign.generators.scales import Scales
 from matdesign.generators.vae_latent import (
     Latent,
     OrbitEmbedding,
@@ -46,9 +45,7 @@ class Guess(NamedTuple):
     x: Tensor
     log_std: Tensor
 
-    def log_prob(
-        self, batch: Encoded, scales: Scales, origin: Tensor
-    ) -> dict[str, Tensor]:
+    def log_prob(self, batch: Encoded, scales: Scales) -> dict[str, Tensor]:
         """Return log densities of coordinates and lattice in nats, each (crystals,).
 
         The measure is that of free coordinates in [0, 1), without a common shift along
@@ -57,13 +54,12 @@ class Guess(NamedTuple):
         Args:
             batch: crystals.
             scales: of the training set.
-            origin: axes on which the origin is a free choice, (crystals, 3).
         """
         lay = batch.layout
         away = batch.u - self.u
-        fixed = anchored(lay, origin)
+        fixed = anchored(lay)
         each = von_mises.log_density(away, self.kappa) * fixed
-        loose = lay.free & origin[:, None]
+        loose = lay.free & ~fixed
         shared = von_mises.log_density_any_origin(away, self.kappa, loose)
         miss = (scales.standardize(batch.code, lay) - self.x) * (-self.log_std).exp()
         shape = -0.5 * (miss.square() + math.log(2 * math.pi)) - self.log_std
@@ -149,7 +145,6 @@ class GeometryDecoder(nn.Module):
         asked: Tensor,
         scales: Scales,
         *,
-        passes: int | None = None,
         blur: torch.Generator | None = None,
     ) -> list[Guess]:
         """Return the first guess and what each pass makes of it; the last one counts.
@@ -160,12 +155,11 @@ class GeometryDecoder(nn.Module):
             latent: of crystals and orbits.
             asked: what is asked of the crystals, as a vector, (crystals, width).
             scales: of the training set.
-            passes: how many; None takes as many as were trained.
             blur: adds noise to half of the guesses before each pass, in training.
         """
         made = self.first(layout, species, latent, asked)
         guesses = [self.guess(made, 0)]
-        for number in range(1, 1 + (self.passes if passes is None else passes)):
+        for number in range(1, 1 + self.passes):
             made = self.mended(layout, species, made, scales, number, blur)
             guesses.append(self.guess(made, number))
         return guesses

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.backbone import Layer, sinusoid
+from matdesign.generators.control import Scales
 from matdesign.generators.elbo import Normal
 from matdesign.generators.features import PairFeatures, SpeciesEmbedding
-from matdesign.generators.scales import Scales
-
-LETTERS = 27
-"""Wyckoff letters a to z and A."""
+from matdesign.generators.planning import Plan
 
 
 class Latent(NamedTuple):
@@ -30,6 +30,40 @@ class Latent(NamedTuple):
 
     whole: Tensor
     orbits: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LatentPlan(Plan):
+    """A plan with the latents that its layouts and elements were drawn from.
+
+    Args:
+        latent: of crystals and orbits; the geometry will be drawn from it too.
+    """
+
+    latent: Latent = dataclasses.field(kw_only=True)
+
+    def __getitem__(self, index: Tensor) -> Self:
+        """Return some crystals, padded no wider than the largest of them."""
+        plan = super().__getitem__(index)
+        own = self.latent.orbits[index, : plan.species.shape[1]]
+        return dataclasses.replace(plan, latent=Latent(self.latent.whole[index], own))
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the plan on a device."""
+        there = Latent(*(part.to(device) for part in self.latent))
+        return dataclasses.replace(super().to(device), latent=there)
+
+    @staticmethod
+    def cat(parts: Sequence[Any]) -> LatentPlan:
+        """Return one plan of all crystals, padded to the widest."""
+        plan, latents = Plan.cat(parts), [part.latent for part in parts]
+        wide = plan.species.shape[1]
+        own = [
+            nn.functional.pad(one.orbits, (0, 0, 0, wide - one.orbits.shape[1]))
+            for one in latents
+        ]
+        whole = torch.cat([one.whole for one in latents])
+        return LatentPlan(**vars(plan), latent=Latent(whole, torch.cat(own)))
 
 
 class LatentPosterior(NamedTuple):
@@ -134,7 +168,7 @@ class OrbitEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.letter = nn.Embedding(LETTERS, width)
+        self.letter = nn.Embedding(NONE, width)
         self.position = nn.Linear(5, width)
 
     def forward(self, layout: Layout) -> Tensor:
@@ -145,14 +179,13 @@ class OrbitEmbedding(nn.Module):
         return made
 
 
-def anchored(layout: Layout, origin: Tensor) -> Tensor:
+def anchored(layout: Layout) -> Tensor:
     """Return which coordinates of the anchors are free and mean something by themselves.
 
-    Args:
-        layout: of the crystals.
-        origin: axes on which the origin is a free choice, (crystals, 3).
+    Those along axes on which the origin is a free choice mean nothing by themselves.
     """
-    return layout.free & ~origin[:, None]
+    table = wyckoff_table(str(layout.spacegroup.device))
+    return layout.free & ~table.polar[layout.spacegroup][:, None]
 
 
 class Encoder(nn.Module):
@@ -179,15 +212,12 @@ class Encoder(nn.Module):
         self.whole = nn.Linear(2 * width, 2 * latent)
         self.each = nn.Linear(2 * width, 2 * orbit_latent)
 
-    def forward(
-        self, batch: Encoded, scales: Scales, origin: Tensor, asked: Tensor
-    ) -> LatentPosterior:
+    def forward(self, batch: Encoded, scales: Scales, asked: Tensor) -> LatentPosterior:
         """Return the posterior of a batch.
 
         Args:
             batch: crystals.
             scales: of the training set.
-            origin: axes on which the origin is a free choice, shape (crystals, 3).
             asked: what is known of the crystals, as a vector, (crystals, width).
         """
         lay = batch.layout
@@ -196,7 +226,7 @@ class Encoder(nn.Module):
         whole = self.about(torch.cat([x, size], 1)) + self.spacegroup(lay.spacegroup)
         turn = 2 * math.pi * batch.u[..., None] * torch.tensor([1.0, 2.0]).to(batch.u)
         waves = torch.cat([turn.sin(), turn.cos()], -1)  # (b, orbits, 3, 4)
-        waves = waves * anchored(lay, origin)[..., None]
+        waves = waves * anchored(lay)[..., None]
         orbit = self.species(batch.species) + self.orbit(lay)
         orbit = orbit + self.anchor(waves.flatten(2))
         site = orbit.gather(1, lay.orbit[..., None].expand(-1, -1, orbit.shape[-1]))
@@ -249,6 +279,12 @@ class Prior(nn.Module):
         each = -0.5 * (x.square() + math.log(2 * math.pi)) - spread
         return (each.sum(2) + self.weight(asked).log_softmax(1)).logsumexp(1)
 
+    def kl(self, q: Normal, z: Tensor, asked: Tensor) -> Tensor:
+        """Return KL(q, p) in nats, (crystals,): exact, or by one draw z from q."""
+        if not self.components:
+            return q.kl()
+        return q.log_prob(z) - self.log_prob(z, asked)
+
     @torch.no_grad()
     def draw(self, asked: Tensor, rng: torch.Generator) -> Tensor:
         """Return one draw for every crystal, shape (crystals, size)."""
@@ -260,65 +296,6 @@ class Prior(nn.Module):
         pick = torch.multinomial(chance.to(rng.device), 1, generator=rng).squeeze(1)
         pick = pick.to(asked.device)
         return self.mean[pick] + self.log_std.clamp(-3.0, 1.0)[pick].exp() * noise
-
-
-def arc(start: Tensor, end: Tensor, way: Tensor) -> Tensor:
-    """Return points on the way from one latent to another, along an arc.
-
-    Equation:
-        z(s) = r(s) [sin((1 - s) w) a + sin(s w) b] / sin w,  w = angle of a and b,
-        a, b of length 1, r(s) between the two lengths
-
-    Args:
-        start: shape (1, size).
-        end: shape (1, size).
-        way: s from 0 to 1, shape (points, 1).
-    """
-    lengths = start.norm(dim=1), end.norm(dim=1)
-    a, b = start / lengths[0].clamp(min=1e-9), end / lengths[1].clamp(min=1e-9)
-    angle = torch.acos((a * b).sum().clamp(-1 + 1e-6, 1 - 1e-6))
-    length = torch.lerp(lengths[0], lengths[1], way)
-    turned = torch.sin((1 - way) * angle) * a + torch.sin(way * angle) * b
-    return length * turned / torch.sin(angle)
-
-
-def flat_map(
-    latents: Tensor, groups: Sequence[str] | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return latents as points of a plane.
-
-    Without groups along their two widest directions; with groups along the two that
-    hold the groups apart best, measured in units of the spread within them.
-
-    Equation:
-        widest: largest eigenvalues of the covariance C;
-        apart: largest eigenvalues of W^-1/2 B W^-1/2, C = W + B, W within groups
-
-    Args:
-        latents: shape (crystals, size).
-        groups: name of each crystal's group.
-
-    Returns:
-        Points (crystals, 2); the directions, rows of length 1, (2, size), each signed so
-        that its largest entry is positive; and the share of the variance along each, (2,).
-    """
-    centred = latents - latents.mean(0)
-    spread, turn = centred, torch.eye(latents.shape[1]).to(latents)
-    if groups is not None:
-        middle = torch.zeros_like(centred)
-        for name in sorted(set(groups)):
-            mine = torch.tensor([one == name for one in groups])
-            middle[mine] = centred[mine].mean(0)
-        within = (centred - middle).T @ (centred - middle) / len(latents)
-        size, axes = torch.linalg.eigh(within)
-        turn = axes / size.clamp(min=1e-6).sqrt() @ axes.T
-        spread = middle @ turn
-    rows = torch.linalg.svd(spread, full_matrices=False)[2][:2] @ turn
-    rows = rows / rows.norm(dim=1, keepdim=True)
-    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
-    rows = rows * largest.sign()
-    points = centred @ rows.T
-    return points, rows, points.square().sum(0) / centred.square().sum()
 
 
 @torch.no_grad()

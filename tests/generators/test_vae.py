@@ -13,14 +13,14 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.geometry import min_distance, torus_difference
 from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
-from matdesign.generators import drawing, elbo, vae_plan, von_mises
+from matdesign.generators import elbo, von_mises
 from matdesign.generators.contract import Generator
+from matdesign.generators.latent_space import arc, decode, walk
 from matdesign.generators.trainer import fit
 from matdesign.generators.vae import VAE
-from matdesign.generators.vae_draws import nearest
-from matdesign.generators.vae_latent import Latent, Prior, arc
-from matdesign.generators.vae_tables import STOP, wyckoff_tables
+from matdesign.generators.vae_latent import Latent, Prior
 from matdesign.guidance.masks import Masks
 
 SMALL = {"width": 32, "layers": 2, "heads": 4, "latent": 8, "apart": 0.0}
@@ -110,18 +110,12 @@ def test_loss_is_the_bound_when_nothing_is_free(eight):
 # ---- von Mises ----------------------------------------------------------------------------
 
 
-def test_von_mises_is_normalised_and_draws_follow_it():
+def test_von_mises_is_normalised():
     x = torch.arange(4096, dtype=torch.float64) / 4096
     for kappa in (0.0, 0.5, 8.0, 900.0):
         k = torch.full_like(x, kappa)
         density = von_mises.log_density(x, k).exp()
         assert float(density.mean()) == pytest.approx(1.0, abs=1e-9)
-        drawn = von_mises.draw(torch.full((40_000,), kappa), generator(0))
-        wanted = (density * torch.cos(2 * math.pi * x)).mean()
-        assert float(torch.cos(2 * math.pi * drawn).mean()) == pytest.approx(
-            float(wanted), abs=0.01
-        )
-        assert abs(float(torch.sin(2 * math.pi * drawn).mean())) < 0.02
 
 
 def test_averaging_over_the_origin_is_exact():
@@ -143,19 +137,15 @@ def test_averaging_over_the_origin_is_exact():
 
 def every_skeleton(group: int, largest: int, kinds: tuple[int, ...]):
     """Yield all sorted orbit lists (letter, element) of at most `largest` atoms."""
-    tables = wyckoff_tables()
-    tokens = [
-        (letter, z)
-        for letter in range(27)
-        if tables.sites[group, letter]
-        for z in kinds
-    ]
+    table = wyckoff_table()
+    count, fixed = table.count[group], table.freedom[group] == 0
+    tokens = [(letter, z) for letter in range(27) if count[letter] for z in kinds]
     for n in range(1, largest + 1):
         for row in itertools.combinations_with_replacement(tokens, n):
             letters = [letter for letter, _ in row]
-            size = sum(int(tables.sites[group, letter]) for letter in letters)
+            size = sum(int(count[letter]) for letter in letters)
             twice = [x for x in set(letters) if letters.count(x) > 1]
-            if size <= largest and not any(tables.fixed[group, x] for x in twice):
+            if size <= largest and not any(fixed[x] for x in twice):
                 yield row
 
 
@@ -183,7 +173,7 @@ def test_probabilities_of_all_skeletons_sum_to_one(group):
     z = torch.randn(1, 8, generator=generator(1)).double().expand(n, -1)
     with torch.no_grad():
         terms = model.skeleton.log_prob(
-            z, blank(n, 32).double(), data, model.scales.allowed, exact=False
+            z, blank(n, 32).double(), data, model.scales.allowed
         )
     total = (terms["letters"] + terms["species"]).exp().sum()
     assert float(total) == pytest.approx(1.0, abs=1e-9)
@@ -203,17 +193,17 @@ def test_the_decoder_draws_with_the_probabilities_it_states():
     ).eval()
     n = 4000
     z = torch.randn(1, 8, generator=generator(1)).expand(n, -1)
-    wishes = model.wishes(model.request(n, None, {"spacegroup": 2}), generator(0))
-    blank = torch.zeros(n, 32)
-    drawn = model.skeleton.draw(z, blank, wishes, model.scales.allowed, generator(2))
-    rows = drawn.letter.tolist()
-    layout = symmetric_layouts([2] * n, [[w for w in r if w < STOP] for r in rows])
+    request, blank = model.request(n, None, {"spacegroup": 2}), torch.zeros(n, 32)
+    about = request, request.n_atoms, model.scales.allowed
+    layout, _, met = model.skeleton.draw(z, blank, *about, generator(2))
+    assert met.all()
     data = Encoded(layout, 3 * layout.orbits.long(), layout.free * 0.0, blank[:, :6])
     with torch.no_grad():
-        said = model.skeleton.log_prob(
-            z, blank, data, model.scales.allowed, exact=False
-        )["letters"].exp()
-    names = [tuple(w for w in r if w < STOP) for r in rows]
+        said = model.skeleton.log_prob(z, blank, data, model.scales.allowed)[
+            "letters"
+        ].exp()
+    rows = zip(layout.letter.tolist(), layout.orbits.sum(1).tolist())
+    names = [tuple(row[:many]) for row, many in rows]
     for name in set(names):
         share = names.count(name) / n
         p = float(said[names.index(name)])
@@ -309,7 +299,7 @@ def density(model: VAE, crystals: Crystals) -> tuple[torch.Tensor, torch.Tensor]
     data = model.prepare(crystals)
     asked = model.embedding(model.nothing(len(data)))
     with torch.no_grad():
-        q = model.encoder(data, model.scales, model._origin(data.layout), asked)
+        q = model.posterior(data)
         z = Latent(q.whole.mean, q.orbits.mean * q.orbits.mask)
         return model._log_joint(z, asked, data), q.whole.mean
 
@@ -370,13 +360,13 @@ def test_arc_begins_and_ends_at_its_ends():
 
 def test_a_walk_has_its_steps_and_depends_on_z_alone(eight):
     model = VAE.for_data(eight, representation="symmetric", **SMALL).eval()
-    assert len(model.walk(eight[4:5], eight[5:6], steps=4)) == 4
+    assert len(walk(model, eight[4:5], eight[5:6], steps=4)) == 4
     z = model.latent(eight)
     assert z.shape == (8, 8)
-    twice = model.decode(torch.cat([z[:1], z[:1]]))
+    twice = decode(model, torch.cat([z[:1], z[:1]]))
     assert torch.equal(twice.frac[0], twice.frac[1])
     cells = VAE.for_data(eight, **SMALL).eval()
-    assert (cells.walk(eight[4:5], eight[5:6], steps=3).n_atoms == 5).all()
+    assert (walk(cells, eight[4:5], eight[5:6], steps=3).n_atoms == 5).all()
 
 
 # ---- learning, seeds, files, errors -------------------------------------------------------
@@ -401,7 +391,7 @@ def test_it_learns_eight_crystals(eight, representation):
 @pytest.mark.parametrize("representation", BOTH)
 def test_same_seed_same_crystals_also_after_saving(eight, representation, tmp_path):
     model = VAE.for_data(
-        eight, representation=representation, **SMALL, components=4, spread=1.0
+        eight, representation=representation, **SMALL, components=4
     ).eval()
     a, b = model.sample(6, seed=3), model.sample(6, seed=3)
     loaded = Generator.load(model.save(tmp_path))
@@ -438,7 +428,7 @@ def test_what_fails_is_drawn_again_with_another_size_unless_one_was_asked(
     large = model.plan(request, generator(0)).n_atoms > 2
     assert large.any() and model.redrawn == 0
     model.apart = 1.0
-    near = "matdesign.generators.vae_draws.min_distance"
+    near = "matdesign.generators.vae.min_distance"
     monkeypatch.setattr(near, lambda made: torch.where(made.mask.sum(1) > 2, 0.0, 9.0))
     plan = model.plan(request, generator(0))
     sizes = plan.n_atoms
@@ -452,14 +442,16 @@ def test_what_stands_apart_stays_as_it_was_drawn_at_first(eight):
     model = awake(eight, "symmetric").float()
     first = model.plan(model.request(40), generator(0))
     with torch.no_grad():
-        whole = nearest(model, first, 3, generator(0))
+        whole = model.smallest_distance(first, 3, generator(0))
     model.apart = float(whole.median())
     model.redrawn = 0
     plan = model.plan(model.request(40), generator(0), steps=3)
     kept = whole >= model.apart
     assert 0 < model.redrawn == int((~kept).sum()) < 40
     with torch.no_grad():
-        assert (nearest(model, plan, 3, generator(0)) >= model.apart).sum() > kept.sum()
+        assert (
+            model.smallest_distance(plan, 3, generator(0)) >= model.apart
+        ).sum() > kept.sum()
     for part in ("whole", "orbits"):
         wide = min(getattr(one.latent, part).shape[1] for one in (plan, first))
         now, then = (getattr(one.latent, part)[kept, :wide] for one in (plan, first))
@@ -493,14 +485,8 @@ def test_a_trajectory_ends_with_the_sample(eight):
 def test_errors_say_what_to_do(eight):
     model = VAE.for_data(eight, **SMALL).eval()
     with pytest.raises(ShapeError, match=r"\(crystals, 8\); got \(2, 3\)"):
-        model.decode(torch.zeros(2, 3))
+        decode(model, torch.zeros(2, 3))
     with pytest.raises(DataError, match="empty"):
         VAE.for_data(eight[:0])
     with pytest.raises(DataError, match=r"model\.plan"):
         next(model.states(None, 1, generator(0)))
-
-
-def test_more_begun_at_once_are_as_many_in_all() -> None:
-    """The skeletons of a VAE before P1 alone is left, however they are grouped."""
-    assert [drawing.copies(turn) for turn in range(4)] == [1, 2, 6, 8]
-    assert sum(drawing.copies(turn) for turn in range(vae_plan.TRIES)) == 73

@@ -8,7 +8,7 @@ import torch
 from matdesign.crystals.batch import Crystals
 from matdesign.display import plots_families
 from matdesign.generators import von_mises
-from matdesign.generators.vae_latent import flat_map
+from matdesign.generators.latent_space import flat_map
 from matdesign.teach import exercises_generators
 
 

@@ -1,0 +1,342 @@
+"""The Wyckoff sequence of a crystal from its latent: space group, letters, elements."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.layout import Layout
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.generators.conditions import combine
+from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.filling import element_mask, fill_table, letter_mask
+from matdesign.generators.lookahead import Lookahead
+from matdesign.generators.mixtures import perturbed
+from matdesign.generators.request import Request
+from matdesign.generators.roles import (
+    Roles,
+    filling,
+    fitting,
+    some_of,
+    taking,
+    tell,
+    wanted_roles,
+)
+
+
+class SequenceDecoder(nn.Module):
+    """p(space group, letters, species | z), one orbit after the other.
+
+    Orbits come in the order of their letters, those of one letter in the order of their
+    elements, so that a set of orbits has one probability. What cannot be (letters that
+    the group lacks, a point used twice, too many atoms) has probability zero. In the
+    representation "cell" there is one group and one letter, and only elements are drawn.
+
+    Equation:
+        p = p(g | z) prod_k p(w_k | w_<k, a_<k, g, z) p(a_k | w_<=k, a_<k, g, z)
+
+    Args:
+        width: size of the hidden state.
+        latent: size of z.
+        largest: atoms in the largest crystal.
+        cells: the representation is "cell": P1, and the number of atoms is given.
+        forget: share of the orbits so far that is hidden in training, so that the decoder
+            must read z.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        latent: int,
+        largest: int,
+        cells: bool,
+        forget: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.largest, self.cells, self.forget = largest, cells, forget
+        self.group = nn.Sequential(
+            nn.Linear(latent + width, width), nn.SiLU(), nn.Linear(width, 231)
+        )
+        self.spacegroup = nn.Embedding(231, width)
+        self.context = nn.Sequential(
+            nn.Linear(latent + 2 * width, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.start = nn.Linear(width, width)
+        self.letter = nn.Embedding(NONE + 1, width)
+        self.species = SpeciesEmbedding(width)
+        self.room = nn.Linear(2, width)
+        self.memory = nn.GRU(width, width, batch_first=True)
+        self.next_letter = nn.Sequential(
+            nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, NONE + 1)
+        )
+        self.hidden = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU())
+        self.element = SpeciesHead(width)
+
+    def _context(self, z: Tensor, asked: Tensor, group: Tensor) -> Tensor:
+        made: Tensor = self.context(torch.cat([z, asked, self.spacegroup(group)], 1))
+        return made
+
+    def _inputs(
+        self, context: Tensor, letter: Tensor, species: Tensor, left: Tensor, first: int
+    ) -> Tensor:
+        """Return what the memory reads: the orbit before and the room that is left."""
+        step = first + torch.arange(letter.shape[1], device=letter.device)
+        room = torch.stack([left / 20, (step / 10).expand_as(left)], -1)
+        made = self.letter(letter) + self.species(species) + self.room(room.to(context))
+        return torch.as_tensor(made + context[:, None])
+
+    def groups(self, atoms: Tensor, exact: bool) -> Tensor:
+        """Return which space groups hold so many atoms, or at most so many, (n, 231)."""
+        fill = _fill(max(80, 4 * self.largest), str(atoms.device))
+        if self.cells:
+            return torch.arange(231, device=atoms.device).expand(len(atoms), -1) == 1
+        holds = fill[:, 0, 1:] if exact else fill[:, 0, 1:].cumsum(1) > 0
+        return holds.T[atoms.clamp(max=holds.shape[1]) - 1]
+
+    def letters(self, group: Tensor, last: Tensor, left: Tensor, exact: bool) -> Tensor:
+        """Return which letters may come next, and whether the crystal may end, (..., 28).
+
+        Args:
+            group: space groups, shape (...).
+            last: letter before, `NONE` at the start.
+            left: atoms for which there is room.
+            exact: the room must be filled exactly.
+        """
+        fill = _fill(max(80, 4 * self.largest), str(group.device))
+        if not exact:
+            fill = torch.ones_like(fill)
+        begun = last < NONE
+        left = left.clamp(max=fill.shape[2] - 1)
+        may = letter_mask(fill, group, last, begun.long(), left)
+        end = begun & (left == 0) if exact else begun
+        return torch.cat([may, end[..., None]], -1)
+
+    def log_prob(
+        self,
+        z: Tensor,
+        asked: Tensor,
+        batch: Encoded,
+        allowed: Tensor,
+        *,
+        hide: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Return log p of spacegroup, letters and species in nats, each (crystals,).
+
+        Args:
+            z: latent of the crystals.
+            asked: what is known of them, as a vector.
+            batch: the crystals.
+            allowed: elements that the model knows, bool, shape (104,).
+            hide: hides orbits at random, for training; None hides nothing.
+        """
+        group, (letter, species) = batch.layout.spacegroup, ordered(batch)
+        limit = batch.n_atoms
+        if not self.cells:
+            limit = limit.clamp(min=self.largest)
+        used = wyckoff_table(str(z.device)).count[group[:, None], letter]
+        left = limit[:, None] - (used.cumsum(1) - used)
+        before = nn.functional.pad(letter[:, :-1], (1, 0), value=NONE)
+        earlier = nn.functional.pad(species[:, :-1], (1, 0))
+        context = self._context(z, asked, group)
+        shown, seen = before, earlier
+        if hide is not None:
+            chance = torch.rand(letter.shape, generator=hide, device=hide.device)
+            gone = (chance < self.forget).to(z.device)
+            shown, seen = shown.masked_fill(gone, NONE), seen.masked_fill(gone, 0)
+        read = self._inputs(context, shown, seen, left, 0)
+        state = self.memory(read, self.start(context).tanh()[None])[0]
+        wide = torch.cat([state, context[:, None].expand_as(state)], -1)
+        real = letter < NONE
+        live = torch.cat([real[:, :1], before[:, 1:] < NONE], 1)
+        may = self.letters(group[:, None].expand_as(before), before, left, self.cells)
+        scores = self.next_letter(wide).masked_fill(~may, -torch.inf)
+        letters = _pick(scores.masked_fill(~live[..., None], 0.0), letter) * live
+        head = self.element(self.hidden(torch.cat([wide, self.letter(letter)], -1)))
+        may = element_mask(allowed, letter, before, earlier)
+        head = head.masked_fill(~may, -torch.inf).masked_fill(~real[..., None], 0.0)
+        groups = self.group(torch.cat([z, asked], 1))
+        groups = groups.masked_fill(~self.groups(limit, self.cells), -torch.inf)
+        return {
+            "spacegroup": _pick(groups, group),
+            "letters": letters.sum(1),
+            "species": (_pick(head, species) * real).sum(1),
+        }
+
+    @torch.no_grad()
+    def draw(
+        self,
+        z: Tensor,
+        asked: Tensor,
+        request: Request,
+        n_atoms: Tensor,
+        allowed: Tensor,
+        rng: torch.Generator,
+        *,
+        scale: float = 1.0,
+        temperature: float = 1.0,
+    ) -> tuple[Layout, Tensor, Tensor]:
+        """Return layouts and elements of the crystals that met the request, and which.
+
+        Args:
+            z: latent of the crystals.
+            asked: what is asked of them, as a vector.
+            request: what they must be.
+            n_atoms: atoms of each, of no effect where the request leaves them open.
+            allowed: elements that the model knows, bool, shape (104,).
+            rng: source of randomness.
+            scale: of classifier-free guidance, on all logits.
+            temperature: 1 draws from the model, 0 takes the most probable.
+
+        Returns:
+            Layout and species, shape (met, orbits), of some crystals; which these are,
+            bool, shape (crystals,).
+        """
+        n, device, choices = len(z), z.device, request.choices
+        given = (request.n_atoms, request.formula, request.pattern)
+        exact = self.cells or choices is not None or any(bool(x.any()) for x in given)
+        left = (
+            n_atoms.to(device) if exact else torch.full((n,), self.largest).to(device)
+        )
+        may, table = self.groups(left, exact), wyckoff_table(str(device))
+        if request.groups is not None and not self.cells:
+            may = may & request.groups.to(device)
+        again = 1
+        if scale not in (0.0, 1.0) and bool(asked.any()):
+            again, asked = 2, torch.cat([torch.zeros_like(asked), asked])
+        z = z.repeat(again, 1)
+
+        def mix(logits: Tensor) -> Tensor:
+            if again == 1:
+                return logits
+            null, bound = logits.chunk(2)
+            return combine(null, bound, scale)
+
+        def drawn(scores: Tensor, may: Tensor) -> Tensor:
+            """Return scores with noise: the largest of a row is what is drawn."""
+            return perturbed(scores.masked_fill(~may, -torch.inf), rng, temperature)
+
+        scores = mix(self.group(torch.cat([z, asked], 1)))
+        wanted = wanted_roles(request, n_atoms)
+        met, group = may.any(1), torch.ones_like(left)
+        todo = torch.arange(n, device=device)
+        while len(todo):  # again where the letters cannot hold the composition
+            met[todo] = may[todo].any(1)
+            may[todo, 1] |= ~met[todo]
+            group[todo] = drawn(scores[todo], may[todo]).argmax(1)
+            holds = [
+                filling(number, wanted[row][0]).possible(0, wanted[row][0])
+                for row, number in zip(todo.tolist(), group[todo].tolist(), strict=True)
+            ]
+            todo = todo[met[todo] & ~torch.tensor(holds, device=device)]
+            may[todo, group[todo]] = False
+        roles = {
+            row: Roles(filling(number, counts), counts, [*kinds], ordered=False)
+            for row, (number, (counts, kinds)) in enumerate(zip(group.tolist(), wanted))
+            if counts
+        }
+        alone = torch.ones_like(met)
+        alone[list(roles)] = False
+
+        context = self._context(z, asked, group.repeat(again))
+        state = self.start(context).tanh()[None]
+        letter, species = torch.full_like(group, NONE), torch.zeros_like(group)
+        letters: list[Tensor] = []
+        kinds: list[Tensor] = []
+        sizes: list[Tensor] = []
+        live = met.clone()
+        for step in range(int(left.max()) if n else 0):
+            last, kind, room = (
+                x.repeat(again)[:, None] for x in (letter, species, left)
+            )
+            read = self._inputs(context, last, kind, room, step)
+            out, state = self.memory(read, state)
+            wide = torch.cat([out[:, 0], context], 1)
+            may = self.letters(group, letter, left, exact)
+            growing = some_of(roles, live)
+            waiting = [one for one in growing.values() if 0 in one.element]
+            if choices is not None and waiting:
+                tell(choices, waiting, allowed)
+            if growing:
+                none = [NONE] * n, [0] * n  # their elements come in any order
+                may[:, :NONE] = fitting(growing, may[:, :NONE], *none)
+            met &= ~live | may.any(1)
+            live &= met
+            may[:, NONE] |= ~live
+            scores = mix(self.next_letter(wide))
+            new = drawn(scores, may).argmax(1)
+            live &= new < NONE
+            if not bool(live.any()):
+                break
+            before, todo = torch.where(alone, species, 0), live.clone()
+            species = torch.zeros_like(species)
+            while bool(todo.any()):  # again where no element can follow the letter
+                rows = todo.nonzero().squeeze(1)
+                at = torch.cat([rows + n * k for k in range(again)])
+                hidden = torch.cat([wide[at], self.letter(new[rows].repeat(again))], 1)
+                fits = element_mask(allowed, new[rows], letter[rows], before[rows])
+                ranked = drawn(mix(self.element(self.hidden(hidden))), fits)
+                found, free = ranked.argmax(1), alone[rows]
+                if not bool(free.all()):
+                    some = [roles[k] for k in rows[~free].tolist()]
+                    letter_of = new[rows[~free]].tolist()
+                    found[~free] = taking(some, ranked[~free], letter_of)
+                if choices is not None and bool(free.any()):
+                    grown = Lookahead(choices, group, kinds, sizes, left, allowed)
+                    found[free] = grown.draw(new, ranked[free], rows[free])
+                species[rows] = found
+                todo &= species == 0
+                may[todo, new[todo]] = False
+                met &= ~todo | may.any(1)
+                live, todo = live & met, todo & met
+                new[todo] = drawn(scores[todo], may[todo]).argmax(1)
+                live, todo = live & (new < NONE), todo & (new < NONE)
+            letter = torch.where(live, new, NONE)
+            letter_of, kind_of = letter.tolist(), species.tolist()
+            for row, one in some_of(roles, live).items():
+                one.place(letter_of[row], kind_of[row], rng)
+            letters.append(letter)
+            kinds.append(species)
+            sizes.append(table.count[group, letter])  # 0 where there is none
+            left = left - sizes[-1]
+        met &= left == 0 if exact else left < self.largest
+        if not bool(met.any()):
+            return Layout.whole_cell(left[:0]), left[:0, None], met
+        letter, species = torch.stack(letters, 1)[met], torch.stack(kinds, 1)[met]
+        if self.cells:
+            layout = Layout.whole_cell((letter < NONE).sum(1))
+        else:
+            listed = [[w for w in row if w < NONE] for row in letter.tolist()]
+            layout = symmetric_layouts(group[met].tolist(), listed).to(device)
+        return layout, species[:, : layout.count.shape[1]], met
+
+
+@cache
+def _fill(largest: int, device: str) -> Tensor:
+    """Return the table of `fill_table` for all space groups."""
+    table = wyckoff_table()
+    count, freedom = table.count[:, :NONE], table.freedom[:, :NONE]
+    return fill_table(count, freedom, largest).to(device)
+
+
+def ordered(batch: Encoded) -> tuple[Tensor, Tensor]:
+    """Return letters (`NONE` after the last) and species (0) in the decoder's order.
+
+    Returns:
+        Two of shape (crystals, orbits + 1).
+    """
+    lay = batch.layout
+    end = 128 * 128
+    key = (lay.letter * 128 + batch.species).masked_fill(~lay.orbits, end)
+    key = nn.functional.pad(key.sort(1).values, (0, 1), value=end)
+    real = key < end
+    return torch.where(real, key // 128, NONE), torch.where(real, key % 128, 0)
+
+
+def _pick(logits: Tensor, index: Tensor) -> Tensor:
+    """Return the log probability of an index."""
+    return logits.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
