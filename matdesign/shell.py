@@ -172,8 +172,7 @@ def write(crystals: Crystals, path: Path, symmetrize: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     written = files.write(crystals, path, symmetrize=symmetrize)
     if crystals.info:
-        text = json.dumps(crystals.info, indent=1)
-        info_path(path).write_text(text + "\n", encoding="utf-8")
+        info_path(path).write_text(json.dumps(crystals.info, indent=1) + "\n")
     more = f" and {len(written) - 1} more" if len(written) > 1 else ""
     typer.echo(f"wrote {written[0]}{more} ({len(crystals)} crystals)")
 
