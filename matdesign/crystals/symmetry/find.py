@@ -16,8 +16,8 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import min_distance, shortest_vector
 from matdesign.crystals.io.checks import MIN_VOLUME
-from matdesign.crystals.symmetry.operations import Array
 from matdesign.crystals.symmetry.symbols import settings
+from matdesign.crystals.symmetry.wyckoff import Array
 from matdesign.errors import DataError
 
 SYMPREC = 0.1
