@@ -1,8 +1,9 @@
-"""Which choices of sites still lead to a whole crystal: exact masks by dynamic programming."""
+"""Which letters and elements can follow, so that a cell can still be filled: exact masks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 
 Counts = tuple[int, ...]
+"""Atoms of each role of a composition."""
 
 
 def fill_table(count: Tensor, freedom: Tensor, largest: int) -> Tensor:
@@ -46,109 +48,6 @@ def fill_table(count: Tensor, freedom: Tensor, largest: int) -> Tensor:
             fits = (size > 0) & (left >= 0) & table[row, here, left.clamp(min=0)]
             table[:, at, atoms] |= fits
     return table
-
-
-class Filling:
-    """Whether given numbers of atoms of several roles can be placed in one space group.
-
-    The exact version of `fill_table` for structure prediction, where each element (or
-    each role of a pattern) needs its own number of atoms.
-
-    Args:
-        count: sites of each position in the primitive cell, letter by letter.
-        freedom: free coordinates of each.
-        wanted: atoms of each role; states that it asks about are never larger.
-
-    Example:
-        >>> rock_salt = Filling([1, 1, 2], [0, 0, 0], (1, 1))
-        >>> rock_salt.possible(0, (1, 1)), rock_salt.possible(1, (1, 1))
-        (True, False)
-    """
-
-    def __init__(
-        self, count: Sequence[int], freedom: Sequence[int], wanted: Counts
-    ) -> None:
-        self.count, self.freedom = tuple(count), tuple(freedom)
-        none = (0,) * len(wanted)
-        # what the letters from l on can hold, the last letter first
-        self.reach: list[set[Counts]] = [{none}]
-        for size, free in zip(reversed(self.count), reversed(self.freedom)):
-            held = set(self.reach[-1])
-            if size:
-                edge = held
-                while edge:
-                    more = {
-                        (*one[:k], one[k] + size, *one[k + 1 :])
-                        for one in edge
-                        for k in range(len(wanted))
-                        if one[k] + size <= wanted[k]
-                    }
-                    edge = more - held if free else set()
-                    held |= more
-            self.reach.append(held)
-        self.reach.reverse()
-
-        self._known: dict[tuple[int, Counts, frozenset[int]], bool] = {}
-        self._roles: dict[tuple[int, Counts], tuple[int, ...]] = {}
-
-    def possible(
-        self, letter: int, left: Counts, roles: frozenset[int] | None = None
-    ) -> bool:
-        """Return whether what is left can be placed on the letters from `letter` on.
-
-        Args:
-            letter: first letter that may still be used.
-            left: atoms of each role.
-            roles: those that may still use this very letter; None = all. (Sites on one
-                letter come in the order of their elements.)
-        """
-        if roles is None or left in self.reach[letter + 1]:
-            return left in self.reach[letter]
-        if left not in self.reach[letter]:
-            return False
-        key = (letter, left, roles)
-        if key not in self._known:
-            size = self.count[letter]
-            self._known[key] = any(
-                left[k] >= size
-                and self.possible(
-                    letter, (*left[:k], left[k] - size, *left[k + 1 :]), roles
-                )
-                for k in roles
-            )
-        return self._known[key]
-
-    def roles(self, letter: int, left: Counts) -> tuple[int, ...]:
-        """Return the roles of which an orbit may stand on a letter, in any order.
-
-        Args:
-            letter: position of the orbit.
-            left: atoms of each role before.
-        """
-        key = letter, left
-        if key not in self._roles:
-            fits = (self.after(letter, k, left) is not None for k in range(len(left)))
-            self._roles[key] = tuple(k for k, fit in enumerate(fits) if fit)
-        return self._roles[key]
-
-    def after(
-        self, letter: int, role: int, left: Counts, roles: frozenset[int] | None = None
-    ) -> Counts | None:
-        """Return what is left after an orbit, or None where that leads nowhere.
-
-        Args:
-            letter: position of the orbit.
-            role: whose atoms it holds.
-            left: atoms of each role before.
-            roles: those that may use this letter once more, where it can hold more.
-        """
-        size = self.count[letter]
-        if not size or size > left[role]:
-            return None
-        rest = (*left[:role], left[role] - size, *left[role + 1 :])
-        if self.freedom[letter]:
-            return rest if self.possible(letter, rest, roles) else None
-        return rest if self.possible(letter + 1, rest) else None
 
 
 def letter_mask(
@@ -195,3 +94,67 @@ def element_mask(
     z = torch.arange(len(allowed), device=letter.device)
     lowest = torch.where(letter == last, species, 0)[..., None]
     return allowed & (z >= lowest)
+
+
+@lru_cache(maxsize=300_000)
+def fillable(
+    group: int, letter: int, left: Counts, roles: frozenset[int] | None = None
+) -> bool:
+    """Return whether the letters from one on can hold given numbers of atoms.
+
+    The exact version of `fill_table` for structure prediction, where each element (or
+    each role of a pattern) needs its own number of atoms.
+
+    Args:
+        group: space group.
+        letter: first letter that may be used.
+        left: atoms of each role.
+        roles: those that may use this very letter; None = all. (Sites on one letter come
+            in the order of their elements.)
+
+    Example:
+        >>> fillable(225, 0, (1, 1)), fillable(225, 1, (1, 1))  # rock salt: a and b
+        (True, False)
+    """
+    if not any(left) or letter == NONE:
+        return not any(left)
+    size, free = orbit_sizes()[group][letter]
+    for role in range(len(left)) if roles is None else roles:
+        if 0 < size <= left[role]:
+            rest = taken(left, role, size)
+            if (
+                fillable(group, letter, rest, roles)
+                if free
+                else fillable(group, letter + 1, rest)
+            ):
+                return True
+    return fillable(group, letter + 1, left)
+
+
+@lru_cache(maxsize=65536)
+def unit_of(group: int, letter: int, atoms: int) -> int:
+    """Return what the sizes of the orbits from a letter on have in common, at least 1.
+
+    Args:
+        group: space group.
+        letter: the first that counts.
+        atoms: larger orbits do not count.
+
+    Example:
+        >>> unit_of(221, 4, 8)  # letters from e on hold 6, 6, 8 and more atoms
+        2
+    """
+    return math.gcd(*(n for n, _ in orbit_sizes()[group][letter:] if n <= atoms)) or 1
+
+
+@cache
+def orbit_sizes() -> list[list[tuple[int, bool]]]:
+    """Return atoms of each letter of each space group, and whether it may come again."""
+    table = wyckoff_table()
+    rows = zip(table.count.tolist(), (table.freedom > 0).tolist(), strict=True)
+    return [list(zip(*row, strict=True)) for row in rows]
+
+
+def taken(left: Counts, role: int, size: int) -> Counts:
+    """Return what is left after a role took some atoms."""
+    return (*left[:role], left[role] - size, *left[role + 1 :])

@@ -86,22 +86,18 @@ class Request:
     def alike(self) -> list[tuple[int, Tensor]]:
         """Return one crystal of each kind of wish, and all crystals that have it."""
         told = self.condition
-        names = torch.cat(
-            [
-                self.n_atoms[:, None].double(),
-                self.formula.double(),
-                self.pattern.double(),
-                told.given.double(),
-                told.low.masked_fill(told.low.isinf(), 0.0).double(),
-                told.high.masked_fill(told.high.isinf(), 0.0).double(),
-                told.low.isinf().double(),
-                told.high.isinf().double(),
-            ],
-            dim=1,
+        amounts, ranges = (
+            (self.formula, self.pattern),
+            (told.given, told.low, told.high),
         )
-        kinds, which = names.unique(dim=0, return_inverse=True)
-        parts = [(which == k).nonzero().squeeze(1) for k in range(len(kinds))]
-        return [(int(members[0]), members) for members in parts]
+        kinds: dict[bytes, list[int]] = {}
+        for i in range(len(self)):
+            key = b"".join(
+                part[i].numpy().tobytes()
+                for part in (self.n_atoms[:, None], *amounts, *ranges)
+            )
+            kinds.setdefault(key, []).append(i)
+        return [(rows[0], torch.tensor(rows)) for rows in kinds.values()]
 
     def words(self, one: int) -> str:
         """Return what is asked of one crystal, for messages."""

@@ -40,19 +40,3 @@ def resample(
         draw(left, attempt)
         left = left[~ok(left).to(left.device)]
     return left
-
-
-COPIES = 8
-"""How many skeletons are drawn at once, at most; the first whole one counts."""
-
-
-def copies(attempt: int) -> int:
-    """Return how many skeletons to draw at once for what failed in all attempts before.
-
-    Most that fail once succeed the second time. Skeletons are independent of each other,
-    so that only the cost depends on this number: 11 attempts are 73 skeletons.
-
-    Args:
-        attempt: 0 at first.
-    """
-    return min(4 * attempt - 2, COPIES) if attempt else 1

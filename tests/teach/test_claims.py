@@ -35,7 +35,11 @@ def sweep(*hits: int, volume: float = 9.5) -> Sweep:
 
 @pytest.mark.parametrize(
     ("one", "words"),
-    [((0.6, 0.8), "above"), ((0.0, 0.1), "below"), ((0.2, 0.5), "not distinguished from")],
+    [
+        ((0.6, 0.8), "above"),
+        ((0.0, 0.1), "below"),
+        ((0.2, 0.5), "not distinguished from"),
+    ],
 )
 def test_intervals_decide(one: tuple[float, float], words: str) -> None:
     assert claims.compared(one, (0.15, 0.3)) == words
