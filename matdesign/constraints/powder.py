@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.data.primitive import primitive_cells
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 
 CU_K_ALPHA = 1.54184
 """Mean wavelength of copper K-alpha radiation, angstrom."""

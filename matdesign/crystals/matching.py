@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 from matdesign.errors import DataError
 
 Counts = tuple[tuple[int, int], ...]
