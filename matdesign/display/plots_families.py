@@ -212,7 +212,7 @@ def plot_next_site(said: Any, *, of: str = "position", top: int = 10) -> Plot:
     """Return the likeliest choices after some sites as bars, the end of the crystal too.
 
     Args:
-        said: a `NextSite`, from `model.next_site`.
+        said: a `NextSite`, from `completion.next_site`.
         of: "position" or "element".
         top: bars besides that for a complete crystal.
     """

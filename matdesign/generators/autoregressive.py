@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,13 +16,6 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
 from matdesign.errors import DataError
-from matdesign.generators.completion import (
-    NextSite,
-    Partial,
-    complete,
-    first_sites,
-    next_site,
-)
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
@@ -32,17 +25,16 @@ from matdesign.generators.filling import fill_table
 from matdesign.generators.placement import (
     SiteSample,
     combined,
+    overlapping,
     read_next,
     read_sites,
-    room,
-    roomiest,
 )
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
-from matdesign.generators.sequence import sequences
+from matdesign.generators.retries import resample
+from matdesign.generators.sequence import log_terms, sequences
 from matdesign.generators.site_network import SiteNetwork
-from matdesign.generators.site_terms import log_terms
-from matdesign.generators.skeleton import SkeletonSampler
+from matdesign.generators.wyckoff_sampler import WyckoffSampler
 
 IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""
@@ -266,17 +258,15 @@ class Autoregressive(Family):
         with eval_mode(self):
             for rows in torch.arange(len(request)).split(512):
                 some = request[rows]
-                sampler = self.skeletons(rng, scale)
-                symmetric = self.representation == "symmetric"
-                n_atoms, group = sampler.sizes_and_groups(some, symmetric)
-                letter, species = sampler.sites(some, n_atoms, group)
+                sampler = self.sampler(rng, scale)
+                drawn = sampler.draw(some, self.representation == "symmetric")
                 self.evaluations += sampler.evaluations
-                parts.append(self.plan_of(group, letter, species, some.condition))
+                parts.append(self.plan_of(*drawn, some.condition))
         return Plan.cat(parts)
 
-    def skeletons(self, rng: torch.Generator, scale: float) -> SkeletonSampler:
+    def sampler(self, rng: torch.Generator, scale: float) -> WyckoffSampler:
         """Return what draws sizes, space groups, letters and elements."""
-        return SkeletonSampler(
+        return WyckoffSampler(
             self.network,
             self.log_prior,
             self.fill,
@@ -316,17 +306,16 @@ class Autoregressive(Family):
         self.evaluations += len(plan) * len(conditions)
         raw = combined(each, net.lattices.components, plan.scale)
         u = torch.zeros_like(lay.free, dtype=raw.dtype)
-        fixed = lay.orbits & ~lay.free.any(-1)
+        code, fixed = raw.new_zeros(len(plan), 6), lay.orbits & ~lay.free.any(-1)
 
-        def draw(rows: Tensor) -> Tensor:
-            code = net.lattices.sample(raw[rows], rng, self.lattice_temperature)
-            return self.scales.clamp(code) * lay.code_free[rows]
+        def draw(rows: Tensor, attempt: int) -> None:
+            drawn = net.lattices.sample(raw[rows], rng, self.lattice_temperature)
+            code[rows] = self.scales.clamp(drawn) * lay.code_free[rows]
 
-        def free(rows: Tensor, code: Tensor) -> Tensor:
-            return room(self.scales, plan, rows, u[rows], code, fixed)
+        def apart(rows: Tensor) -> Tensor:
+            return ~overlapping(self.scales, plan, rows, u[rows], code[rows], fixed)
 
-        every = torch.arange(len(plan), device=raw.device)
-        code = roomiest(draw, free, raw.new_zeros(len(plan), 6), every, self.tries)
+        resample(draw, apart, len(plan), self.tries)
         moves = lay.free.clone()
         moves[:, 0] &= ~self._table.polar[lay.spacegroup]
         return SiteSample(plan, plan.species, u, code, moves, readings)
@@ -352,35 +341,25 @@ class Autoregressive(Family):
         number = torch.arange(sites, device=x.u.device)
         there, new = lay.orbits & (number <= i), lay.orbits & (number == i)
 
-        def draw(rows: Tensor) -> Tensor:
+        some, u = x.free[:, i].any(-1).nonzero().squeeze(1), x.u.clone()
+
+        def draw(numbers: Tensor, attempt: int) -> None:
+            rows = some[numbers]
             point = x.u.new_zeros(len(rows), 3)
             for axis in range(3):
                 each = [net.axis_raw(one[rows], point, axis) for one in hidden]
                 raw = combined(each, net.circle.components, x.plan.scale)
                 drawn = net.circle.sample(raw, rng, self.coordinate_temperature)
                 point[:, axis] = drawn * x.free[rows, i, axis]
-            return point
+            u[rows, i] = point
 
-        def free(rows: Tensor, point: Tensor) -> Tensor:
-            u = torch.where((number == i)[:, None], point[:, None], x.u[rows])
-            return room(self.scales, x.plan, rows, u, x.code[rows], there, new)
+        def apart(numbers: Tensor) -> Tensor:
+            rows = some[numbers]
+            about = x.plan, rows, u[rows], x.code[rows], there, new
+            return ~overlapping(self.scales, *about)
 
-        rows = x.free[:, i].any(-1).nonzero().squeeze(1)
-        point = roomiest(draw, free, x.u[:, i], rows, self.tries)
-        u = torch.where((number == i)[:, None], point[:, None], x.u)
+        resample(draw, apart, len(some), self.tries)
         return dataclasses.replace(x, u=u, readings=readings)
-
-    def first_sites(self, crystal: Crystals | Encoded, keep: int) -> Partial:
-        """Return the first sites of one crystal; see `completion.first_sites`."""
-        return first_sites(self, crystal, keep)
-
-    def next_site(self, partial: Partial) -> NextSite:
-        """Return what is likely to come next; see `completion.next_site`."""
-        return next_site(self, partial)
-
-    def complete(self, partial: Partial, n: int, **options: Any) -> Crystals:
-        """Return n crystals that begin with sites; see `completion.complete`."""
-        return complete(self, partial, n, **options)
 
     @property
     def _table(self) -> WyckoffTable:

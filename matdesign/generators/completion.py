@@ -1,4 +1,4 @@
-"""Instruments of the autoregressive family: what comes next, and how to go on from there."""
+"""What comes next in a crystal of `Autoregressive`, and how to go on from there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,15 +15,12 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, positions, wyckoff_table
 from matdesign.errors import DataError
-from matdesign.generators.choices import Choices
+from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.control import Control, State
-from matdesign.generators.drawing import finish
+from matdesign.generators.drawing import eval_mode
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.mixtures import choose
-from matdesign.generators.sequence import sequences
-
-if TYPE_CHECKING:
-    from matdesign.generators.autoregressive import Autoregressive
+from matdesign.generators.sequence import log_sites, sequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,47 +182,23 @@ def next_site(model: Autoregressive, partial: Partial) -> NextSite:
     Raises:
         DataError: more atoms than the model places, or elements that it does not know.
     """
-    log_n, hidden, keys, last, kind, left = _prefix(model, partial)
-    net, group = model.network, torch.full_like(left, partial.spacegroup)
-    mask = letter_mask(model.fill, group, last, kind, left)
-    open_ = mask.any(1)
-    score = net.letter_logits(hidden, keys)[:, 0].masked_fill(~mask, -torch.inf)
-    share = score.softmax(-1).nan_to_num(0.0) * open_[:, None]  # (sizes, 27)
-    letters = torch.arange(NONE, device=left.device).expand(len(left), -1)
-    kinds = net.species_logits(hidden.expand(-1, NONE, -1), keys, letters)
-    fits = element_mask(model.scales.allowed, letters, last[:, None], kind[:, None])
-    each = kinds.masked_fill(~fits, -torch.inf).softmax(-1).nan_to_num(0.0)
+    net = model.network
+    with eval_mode(model):
+        log_n, hidden, left = _prefix(model, partial)
+        group = torch.full_like(left, partial.spacegroup)
+        last, kind = torch.full_like(left, NONE), torch.zeros_like(left)
+        if partial.letters:
+            last.fill_(partial._index[-1]), kind.fill_(partial._kinds[-1])
+        mask, keys = letter_mask(model.fill, group, last, kind, left), net.keys(group)
+        score = net.letter_logits(hidden, keys)[:, 0].masked_fill(~mask, -torch.inf)
+        share = score.softmax(-1).nan_to_num(0.0)  # (sizes, 27), 0 where none fits
+        letters = torch.arange(NONE, device=left.device).expand(len(left), -1)
+        kinds = net.species_logits(hidden.expand(-1, NONE, -1), keys, letters)
+        fits = element_mask(model.scales.allowed, letters, last[:, None], kind[:, None])
+        each = kinds.masked_fill(~fits, -torch.inf).softmax(-1).nan_to_num(0.0)
     weight = log_n.softmax(0)
     joint = torch.einsum("n,nl,nlz->lz", weight, share, each)
     return NextSite(partial, float(weight[left == 0].sum()), joint.cpu(), weight.cpu())
-
-
-class FirstSites:
-    """Holds the first sites of crystals where they are: a `Controller`.
-
-    Args:
-        u: their free coordinates, shape (crystals, sites, 3).
-    """
-
-    particles, noise = 1, 0.0
-    choices: Choices | None = None
-
-    def __init__(self, u: Tensor) -> None:
-        self.u = u
-
-    def begin(self, device: torch.device, crystals: int) -> None:
-        """Nothing is to be prepared."""
-
-    def control(self, state: State) -> Control:
-        """Return the preview's coordinates with the first sites in place."""
-        known = state.preview.u.clone()
-        some = state.preview.layout.free[:, : self.u.shape[1]]
-        known[:, : self.u.shape[1]] = self.u * some
-        return Control(u=known)
-
-    def choose(self, state: State) -> Tensor:
-        """Return all crystals."""
-        return torch.arange(len(state.preview.u), device=state.preview.u.device)
 
 
 @torch.no_grad()
@@ -254,37 +226,40 @@ def complete(
         InfeasibleTarget: no crystal of so many atoms has these sites.
     """
     rng = generator(seed, model.device)
-    log_n, *_ = _prefix(model, partial)
     request = model.request(n, n_atoms, {"spacegroup": partial.spacegroup})
-    if n_atoms is None:
-        sizes = choose(log_n.expand(n, -1), rng)
-    else:
-        sizes = torch.full((n,), n_atoms, device=model.device)
-        if not 0 < n_atoms < len(log_n) or bool(log_n[n_atoms].isneginf()):
-            raise DataError(
-                f"{partial} cannot become a crystal of {n_atoms} atoms: sizes that can "
-                f"be are {log_n.isfinite().nonzero().squeeze(1).tolist()}."
-            )
-    group = torch.full_like(sizes, partial.spacegroup)
-    forced = partial._index.to(sizes.device), partial._kinds.to(sizes.device)
-    known = torch.zeros(len(forced[0]), 3) if partial.u is None else partial.u
-    was = model.training
-    model.eval()
-    try:
-        sampler = model.skeletons(rng, scale)
-        letter, species = sampler.sites(request, sizes, group, forced)
+    known = torch.zeros(len(partial.letters), 3) if partial.u is None else partial.u
+    held = slice(0, len(known))
+    with eval_mode(model):
+        log_n, *_ = _prefix(model, partial)
+        if n_atoms is None:
+            sizes = choose(log_n.expand(n, -1), rng)
+        else:
+            sizes = torch.full((n,), n_atoms, device=model.device)
+            if not 0 < n_atoms < len(log_n) or bool(log_n[n_atoms].isneginf()):
+                possible = log_n.isfinite().nonzero().squeeze(1).tolist()
+                raise DataError(
+                    f"{partial} cannot become a crystal of {n_atoms} atoms: sizes that "
+                    f"can be are {possible}."
+                )
+        group = torch.full_like(sizes, partial.spacegroup)
+        first = partial._index.to(sizes.device), partial._kinds.to(sizes.device)
+        sampler = model.sampler(rng, scale)
+        letter, species, _ = sampler.sites(request, sizes, group, first)
         plan = model.plan_of(group, letter, species, request.condition)
         plan = dataclasses.replace(plan, scale=scale).to(model.device)
-        first = known.to(model.device).expand(n, -1, -1)
-        return finish(model.states(plan, 1, rng), FirstSites(first), plan)
-    finally:
-        model.train(was)
+        states = model.states(plan, 1, rng)
+        state = next(states)
+        try:
+            while True:
+                u = state.preview.u.clone()
+                u[:, held] = known.to(u) * plan.layout.free[:, held]
+                state = states.send(Control(u=u))
+        except StopIteration as end:
+            return State(0.0, state.step, end.value).crystals
 
 
-def _prefix(
-    model: Autoregressive, partial: Partial
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the log weight of every size, and where the sequence of each stands."""
+def _prefix(model: Autoregressive, partial: Partial) -> tuple[Tensor, Tensor, Tensor]:
+    """Return of every size its log weight, the vector after the sites, and atoms left."""
     if bool((~model.known_elements[partial._kinds]).any()):
         raise DataError(f"{partial} has an element that this model was not trained on.")
     if partial.n_atoms >= model.fill.shape[2]:
@@ -297,44 +272,22 @@ def _prefix(
     group = torch.full_like(sizes, partial.spacegroup)
     letter = partial._index.to(at).expand(len(sizes), -1)
     kinds = partial._kinds.to(at).expand(len(sizes), -1)
-    k = letter.shape[1]
-    last = torch.nn.functional.pad(letter, (1, 0), value=NONE)
-    before = torch.nn.functional.pad(kinds, (1, 0))
+    pad = torch.nn.functional.pad
+    last, before = pad(letter, (1, 0), value=NONE), pad(kinds, (1, 0))
     count = wyckoff_table(str(at)).count[group[:, None], letter]
-    placed = torch.nn.functional.pad(count.cumsum(1), (1, 0))
-    left = sizes[:, None] - placed  # (sizes, k + 1)
-    was = model.training
-    model.eval()
-    ask = net.ask(model.nothing(len(sizes)))
-    about, keys = net.about(ask, group, sizes), net.keys(group)
-    tokens = net.skeleton_tokens(about, keys, last, before, left.clamp(min=0))
+    left = sizes[:, None] - pad(count.cumsum(1), (1, 0))  # (sizes, sites + 1)
+    about, keys = (
+        net.about(net.ask(model.nothing(len(sizes))), group, sizes),
+        net.keys(group),
+    )
+    tokens = net.site_tokens(about, keys, last, before, left.clamp(min=0))
     hidden, _ = net.read(tokens, torch.ones_like(last, dtype=torch.bool))
-    log_n = model.log_prior[partial.spacegroup].clone()
-    for i in range(k):
-        mask = letter_mask(
-            model.fill, group, last[:, i], before[:, i], left[:, i].clamp(min=0)
-        )
-        here, z = slice(i, i + 1), kinds[:, i]
-        score = net.letter_logits(hidden[:, here], keys)[:, 0]
-        log_p = score.masked_fill(~mask, -torch.inf).log_softmax(-1)
-        log_n = log_n + log_p.gather(1, letter[:, here]).squeeze(1).nan_to_num(
-            -torch.inf, neginf=-torch.inf
-        )
-        fits = element_mask(
-            model.scales.allowed, letter[:, i], last[:, i], before[:, i]
-        )
-        score = net.species_logits(hidden[:, here], keys, letter[:, here])[:, 0]
-        log_p = score.masked_fill(~fits, -torch.inf).log_softmax(-1)
-        log_n = log_n + log_p.gather(1, z[:, None]).squeeze(1)
-    model.train(was)
-    log_n = log_n.masked_fill(left[:, -1] < 0, -torch.inf)
+    sites = letter, kinds, left[:, :-1]
+    log_letter, log_species = log_sites(
+        net, hidden[:, :-1], keys, group, sites, model.fill, model.scales.allowed
+    )
+    log_n = model.log_prior[partial.spacegroup] + (log_letter + log_species).sum(1)
+    log_n = log_n.masked_fill((left[:, -1] < 0) | (log_n < -1e8), -torch.inf)
     if bool(log_n.isneginf().all()):
         raise DataError(f"no crystal that this model can make begins with {partial}.")
-    return (
-        log_n,
-        hidden[:, -1:],
-        keys,
-        last[:, -1],
-        before[:, -1],
-        left[:, -1].clamp(min=0),
-    )
+    return log_n, hidden[:, -1:], left[:, -1].clamp(min=0)

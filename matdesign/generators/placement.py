@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def read_sites(
     keys = network.keys(group)
     placed = torch.nn.functional.pad(lay.count.cumsum(1), (1, 0))
     left = lay.n_atoms[:, None] - placed
-    tokens = network.skeleton_tokens(about, keys, *before(plan), left)
+    tokens = network.site_tokens(about, keys, *before(plan), left)
     length = lay.orbits.sum(1)
     valid = torch.arange(left.shape[1], device=left.device) <= length[:, None]
     hidden, cache = network.read(tokens, valid)
@@ -123,36 +123,7 @@ def combined(raw: Sequence[Tensor], weights: int, scale: float) -> Tensor:
     return torch.cat([mixed, wanted[..., weights:]], dim=-1)
 
 
-def roomiest(
-    draw: Callable[[Tensor], Tensor],
-    room: Callable[[Tensor, Tensor], Tensor],
-    start: Tensor,
-    rows: Tensor,
-    tries: int,
-) -> Tensor:
-    """Return draws for some crystals, drawn again while atoms overlap, the best of each.
-
-    Args:
-        draw: makes one for each of the crystals that are named by their numbers.
-        room: `clearance` of the crystals with what was drawn; below 1 atoms overlap.
-        start: what the other crystals have, shape (crystals, numbers).
-        rows: crystals to draw for.
-        tries: draws at most; 1 takes the first.
-    """
-    chosen, best = start.clone(), start.new_full((len(start),), -1.0)
-    for _ in range(tries):
-        if not len(rows):
-            break
-        drawn = draw(rows)
-        free = room(rows, drawn)
-        better = (free > best[rows])[:, None]
-        chosen[rows] = torch.where(better, drawn, chosen[rows])
-        best[rows] = torch.maximum(best[rows], free)
-        rows = rows[best[rows] < 1]
-    return chosen
-
-
-def room(
+def overlapping(
     scales: Scales,
     plan: Plan,
     rows: Tensor,
@@ -161,7 +132,7 @@ def room(
     orbits: Tensor,
     new: Tensor | None = None,
 ) -> Tensor:
-    """Return the `clearance` of some crystals of a plan.
+    """Return in which of some crystals of a plan atoms overlap, bool, shape (rows,).
 
     Args:
         scales: of the lattice code.
@@ -176,4 +147,4 @@ def room(
     m = part.count.shape[1]
     some = None if new is None else new[rows, :m]
     cell, species = scales.lattice(code, part), plan.species[rows, :m]
-    return clearance(part, species, u[:, :m], cell, orbits[rows, :m], some)
+    return clearance(part, species, u[:, :m], cell, orbits[rows, :m], some) < 1

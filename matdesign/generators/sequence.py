@@ -1,4 +1,4 @@
-"""Crystals as sequences of sites: one canonical order, so that one crystal is one sequence."""
+"""Crystals as sequences of sites in one canonical order, and their log probability."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from torch import Tensor
 
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable
+from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
+from matdesign.generators.conditions import Condition
+from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.scales import Scales
+from matdesign.generators.site_network import SiteNetwork
 
 SAME = 1e-4
 """Coordinates nearer than this to a whole cell are 0, and nearer to each other equal."""
@@ -102,6 +105,143 @@ def sequences(batch: Encoded, scales: Scales, table: WyckoffTable) -> Sequences:
         scales.standardize(batch.code, layout),
         layout.code_free,
     )
+
+
+def log_terms(
+    net: SiteNetwork,
+    seq: Sequences,
+    asked: Condition,
+    prior: Tensor,
+    fill: Tensor,
+    allowed: Tensor,
+) -> dict[str, Tensor]:
+    """Return the log probability of each part of each crystal, in nats.
+
+    All sites of all crystals are read at once; the mask of the transformer keeps every
+    token from seeing what it shall predict.
+
+    Args:
+        net: what comes next.
+        seq: the crystals.
+        asked: what is told to the network.
+        prior: log share of each space group and size, shape (231, sizes).
+        fill: of `fill_table`.
+        allowed: elements seen in training, bool, shape (104,).
+
+    Returns:
+        `size`, `spacegroup`, `letter`, `species`, `lattice`, `coordinates`, each of shape
+        (crystals,).
+    """
+    b, m = seq.letter.shape
+    table = wyckoff_table(str(seq.letter.device))
+    ask = net.ask(asked)
+    size = (prior.logsumexp(0) + net.size_logits(ask)).log_softmax(-1)
+    group = (prior.T[seq.n_atoms] + net.group_logits(ask, seq.n_atoms)).log_softmax(-1)
+
+    # the tokens of both passes; each knows the site before it
+    about = net.about(ask, seq.spacegroup, seq.n_atoms)
+    keys, left = net.keys(seq.spacegroup), seq.left(table)
+    last = torch.nn.functional.pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
+    before = torch.nn.functional.pad(seq.species, (1, 0))
+    u = torch.nn.functional.pad(seq.u, (0, 0, 1, 0))
+    first = net.site_tokens(about, keys, last, before, left)
+    second = net.placing_tokens(
+        about,
+        keys,
+        seq.spacegroup,
+        seq.letter,
+        seq.species,
+        (last[:, :m], before[:, :m], u[:, :m]),
+        seq.x,
+        seq.code_free,
+    )
+    steps = torch.arange(m + 1, device=last.device)
+    valid = torch.cat([steps <= seq.length[:, None], seq.exists], dim=1)
+    hidden, _ = net.read(torch.cat([first, second], dim=1), valid)
+    first, second = hidden[:, : m + 1], hidden[:, m + 1 :]
+
+    letter, species = log_sites(
+        net,
+        first[:, :m],
+        keys,
+        seq.spacegroup,
+        (seq.letter, seq.species, left[:, :m]),
+        fill,
+        allowed,
+    )
+    end = first[torch.arange(b, device=last.device), seq.length]  # after the last site
+    count = table.count[seq.spacegroup[:, None], seq.letter]
+    raw = net.lattice_raw(end, seq.species, count)
+    return {
+        "size": _at(size, seq.n_atoms),
+        "spacegroup": _at(group, seq.spacegroup),
+        "letter": (letter * seq.exists).sum(1),
+        "species": (species * seq.exists).sum(1),
+        "lattice": net.lattices.log_prob(raw, seq.x, seq.code_free),
+        "coordinates": log_coordinates(net, second, seq),
+    }
+
+
+def log_sites(
+    net: SiteNetwork,
+    hidden: Tensor,
+    keys: Tensor,
+    spacegroup: Tensor,
+    sites: tuple[Tensor, Tensor, Tensor],
+    fill: Tensor,
+    allowed: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the log probability of letter and element of each site, (crystals, sites).
+
+    Args:
+        net: what comes next.
+        hidden: vectors of the first pass, shape (crystals, sites, width).
+        keys: of `SiteNetwork.keys`.
+        spacegroup: of each crystal.
+        sites: letter and element of each site, and atoms that are left before it.
+        fill: of `fill_table`.
+        allowed: elements seen in training, bool, shape (104,).
+    """
+    letter, species, left = sites
+    last = torch.nn.functional.pad(letter, (1, 0), value=NONE)[:, :-1]
+    before = torch.nn.functional.pad(species, (1, 0))[:, :-1]
+    group = spacegroup[:, None].expand_as(letter)
+    mask = letter_mask(fill, group, last, before, left.clamp(min=0))
+    fits = element_mask(allowed, letter, last, before)
+    log_letter = _log_softmax(net.letter_logits(hidden, keys), mask)
+    log_species = _log_softmax(net.species_logits(hidden, keys, letter), fits)
+    return _at(log_letter, letter.clamp(max=NONE - 1)), _at(log_species, species)
+
+
+def log_coordinates(net: SiteNetwork, hidden: Tensor, seq: Sequences) -> Tensor:
+    """Return the log density of the free coordinates, shape (crystals,).
+
+    Equation:
+        sum_i log p(x_i | ..) + log p(y_i | x_i, ..) + log p(z_i | x_i, y_i, ..),
+        free coordinates only
+
+    Args:
+        net: what comes next.
+        hidden: vectors of the second pass, shape (crystals, sites, width).
+        seq: the crystals.
+    """
+    total = seq.x.new_zeros(len(seq))
+    for axis in range(3):
+        row, site = seq.free[..., axis].nonzero(as_tuple=True)
+        u = seq.u[row, site]
+        raw = net.axis_raw(hidden[row, site], u, axis)
+        dense = net.circle.log_prob(raw, u[:, axis])
+        total = total.index_add(0, row, dense)
+    return total
+
+
+def _log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return log probabilities among the allowed choices; others are very unlikely."""
+    return logits.masked_fill(~mask, -1e9).log_softmax(-1)
+
+
+def _at(log_p: Tensor, index: Tensor) -> Tensor:
+    return log_p.gather(-1, index[..., None]).squeeze(-1)
 
 
 def _pin(letter: Tensor, species: Tensor, u: Tensor, polar: Tensor) -> Tensor:

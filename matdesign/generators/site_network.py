@@ -149,7 +149,7 @@ class SiteNetwork(nn.Module):
         made: Tensor = self.described(self.features[spacegroup])
         return made + self.own(self.letter(index))
 
-    def skeleton_tokens(
+    def site_tokens(
         self,
         about: Tensor,
         keys: Tensor,

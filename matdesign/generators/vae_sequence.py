@@ -13,19 +13,16 @@ from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import combine
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.filling import element_mask, fill_table, letter_mask
-from matdesign.generators.lookahead import Lookahead
+from matdesign.generators.filling import (
+    SiteMask,
+    element_mask,
+    fill_table,
+    fillable,
+    letter_mask,
+    wanted_amounts,
+)
 from matdesign.generators.mixtures import perturbed
 from matdesign.generators.request import Request
-from matdesign.generators.roles import (
-    Roles,
-    filling,
-    fitting,
-    some_of,
-    taking,
-    tell,
-    wanted_roles,
-)
 
 
 class SequenceDecoder(nn.Module):
@@ -196,13 +193,12 @@ class SequenceDecoder(nn.Module):
             Layout and species, shape (met, orbits), of some crystals; which these are,
             bool, shape (crystals,).
         """
-        n, device, choices = len(z), z.device, request.choices
+        device = z.device
         given = (request.n_atoms, request.formula, request.pattern)
-        exact = self.cells or choices is not None or any(bool(x.any()) for x in given)
-        left = (
-            n_atoms.to(device) if exact else torch.full((n,), self.largest).to(device)
-        )
-        may, table = self.groups(left, exact), wyckoff_table(str(device))
+        exact = self.cells or request.choices is not None or any(x.any() for x in given)
+        left = n_atoms if exact else torch.full_like(n_atoms, self.largest)
+        left = left.to(device)
+        may = self.groups(left, exact)
         if request.groups is not None and not self.cells:
             may = may & request.groups.to(device)
         again = 1
@@ -216,40 +212,22 @@ class SequenceDecoder(nn.Module):
             null, bound = logits.chunk(2)
             return combine(null, bound, scale)
 
-        def drawn(scores: Tensor, may: Tensor) -> Tensor:
-            """Return scores with noise: the largest of a row is what is drawn."""
-            return perturbed(scores.masked_fill(~may, -torch.inf), rng, temperature)
+        def pick(scores: Tensor) -> Tensor:
+            return perturbed(scores, rng, temperature).argmax(-1)
 
         scores = mix(self.group(torch.cat([z, asked], 1)))
-        wanted = wanted_roles(request, n_atoms)
-        met, group = may.any(1), torch.ones_like(left)
-        todo = torch.arange(n, device=device)
-        while len(todo):  # again where the letters cannot hold the composition
-            met[todo] = may[todo].any(1)
-            may[todo, 1] |= ~met[todo]
-            group[todo] = drawn(scores[todo], may[todo]).argmax(1)
-            holds = [
-                filling(number, wanted[row][0]).possible(0, wanted[row][0])
-                for row, number in zip(todo.tolist(), group[todo].tolist(), strict=True)
-            ]
-            todo = todo[met[todo] & ~torch.tensor(holds, device=device)]
-            may[todo, group[todo]] = False
-        roles = {
-            row: Roles(filling(number, counts), counts, [*kinds], ordered=False)
-            for row, (number, (counts, kinds)) in enumerate(zip(group.tolist(), wanted))
-            if counts
-        }
-        alone = torch.ones_like(met)
-        alone[list(roles)] = False
-
+        group = pick(scores.masked_fill(~may, -torch.inf)).clamp(min=1)
+        wanted = wanted_amounts(request, n_atoms)
+        holds = [fillable(g, 0, many) for g, (many, _) in zip(group.tolist(), wanted)]
+        met = may.any(1) & torch.tensor(holds, dtype=torch.bool, device=device)
+        live = met.clone()
+        sites = SiteMask(group, wanted, request.choices, allowed, ordered=False)
         context = self._context(z, asked, group.repeat(again))
         state = self.start(context).tanh()[None]
         letter, species = torch.full_like(group, NONE), torch.zeros_like(group)
         letters: list[Tensor] = []
         kinds: list[Tensor] = []
-        sizes: list[Tensor] = []
-        live = met.clone()
-        for step in range(int(left.max()) if n else 0):
+        for step in range(int(left.max()) if len(left) else 0):
             last, kind, room = (
                 x.repeat(again)[:, None] for x in (letter, species, left)
             )
@@ -257,52 +235,26 @@ class SequenceDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = self.letters(group, letter, left, exact)
-            growing = some_of(roles, live)
-            waiting = [one for one in growing.values() if 0 in one.element]
-            if choices is not None and waiting:
-                tell(choices, waiting, allowed)
-            if growing:
-                none = [NONE] * n, [0] * n  # their elements come in any order
-                may[:, :NONE] = fitting(growing, may[:, :NONE], *none)
+            may[:, :NONE] = sites.letters(may[:, :NONE], live, letter, species)
             met &= ~live | may.any(1)
             live &= met
             may[:, NONE] |= ~live
-            scores = mix(self.next_letter(wide))
-            new = drawn(scores, may).argmax(1)
+            new = pick(mix(self.next_letter(wide)).masked_fill(~may, -torch.inf))
             live &= new < NONE
             if not bool(live.any()):
                 break
-            before, todo = torch.where(alone, species, 0), live.clone()
-            species = torch.zeros_like(species)
-            while bool(todo.any()):  # again where no element can follow the letter
-                rows = todo.nonzero().squeeze(1)
-                at = torch.cat([rows + n * k for k in range(again)])
-                hidden = torch.cat([wide[at], self.letter(new[rows].repeat(again))], 1)
-                fits = element_mask(allowed, new[rows], letter[rows], before[rows])
-                ranked = drawn(mix(self.element(self.hidden(hidden))), fits)
-                found, free = ranked.argmax(1), alone[rows]
-                if not bool(free.all()):
-                    some = [roles[k] for k in rows[~free].tolist()]
-                    letter_of = new[rows[~free]].tolist()
-                    found[~free] = taking(some, ranked[~free], letter_of)
-                if choices is not None and bool(free.any()):
-                    grown = Lookahead(choices, group, kinds, sizes, left, allowed)
-                    found[free] = grown.draw(new, ranked[free], rows[free])
-                species[rows] = found
-                todo &= species == 0
-                may[todo, new[todo]] = False
-                met &= ~todo | may.any(1)
-                live, todo = live & met, todo & met
-                new[todo] = drawn(scores[todo], may[todo]).argmax(1)
-                live, todo = live & (new < NONE), todo & (new < NONE)
+            least = torch.where(sites.given, 0, species)  # roles come in any order
+            may = element_mask(allowed, new, letter, least)
+            may = sites.elements(may, live, new, left)
+            raw = torch.cat([wide, self.letter(new.repeat(again))], 1)
+            raw = mix(self.element(self.hidden(raw)))
+            species = sites.draw(pick, raw, may, live, new, left)
+            met &= ~live | (species > 0)
+            live &= met
             letter = torch.where(live, new, NONE)
-            letter_of, kind_of = letter.tolist(), species.tolist()
-            for row, one in some_of(roles, live).items():
-                one.place(letter_of[row], kind_of[row], rng)
+            left = left - sites.place(live, letter, species, rng)
             letters.append(letter)
             kinds.append(species)
-            sizes.append(table.count[group, letter])  # 0 where there is none
-            left = left - sizes[-1]
         met &= left == 0 if exact else left < self.largest
         if not bool(met.any()):
             return Layout.whole_cell(left[:0]), left[:0, None], met

@@ -16,11 +16,16 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.generators import mixtures, skeleton
+from matdesign.generators import mixtures, wyckoff_sampler
 from matdesign.generators.autoregressive import Autoregressive
-from matdesign.generators.completion import Partial
+from matdesign.generators.completion import (
+    Partial,
+    complete,
+    first_sites,
+    next_site,
+)
 from matdesign.generators.contract import Generator
-from matdesign.generators.filling import Filling, fill_table
+from matdesign.generators.filling import fill_table, fillable
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
 from matdesign.generators.sequence import sequences
@@ -75,7 +80,7 @@ def tiny() -> Autoregressive:
     return stir(made)
 
 
-def every_skeleton(model: Autoregressive) -> list[tuple[int, list[int], list[int]]]:
+def every_sequence(model: Autoregressive) -> list[tuple[int, list[int], list[int]]]:
     """List all crystals of the tiny model but for lattice and coordinates, by recursion."""
     table, found = wyckoff_table(), []
 
@@ -100,7 +105,7 @@ def every_skeleton(model: Autoregressive) -> list[tuple[int, list[int], list[int
 
 
 def as_batch(rows: list[tuple[int, list[int], list[int]]]) -> Encoded:
-    """Return crystals with given skeletons and coordinates of no importance."""
+    """Return crystals with given letters and elements and coordinates of no importance."""
     layout = symmetric_layouts([r[0] for r in rows], [r[1] for r in rows])
     species = torch.zeros(layout.letter.shape, dtype=torch.long)
     for i, (_, _, kinds) in enumerate(rows):
@@ -112,8 +117,8 @@ def as_batch(rows: list[tuple[int, list[int], list[int]]]) -> Encoded:
 DISCRETE = ("size", "spacegroup", "letter", "species")
 
 
-def test_all_skeletons_together_have_probability_one(tiny):
-    rows = every_skeleton(tiny)
+def test_all_sequences_together_have_probability_one(tiny):
+    rows = every_sequence(tiny)
     batch = as_batch(rows)
     terms = tiny.log_terms(batch, tiny.nothing(len(rows)))
     p = torch.stack([terms[k] for k in DISCRETE]).sum(0).exp()
@@ -126,8 +131,8 @@ def test_all_skeletons_together_have_probability_one(tiny):
         assert of.item() == pytest.approx(of_group[group].item(), abs=1e-5)
 
 
-def test_what_comes_next_is_what_all_skeletons_say(tiny):
-    rows = every_skeleton(tiny)
+def test_what_comes_next_is_what_all_sequences_say(tiny):
+    rows = every_sequence(tiny)
     terms = tiny.log_terms(as_batch(rows), tiny.nothing(len(rows)))
     p = torch.stack([terms[k] for k in DISCRETE]).sum(0).exp()
     for partial, prefix in (
@@ -145,7 +150,7 @@ def test_what_comes_next_is_what_all_skeletons_say(tiny):
             else:
                 joint[sites[len(prefix)]] += share
         total = float(joint.sum()) + stop
-        said = tiny.next_site(partial)
+        said = next_site(tiny, partial)
         assert said.stop == pytest.approx(stop / total, abs=1e-5)
         assert torch.allclose(said.joint, joint / total, atol=1e-5)
 
@@ -182,14 +187,14 @@ def test_draws_follow_their_density():
 def test_log_prob_is_the_sum_along_the_sampled_path(name, request, monkeypatch):
     model = request.getfixturevalue(name)
     said: list[float] = []
-    choose = skeleton.choose
+    choose = wyckoff_sampler.choose
 
     def heard(logits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         k = choose(logits, rng)
         said.append(float(logits.log_softmax(-1).gather(-1, k[..., None])[0]))
         return k
 
-    monkeypatch.setattr(skeleton, "choose", heard)
+    monkeypatch.setattr(wyckoff_sampler, "choose", heard)
     draws: list[tuple[torch.Tensor, torch.Tensor]] = []
     sample = mixtures.CircleMixture.sample
 
@@ -425,10 +430,9 @@ def test_what_can_be_filled_is_what_recursion_finds():
         for letter in range(0, NONE, 3):
             for n in range(7):
                 assert bool(fill[g, letter, n]) == by_hand(g, letter, (n,))
-        both = Filling(count[g].tolist(), freedom[g].tolist(), (3, 2))
         for a in range(4):
             for b in range(3):
-                assert both.possible(0, (a, b)) == by_hand(g, 0, (a, b))
+                assert fillable(groups[g], 0, (a, b)) == by_hand(g, 0, (a, b))
 
 
 def test_it_learns_eight_crystals(eight):
@@ -461,14 +465,14 @@ def test_same_seed_and_same_weights_give_the_same_crystals(
 
 def test_a_completed_crystal_keeps_its_sites(model, real):
     row = int((model.prepare(real).layout.orbits.sum(1) >= 3).int().argmax())
-    partial = model.first_sites(real[[row]], 2)
-    made = model.complete(partial, 6, seed=0)
+    partial = first_sites(model, real[[row]], 2)
+    made = complete(model, partial, 6, seed=0)
     wanted = list(partial.species)
     for one in made:
         assert set(wanted) <= {site.specie.symbol for site in one}
-    again = model.complete(partial, 6, seed=0)
+    again = complete(model, partial, 6, seed=0)
     assert torch.equal(made.frac, again.frac)
-    said = model.next_site(partial)
+    said = next_site(model, partial)
     assert said.stop + float(said.joint.sum()) == pytest.approx(1.0, abs=1e-4)
     assert "position" in repr(said)
 
@@ -517,12 +521,12 @@ def test_finished_crystals_are_not_read_and_change_nothing(
     """A long crystal among short ones is the one that it is by itself."""
 
     def grown(sizes: list[int]) -> tuple[torch.Tensor, int]:
-        sampler = cell_model.skeletons(torch.Generator().manual_seed(1), 1.0)
+        sampler = cell_model.sampler(torch.Generator().manual_seed(1), 1.0)
         sampler.temperature = 1e-6  # the likeliest always
         request = cell_model.request(len(sizes), sizes, None)
         n_atoms = torch.tensor(sizes)
         with torch.no_grad():
-            _, species = sampler.sites(request, n_atoms, torch.ones_like(n_atoms))
+            _, species, _ = sampler.sites(request, n_atoms, torch.ones_like(n_atoms))
         return species, sampler.evaluations
 
     alone, read = grown([9])
@@ -533,14 +537,14 @@ def test_finished_crystals_are_not_read_and_change_nothing(
 
 def test_required_elements_come_with_few_dead_ends(monkeypatch):
     turns = []
-    attempt = skeleton.SkeletonSampler._attempt
+    attempt = wyckoff_sampler.WyckoffSampler.sites
 
     def spy(self, *rest):
         found = attempt(self, *rest)
         turns.append(int(found[2].sum()))
         return found
 
-    monkeypatch.setattr(skeleton.SkeletonSampler, "_attempt", spy)
+    monkeypatch.setattr(wyckoff_sampler.WyckoffSampler, "sites", spy)
     made = design.load_model("autoregressive-prototypes")
     made.redraws = 0
     wanted = design.RequiredElements("O")
@@ -551,7 +555,7 @@ def test_required_elements_come_with_few_dead_ends(monkeypatch):
 
 def test_a_guide_draws_again_what_could_not_be_finished_and_says_so(monkeypatch):
     """Three elements in five atoms of P4mm: most attempts pass over one of them."""
-    monkeypatch.setattr(skeleton, "RESTARTS", 1)
+    monkeypatch.setattr(wyckoff_sampler, "RESTARTS", 1)
     model = design.load_model("autoregressive-prototypes")
     model.redraws = 0
     wanted = design.RequiredElements("O", "Ti", "Sr")
@@ -565,21 +569,21 @@ def test_a_guide_draws_again_what_could_not_be_finished_and_says_so(monkeypatch)
 
 def test_nothing_is_left_of_attempts_that_were_given_up(model, monkeypatch):
     """Three atoms of Pm-3m are one site; the attempt that is given up had two."""
-    attempt = skeleton.SkeletonSampler._attempt
+    attempt = wyckoff_sampler.WyckoffSampler.sites
 
-    def dead_end(self, request, n_atoms, *rest):
+    def dead_end(self, request, n_atoms, group, first=None):
         if request.choices is None:
-            return attempt(self, request, n_atoms, *rest)
+            return attempt(self, request, n_atoms, group, first)
         sites = torch.tensor([[0, 1]]).expand(len(n_atoms), -1)
         dead = torch.ones(len(n_atoms), dtype=torch.bool)
         return sites, torch.full_like(sites, 8), dead
 
-    monkeypatch.setattr(skeleton.SkeletonSampler, "_attempt", dead_end)
+    monkeypatch.setattr(wyckoff_sampler.WyckoffSampler, "sites", dead_end)
     request = model.request(4, 3, {"spacegroup": 221})
     request = dataclasses.replace(request, choices=Masks((design.ChargeNeutral(),)))
-    sampler = model.skeletons(torch.Generator().manual_seed(0), 1.0)
+    sampler = model.sampler(torch.Generator().manual_seed(0), 1.0)
     said = "4 of 4 crystals could not be finished in 50 attempts with charge-neutral"
     with torch.no_grad(), pytest.warns(UserWarning, match=said):
-        letter, species = sampler.sites(request, *torch.tensor([[3] * 4, [221] * 4]))
+        _, letter, species = sampler.draw(request, True)
     assert letter.shape == species.shape == (4, 1)
     assert bool((species > 0).all())

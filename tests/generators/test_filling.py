@@ -8,14 +8,12 @@ import torch
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.elements import RequiredElements
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.lookahead import Lookahead, can_begin, unit_of
+from matdesign.generators.filling import SiteMask, unit_of
 from matdesign.generators.mixtures import perturbed
 from matdesign.generators.retries import resample
 from matdesign.guidance.masks import Masks
 
 MASK = 104
-KNOWN = torch.zeros(MASK, dtype=torch.bool)
-KNOWN[[7, 8, 11, 17, 26, 52, 74, 81, 83]] = True  # no anion is as heavy as W
 
 
 def test_noise_on_scores_draws_and_orders() -> None:
@@ -36,39 +34,6 @@ def test_noise_on_scores_draws_and_orders() -> None:
         found = torch.bincount(after, minlength=5) / len(after)
         assert (found - left).abs().max() < 5 * (0.25 / len(after)) ** 0.5
     assert torch.equal(perturbed(score, rng, 0.0), score)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_sites_of_rising_elements_never_meet_a_dead_end(seed: int) -> None:
-    """P1, where each site follows on the same letter: whatever is drawn, all are filled."""
-    rng, crystals, sites = torch.Generator().manual_seed(seed), 60, 6
-    one = torch.ones(crystals, dtype=torch.long)
-    kinds: list[torch.Tensor] = []
-    for k in range(sites):
-        ahead = Lookahead(
-            Masks((ChargeNeutral(),)), one, kinds, [one] * k, one * (sites - k), KNOWN
-        )
-        ranked = torch.rand(crystals, MASK, generator=rng)
-        lighter = torch.arange(MASK) < (kinds[-1] if kinds else 0 * one)[:, None]
-        ranked = ranked.masked_fill(lighter | ~KNOWN, -torch.inf)
-        kinds.append(ahead.draw(0 * one, ranked, torch.arange(crystals)))
-        assert bool((kinds[-1] > 0).all())
-    for made in torch.stack(kinds, 1).tolist():
-        amounts = {z: made.count(z) for z in made}
-        assert made == sorted(made) and ChargeNeutral().residual(amounts) == 0
-
-
-def test_what_follows_on_the_same_letter_is_not_lighter() -> None:
-    """Ca first in P1 leaves no place for oxygen; in Pm-3m others may follow elsewhere."""
-    known = torch.zeros(MASK, dtype=torch.bool)
-    known[[8, 20]] = True
-    order = torch.full((2, MASK), -torch.inf)
-    order[:, [20, 8]] = torch.tensor([2.0, 1.0])
-    masks = Masks((ChargeNeutral() & RequiredElements("O"),))
-    group, left = torch.tensor([1, 221]), torch.tensor([2, 2])
-    ahead = Lookahead(masks, group, [], [], left, known)
-    found = ahead.draw(torch.zeros(2, dtype=torch.long), order, torch.arange(2))
-    assert found.tolist() == [8, 20]
 
 
 @pytest.mark.parametrize(("group", "atoms"), [(221, 5), (225, 4), (12, 4), (62, 8)])
@@ -99,18 +64,25 @@ def test_a_mask_rules_out_nothing_that_some_crystal_has(group: int, atoms: int) 
                 amounts[z] = amounts.get(z, 0) + n
             if not rule.residual(amounts):
                 good.setdefault(letters[0], set()).add(kinds[0])
-    one = torch.tensor([0])
-    whole = torch.tensor([atoms])
-    masks = Masks((rule,))
-    begin = can_begin(masks, whole, [unit_of(group, 0, atoms)], [((), [])], known)
-    assert bool(begin)
+    one, whole = torch.tensor([True]), torch.tensor([atoms])
     for letter, kinds_there in good.items():
-        for z in kinds_there:
-            only = torch.full((1, MASK), -torch.inf)
-            only[0, z] = 0.0
-            ahead = Lookahead(masks, torch.tensor([group]), [], [], whole, known)
-            found = ahead.draw(torch.tensor([letter]), only, one)
-            assert found.tolist() == [z], (letter, z)
+        site = SiteMask(torch.tensor([group]), [((), [])], Masks((rule,)), known)
+        assert bool(site.begins(whole))
+        found = site.elements(known[None], one, torch.tensor([letter]), whole)
+        assert kinds_there <= set(found[0].nonzero().squeeze(1).tolist()), letter
+
+
+def test_the_last_site_is_masked_exactly() -> None:
+    """Ti and O in Pm-3m, three atoms left on one position: oxygen for Sr Ti X3."""
+    known = torch.zeros(MASK, dtype=torch.bool)
+    known[[8, 9, 22, 38]] = True
+    one, rng = torch.tensor([True]), torch.Generator()
+    masks = Masks((ChargeNeutral() & RequiredElements("O"),))
+    site = SiteMask(torch.tensor([221]), [((), [])], masks, known)
+    for letter, z in ((0, 38), (1, 22)):
+        site.place(one, torch.tensor([letter]), torch.tensor([z]), rng)
+    may = site.elements(known[None], one, torch.tensor([2]), torch.tensor([3]))
+    assert may[0].nonzero().tolist() == [[8]]
 
 
 def test_rows_are_drawn_again_until_they_are_good() -> None:

@@ -1,0 +1,236 @@
+"""Drawing what a crystal consists of: size, space group, then letter and element by site."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.symmetry.wyckoff import NONE
+from matdesign.errors import InfeasibleTarget
+from matdesign.generators.conditions import Condition, combine
+from matdesign.generators.filling import (
+    SiteMask,
+    element_mask,
+    fillable,
+    letter_mask,
+    wanted_amounts,
+)
+from matdesign.generators.mixtures import choose
+from matdesign.generators.request import Request
+from matdesign.generators.retries import resample
+from matdesign.generators.site_network import SiteNetwork
+
+RESTARTS = 50
+"""How often a crystal that cannot be finished is begun again."""
+
+
+class WyckoffSampler:
+    """Draws size, space group, letters and elements of many crystals at once.
+
+    Args:
+        network: what comes next.
+        prior: log share of each space group and size in training, shape (231, sizes).
+        fill: of `fill_table`.
+        allowed: elements seen in training, bool, shape (104,).
+        temperature: of letters and elements.
+        scale: of classifier-free guidance.
+        rng: source of randomness.
+    """
+
+    def __init__(
+        self,
+        network: SiteNetwork,
+        prior: Tensor,
+        fill: Tensor,
+        allowed: Tensor,
+        temperature: float,
+        scale: float,
+        rng: torch.Generator,
+    ) -> None:
+        self.network, self.prior, self.fill = network, prior, fill
+        self.allowed, self.temperature = allowed, temperature
+        self.scale, self.rng = scale, rng
+        self.evaluations = 0
+
+    def draw(self, request: Request, symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return space groups, letters and elements; `NONE` and 0 on padding.
+
+        A crystal that comes to a dead end is begun again, size and all; after `RESTARTS`
+        of them it is drawn without what constraints say of its elements, with a warning.
+
+        Args:
+            request: what is asked for.
+            symmetric: space groups are free.
+
+        Raises:
+            InfeasibleTarget: no space group, size or element fits what is asked.
+        """
+        n, device = len(request), self.allowed.device
+        group = torch.ones(n, dtype=torch.long, device=device)
+        letter = torch.full((n, self.fill.shape[2]), NONE, device=device)
+        species = torch.zeros_like(letter)
+        dead = torch.ones_like(group, dtype=torch.bool)
+        begun = torch.zeros_like(dead)
+
+        def draw(rows: Tensor, attempt: int) -> None:
+            some = request[rows]
+            if attempt == RESTARTS:
+                never = int((~begun[rows]).sum())
+                if never or request.choices is None:
+                    raise InfeasibleTarget(
+                        "no size, space group and letters leave elements to choose for "
+                        f"{never or len(rows)} of {n} crystals: "
+                        f"{request.choices or request.asked}. Allow more elements, or "
+                        "drop one of the constraints on composition, charge or size."
+                    )
+                warnings.warn(
+                    f"{len(rows)} of {n} crystals could not be finished in {RESTARTS} "
+                    f"attempts with {request.choices}: they are drawn without it, and a "
+                    "guide draws again what misses. Loosen it, or ask for other sizes.",
+                    stacklevel=2,
+                )
+                some = dataclasses.replace(some, choices=None)
+            n_atoms, group[rows] = self.sizes_and_groups(some, symmetric)
+            found, kinds, dead[rows] = self.sites(some, n_atoms, group[rows])
+            begun[rows] |= (kinds > 0).any(1)
+            letter[rows], species[rows] = NONE, 0  # sites of attempts before would stay
+            letter[rows, : found.shape[1]] = found
+            species[rows, : found.shape[1]] = kinds
+
+        resample(draw, lambda rows: ~dead[rows], n, RESTARTS + 1)
+        longest = int((species > 0).sum(1).max()) if n else 0
+        return group, letter[:, :longest], species[:, :longest]
+
+    def sizes_and_groups(
+        self, request: Request, symmetric: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return drawn sizes and space groups, shape (crystals,) each.
+
+        Args:
+            request: what is asked for.
+            symmetric: space groups are free.
+
+        Raises:
+            InfeasibleTarget: no space group and size that the model knows fit the wishes.
+        """
+        prior = self.prior.to(self.allowed.device)
+        if request.groups is not None and symmetric:
+            prior = prior.masked_fill(
+                ~request.groups.to(prior.device)[:, None], -torch.inf
+            )
+        asked = self.network.ask(request.condition.to(prior.device))
+        sizes = torch.arange(prior.shape[1])
+        fits = (request.n_atoms[:, None] == 0) | (request.n_atoms[:, None] == sizes)
+        fits &= sizes % request.unit[:, None] == 0
+        base = prior.logsumexp(0).expand(len(request), -1)
+        base = base.masked_fill(~fits.to(prior.device), -torch.inf)
+        lost = base.isneginf().all(1)
+        if lost.any():
+            row = int(lost.int().argmax())
+            raise InfeasibleTarget(
+                f"no crystal of at most {len(sizes) - 1} atoms can be as asked: got "
+                f"{request.asked}, n_atoms {int(request.n_atoms[row]) or 'open'}. Ask for "
+                "fewer atoms, another space group or another composition."
+            )
+        n_atoms = choose(base + self.scale * self.network.size_logits(asked), self.rng)
+        logits = prior.T[n_atoms] + self.scale * self.network.group_logits(
+            asked, n_atoms
+        )
+        group, wanted = torch.zeros_like(n_atoms), wanted_amounts(request, n_atoms)
+
+        def draw(rows: Tensor, attempt: int) -> None:
+            if bool(logits[rows].isneginf().all(1).any()):
+                raise InfeasibleTarget(
+                    "no space group can hold the asked composition: got "
+                    f"{request.asked}. Ask for more atoms, or leave the space group open."
+                )
+            group[rows] = choose(logits[rows], self.rng)
+
+        def holds(rows: Tensor) -> Tensor:
+            drawn = zip(rows.tolist(), group[rows].tolist(), strict=True)
+            fits = torch.tensor([fillable(g, 0, wanted[row][0]) for row, g in drawn])
+            logits[rows[~fits], group[rows[~fits]]] = -torch.inf
+            return fits
+
+        resample(draw, holds, len(group), 231)
+        return n_atoms, group
+
+    def sites(
+        self,
+        request: Request,
+        n_atoms: Tensor,
+        group: Tensor,
+        first: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return letters and elements, (crystals, sites), and which came to a dead end.
+
+        Args:
+            request: what is asked for, one wish for each crystal.
+            n_atoms: atoms in each primitive cell.
+            group: space group of each.
+            first: letters and elements of the first sites, the same for all crystals.
+        """
+        net, b = self.network, len(group)
+        twice = self.scale not in (0.0, 1.0) and bool(request.condition.anything.any())
+        condition = request.condition.to(group.device)
+        if self.scale == 0:
+            condition = Condition.nothing(b, condition.low.shape[1], group.device)
+        ask = net.ask(condition.doubled() if twice else condition)
+        again = 2 if twice else 1
+        about = net.about(ask, group.repeat(again), n_atoms.repeat(again))
+        keys = net.keys(group).repeat(again, 1, 1)
+
+        def mixed(raw: Tensor) -> Tensor:
+            null, conditional = raw[:b, 0], raw[-b:, 0]
+            return combine(null, conditional, self.scale) if twice else conditional
+
+        def pick(score: Tensor) -> Tensor:
+            return choose(score / self.temperature, self.rng)
+
+        asked = SiteMask(
+            group, wanted_amounts(request, n_atoms), request.choices, self.allowed
+        )
+        last = torch.full_like(group, NONE)
+        kind, left = torch.zeros_like(last), n_atoms.clone()
+        dead = torch.zeros_like(group, dtype=torch.bool)
+        letters: list[Tensor] = []
+        kinds: list[Tensor] = []
+        cache = None
+        while bool((left > 0).any()):
+            active, step = left > 0, len(letters)
+            old, its, more = (x.repeat(again)[:, None] for x in (last, kind, left))
+            tokens = net.site_tokens(about, keys, old, its, more, step)
+            exists = active.repeat(again)[:, None] | (step == 0)
+            hidden, cache = net.read(tokens, exists, cache)
+            self.evaluations += int(exists.sum())
+            if first is not None and step < len(first[0]):
+                new = torch.where(active, first[0][step], NONE)
+                now = torch.where(active, first[1][step], 0)
+            else:
+                mask = letter_mask(self.fill, group, last, kind, left)
+                mask = asked.letters(mask, active, last, kind)
+                raw, todo = mixed(net.letter_logits(hidden, keys)), active & mask.any(1)
+                new = torch.full_like(last, NONE)
+                fits = torch.zeros_like(self.allowed).expand(b, -1)
+                while bool(todo.any()):
+                    score = raw[todo].masked_fill(~mask[todo], -torch.inf)
+                    new[todo] = pick(score)
+                    may = element_mask(self.allowed, new, last, kind)
+                    may = asked.elements(may, todo, new, left)
+                    fits = torch.where(todo[:, None], may, fits)
+                    todo = todo & ~fits.any(1)
+                    mask[todo, new[todo]] = False  # a letter that no element can take
+                    todo = todo & mask.any(1)
+                raw = net.species_logits(hidden, keys, new.repeat(again)[:, None])
+                now = asked.draw(pick, mixed(raw), fits, active, new, left)
+                dead |= active & (now == 0)
+            alive = active & ~dead
+            left = left.masked_fill(dead, 0) - asked.place(alive, new, now, self.rng)
+            last = torch.where(alive, new, last)
+            kind = torch.where(alive, now, kind)
+            letters.append(torch.where(alive, new, NONE))
+            kinds.append(torch.where(alive, now, 0))
+        return torch.stack(letters, 1), torch.stack(kinds, 1), dead
