@@ -165,28 +165,6 @@ def choose(logits: Tensor, rng: torch.Generator) -> Tensor:
     return _choose(logits, rng).squeeze(-1)
 
 
-def perturbed(score: Tensor, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
-    """Return scores with noise, so that the largest of a row is drawn, not just chosen.
-
-    The others follow in the order in which they would be drawn if the larger ones were
-    refused one by one.
-
-    Equation:
-        argmax_z (score_z + T g_z) is distributed as softmax(score / T);  g = -ln(-ln u)
-
-    Args:
-        score: log weights, shape (..., choices).
-        rng: source of randomness.
-        temperature: T; 0 gives the scores themselves.
-
-    Source:
-        E. J. Gumbel, Statistical theory of extreme values (1954); the order of all:
-        R. D. Luce, Individual choice behavior (1959).
-    """
-    noise = torch.rand(score.shape, generator=rng, device=rng.device).to(score.device)
-    return score - temperature * torch.log(-torch.log(noise.clamp(1e-12, 1 - 1e-7)))
-
-
 def _choose(logits: Tensor, rng: torch.Generator) -> Tensor:
     """Return drawn indices with a last axis of one, for `gather`."""
     flat = logits.softmax(-1).flatten(0, -2)

@@ -21,7 +21,7 @@ from matdesign.generators.filling import (
     letter_mask,
     wanted_amounts,
 )
-from matdesign.generators.mixtures import perturbed
+from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 
 
@@ -74,8 +74,10 @@ class SequenceDecoder(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU())
         self.element = SpeciesHead(width)
 
-    def _context(self, z: Tensor, asked: Tensor, group: Tensor) -> Tensor:
-        made: Tensor = self.context(torch.cat([z, asked, self.spacegroup(group)], 1))
+    def _context(self, z: Tensor, condition: Tensor, group: Tensor) -> Tensor:
+        made: Tensor = self.context(
+            torch.cat([z, condition, self.spacegroup(group)], 1)
+        )
         return made
 
     def _inputs(
@@ -116,7 +118,7 @@ class SequenceDecoder(nn.Module):
     def log_prob(
         self,
         z: Tensor,
-        asked: Tensor,
+        condition: Tensor,
         batch: Encoded,
         allowed: Tensor,
         *,
@@ -126,7 +128,7 @@ class SequenceDecoder(nn.Module):
 
         Args:
             z: latent of the crystals.
-            asked: what is known of them, as a vector.
+            condition: condition embedding.
             batch: the crystals.
             allowed: elements that the model knows, bool, shape (104,).
             hide: hides orbits at random, for training; None hides nothing.
@@ -139,7 +141,7 @@ class SequenceDecoder(nn.Module):
         left = limit[:, None] - (used.cumsum(1) - used)
         before = nn.functional.pad(letter[:, :-1], (1, 0), value=NONE)
         earlier = nn.functional.pad(species[:, :-1], (1, 0))
-        context = self._context(z, asked, group)
+        context = self._context(z, condition, group)
         shown, seen = before, earlier
         if hide is not None:
             chance = torch.rand(letter.shape, generator=hide, device=hide.device)
@@ -156,7 +158,7 @@ class SequenceDecoder(nn.Module):
         head = self.element(self.hidden(torch.cat([wide, self.letter(letter)], -1)))
         may = element_mask(allowed, letter, before, earlier)
         head = head.masked_fill(~may, -torch.inf).masked_fill(~real[..., None], 0.0)
-        groups = self.group(torch.cat([z, asked], 1))
+        groups = self.group(torch.cat([z, condition], 1))
         groups = groups.masked_fill(~self.groups(limit, self.cells), -torch.inf)
         return {
             "spacegroup": _pick(groups, group),
@@ -168,7 +170,7 @@ class SequenceDecoder(nn.Module):
     def draw(
         self,
         z: Tensor,
-        asked: Tensor,
+        condition: Tensor,
         request: Request,
         n_atoms: Tensor,
         allowed: Tensor,
@@ -181,7 +183,7 @@ class SequenceDecoder(nn.Module):
 
         Args:
             z: latent of the crystals.
-            asked: what is asked of them, as a vector.
+            condition: condition embedding.
             request: what they must be.
             n_atoms: atoms of each, of no effect where the request leaves them open.
             allowed: elements that the model knows, bool, shape (104,).
@@ -202,8 +204,8 @@ class SequenceDecoder(nn.Module):
         if request.groups is not None and not self.cells:
             may = may & request.groups.to(device)
         again = 1
-        if scale not in (0.0, 1.0) and bool(asked.any()):
-            again, asked = 2, torch.cat([torch.zeros_like(asked), asked])
+        if scale not in (0.0, 1.0) and bool(condition.any()):
+            again, condition = 2, torch.cat([torch.zeros_like(condition), condition])
         z = z.repeat(again, 1)
 
         def mix(logits: Tensor) -> Tensor:
@@ -213,16 +215,20 @@ class SequenceDecoder(nn.Module):
             return combine(null, bound, scale)
 
         def pick(scores: Tensor) -> Tensor:
-            return perturbed(scores, rng, temperature).argmax(-1)
+            if not temperature:
+                return scores.argmax(-1)
+            return choose(scores / temperature, rng)
 
-        scores = mix(self.group(torch.cat([z, asked], 1)))
-        group = pick(scores.masked_fill(~may, -torch.inf)).clamp(min=1)
+        scores = mix(self.group(torch.cat([z, condition], 1)))
+        met = may.any(1)
+        may[:, 1] |= ~met
+        group = pick(scores.masked_fill(~may, -torch.inf))
         wanted = wanted_amounts(request, n_atoms)
         holds = [fillable(g, 0, many) for g, (many, _) in zip(group.tolist(), wanted)]
-        met = may.any(1) & torch.tensor(holds, dtype=torch.bool, device=device)
+        met &= torch.tensor(holds, dtype=torch.bool, device=device)
         live = met.clone()
         sites = SiteMask(group, wanted, request.choices, allowed, ordered=False)
-        context = self._context(z, asked, group.repeat(again))
+        context = self._context(z, condition, group.repeat(again))
         state = self.start(context).tanh()[None]
         letter, species = torch.full_like(group, NONE), torch.zeros_like(group)
         letters: list[Tensor] = []
