@@ -331,8 +331,8 @@ class CouplingFlow(Family):
     ) -> FlowSample:
         """Return x with coordinates bent by the layer between t and s."""
         couplings = self.torus_flow.couplings(x.about)
-        layer, part = couplings[round(s * len(couplings))]
-        u, _ = layer(x.u, part, x.about._replace(code=preview.code), inverse=True)
+        layer, moved = couplings[round(s * len(couplings))]
+        u, _ = layer(x.u, moved, x.about._replace(code=preview.code), inverse=True)
         return dataclasses.replace(x, u=u, code=preview.code)
 
     def embedding(self, n: int, condition: Condition | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parts of `CouplingFlow`: attention, tokens of orbits, the flow of the lattice."""
+"""Parts of `CouplingFlow`: tokens of orbits, the flow of the lattice."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from matdesign.crystals.symmetry.layout import Layout
+from matdesign.generators.attention import Attention, hidden
 from matdesign.generators.backbone import sinusoid
 from matdesign.generators.features import SpeciesEmbedding
 from matdesign.generators.splines import line_spline
@@ -20,45 +21,6 @@ VOLUME_FIRST = (5, 4, 3, 2, 1, 0)
 
 CALM = 0.1
 """Factor on the numbers of all splines: a step of the optimiser bends them a little only."""
-
-
-class Attention(nn.Module):
-    """One transformer layer: attention with an additive bias, then a perceptron.
-
-    Args:
-        width: size of the tokens, a multiple of `heads`.
-        heads: attention heads.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.merge = nn.Linear(width, width)
-        self.widen = nn.Linear(width, 2 * width)
-        self.narrow = nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return updated tokens.
-
-        Args:
-            x: tokens, shape (crystals, tokens, width).
-            bias: added to the logits, very negative where a token may not look, shape
-                (crystals, heads or 1, tokens, tokens).
-        """
-        qkv = self.query_key_value(self.norm_1(x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (crystals, heads, tokens, size)
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        x = x + self.merge(seen.transpose(1, 2).flatten(2))
-        inner = functional.silu(self.widen(self.norm_2(x)))
-        out: Tensor = x + self.narrow(inner)
-        return out
-
-
-def hidden(present: Tensor, like: Tensor) -> Tensor:
-    """Return the attention bias that hides padding, (crystals, 1, 1, tokens)."""
-    return (~present)[:, None, None].to(like.dtype) * -1e9
 
 
 class PositionFeatures(nn.Module):
@@ -161,7 +123,7 @@ class OrbitEncoder(nn.Module):
         x = self.species(species) + self.position(layout, wish) + wish[:, None]
         bias = hidden(layout.orbits, x)
         for layer in self.layers:
-            x = layer(x, bias)
+            x, _ = layer(x, bias)
         x = self.norm(x)
         share = layout.count / layout.n_atoms.clamp(min=1)[:, None]
         return x, (x * share.to(x)[..., None]).sum(1)

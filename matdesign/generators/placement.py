@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.symmetry.wyckoff import NONE
-from matdesign.generators.causal import Cache
+from matdesign.generators.attention import Cache
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.control import Sample
 from matdesign.generators.overlap import clearance

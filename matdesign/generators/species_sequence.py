@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
+from matdesign.generators.attention import Attention
 from matdesign.generators.conditions import combine
-from matdesign.generators.coupling_parts import Attention, PositionFeatures
+from matdesign.generators.coupling_parts import PositionFeatures
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.planning import Plan, allowed_elements, take
 
@@ -78,7 +79,7 @@ class SpeciesSequence(nn.Module):
         later = torch.ones(places, places, device=x.device).triu(1).bool()
         bias = later.to(x.dtype)[None, None] * -1e9
         for layer in self.layers:
-            x = layer(x, bias)
+            x, _ = layer(x, bias)
         out: Tensor = self.head(self.norm(x))
         return out
 
