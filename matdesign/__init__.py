@@ -27,7 +27,6 @@ _PUBLIC = {
     "Diffusion": "generators.diffusion",
     "PropertyNetwork": "predictors.network",
     "fit": "generators.trainer",
-    "fit_property": "predictors.fitting",
     "training": "generators.trainer",
     "Run": "generators.trainer",
     "load_model": "generators.shipped",
@@ -45,10 +44,10 @@ _PUBLIC = {
     "Between": "constraints.between",
     "Density": "constraints.between",
     "VolumePerAtom": "constraints.between",
-    "NumberOfAtoms": "constraints.size",
+    "NumberOfAtoms": "constraints.between",
     "SpaceGroup": "constraints.spacegroups",
     "CrystalSystem": "constraints.spacegroups",
-    "ElectronegativityOrder": "constraints.electronegativity",
+    "ElectronegativityOrder": "constraints.charge",
     "Coordination": "constraints.coordination",
     "Diffraction": "constraints.diffraction",
     "Motif": "constraints.motif",
@@ -58,6 +57,7 @@ _PUBLIC = {
     "Guide": "guidance.guide",
     "Potential": "loop.potential",
     "PotentialOracle": "loop.oracle",
+    "Results": "loop.results",
     "ASEOracle": "loop.oracle",
     "Hull": "loop.hull",
     "Campaign": "loop.campaign",
@@ -97,20 +97,23 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from matdesign.constraints.base import Constraint
-    from matdesign.constraints.between import Between, Density, VolumePerAtom
-    from matdesign.constraints.charge import ChargeNeutral
+    from matdesign.constraints.between import (
+        Between,
+        Density,
+        NumberOfAtoms,
+        VolumePerAtom,
+    )
+    from matdesign.constraints.charge import ChargeNeutral, ElectronegativityOrder
     from matdesign.constraints.checking import check_constraint
     from matdesign.constraints.checks import check
     from matdesign.constraints.composition import Composition
     from matdesign.constraints.coordination import Coordination
     from matdesign.constraints.diffraction import Diffraction
     from matdesign.constraints.distance import MinDistance
-    from matdesign.constraints.electronegativity import ElectronegativityOrder
     from matdesign.constraints.elements import OnlyElements, RequiredElements
     from matdesign.constraints.motif import Motif
     from matdesign.constraints.novelty import NovelFormula, Novelty
     from matdesign.constraints.predicted import Property
-    from matdesign.constraints.size import NumberOfAtoms
     from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
     from matdesign.crystals.batch import Crystals, SoftCrystals
     from matdesign.crystals.data.sets import datasets, load
@@ -136,10 +139,10 @@ if TYPE_CHECKING:
     from matdesign.loop.hull import Hull
     from matdesign.loop.oracle import ASEOracle, PotentialOracle
     from matdesign.loop.potential import Potential
+    from matdesign.loop.results import Results
     from matdesign.loop.second_opinion import judge
     from matdesign.metrics.evaluator import Evaluation, Protocol, compare, evaluate
     from matdesign.metrics.prediction import Predictions, evaluate_prediction
-    from matdesign.predictors.fitting import fit_property
     from matdesign.predictors.network import PropertyNetwork
     from matdesign.predictors.shipped import load_predictor, property_networks
     from matdesign.predictors.time_head import TimeHead

@@ -16,9 +16,9 @@ from torch import Tensor
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
-from matdesign.generators.batching import fingerprint
 from matdesign.generators.shipped import FAMILIES
 from matdesign.generators.storage import read_checkpoint, write_checkpoint
+from matdesign.generators.trainer import fingerprint
 
 KEPT = Path(__file__).resolve().parent.parent / "build" / "labels"
 FORMATION, ABOVE = "formation_energy_per_atom", "energy_above_hull"

@@ -38,10 +38,8 @@ import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.generators import storage
-from matdesign.generators.run import Run, Step
-from matdesign.generators.training_state import mean_step
+from matdesign.generators.run import Run, Step, mean_step
 from matdesign.paths import data_dir
-from matdesign.predictors.fitting import property_training
 from matdesign.predictors.network import PropertyNetwork
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -191,9 +189,12 @@ def main(given: list[str] | None = None) -> Path:
         "lr": args.lr or (2e-3 if predicting else 1e-3),
         "seed": args.seed,
         "checkpoint_every": 2 * WINDOW,
-        **({} if predicting else {"accelerator": "cpu"}),
-        **pairs(args.fit),
+        "accelerator": "cpu",
     }
+    if predicting:
+        options |= {"decay": 1.0, "weight_decay": 0.05, "val_every": 250}
+        options |= {"ema": min(0.999, max(0.9, 1 - 8 / max(1, args.steps)))}
+    options |= pairs(args.fit)
     data, sets = parts(args.data)
     train = sets["train"] if args.half is None else sets["train"][args.half :: 2]
     model, facts = untrained(args, train)
@@ -212,7 +213,7 @@ def main(given: list[str] | None = None) -> Path:
     stem = f"{name}-from-{origin}" if origin else name
     checkpoint = ROOT / "build" / "train" / f"{stem}.safetensors"
     run, window = Run(), list[Step]()
-    for step in (property_training if predicting else design.training)(
+    for step in design.training(
         model,
         train,
         val=sets["val"],

@@ -135,3 +135,25 @@ def test_readme_python_runs(number, tmp_path):
         timeout=240,
     )
     assert shown.returncode == 0, shown.stderr[-2000:]
+
+
+def test_the_doors_of_contributing_open(tmp_path):
+    """Its constraint passes every check and its oracle runs a campaign, as they stand."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    names: dict[str, type] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "CONTRIBUTING.md", "exec"), names)
+    some = design.load("prototypes", split="test")[:12]
+    assert design.check_constraint(names["Flat"](2), some)
+    loop = design.Campaign(
+        design.load_model("autoregressive-prototypes"),
+        names["Flat"](1.5),
+        names["Packing"](),
+        tmp_path / "campaign.db",
+        budget=4,
+        batch=2,
+        objective=lambda results: results.energy_per_atom,
+    )
+    list(loop)
+    best = loop.best(4)
+    assert len(best) and bool(names["Flat"](1.5).satisfied(best).all())

@@ -49,6 +49,9 @@ class Constraint(ABC):
     required: frozenset[int] = frozenset()
     """Atomic numbers that every crystal that meets this constraint holds."""
 
+    only: frozenset[int] | None = None
+    """Atomic numbers of which all its atoms are; None = any."""
+
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return how far each crystal is from meeting the constraint.
 
@@ -132,8 +135,27 @@ class Constraint(ABC):
         return None
 
     def known(self) -> Known | None:
-        """Return places and cell that are fixed before sampling begins, or None."""
+        """Return coordinates and cell that are fixed before sampling begins, or None."""
         return None
+
+    def excludes(self, other: "Constraint") -> bool:
+        """Return whether it is sure that no crystal meets this one and another.
+
+        Elements need no word here: see `required` and `only`.
+
+        Args:
+            other: a single one.
+        """
+        return False
+
+    def volumes(self, light: float, heavy: float) -> tuple[float, float]:
+        """Return the least and the most volume per atom that is left, angstrom^3.
+
+        Args:
+            light: mass of the lightest element that may be there, u.
+            heavy: that of the heaviest.
+        """
+        return 0.0, float("inf")
 
     def reward(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return -violation / scale, in nats, shape (crystals,).

@@ -1,32 +1,22 @@
-"""The constraint that a quantity lies in a range."""
+"""The constraints that a number lies in a range: a density, a volume, a number of atoms."""
 
 import dataclasses
 import math
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.crystals.batch import Crystals, SoftCrystals
+from matdesign.crystals.batch import ANGSTROM3_G, Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
 
 AnyCrystals = Crystals | SoftCrystals
 
-
-def _density(crystals: AnyCrystals) -> Tensor:
-    return crystals.density
-
-
-def _volume_per_atom(crystals: AnyCrystals) -> Tensor:
-    return crystals.volume / crystals.mask.sum(dim=1)
-
-
-QUANTITIES: dict[str, tuple[str, Callable[[AnyCrystals], Tensor]]] = {
-    "density": ("g/cm^3", _density),
-    "volume_per_atom": ("angstrom^3", _volume_per_atom),
-}
-"""Quantity -> its unit and how it is read from crystals."""
+UNITS = {"density": "g/cm^3", "volume_per_atom": "angstrom^3"}
+"""Quantity of `Between` -> its unit."""
 
 EDGE = 1e-4
 """How far inside a range a projection ends, relative to the end of the range."""
@@ -39,11 +29,81 @@ _SPELLINGS = {
 }
 
 
-class Between(Constraint):
-    """A quantity lies in a closed range.
+class Range(Constraint):
+    """A number lies in a closed range; a subclass says which, by `value`.
 
-    The violation is the distance to the nearer end, in the quantity's unit. `Density` and
-    `VolumePerAtom` say the same in one word less.
+    The violation is the distance to the nearer end, and infinite where there is no number.
+
+    Args:
+        name: of the number.
+        low: lower end, included; -inf for none.
+        high: upper end, included; inf for none.
+        unit: of both ends, "" for none.
+
+    Raises:
+        DataError: an end is not a number.
+        InfeasibleTarget: low is above high.
+    """
+
+    hard = False
+
+    learned = ""
+    """Name under which a generator may have been trained with the number."""
+
+    def __init__(self, name: str, low: float, high: float, unit: str) -> None:
+        if math.isnan(low) or math.isnan(high):
+            raise DataError(
+                f"a range of {name} needs two numbers; got {low} and {high}. "
+                "Use -inf or inf for an open end."
+            )
+        if low > high:
+            raise InfeasibleTarget(
+                f"no {name} is both above {low:g} and below {high:g} {unit}; swap the "
+                "ends."
+            )
+        self.name, self.low, self.high = name, float(low), float(high)
+        self.unit = unit
+
+    @property
+    def key(self) -> Hashable:
+        """What the number is: ranges of one key that do not overlap exclude each other."""
+        return self.name
+
+    @abstractmethod
+    def value(self, crystals: AnyCrystals) -> Tensor:
+        """Return the number itself, in `unit`, shape (crystals,)."""
+
+    def sentence(self) -> str:
+        """Return for example "density from 2 to 5 g/cm^3"."""
+        name, unit = self.name.replace("_", " "), f" {self.unit}" if self.unit else ""
+        if self.high == math.inf:
+            return f"{name} of at least {self.low:g}{unit}"
+        if self.low == -math.inf:
+            return f"{name} of at most {self.high:g}{unit}"
+        return f"{name} from {self.low:g} to {self.high:g}{unit}"
+
+    def violation(self, crystals: AnyCrystals) -> Tensor:
+        """Return the distance to the nearer end of the range, shape (crystals,)."""
+        value = self.value(crystals)
+        off = (self.low - value).clamp(min=0) + (value - self.high).clamp(min=0)
+        return torch.where(value.isnan(), torch.inf, off)
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the number lies in the range, shape (crystals,)."""
+        value = self.value(crystals)
+        return (value >= self.low) & (value <= self.high)
+
+    def excludes(self, other: Constraint) -> bool:
+        """Return whether the other one is a range of the same number without overlap."""
+        if not isinstance(other, Range) or self.key != other.key:
+            return False
+        return self.high < other.low or other.high < self.low
+
+
+class Between(Range):
+    """The density, or the volume per atom, lies in a closed range.
+
+    `Density` and `VolumePerAtom` say the same in one word less.
 
     Args:
         quantity: "density" (g/cm^3) or "volume_per_atom" (angstrom^3).
@@ -62,56 +122,33 @@ class Between(Constraint):
         density from 2 to 5 g/cm^3
     """
 
-    hard = False
-
     def __init__(self, quantity: str, low: float, high: float, *, unit: str) -> None:
-        if quantity not in QUANTITIES:
+        if quantity not in UNITS:
             raise DataError(
-                f"unknown quantity: got {quantity!r}; choose {' or '.join(QUANTITIES)}."
+                f"unknown quantity: got {quantity!r}; choose {' or '.join(UNITS)}."
             )
-        needed = QUANTITIES[quantity][0]
+        needed = UNITS[quantity]
         if _SPELLINGS.get(unit, unit) != needed:
             raise UnitError(
                 f"{quantity} is in {needed}; got unit={unit!r}. "
                 f'Convert the two ends and write unit="{needed}".'
             )
-        if math.isnan(low) or math.isnan(high):
-            raise DataError(
-                f"a range of {quantity} needs two numbers; got {low} and {high}. "
-                "Use -inf or inf for an open end."
-            )
-        if low > high:
-            raise InfeasibleTarget(
-                f"no {quantity} is both above {low:g} and below {high:g} {needed}; "
-                f"swap the ends: Between({quantity!r}, {high:g}, {low:g}, ...)."
-            )
-        self.quantity = quantity
-        self.low = float(low)
-        self.high = float(high)
-        self.unit = needed
-
-    def sentence(self) -> str:
-        """Return for example "density from 2 to 5 g/cm^3"."""
-        name = self.quantity.replace("_", " ")
-        if self.high == math.inf:
-            return f"{name} of at least {self.low:g} {self.unit}"
-        if self.low == -math.inf:
-            return f"{name} of at most {self.high:g} {self.unit}"
-        return f"{name} from {self.low:g} to {self.high:g} {self.unit}"
+        super().__init__(quantity, low, high, needed)
+        self.learned = self.quantity = quantity
 
     def value(self, crystals: AnyCrystals) -> Tensor:
         """Return the quantity itself, in `unit`, shape (crystals,)."""
-        return QUANTITIES[self.quantity][1](crystals)
+        if self.quantity == "density":
+            return crystals.density
+        return crystals.volume / crystals.mask.sum(dim=1)
 
-    def violation(self, crystals: AnyCrystals) -> Tensor:
-        """Return the distance to the nearer end of the range, shape (crystals,)."""
-        value = self.value(crystals)
-        return (self.low - value).clamp(min=0) + (value - self.high).clamp(min=0)
-
-    def satisfied(self, crystals: Crystals) -> Tensor:
-        """Return whether the quantity lies in the range, shape (crystals,)."""
-        value = self.value(crystals)
-        return (value >= self.low) & (value <= self.high)
+    def volumes(self, light: float, heavy: float) -> tuple[float, float]:
+        """Return the volumes per atom that the range leaves; see `Constraint.volumes`."""
+        if self.quantity == "volume_per_atom":
+            return self.low, self.high
+        light, heavy = light * ANGSTROM3_G, heavy * ANGSTROM3_G
+        least = light / self.high if self.high > 0 else math.inf
+        return least, heavy / self.low if self.low > 0 else math.inf
 
     def project(self, soft: SoftCrystals) -> SoftCrystals | None:
         """Return the crystals with their cells scaled to the nearer end of the range.
@@ -140,17 +177,12 @@ class Between(Constraint):
 
 
 class Density(Between):
-    """The mass density lies in a closed range.
+    """The mass density lies in a closed range; `Between` with its unit.
 
     Args:
         low: lower end, included; -inf for none.
         high: upper end, included; inf for none.
         unit: "g/cm^3".
-
-    Raises:
-        DataError: an end is not a number.
-        UnitError: another unit.
-        InfeasibleTarget: low is above high.
 
     Example:
         >>> Density(2, 5)
@@ -162,17 +194,12 @@ class Density(Between):
 
 
 class VolumePerAtom(Between):
-    """The volume of the cell divided by its atoms lies in a closed range.
+    """The volume of the cell divided by its atoms lies in a range; `Between` with its unit.
 
     Args:
         low: lower end, included; -inf for none.
         high: upper end, included; inf for none.
         unit: "angstrom^3".
-
-    Raises:
-        DataError: an end is not a number.
-        UnitError: another unit.
-        InfeasibleTarget: low is above high.
 
     Example:
         >>> VolumePerAtom(10, 20)
@@ -181,3 +208,53 @@ class VolumePerAtom(Between):
 
     def __init__(self, low: float, high: float, *, unit: str = "angstrom^3") -> None:
         super().__init__("volume_per_atom", low, high, unit=unit)
+
+
+class NumberOfAtoms(Range):
+    """The cell has a number of atoms, or one in a closed range.
+
+    Counted are the atoms of the cell as it stands; generators make primitive cells. The
+    violation is the number of atoms too few or too many. It is a whole number even on
+    undecided crystals, whose size is decided, so it has no gradient.
+
+    Args:
+        low: number of atoms, or the fewest, >= 1.
+        high: the most; None = exactly `low`.
+
+    Raises:
+        DataError: a bound is no whole number of at least one.
+        InfeasibleTarget: low is above high.
+
+    Example:
+        >>> NumberOfAtoms(5), NumberOfAtoms(2, 10)
+        (5 atoms in the cell, 2 to 10 atoms in the cell)
+    """
+
+    hard = True
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        high = low if high is None else high
+        for bound in (low, high):
+            if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
+                raise DataError(
+                    f"a number of atoms is a whole number from 1 on; got {bound!r}."
+                )
+        super().__init__("number of atoms", low, high, "atoms")
+
+    def sentence(self) -> str:
+        """Return for example "2 to 10 atoms in the cell"."""
+        if self.low == self.high:
+            return f"{self.low:g} atom{'s' * (self.low > 1)} in the cell"
+        return f"{self.low:g} to {self.high:g} atoms in the cell"
+
+    def value(self, crystals: AnyCrystals) -> Tensor:
+        """Return the number of atoms, shape (crystals,)."""
+        return crystals.mask.sum(dim=1).to(crystals.frac.dtype)
+
+    def excludes(self, other: Constraint) -> bool:
+        """Return whether the other one needs more elements, or other numbers."""
+        return super().excludes(other) or len(other.required) > self.high
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the number as a condition; nothing for a range of more than one."""
+        return {"n_atoms": int(self.low)} if self.low == self.high else {}

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.between import NumberOfAtoms
+from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.unfinished import possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
@@ -66,7 +68,8 @@ class Composition(Constraint):
             parsed = parse_formula(formula)
             self.amounts = {names[z]: k for z, k in parsed.items()}
             self.counts = tuple(sorted(self.amounts.values(), reverse=True))
-            self.required = frozenset(map(elements.atomic_number, self.amounts))
+            self.required = frozenset(parsed)
+            self.only = self.required
         else:
             self.counts = parse_pattern(str(pattern))
         """Atoms of each different element in the smallest unit, largest first."""
@@ -134,8 +137,24 @@ class Composition(Constraint):
         return found & mask.to(found.device)
 
     def conditions(self) -> dict[str, Any]:
-        """Return the formula or the pattern as a wish."""
+        """Return the formula or the pattern as a condition."""
         return {"composition": self.formula or self.pattern}
+
+    def excludes(self, other: Constraint) -> bool:
+        """Return whether numbers of elements, or of atoms, do not go together."""
+        if isinstance(other, Composition):
+            both = bool(self.amounts and other.amounts)
+            return self.counts != other.counts or (
+                both and self.amounts != other.amounts
+            )
+        if isinstance(other, NumberOfAtoms):
+            unit = sum(self.counts)
+            return other.high // unit * unit < other.low
+        if isinstance(other, ChargeNeutral) and not other.mixed_valence:
+            numbers = {elements.atomic_number(s): k for s, k in self.amounts.items()}
+            return other.residual(numbers) > 0
+        few = other.only is not None and len(other.only) < len(self.counts)
+        return few or len(other.required) > len(self.counts)
 
     def _holds(self, species: list[int]) -> bool:
         found: dict[int, int] = {}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.distance import MinDistance
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.reduction import reduce_lattice
@@ -99,6 +100,16 @@ class Coordination(Constraint):
         if self.high != self.low:
             number += f" to {self.high:g}" if self.high < math.inf else " or more"
         return f"every {names[self.center]} has {number} {what} within {self.cutoff:g} angstrom"
+
+    def excludes(self, other: Constraint) -> bool:
+        """Return whether atoms may not come so near, or a wider shell has to hold fewer."""
+        if isinstance(other, MinDistance):
+            return self.low > 0 and self.cutoff < other.limit
+        if not isinstance(other, Coordination) or self.center != other.center:
+            return False
+        wider = self.cutoff <= other.cutoff
+        wider &= other.neighbour in (None, self.neighbour)
+        return wider and self.low > other.high
 
     def count(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the neighbours of every site, whatever it is, shape (crystals, sites).

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from matdesign.constraints.base import Constraint
+from matdesign.constraints.between import Range
 from matdesign.constraints.powder import CU_K_ALPHA, REACH, obstacle, powder_pattern
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -21,7 +22,7 @@ _PER_WIDTH = 5
 """Points of the grid in the width of a peak."""
 
 
-class Diffraction(Constraint):
+class Diffraction(Range):
     """The powder X-ray diffraction pattern resembles a given one.
 
     Two patterns are compared by the cosine of the angle between them as vectors of
@@ -63,8 +64,6 @@ class Diffraction(Constraint):
         diffraction pattern at least 0.9 like that of NaCl
     """
 
-    unit = "cosine"
-    hard = False
     scale = 0.1
 
     def __init__(
@@ -97,16 +96,22 @@ class Diffraction(Constraint):
                 "two_theta is a pair of rising angles in degrees, which stay clear of 0 "
                 f"and 180 by 2.6 times the width ({edge:.3g}); got {two_theta!r}."
             )
+        super().__init__("similarity", at_least, math.inf, "cosine")
         self.at_least = float(at_least)
         self.width, self.wavelength = float(width), float(wavelength)
         points = max(2, round((high - low) / width * _PER_WIDTH) + 1)
         self.two_theta = torch.linspace(low, high, points, dtype=torch.float64)
         """Angles of the pattern in degrees, shape (angles,)."""
-        self.target, self.name = self._read(target)
+        self.target, self.of = self._read(target)
+
+    @property
+    def key(self) -> Hashable:
+        """Every target is one of its own."""
+        return id(self)
 
     def sentence(self) -> str:
         """Return for example "diffraction pattern at least 0.9 like that of SrTiO3"."""
-        return f"diffraction pattern at least {self.at_least:g} like {self.name}"
+        return f"diffraction pattern at least {self.at_least:g} like {self.of}"
 
     def pattern(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the intensities at `two_theta`, shape (crystals, angles), float64.
@@ -129,16 +134,6 @@ class Diffraction(Constraint):
         made = self.pattern(crystals)
         length = (made.square().sum(1) + 1e-20).sqrt()
         return (made @ self.target.to(made) / length).to(crystals.frac.dtype)
-
-    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return the similarity that is missing, shape (crystals,)."""
-        value = self.value(crystals)
-        off = (self.at_least - value).clamp(min=0)
-        return torch.where(value.isnan(), torch.inf, off)
-
-    def satisfied(self, crystals: Crystals) -> Tensor:
-        """Return whether the patterns are similar enough, shape (crystals,)."""
-        return self.violation(crystals) == 0
 
     def _read(self, target: Any) -> tuple[Tensor, str]:
         """Return the target's pattern, of length 1, and what a sentence calls it."""

@@ -40,6 +40,10 @@ class MinDistance(Constraint):
         """Return for example "no two atoms closer than 1.4 angstrom"."""
         return f"no two atoms closer than {self.limit:g} angstrom"
 
+    def volumes(self, light: float, heavy: float) -> tuple[float, float]:
+        """Return the volumes per atom that are left: spheres pack no denser (Kepler)."""
+        return self.limit**3 / math.sqrt(2), math.inf
+
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the shortfall of the shortest distance in angstrom, (crystals,)."""
         return (self.limit - _shortest(crystals)).clamp(min=0)

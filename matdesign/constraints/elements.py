@@ -49,6 +49,7 @@ class OnlyElements(Constraint):
         self.symbols = frozenset(_known(symbols, "OnlyElements"))
         self.excluded = frozenset(elements.symbols()[1:]) - self.symbols
         self._numbers = [elements.atomic_number(s) for s in sorted(self.symbols)]
+        self.only: frozenset[int] = frozenset(self._numbers)
 
     @classmethod
     def without(cls, *symbols: str) -> "OnlyElements":
@@ -72,6 +73,10 @@ class OnlyElements(Constraint):
         if len(self.excluded) < len(self.symbols):
             return f"without {listing(sorted(self.excluded))}"
         return f"only {listing(sorted(self.symbols))}"
+
+    def excludes(self, other: Constraint) -> bool:
+        """Return whether the other one leaves only elements that are not among these."""
+        return other.only is not None and not other.only & self.only
 
     def _table(self, like: Tensor) -> Tensor:
         """Return 1 for each allowed atomic number and for padding, shape (104,)."""

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
+from matdesign.constraints.between import NumberOfAtoms
+from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.known import Known
 from matdesign.constraints.plane_nets import NETS, Net, holds
 from matdesign.crystals import elements
@@ -101,6 +103,14 @@ class Motif(Constraint):
             if self.bond is None
             else f"{text} with bonds of {self.bond:g} angstrom"
         )
+
+    def excludes(self, other: Constraint) -> bool:
+        """Return whether there are too few atoms, or none as near as a bond."""
+        if isinstance(other, NumberOfAtoms):
+            return len(self.net.sites) > other.high
+        if isinstance(other, MinDistance) and self.bond is not None:
+            return self.bond + self.tolerance < other.limit
+        return False
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether the net is in some layer of the crystal, shape (crystals,)."""

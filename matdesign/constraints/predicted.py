@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
-from matdesign.constraints.base import Constraint
+from matdesign.constraints.between import Range
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.errors import DataError, InfeasibleTarget, UnitError
+from matdesign.errors import DataError, UnitError
 
 if TYPE_CHECKING:
     from matdesign.predictors.network import PropertyNetwork
@@ -21,7 +20,7 @@ Predictor = Callable[[Crystals | SoftCrystals], Tensor]
 """A function of crystals, finished or undecided, to values of shape (crystals,)."""
 
 
-class Property(Constraint):
+class Property(Range):
     """What a predictor says of a crystal lies in a closed range.
 
     The predictor is one of the trained networks by name, a `PropertyNetwork`, or any
@@ -55,8 +54,6 @@ class Property(Constraint):
         predicted height from 3 to 5 angstrom
     """
 
-    hard = False
-
     def __init__(
         self,
         predictor: str | Path | PropertyNetwork | Predictor,
@@ -83,22 +80,11 @@ class Property(Constraint):
                 "Property needs a network or a function of crystals, and a name for what "
                 f"a function gives; got {predictor!r} and name={name!r}."
             )
-        if math.isnan(low) or math.isnan(high):
-            raise DataError(
-                f"a range of {name} needs two numbers; got {low} and {high}. "
-                "Use -inf or inf for an open end."
-            )
-        if low > high:
-            raise InfeasibleTarget(
-                f"no {name} is both above {low:g} and below {high:g}; swap the ends."
-            )
+        super().__init__(name, low, high, unit or "")
+        self.learned = name if self.network is not None else ""
+        self.predictor = predictor
         self.predictor_calls = 0
         """Crystals that the predictor has judged so far."""
-        self.predictor = predictor
-        self.name = str(name)
-        self.unit = unit or ""
-        self.low = float(low)
-        self.high = float(high)
         asked = self.network or getattr(predictor, "network", None)
         self.scale = held_out_error(asked, self.name) or 1.0
 
@@ -124,14 +110,14 @@ class Property(Constraint):
         low, high = target - tolerance, target + tolerance
         return cls(predictor, low, high, name=name, unit=unit)
 
+    @property
+    def key(self) -> Hashable:
+        """Predictor and property: two predictors may say different things."""
+        return id(self.predictor), self.name
+
     def sentence(self) -> str:
         """Return for example "predicted band gap from 1 to 2 eV"."""
-        name, unit = self.name.replace("_", " "), f" {self.unit}" if self.unit else ""
-        if self.high == math.inf:
-            return f"predicted {name} of at least {self.low:g}{unit}"
-        if self.low == -math.inf:
-            return f"predicted {name} of at most {self.high:g}{unit}"
-        return f"predicted {name} from {self.low:g} to {self.high:g}{unit}"
+        return f"predicted {super().sentence()}"
 
     def value(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return what the predictor says, in `unit`, shape (crystals,).
@@ -152,17 +138,6 @@ class Property(Constraint):
         if isinstance(crystals, SoftCrystals):
             return self.network.predict_soft(crystals, self.name)
         return self.network.predict(crystals)[self.name].to(crystals.frac)
-
-    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return the distance to the nearer end of the range, shape (crystals,)."""
-        value = self.value(crystals)
-        off = (self.low - value).clamp(min=0) + (value - self.high).clamp(min=0)
-        return torch.where(value.isnan(), torch.inf, off)
-
-    def satisfied(self, crystals: Crystals) -> Tensor:
-        """Return whether the predicted value lies in the range, shape (crystals,)."""
-        value = self.value(crystals)
-        return (value >= self.low) & (value <= self.high)
 
 
 def _of_network(

@@ -20,7 +20,22 @@ _FEW = 4
 """Most space groups for which undecided crystals are measured one by one."""
 
 
-class SpaceGroup(Constraint):
+class _OfGroups(Constraint):
+    """The space group is one of some numbers."""
+
+    numbers: tuple[int, ...]
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the group found is one of the numbers, shape (crystals,)."""
+        found = spacegroup(crystals)
+        return torch.isin(found, torch.tensor(self.numbers, device=found.device))
+
+    def excludes(self, other: Constraint) -> bool:
+        """Return whether the other one asks for other groups."""
+        return isinstance(other, _OfGroups) and not {*self.numbers} & {*other.numbers}
+
+
+class SpaceGroup(_OfGroups):
     """The crystal has one of the named space groups.
 
     The strict check finds the group of the crystal itself, whatever its cell, with a
@@ -76,13 +91,8 @@ class SpaceGroup(Constraint):
             return _graded(self.satisfied(crystals), self._distance(crystals.soft()))
         return self._distance(crystals)
 
-    def satisfied(self, crystals: Crystals) -> Tensor:
-        """Return whether the group found is one of those named, shape (crystals,)."""
-        found = spacegroup(crystals)
-        return torch.isin(found, torch.tensor(self.numbers, device=found.device))
-
     def conditions(self) -> dict[str, Any]:
-        """Return the numbers as a wish."""
+        """Return the numbers as a condition."""
         return {"spacegroup": list(self.numbers)}
 
     def _distance(self, soft: SoftCrystals) -> Tensor:
@@ -93,7 +103,7 @@ class SpaceGroup(Constraint):
         return torch.stack(each).amin(dim=0)
 
 
-class CrystalSystem(Constraint):
+class CrystalSystem(_OfGroups):
     """The crystal belongs to one of the named crystal systems, by its space group.
 
     The system is that of the space group, found as `SpaceGroup` does, not of the lengths
@@ -121,25 +131,16 @@ class CrystalSystem(Constraint):
                 f"{wrong[0] if wrong else 'none'}."
             )
         self.systems = tuple(one for one in SYSTEMS if one in systems)
+        named = torch.tensor([1 + SYSTEMS.index(one) for one in self.systems])
+        of_group = torch.isin(system_of(torch.arange(231)), named)
+        self.numbers = tuple(of_group.nonzero().flatten().tolist())
 
     def sentence(self) -> str:
         """Return for example "cubic crystal system"."""
         return f"{listing(self.systems).replace(' and ', ' or ')} crystal system"
 
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """All space groups of these systems."""
-        system = system_of(torch.arange(231)).tolist()
-        wanted = {1 + SYSTEMS.index(one) for one in self.systems}
-        return tuple(k for k in range(1, 231) if system[k] in wanted)
-
-    def satisfied(self, crystals: Crystals) -> Tensor:
-        """Return whether the space group is of a named system, shape (crystals,)."""
-        found = spacegroup(crystals)
-        return torch.isin(found, torch.tensor(self.numbers, device=found.device))
-
     def conditions(self) -> dict[str, Any]:
-        """Return the systems as a wish."""
+        """Return the systems as a condition."""
         return {"crystal_system": list(self.systems)}
 
 

@@ -1,0 +1,1 @@
+"""Part I: crystals as tensors, their symmetry, files and data sets."""

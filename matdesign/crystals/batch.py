@@ -13,8 +13,14 @@ from torch import Tensor
 
 from matdesign.crystals import elements
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.io.checks import MAX_ATOMS, check_structure
-from matdesign.errors import ShapeError
+from matdesign.crystals.io.checks import (
+    MAX_ATOMS,
+    check_cells,
+    check_coordinates,
+    check_size,
+    unknown_element,
+)
+from matdesign.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -247,19 +253,34 @@ class Crystals:
             DataError: a structure is disordered, empty, has a NaN or a zero volume.
         """
         rows = list(structures)
-        for i, one in enumerate(rows):
-            name = ids[i] if i < len(ids) else f"structure {i}"
-            check_structure(one, name, max_atoms or MAX_ATOMS)
+
+        def name(i: int) -> str:
+            return ids[i] if i < len(ids) else f"structure {i}"
+
         width = max((len(one) for one in rows), default=0)
         species = torch.zeros(len(rows), width, dtype=torch.long)
         frac = torch.zeros(len(rows), width, 3, dtype=torch.float64)
         lattice = torch.zeros(len(rows), 3, 3, dtype=torch.float64)
         for i, one in enumerate(rows):
-            n = len(one)
-            species[i, :n] = torch.tensor([site.specie.Z for site in one])
-            # pymatgen's arrays are read-only: copy
-            frac[i, :n] = torch.tensor(one.frac_coords)
+            if not one.is_ordered:
+                raise DataError(
+                    f"{name(i)} has partial occupancy: got {one.composition.formula}, "
+                    "one site shared by several elements or not full. Choose an ordered "
+                    "model first, for example with pymatgen's "
+                    "OrderDisorderedStructureTransformation."
+                )
+            # of a dummy species: any integer
+            numbers = [getattr(site.specie, "Z", 0) for site in one]
+            for z, site in zip(numbers, one):
+                if not 0 < z <= elements.MAX_Z:
+                    raise unknown_element(name(i), str(site.specie))
+            species[i, : len(one)] = torch.tensor(numbers)
+            frac[i, : len(one)] = torch.tensor(one.frac_coords)
             lattice[i] = torch.tensor(one.lattice.matrix)
+        n_atoms = (species > 0).sum(1).numpy()
+        check_size(n_atoms, name, max_atoms or MAX_ATOMS)
+        check_cells(lattice.numpy(), name)
+        check_coordinates(frac.numpy(), name)
         return cls(
             species,
             wrap(wrap(frac).float()),
@@ -269,10 +290,6 @@ class Crystals:
             labels=labels or {},
             ids=tuple(ids),
         )
-
-    def to_structures(self) -> list[Structure]:
-        """Return every crystal as a pymatgen Structure."""
-        return list(self)
 
     # ---- whole-batch operations ------------------------------------------------------
 

@@ -178,17 +178,12 @@ def min_distance(crystals: Sites, *, include_self: bool = False) -> Tensor:
         >>> round(min_distance(one).item(), 3)
         3.464
     """
-    frac, lattice, mask = crystals.frac, crystals.lattice, crystals.mask
-    i, j = torch.triu_indices(mask.shape[1], mask.shape[1], 1, device=frac.device)
-    out = frac.new_full((mask.shape[0],), math.inf)
-    if i.numel():
-        apart = _pair_distances(frac, lattice, i, j)
-        both = mask[:, i] & mask[:, j]
-        out = torch.where(both, apart, torch.full_like(apart, math.inf)).amin(dim=1)
-    if include_self:
-        own = shortest_vector(lattice).to(out.dtype)
-        out = torch.where(mask.any(dim=1), torch.minimum(out, own), out)
-    return out
+    apart = distances(crystals, include_self=include_self)
+    if not include_self:
+        own = torch.eye(apart.shape[1], dtype=torch.bool, device=apart.device)
+        apart = apart.masked_fill(own, math.inf)
+    none = apart.new_full((len(apart), 1), math.inf)
+    return torch.cat([apart.flatten(1), none], dim=1).amin(dim=1)
 
 
 def clearance(

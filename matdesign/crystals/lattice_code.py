@@ -188,21 +188,3 @@ def free_entries(name: str) -> Tensor:
             f"{', '.join(FAMILIES)}."
         )
     return torch.tensor(_FREE[name], dtype=torch.bool)
-
-
-def to_parameters(lattice: Tensor) -> Tensor:
-    """Return a, b, c in angstrom and alpha, beta, gamma in degrees, shape (..., 6).
-
-    Example:
-        >>> to_parameters(3.0 * torch.eye(3)[None]).tolist()
-        [[3.0, 3.0, 3.0, 90.0, 90.0, 90.0]]
-    """
-    lengths = lattice.norm(dim=-1)
-    rows = lattice / lengths.unsqueeze(-1)
-    angles = []
-    for i, j in ((1, 2), (0, 2), (0, 1)):
-        u, v = rows[..., i, :], rows[..., j, :]
-        # atan2 of cross and dot stays accurate near 0, 90 and 180 degrees
-        sine = torch.linalg.cross(u, v, dim=-1).norm(dim=-1)
-        angles.append(torch.rad2deg(torch.atan2(sine, (u * v).sum(-1))))
-    return torch.cat([lengths, torch.stack(angles, dim=-1)], dim=-1)

@@ -1,0 +1,1 @@
+"""Part II: five families of generators on one sampling loop."""

@@ -74,14 +74,6 @@ class Cache:
     values: list[Tensor] = field(default_factory=list)
     valid: Tensor | None = None
 
-    def __getitem__(self, index: Tensor) -> Cache:
-        """Return the memory of some crystals, also several times the same."""
-        return Cache(
-            [one[index] for one in self.keys],
-            [one[index] for one in self.values],
-            None if self.valid is None else self.valid[index],
-        )
-
 
 class CausalTransformer(nn.Module):
     """Layers of causal attention with a memory for one token at a time.

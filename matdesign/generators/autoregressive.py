@@ -11,29 +11,23 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
+from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded, Representation
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
-from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError
-from matdesign.generators.conditions import Condition
+from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
-from matdesign.generators.drawing import eval_mode
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
-from matdesign.generators.placement import (
-    SiteSample,
-    combined,
-    overlapping,
-    read_next,
-    read_sites,
-)
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
+from matdesign.generators.sampling import eval_mode
 from matdesign.generators.sequence import log_terms, sequences
-from matdesign.generators.site_network import SiteNetwork
+from matdesign.generators.site_network import SiteNetwork, SiteSample
 from matdesign.generators.wyckoff_sampler import WyckoffSampler
 
 IMPOSSIBLE = 1_000.0
@@ -207,7 +201,7 @@ class Autoregressive(Family):
         self.evaluations += len(batch)
         return log_terms(
             self.network,
-            sequences(batch, self.scales, self._table),
+            sequences(batch, self.scales),
             asked,
             self.log_prior,
             self.fill,
@@ -302,9 +296,9 @@ class Autoregressive(Family):
         conditions = [plan.condition] if plan.scale else [self.nothing(len(plan))]
         if plan.scale not in (0.0, 1.0) and bool(plan.condition.anything.any()):
             conditions = [self.nothing(len(plan)), plan.condition]
-        readings, each = zip(*(read_sites(net, plan, one) for one in conditions))
+        readings, each = zip(*(net.read_sites(plan, one) for one in conditions))
         self.evaluations += len(plan) * len(conditions)
-        raw = combined(each, net.lattices.components, plan.scale)
+        raw = _combined(each, net.lattices.components, plan.scale)
         u = torch.zeros_like(lay.free, dtype=raw.dtype)
         code, fixed = raw.new_zeros(len(plan), 6), lay.orbits & ~lay.free.any(-1)
 
@@ -313,11 +307,11 @@ class Autoregressive(Family):
             code[rows] = self.scales.clamp(drawn) * lay.code_free[rows]
 
         def apart(rows: Tensor) -> Tensor:
-            return ~overlapping(self.scales, plan, rows, u[rows], code[rows], fixed)
+            return self._apart(plan, rows, u[rows], code[rows], fixed)
 
         resample(draw, apart, len(plan), self.tries)
         moves = lay.free.clone()
-        moves[:, 0] &= ~self._table.polar[lay.spacegroup]
+        moves[:, 0] &= ~wyckoff_table(str(self.device)).polar[lay.spacegroup]
         return SiteSample(plan, plan.species, u, code, moves, readings)
 
     def predict(self, x: SiteSample, t: float) -> Preview:
@@ -336,7 +330,9 @@ class Autoregressive(Family):
         net, lay, sites = self.network, x.layout, x.species.shape[1]
         i = round((1 - t) * sites)
         x = dataclasses.replace(x, u=preview.u, code=preview.code)
-        hidden, readings = zip(*(read_next(net, x, i, one) for one in x.readings))
+        hidden, readings = zip(
+            *(net.read_next(x.plan, x.u, x.code, i, one) for one in x.readings)
+        )
         self.evaluations += len(x) * len(readings)
         number = torch.arange(sites, device=x.u.device)
         there, new = lay.orbits & (number <= i), lay.orbits & (number == i)
@@ -348,23 +344,41 @@ class Autoregressive(Family):
             point = x.u.new_zeros(len(rows), 3)
             for axis in range(3):
                 each = [net.axis_raw(one[rows], point, axis) for one in hidden]
-                raw = combined(each, net.circle.components, x.plan.scale)
+                raw = _combined(each, net.circle.components, x.plan.scale)
                 drawn = net.circle.sample(raw, rng, self.coordinate_temperature)
                 point[:, axis] = drawn * x.free[rows, i, axis]
             u[rows, i] = point
 
         def apart(numbers: Tensor) -> Tensor:
             rows = some[numbers]
-            about = x.plan, rows, u[rows], x.code[rows], there, new
-            return ~overlapping(self.scales, *about)
+            return self._apart(x.plan, rows, u[rows], x.code[rows], there, new)
 
         resample(draw, apart, len(some), self.tries)
         return dataclasses.replace(x, u=u, readings=readings)
 
-    @property
-    def _table(self) -> WyckoffTable:
-        """Table of the Wyckoff positions on the model's device."""
-        return wyckoff_table(str(self.device))
+    def _apart(
+        self,
+        plan: Plan,
+        rows: Tensor,
+        u: Tensor,
+        code: Tensor,
+        orbits: Tensor,
+        new: Tensor | None = None,
+    ) -> Tensor:
+        """Return in which of some crystals no two atoms of some orbits overlap, (rows,).
+
+        With `new`, an atom of these orbits at least is in each pair that counts.
+        """
+        lay = plan.layout[rows]
+        m = lay.count.shape[1]
+        room = clearance(
+            lay.expand(u[:, :m]),
+            lay.expand_species(plan.species[rows, :m]),
+            self.scales.lattice(code, lay),
+            lay.mask & orbits[rows, :m].gather(1, lay.orbit),
+            None if new is None else new[rows, :m].gather(1, lay.orbit),
+        )
+        return room >= 1
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
@@ -373,3 +387,12 @@ class Autoregressive(Family):
             **super().describe(),
             "sampling": f"site by site in {groups} space groups, up to {self.tries} draws",
         }
+
+
+def _combined(raw: Sequence[Tensor], weights: int, scale: float) -> Tensor:
+    """Return the only raw mixture, or that with the condition, its weights guided."""
+    if len(raw) == 1:
+        return raw[0]
+    null, wanted = raw
+    mixed = combine(null[..., :weights], wanted[..., :weights], scale)
+    return torch.cat([mixed, wanted[..., weights:]], dim=-1)

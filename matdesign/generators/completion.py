@@ -12,15 +12,14 @@ from torch import Tensor
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, positions, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.control import Control, State
-from matdesign.generators.drawing import eval_mode
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.mixtures import choose
-from matdesign.generators.sequence import log_sites, sequences
+from matdesign.generators.sampling import eval_mode
+from matdesign.generators.sequence import log_sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +93,11 @@ class NextSite:
         stop: probability that the crystal is complete.
         joint: probability of each letter and element, shape (27, 104); with `stop` it
             sums to one.
-        sizes: probability of each number of atoms of the whole, shape (sizes,).
     """
 
     partial: Partial
     stop: float
     joint: Tensor
-    sizes: Tensor
 
     def letters(self) -> dict[str, float]:
         """Return position -> probability, such as "1b" -> 0.8, in order of letters."""
@@ -121,48 +118,6 @@ class NextSite:
         names = elements.symbols()
         order = torch.argsort(share, descending=True).tolist()
         return {names[z]: float(share[z]) for z in order if z and share[z] > 0}
-
-    def __repr__(self) -> str:
-        likely = [f"{k} {v:.2f}" for k, v in self.letters().items() if v >= 0.01]
-        kinds = [f"{k} {v:.2f}" for k, v in list(self.elements().items())[:8]]
-        return "\n".join(
-            [
-                f"after {self.partial}",
-                f"  complete  {self.stop:.2f}",
-                f"  position  {', '.join(likely) or 'none'}",
-                f"  element   {', '.join(kinds) or 'none'}",
-            ]
-        )
-
-
-def first_sites(
-    model: Autoregressive, crystal: Crystals | Encoded, keep: int
-) -> Partial:
-    """Return the first sites of one crystal, in the order in which the model reads them.
-
-    Args:
-        model: gives representation and scales.
-        crystal: a batch of one.
-        keep: number of sites.
-
-    Raises:
-        DataError: not one crystal, or one with fewer sites.
-    """
-    batch = model.prepare(crystal)
-    if len(batch) != 1:
-        raise DataError(f"give one crystal; got {len(batch)}. Choose with [[i]].")
-    seq = sequences(batch, model.scales, wyckoff_table())
-    if not 0 <= keep <= int(seq.length[0]):
-        raise DataError(
-            f"this crystal has {int(seq.length[0])} sites; got keep={keep}. Keep fewer."
-        )
-    names = elements.symbols()
-    return Partial(
-        int(seq.spacegroup[0]),
-        "".join(LETTERS[x] for x in seq.letter[0, :keep].tolist()),
-        [names[z] for z in seq.species[0, :keep].tolist()],
-        seq.u[0, :keep],
-    )
 
 
 @torch.no_grad()
@@ -198,7 +153,7 @@ def next_site(model: Autoregressive, partial: Partial) -> NextSite:
         each = kinds.masked_fill(~fits, -torch.inf).softmax(-1).nan_to_num(0.0)
     weight = log_n.softmax(0)
     joint = torch.einsum("n,nl,nlz->lz", weight, share, each)
-    return NextSite(partial, float(weight[left == 0].sum()), joint.cpu(), weight.cpu())
+    return NextSite(partial, float(weight[left == 0].sum()), joint.cpu())
 
 
 @torch.no_grad()

@@ -19,10 +19,9 @@ from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
 from matdesign.errors import ShapeError
 from matdesign.generators import storage
 from matdesign.generators.control import Controller, Preview, State, States
-from matdesign.generators.drawing import eval_mode
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells, replanned
 from matdesign.generators.request import Conditions, Request, resolve
-from matdesign.generators.sampling import draw_request
+from matdesign.generators.sampling import draw_request, eval_mode
 
 if TYPE_CHECKING:
     from matdesign.generators.templates import Templates
@@ -75,7 +74,7 @@ class Generator(nn.Module, abc.ABC):
         bucketing: crystals with about as many of these make a batch, "atoms" or "orbits".
         default_batch_size: crystals (or particles) that are made together on a CPU, and
             elsewhere.
-        redraws: how often a crystal whose atoms overlap is drawn again; see `drawing`.
+        redraws: how often a crystal whose atoms overlap is drawn again; see `sampling`.
         redrawn: crystals so far that were drawn more than once.
         share_elements: whether orbits that share an element in the training crystal that
             lends its template share one in the new crystal too.

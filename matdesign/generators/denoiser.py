@@ -9,7 +9,7 @@ from matdesign.crystals.batch import generator
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import PairTransformer, Prediction
 from matdesign.generators.conditions import Condition, ConditionEncoder, combine
-from matdesign.generators.scales import Scales
+from matdesign.generators.control import Scales
 
 
 class Denoiser(PairTransformer):

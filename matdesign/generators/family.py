@@ -12,7 +12,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
 from matdesign.generators.conditions import Condition, properties_of
 from matdesign.generators.contract import Generator
-from matdesign.generators.scales import Scales, scales_of
+from matdesign.generators.control import Scales, scales_of
 from matdesign.generators.templates import Templates
 
 

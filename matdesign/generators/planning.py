@@ -13,9 +13,8 @@ from torch import Tensor
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.choices import Choices
 from matdesign.generators.conditions import Condition
-from matdesign.generators.request import Request
+from matdesign.generators.request import Choices, Request
 from matdesign.generators.retries import resample
 
 REPLANS = 60
@@ -136,9 +135,6 @@ def draw_sizes(
 
     Returns:
         Atoms per crystal, shape (n,), long, on the CPU.
-
-    Raises:
-        InfeasibleTarget: no training crystal has a size that the formula divides.
     """
     weight = torch.tensor(histogram, dtype=torch.float64)
     cut = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64).cpu()
@@ -147,19 +143,9 @@ def draw_sizes(
     if request is None:
         return drawn
     for unit in request.unit.unique().tolist():
-        if unit <= 1:
-            continue
-        size = torch.arange(len(weight))
-        part = (weight * (size % unit == 0)).cumsum(0)
-        here = (request.unit == unit) & (request.n_atoms == 0)
-        if here.any() and not part[-1]:
-            raise InfeasibleTarget(
-                f"no training crystal has a multiple of {unit} atoms, which the asked "
-                f"composition needs; the largest has {len(weight) - 1}. Give n_atoms, "
-                "or ask for another composition."
-            )
+        part = (weight * (torch.arange(len(weight)) % unit == 0)).cumsum(0)
         at = torch.searchsorted(part, cut * part[-1], right=True)
-        drawn = torch.where(here, at, drawn)
+        drawn = torch.where(request.unit == unit, at, drawn)
     return torch.where(request.n_atoms > 0, request.n_atoms, drawn)
 
 
@@ -214,20 +200,19 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
     Returns:
         Bool, shape (crystals, orbits, 104); all False on padding.
     """
-    decided = (species > 0) & (species < MASK)
-    element = torch.where(decided, species, 0)
-    undecided = species == MASK
+    number, undecided = torch.arange(MASK, device=species.device), species == MASK
+    element = torch.where(undecided, 0, species)
+    fresh = allowed.expand(*species.shape, MASK)
     if bool((plan.role >= 0).any()):
-        of_role = _of_roles(plan.role, element)  # (b, roles)
+        roles = int(plan.role.max()) + 1
+        of_role = element.new_zeros(len(species), roles)  # 0 where none yet
+        at, held = plan.role.clamp(min=0), torch.where(plan.role >= 0, element, 0)
+        of_role = of_role.scatter_reduce(1, at, held, "amax")
         used = torch.zeros(len(species), MASK, dtype=torch.bool, device=species.device)
         used.scatter_(1, of_role, True)
-        used[:, 0] = False
-        has = of_role.gather(1, plan.role.clamp(min=0)) * (plan.role >= 0)
+        has = of_role.gather(1, at) * (plan.role >= 0)
         element = torch.where(undecided, has, element)
         fresh = allowed & ~(used[:, None] & (plan.role >= 0)[..., None])
-    else:
-        fresh = allowed.expand(*species.shape, MASK)
-    number = torch.arange(MASK, device=species.device)
     one = (element[..., None] == number) & (number > 0)
     may = torch.where((undecided & (element == 0))[..., None], fresh, one)
     rows = undecided.any(1).nonzero().squeeze(1)
@@ -250,12 +235,16 @@ def decide(
     allowed: Tensor,
     rng: torch.Generator,
 ) -> Tensor:
-    """Return species with some orbits decided, one after the other within a crystal.
+    """Return species with some orbits decided.
 
-    Each is drawn among what the ones before it leave possible, so that what holds of all
-    elements together (charges that cancel, elements that must be there) can still hold
-    when several orbits are decided at once. A role is decided as a whole, by the probabilities
-    of its orbits taken together, as in `settle_roles`.
+    With roles or choices this is done one after the other within a crystal: each is drawn
+    among what the ones before it leave possible, so that what holds of all elements
+    together (charges that cancel, elements that must be there) can still hold when
+    several orbits are decided at once. A role is decided as a whole, by the
+    probabilities of its orbits taken together.
+
+    Equation:
+        p(e) ~ prod over orbits o of the role of p_o(e)^(1 / orbits), e possible
 
     Args:
         plan: roles, layouts and choices.
@@ -266,6 +255,12 @@ def decide(
         rng: source of randomness.
     """
     species, log_p = species.clone(), probabilities.clamp(min=1e-30).log()
+    if plan.choices is None and not bool((plan.role >= 0).any()):
+        turned = turned & (species == MASK)
+        if bool(turned.any()):
+            drawn = torch.multinomial(probabilities[turned], 1, generator=rng)
+            species[turned] = drawn.squeeze(1)
+        return species
     for orbit in range(species.shape[1]):
         here = turned[:, orbit] & (species[:, orbit] == MASK)
         rows = here.nonzero().squeeze(1)
@@ -280,56 +275,6 @@ def decide(
         pooled = pooled.masked_fill(~may, -torch.inf)
         drawn = torch.multinomial(pooled.softmax(-1), 1, generator=rng)
         species[rows] = torch.where(alike, drawn, species[rows])
-    return species
-
-
-def settle_roles(
-    plan: Plan,
-    before: Tensor,
-    after: Tensor,
-    probabilities: Tensor,
-    allowed: Tensor,
-    rng: torch.Generator,
-) -> Tensor:
-    """Return the species after a step, with roles kept: call it after each draw.
-
-    A role of which any orbit was decided in this step is decided as a whole: one element
-    is drawn from the probabilities of all its orbits taken together, among those that no other
-    role has. Without roles the drawn species come back as they are.
-
-    Equation:
-        p(e) ~ prod over orbits o of the role of p_o(e)^(1 / orbits), e not used
-
-    Args:
-        plan: roles and layouts.
-        before: species before the step, shape (crystals, orbits).
-        after: species after it, 104 where undecided.
-        probabilities: probability of each element, shape (crystals, orbits, 104).
-        allowed: elements that the model knows, bool, shape (104,).
-        rng: source of randomness.
-    """
-    roles = int(plan.role.max()) + 1 if plan.role.numel() else 0
-    if not roles:
-        return after
-    element = torch.where((before > 0) & (before < MASK), before, 0)
-    of_role = _of_roles(plan.role, element)  # (b, roles)
-    used = torch.zeros(len(before), MASK, dtype=torch.bool, device=before.device)
-    used.scatter_(1, of_role, True)
-    log_p = probabilities.clamp(min=1e-30).log()
-    turned = (before == MASK) & (after != MASK)
-    species = after.clone()
-    for r in range(roles):
-        members = plan.role == r  # (b, orbits)
-        rows = ((turned & members).any(1) & (of_role[:, r] == 0)).nonzero().squeeze(1)
-        if not len(rows):
-            continue
-        inside = members[rows].to(log_p)
-        pooled = torch.einsum("bo,boe->be", inside, log_p[rows])
-        pooled = pooled / inside.sum(1, keepdim=True)
-        pooled = pooled.masked_fill(used[rows] | ~allowed, -torch.inf)
-        drawn = torch.multinomial(pooled.softmax(-1), 1, generator=rng)  # (rows, 1)
-        used[rows] = used[rows].scatter(1, drawn, True)
-        species[rows] = torch.where(members[rows], drawn, species[rows])
     return species
 
 
@@ -384,14 +329,6 @@ def replanned(
         f"{len(bad)} of {len(plan)} crystals: {words}. Allow more elements, or drop "
         "one of the constraints on composition, charge or size."
     )
-
-
-def _of_roles(role: Tensor, element: Tensor) -> Tensor:
-    """Return the element that each role has, 0 where none yet, (crystals, roles)."""
-    roles = int(role.max()) + 1
-    found = element.new_zeros(len(role), max(roles, 1))
-    held = torch.where(role >= 0, element, 0)
-    return found.scatter_reduce(1, role.clamp(min=0), held, "amax")
 
 
 def _widen(tensor: Tensor, width: int, blank: int) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,15 +19,36 @@ from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators.conditions import Condition
 
-if TYPE_CHECKING:
-    from matdesign.generators.choices import Choices
-
 Conditions = Mapping[str, Any]
 """What crystals are asked to be: property name -> value or (low, high), and the names of
 `STRUCTURAL`; see `resolve`."""
 
 STRUCTURAL = ("composition", "spacegroup", "crystal_system", "n_atoms")
 """Conditions that every generator knows; all others are properties of its data."""
+
+
+class Choices(Protocol):
+    """Says which elements may still be where, given what is already decided."""
+
+    @property
+    def required(self) -> frozenset[int]:
+        """Elements that must be there in the end, whatever else is asked."""
+
+    def __call__(
+        self, species: Tensor, counts: Tensor, role: Tensor | None, among: Tensor
+    ) -> Tensor:
+        """Return what each undecided orbit may become, so that all can be finished.
+
+        Args:
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+            counts: atoms of each orbit, 0 on padding, shape (crystals, orbits).
+            role: orbits of one role carry one element, -1 = no role; None = no roles.
+            among: elements to choose from, bool, shape (crystals, orbits, 104).
+
+        Returns:
+            Bool, shape (crystals, orbits, 104), a part of `among`; nothing at all on the
+            undecided orbits of a crystal that cannot be finished.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,22 +86,18 @@ class Request:
     def alike(self) -> list[tuple[int, Tensor]]:
         """Return one crystal of each kind of wish, and all crystals that have it."""
         told = self.condition
-        names = torch.cat(
-            [
-                self.n_atoms[:, None].double(),
-                self.formula.double(),
-                self.pattern.double(),
-                told.given.double(),
-                told.low.masked_fill(told.low.isinf(), 0.0).double(),
-                told.high.masked_fill(told.high.isinf(), 0.0).double(),
-                told.low.isinf().double(),
-                told.high.isinf().double(),
-            ],
-            dim=1,
+        amounts, ranges = (
+            (self.formula, self.pattern),
+            (told.given, told.low, told.high),
         )
-        kinds, which = names.unique(dim=0, return_inverse=True)
-        parts = [(which == k).nonzero().squeeze(1) for k in range(len(kinds))]
-        return [(int(members[0]), members) for members in parts]
+        kinds: dict[bytes, list[int]] = {}
+        for i in range(len(self)):
+            key = b"".join(
+                part[i].numpy().tobytes()
+                for part in (self.n_atoms[:, None], *amounts, *ranges)
+            )
+            kinds.setdefault(key, []).append(i)
+        return [(rows[0], torch.tensor(rows)) for rows in kinds.values()]
 
     def words(self, one: int) -> str:
         """Return what is asked of one crystal, for messages."""

@@ -1,27 +1,27 @@
-"""Making many crystals: batches of like size, particles, and the record that goes along."""
+"""Making many crystals: the loop run to its end, batches of like size, what overlaps again."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from matdesign.crystals import geometry
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import ShapeError
-from matdesign.generators.control import Controller
-from matdesign.generators.drawing import draw, one_thread, overlap
+from matdesign.generators.control import Controller, State, States
+from matdesign.generators.planning import Plan
 from matdesign.generators.request import Request
-
-if TYPE_CHECKING:
-    from matdesign.generators.contract import Generator
-    from matdesign.generators.planning import Plan
+from matdesign.generators.retries import resample
 
 
 def draw_request(
-    model: Generator,
+    model: Any,
     request: Request,
     *,
     seed: int | torch.Generator | None,
@@ -30,15 +30,15 @@ def draw_request(
     batch_size: int | None,
     controller: Controller | None = None,
 ) -> Crystals:
-    """Return one crystal for each wish of a request.
+    """Return one crystal for each condition of a request, with the record of the making.
 
     Crystals with about as many atoms (or orbits: `model.bucketing`) are made together, so
     that little is wasted on padding. With a controller that takes several particles,
     those of one crystal stay in one batch.
 
     Args:
-        model: any generator.
-        request: checked wishes.
+        model: any `Generator`.
+        request: checked conditions.
         seed: of all randomness.
         steps: sampling steps.
         scale: of classifier-free guidance.
@@ -48,13 +48,14 @@ def draw_request(
     Raises:
         ShapeError: batch_size is not positive.
     """
+    from matdesign import __version__
+
     if batch_size is None:
         batch_size = model.default_batch_size[0 if model.device.type == "cpu" else 1]
     if batch_size < 1:
         raise ShapeError(f"batch_size must be at least 1; got {batch_size}.")
-    start, before, n = time.perf_counter(), model.evaluations, len(request)
-    redrawn = model.redrawn
-    rng = generator(seed, model.device)
+    start, evaluations, redrawn = time.perf_counter(), model.evaluations, model.redrawn
+    rng, n = generator(seed, model.device), len(request)
     first, copies, noise = rng.initial_seed(), 1, 0.0
     if controller is not None:
         copies = controller.particles
@@ -63,62 +64,145 @@ def draw_request(
         request = dataclasses.replace(request, choices=controller.choices)
     plan = model.plan(request, rng, scale, steps)
     plan = dataclasses.replace(plan, scale=scale, noise=noise)
-    order = _order_made(model, plan, copies)
+    size = plan.layout.orbits.sum(1) if model.bucketing == "orbits" else plan.n_atoms
+    order = torch.argsort(size.view(-1, copies).amax(1), stable=True)
     parts = []
     with one_thread(n * copies <= 64 and model.device.type == "cpu"):
         for chunk in order.split(max(1, batch_size // copies)) if n else ():
-            rows = (chunk[:, None] * copies + torch.arange(copies)).flatten()
-            some = plan[rows].to(model.device)
+            some = plan[_particles(chunk, copies)].to(model.device)
             parts.append(draw(model, some, steps=steps, rng=rng, controller=controller))
-    made = Crystals.cat(parts)[torch.argsort(order)] if parts else _nothing()
-    info = provenance(model, first, steps, start, before)
-    info["redrawn"] = model.redrawn - redrawn
-    info["overlapping"] = int(overlap(made).sum()) if parts else 0
-    return made.replace(info=info)
-
-
-def _order_made(model: Generator, plan: Plan, copies: int = 1) -> Tensor:
-    """Return the crystals of a plan in the order in which they are made, small ones first.
-
-    Args:
-        model: what makes them; its `bucketing` says what is counted.
-        plan: of all crystals, particles of one after the other.
-        copies: particles of each crystal, of which the largest counts.
-
-    Returns:
-        Long, shape (crystals,).
-    """
-    size = plan.layout.orbits.sum(1) if model.bucketing == "orbits" else plan.n_atoms
-    return torch.argsort(size.view(-1, copies).amax(1), stable=True)
-
-
-def provenance(
-    model: Generator, seed: int, steps: int, start: float, before: int
-) -> dict[str, Any]:
-    """Return the record that travels with a batch of samples.
-
-    Args:
-        model: what made them.
-        seed: of all randomness.
-        steps: sampling steps.
-        start: when it began, by the performance counter.
-        before: evaluations of the network before.
-    """
-    from matdesign import __version__
-
-    return {
-        "generator": type(model).__name__,
-        "model": model.record.get("name", ""),
-        "seed": seed,
-        "steps": steps,
-        "seconds": round(time.perf_counter() - start, 3),
-        "network_evaluations": model.evaluations - before,
-        "device": str(model.device),
-        "version": __version__,
-    }
-
-
-def _nothing() -> Crystals:
-    return Crystals(
-        torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
+    none = Crystals(
+        torch.zeros(0, 0).long(), torch.zeros(0, 0, 3), torch.zeros(0, 3, 3)
     )
+    made = Crystals.cat(parts)[torch.argsort(order)] if parts else none
+    return made.replace(
+        info={
+            "generator": type(model).__name__,
+            "model": model.record.get("name", ""),
+            "seed": first,
+            "steps": steps,
+            "seconds": round(time.perf_counter() - start, 3),
+            "network_evaluations": model.evaluations - evaluations,
+            "device": str(model.device),
+            "version": __version__,
+            "redrawn": model.redrawn - redrawn,
+            "overlapping": int(overlap(made).sum()),
+        }
+    )
+
+
+def draw(
+    model: Any,
+    plan: Plan,
+    *,
+    steps: int,
+    rng: torch.Generator,
+    controller: Controller | None = None,
+) -> Crystals:
+    """Return one crystal for each row of a plan, or for each group of particles.
+
+    A crystal in which two atoms overlap is drawn again with the same plan, so that its
+    size, layout and asked composition stay, at most `model.redraws` times, and counted in
+    `model.redrawn`. The crystals without overlap are those that the model draws without
+    this.
+
+    Equation:
+        p(x | plan, apart) = p(x | plan) 1[apart] / P(apart | plan), by rejection
+
+    Args:
+        model: any `Generator`.
+        plan: on the model's device.
+        steps: sampling steps.
+        rng: source of randomness.
+        controller: looks at every state; where it takes several particles for a crystal,
+            these are rows of the plan one after the other, and one of them stands.
+    """
+    copies = 1 if controller is None else controller.particles
+    made = finish(model.states(plan, steps, rng), controller, plan)
+    if not model.redraws:
+        return made
+    left = overlap(made).nonzero().squeeze(1)
+    model.redrawn += len(left)
+    good = torch.zeros(len(left), dtype=torch.bool, device=left.device)
+
+    def again(rows: Tensor, attempt: int) -> None:
+        nonlocal made
+        at = left[rows.to(left.device)]
+        some = plan[_particles(at, copies).to(model.device)]
+        new = finish(model.states(some, steps, rng), controller, some)
+        apart = ~overlap(new)
+        good[rows] = apart
+        order = torch.arange(len(made), device=left.device)
+        order[at[apart]] = len(made) + torch.arange(
+            int(apart.sum()), device=left.device
+        )
+        made = Crystals.cat([made, new[apart.nonzero().squeeze(1)]])[order]
+
+    resample(again, lambda rows: good[rows], len(left), model.redraws)
+    return made
+
+
+def finish(states: States, controller: Controller | None, plan: Plan) -> Crystals:
+    """Return the crystals at the end of a sampling loop.
+
+    Args:
+        states: the loop, not begun yet.
+        controller: looks at every state and chooses among particles; None lets all pass.
+        plan: of the crystals.
+    """
+    if controller is not None:
+        crystals = len(plan) // controller.particles
+        controller.begin(plan.species.device, crystals)
+    state = next(states)
+    while True:
+        try:
+            sent = None if controller is None else controller.control(state)
+            state = states.send(sent)
+        except StopIteration as end:
+            state = State(0.0, state.step, end.value)
+            break
+    if controller is None:
+        return state.crystals
+    return state.crystals[controller.choose(state)]
+
+
+def overlap(crystals: Crystals) -> Tensor:
+    """Return where two atoms are nearer than any two may be, bool, shape (crystals,).
+
+    The bound is that of `geometry.clearance`: 0.6 sums of atomic radii, at least 0.7
+    angstrom.
+    """
+    c = crystals
+    return geometry.clearance(c.frac, c.species, c.lattice, c.mask) < 1
+
+
+@contextmanager
+def one_thread(wanted: bool) -> Iterator[None]:
+    """Let torch use one thread for a while.
+
+    For a few crystals handing out the work costs more than it saves, and on a machine
+    that is busy with other things threads that wait for each other cost very much more.
+    """
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Switch dropout off for a while."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)
+
+
+def _particles(crystals: Tensor, copies: int) -> Tensor:
+    """Return the rows of a plan that are particles of some crystals."""
+    return (crystals[:, None] * copies + torch.arange(copies).to(crystals)).flatten()

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.wyckoff import NONE, WyckoffTable, wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import Condition
+from matdesign.generators.control import Scales
 from matdesign.generators.filling import element_mask, letter_mask
-from matdesign.generators.scales import Scales
 from matdesign.generators.site_network import SiteNetwork
 
 SAME = 1e-4
@@ -57,18 +57,19 @@ class Sequences:
         """Sites of each crystal, shape (crystals,)."""
         return self.exists.sum(1)
 
-    def left(self, table: WyckoffTable) -> Tensor:
+    def left(self) -> Tensor:
         """Return atoms still to be placed before each site and after the last.
 
         Returns:
             Long, shape (crystals, sites + 1); 0 from the end of the sequence on.
         """
+        table = wyckoff_table(str(self.letter.device))
         count = table.count[self.spacegroup[:, None], self.letter]  # 0 on padding
         placed = torch.nn.functional.pad(count.cumsum(1), (1, 0))
         return self.n_atoms[:, None] - placed
 
 
-def sequences(batch: Encoded, scales: Scales, table: WyckoffTable) -> Sequences:
+def sequences(batch: Encoded, scales: Scales) -> Sequences:
     """Return crystals as sequences; the order of their orbits does not matter.
 
     Where a space group leaves the origin free along some axes (all three in P1), the
@@ -78,13 +79,12 @@ def sequences(batch: Encoded, scales: Scales, table: WyckoffTable) -> Sequences:
     Args:
         batch: crystals in either representation.
         scales: of the lattice code.
-        table: of the Wyckoff positions.
     """
     layout = batch.layout
     letter = torch.where(layout.orbits, layout.letter, NONE)
     u = wrap(batch.u).masked_fill(~layout.free, 0.0)
     u = torch.where(u > 1 - SAME, 0.0, u)
-    polar = table.polar[layout.spacegroup]  # (b, 3)
+    polar = wyckoff_table(str(letter.device)).polar[layout.spacegroup]  # (b, 3)
     order = _order(letter, batch.species, u)
     letter, species = letter.gather(1, order), batch.species.gather(1, order)
     u = _take(u, order)
@@ -140,7 +140,7 @@ def log_terms(
 
     # the tokens of both passes; each knows the site before it
     about = net.about(ask, seq.spacegroup, seq.n_atoms)
-    keys, left = net.keys(seq.spacegroup), seq.left(table)
+    keys, left = net.keys(seq.spacegroup), seq.left()
     last = torch.nn.functional.pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
     before = torch.nn.functional.pad(seq.species, (1, 0))
     u = torch.nn.functional.pad(seq.u, (0, 0, 1, 0))

@@ -23,12 +23,9 @@ DATA = {
 NETWORK = "PropertyNetwork"
 FAMILIES = ("autoregressive", "coupling-flow", "diffusion", "flow-matching", "vae")
 
-KNOWN = {
-    f"{family}-{data}": DATA[data]
-    for data in DATA
-    for family in FAMILIES
-    if data != "mp20" or family in ("autoregressive", "diffusion", "flow-matching")
-} | {"diffusion-prototypes-cell": DATA["prototypes"]}
+KNOWN = {f"{family}-{data}": DATA[data] for data in DATA for family in FAMILIES} | {
+    "diffusion-prototypes-cell": DATA["prototypes"]
+}
 """Models that a complete checkout holds, and what they make."""
 
 

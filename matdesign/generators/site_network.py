@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +14,39 @@ from matdesign.crystals.lattice_code import system_of
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.attention import Cache, CausalTransformer
 from matdesign.generators.conditions import Condition, ConditionEncoder
+from matdesign.generators.control import Sample
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
+from matdesign.generators.planning import Plan
 
 HARMONICS = 6
+
+
+class Reading(NamedTuple):
+    """What the network remembers of crystals, read with or without a condition.
+
+    Args:
+        about: vector that every token carries, shape (crystals, width).
+        keys: vectors of the letters of the space group, shape (crystals, 28, width).
+        cache: keys and values of all tokens so far.
+    """
+
+    about: Tensor
+    keys: Tensor
+    cache: Cache
+
+
+@dataclass(frozen=True, eq=False)
+class SiteSample(Sample):
+    """Crystals whose letters and elements are known, on their way to coordinates.
+
+    Args:
+        free: coordinates that are drawn, bool, shape (crystals, sites, 3).
+        readings: without and with the condition, or one of them.
+    """
+
+    free: Tensor
+    readings: tuple[Reading, ...]
 
 
 class SiteNetwork(nn.Module):
@@ -260,6 +291,66 @@ class SiteNetwork(nn.Module):
         """Return one vector for each token and the memory of all; see `attention`."""
         made: tuple[Tensor, Cache] = self.transformer(tokens, valid, cache)
         return made
+
+    # ---- sampling, after letters and elements -------------------------------------------
+
+    def read_sites(self, plan: Plan, condition: Condition) -> tuple[Reading, Tensor]:
+        """Return what is remembered of all sites, and the raw lattice mixture.
+
+        Args:
+            plan: letters and elements of all sites, in canonical order.
+            condition: what the crystals shall be.
+        """
+        lay, group = plan.layout, plan.layout.spacegroup
+        about, keys = (
+            self.about(self.ask(condition), group, lay.n_atoms),
+            self.keys(group),
+        )
+        left = lay.n_atoms[:, None] - nn.functional.pad(lay.count.cumsum(1), (1, 0))
+        tokens = self.site_tokens(about, keys, *_before(plan), left)
+        length = lay.orbits.sum(1)
+        valid = torch.arange(left.shape[1], device=left.device) <= length[:, None]
+        hidden, cache = self.read(tokens, valid)
+        end = hidden[torch.arange(len(length), device=length.device), length]
+        return Reading(about, keys, cache), self.lattice_raw(
+            end, plan.species, lay.count
+        )
+
+    def read_next(
+        self, plan: Plan, u: Tensor, code: Tensor, i: int, reading: Reading
+    ) -> tuple[Tensor, Reading]:
+        """Return the vector from which site i is placed, (crystals, width), and the memory.
+
+        Args:
+            plan: letters and elements.
+            u: free coordinates, of which those before site i are read.
+            code: standardised lattice code, (crystals, 6).
+            i: number of the site.
+            reading: of all sites before i.
+        """
+        lay, here, now = plan.layout, slice(i, i + 1), slice(i + 1, i + 2)
+        letter, species = _before(plan)
+        old = u[:, i - 1 : i] if i else torch.zeros_like(u[:, :1])
+        tokens = self.placing_tokens(
+            reading.about,
+            reading.keys,
+            lay.spacegroup,
+            letter[:, now],
+            species[:, now],
+            (letter[:, here], species[:, here], old),
+            code,
+            lay.code_free,
+            i,
+        )
+        hidden, cache = self.read(tokens, lay.orbits[:, here], reading.cache)
+        return hidden[:, 0], reading._replace(cache=cache)
+
+
+def _before(plan: Plan) -> tuple[Tensor, Tensor]:
+    """Return letter and element of the site before each, shape (crystals, sites + 1)."""
+    letter = torch.where(plan.layout.orbits, plan.layout.letter, NONE)
+    pad = nn.functional.pad
+    return pad(letter, (1, 0), value=NONE), pad(plan.species, (1, 0))
 
 
 def _head(size: int, width: int, out: int) -> nn.Sequential:

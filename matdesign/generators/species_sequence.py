@@ -11,6 +11,7 @@ from matdesign.generators.attention import Attention
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import PositionFeatures
 from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.filling import element_mask
 from matdesign.generators.planning import Plan, allowed_elements, take
 
 
@@ -104,9 +105,10 @@ class SpeciesSequence(nn.Module):
         """
         logits = self(self.context(layout, wish), species, order, any_order)
         drawn = species.gather(1, order)
-        may = allowed.expand_as(logits)
-        letter = layout.letter.gather(1, order)
-        may = may & (rising(drawn, letter) | any_order[:, None, None])
+        letter, pad = layout.letter.gather(1, order), nn.functional.pad
+        last, before = pad(letter, (1, -1), value=-1), pad(drawn, (1, -1))
+        may = element_mask(allowed, letter, last, before)
+        may = may | (allowed & any_order[:, None, None])
         log_p = logits.masked_fill(~may, -torch.inf).log_softmax(-1)
         each = log_p.gather(-1, drawn[..., None]).squeeze(-1)
         return each.masked_fill(drawn == 0, 0.0).sum(1)
@@ -166,7 +168,7 @@ class SpeciesSequence(nn.Module):
         told = self.context(lay, wish)
         untold = self.context(lay, torch.zeros_like(wish))
         for place in range(order.shape[1]):
-            orbit, upto = order[:, place : place + 1], order[:, : place + 1]
+            orbit, upto = order[:, place], order[:, : place + 1]
             drawn = species.gather(1, upto)
             waits = drawn[:, -1] == MASK
             if not bool(waits.any()):
@@ -176,54 +178,18 @@ class SpeciesSequence(nn.Module):
                 logits = combine(
                     self(untold, species, upto, given)[:, -1], logits, scale
                 )
-            in_order = rising(drawn, letter[:, : place + 1])[:, -1] | given[:, None]
+            last = letter[:, place - 1].masked_fill(given, -1)
+            before = drawn[:, -2] if place else torch.zeros_like(orbit)
+            in_order = element_mask(allowed, letter[:, place], last, before)
             chance = logits.masked_fill(~in_order, -torch.inf) / temperature
             rows = waits.nonzero().squeeze(1)
-            here = orbit[rows, 0]
-            species = draw_element(plan, species, rows, here, chance, allowed, rng)
+            here = rows, orbit[rows]
+            may = allowed_elements(take(plan, rows), species[rows], allowed)
+            may = may[torch.arange(len(rows), device=rows.device), orbit[rows]]
+            chance = chance[rows].masked_fill(~may, -torch.inf).softmax(-1)
+            found = torch.multinomial(chance, 1, generator=rng).squeeze(1)
+            species = species.index_put(here, found)
         return species
-
-
-def draw_element(
-    plan: Plan,
-    species: Tensor,
-    rows: Tensor,
-    orbit: Tensor,
-    logits: Tensor,
-    allowed: Tensor,
-    rng: torch.Generator,
-) -> Tensor:
-    """Return species with one more orbit decided in some crystals.
-
-    Args:
-        plan: layouts, roles and choices.
-        species: 104 where undecided, shape (crystals, orbits).
-        rows: crystals of which an orbit is decided.
-        orbit: which one of each.
-        logits: of all elements for that orbit of every crystal, shape (crystals, 104).
-        allowed: elements that the model knows, bool, shape (104,).
-        rng: source of randomness.
-    """
-    may = allowed_elements(take(plan, rows), species[rows], allowed)
-    may = may[torch.arange(len(rows), device=rows.device), orbit]
-    chance = logits[rows].masked_fill(~may, -torch.inf).softmax(-1)
-    found = torch.multinomial(chance, 1, generator=rng).squeeze(1)
-    return species.index_put((rows, orbit), found)
-
-
-def rising(drawn: Tensor, letter: Tensor) -> Tensor:
-    """Return which elements keep the canonical order, (crystals, places, 104).
-
-    Args:
-        drawn: elements in the order of drawing, shape (crystals, places).
-        letter: Wyckoff letters in the same order, shape (crystals, places).
-    """
-    least = torch.zeros_like(drawn)
-    same = letter[:, 1:] == letter[:, :-1]
-    least[:, 1:] = torch.where(same, drawn[:, :-1], 0)
-    # padding follows the last orbit, and must not be left without any element
-    least = least.masked_fill(drawn == 0, 0) if bool((drawn == 0).any()) else least
-    return torch.arange(MASK, device=drawn.device) >= least[..., None]
 
 
 def canonical_order(layout: Layout, species: Tensor) -> Tensor:

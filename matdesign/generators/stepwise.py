@@ -15,12 +15,7 @@ from matdesign.generators.control import Preview, Sample
 from matdesign.generators.denoiser import Denoiser
 from matdesign.generators.family import Family
 from matdesign.generators.noise import AbsorbingNoise, centred, uniform
-from matdesign.generators.planning import (
-    Plan,
-    allowed_elements,
-    decide,
-    settle_roles,
-)
+from matdesign.generators.planning import Plan, allowed_elements, decide
 
 
 class Stepwise(Family):
@@ -98,13 +93,10 @@ class Stepwise(Family):
         self, x: Sample, preview: Preview, t: float, s: float, rng: torch.Generator
     ) -> Tensor:
         """Return species at an earlier time, roles and choices of the plan kept."""
-        plan, species, p = x.plan, x.species, preview.probabilities
         now, then = (x.code.new_full((len(x),), time) for time in (t, s))
-        if plan.choices is not None:
-            new = self.species_noise.newly_decided(species, now, then, rng)
-            return decide(plan, species, new, p, self.scales.allowed, rng)
-        drawn = self.species_noise.back(species, p, now, then, rng)
-        return settle_roles(plan, species, drawn, p, self.scales.allowed, rng)
+        new = self.species_noise.newly_decided(x.species, now, then, rng)
+        p, allowed = preview.probabilities, self.scales.allowed
+        return decide(x.plan, x.species, new, p, allowed, rng)
 
     @abc.abstractmethod
     def preview_std(self, t: float) -> tuple[float, float]:

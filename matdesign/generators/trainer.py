@@ -1,7 +1,8 @@
-"""`fit` trains any generator: CPU, one GPU or several, resumable to the bit."""
+"""`fit` trains generators and property networks, on one device or several, resumably."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -9,15 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError
-from matdesign.generators import training_state as state
-from matdesign.generators.batching import by_size, fingerprint, pick
-from matdesign.generators.contract import Generator
-from matdesign.generators.run import Run, Step
+from matdesign.generators.run import Run, Step, mean_step, restore, save
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -26,30 +23,23 @@ __all__ = ["Run", "Step", "fit", "training"]
 
 
 def fit(
-    model: Generator,
+    model: Any,
     train: Crystals,
     *,
-    val: Crystals | None = None,
     steps: int = 2_000,
-    batch_size: int = 128,
-    seed: int = 0,
     progress: bool | None = None,
     log_every: int = 50,
     **options: Any,
 ) -> Run:
-    """Train a generator in place and return the record of it.
+    """Train a generator or a property network in place and return the record of it.
 
     Args:
         model: made by `for_data(train)`; holds the averaged weights afterwards.
         train: training set.
-        val: validation set, looked at every `val_every` steps.
         steps: optimiser steps.
-        batch_size: crystals in each step, over all devices.
-        seed: of batches and noise; the initial weights have their own in `for_data`.
         progress: show a bar; None shows it in a terminal only.
         log_every: steps that are averaged into one entry of the history.
-        **options: as in `training`: `lr`, `warmup`, `decay`, `ema`, `clip`, `checkpoint`,
-            `checkpoint_every`, `val_every`, `accelerator`, `devices`, `precision`.
+        **options: as in `training`: `val`, `batch_size`, `seed`, `lr`, `checkpoint`, ...
 
     Raises:
         DataError: as in `training`.
@@ -59,39 +49,21 @@ def fit(
     """
     from tqdm import tqdm
 
-    run = Run()
-    bar: Any = None
-    window: list[Step] = []
-    try:
-        for step in training(
-            model,
-            train,
-            val=val,
-            steps=steps,
-            batch_size=batch_size,
-            seed=seed,
-            run=run,
-            **options,
-        ):
-            if bar is None:
-                hidden = None if progress is None else not progress
-                bar = tqdm(
-                    total=steps, initial=step.step - 1, disable=hidden, unit="step"
-                )
+    run, window = Run(), list[Step]()
+    hidden = None if progress is None else not progress
+    with tqdm(total=steps, disable=hidden, unit="step") as bar:
+        for step in training(model, train, steps=steps, run=run, **options):
+            bar.update(step.step - bar.n)
             window.append(step)
             if step.step % log_every == 0 or step.step == steps:
-                run.history.append(state.mean_step(window))
+                run.history.append(mean_step(window))
                 bar.set_postfix(loss=f"{run.history[-1].loss:.3f}")
                 window.clear()
-            bar.update()
-    finally:
-        if bar is not None:
-            bar.close()
     return run
 
 
 def training(
-    model: Generator,
+    model: Any,
     train: Crystals,
     *,
     val: Crystals | None = None,
@@ -101,6 +73,7 @@ def training(
     lr: float = 1e-3,
     warmup: int = 100,
     decay: float = 0.3,
+    weight_decay: float = 0.01,
     ema: float = 0.999,
     clip: float = 1.0,
     val_every: int = 500,
@@ -111,22 +84,24 @@ def training(
     precision: str = "32-true",
     run: Run | None = None,
 ) -> Iterator[Step]:
-    """Train a generator, one step per turn of the loop.
+    """Train a generator or a property network, one step per turn of the loop.
 
     The learning rate rises over `warmup` steps, stays, and falls to zero along a cosine
     over the last `decay` of all steps. A running average of the weights is what the model
     holds when the loop ends, also when you leave it early.
 
     Args:
-        model: trained in place.
+        model: trained in place; any module with `prepare` and `loss` as in `Generator`.
+            Where it has `members`, networks of an ensemble, each learns as if alone.
         train: training set.
         val: validation set.
         steps: optimiser steps.
         batch_size: crystals in each step, over all devices.
-        seed: of batches and noise.
+        seed: of batches and noise; the initial weights have their own in `for_data`.
         lr: highest learning rate, of AdamW.
         warmup: steps of linear rise.
         decay: share of the steps with falling rate.
+        weight_decay: of matrices.
         ema: share of the running average that stays at each step.
         clip: largest norm of the gradient.
         val_every: steps between looks at the validation set.
@@ -134,7 +109,7 @@ def training(
         checkpoint_every: steps between savings; the last step is always saved.
         accelerator: "auto", "cpu", "cuda", ... (Lightning Fabric).
         devices: number of devices; more than one trains data-parallel.
-        precision: "32-true", "bf16-mixed", "16-mixed" (Lightning Fabric).
+        precision: "32-true" or "bf16-mixed" (Lightning Fabric).
         run: filled with the facts of the training where given.
 
     Yields:
@@ -169,18 +144,15 @@ def training(
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     weighted: list[dict[str, Any]] = [
-        {"params": matrices},
+        {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(
-        weighted,
-        lr=lr,
-        betas=(0.9, 0.99),
-        weight_decay=0.01,
-    )
+    optimizer = torch.optim.AdamW(weighted, lr=lr, betas=(0.9, 0.99))
+    clipped = [list(one.parameters()) for one in getattr(model, "members", ())]
+    clipped = clipped or [matrices + vectors]
     average = [p.detach().clone() for p in model.parameters()]
     if checkpoint is not None and Path(checkpoint).exists():
-        state.restore(Path(checkpoint), model, optimizer, average, record)
+        restore(Path(checkpoint), model, optimizer, average, record)
     wrapped, tied = fabric.setup(_Objective(model), optimizer)
     world, rank = fabric.world_size, fabric.global_rank
     share = max(1, batch_size // world)
@@ -207,15 +179,14 @@ def training(
                 total += weight * float(loss.detach())
                 for name, value in parts.items():
                     terms[name] = terms.get(name, 0.0) + weight * float(value)
-            fabric.clip_gradients(
-                wrapped, tied, max_norm=clip, error_if_nonfinite=False
-            )
+            for part in clipped:
+                nn.utils.clip_grad_norm_(part, clip)
             tied.step()
             tied.zero_grad()
             record.steps += 1
-            state.update_average(
-                average, model, min(ema, (1 + record.steps) / (10 + record.steps))
-            )
+            keep = min(ema, (1 + record.steps) / (10 + record.steps))
+            weights = [p.detach() for p in model.parameters()]
+            torch._foreach_lerp_(average, weights, 1 - keep)
             looked = None
             last = record.steps == steps
             if looked_at is not None and (last or record.steps % val_every == 0):
@@ -224,30 +195,30 @@ def training(
             if not math.isfinite(total):
                 raise DataError(
                     f"the loss is {total} at step {record.steps}. Lower lr (now {lr}), or "
-                    "look for crystals with absurd cells in the training set."
+                    "look for absurd values or cells in the training set."
                 )
             yield Step(record.steps, total, terms, rate, record.seconds, looked)
             due = last or record.steps % checkpoint_every == 0
             if checkpoint is not None and due and rank == 0:
-                state.save(Path(checkpoint), model, optimizer, average, record)
+                save(Path(checkpoint), model, optimizer, average, record)
     finally:
-        state.swap(average, model)
+        _swap(average, model)
         model.eval()
 
 
-class _Objective(torch.nn.Module):
-    """A generator's loss as a plain forward, which is what Fabric wraps.
+class _Objective(nn.Module):
+    """A model's loss as a plain forward, which is what Fabric wraps.
 
     The batch comes as a function that returns it: Fabric turns every tensor it is given
     into half precision in mixed mode, and coordinates would lose their digits.
     """
 
-    def __init__(self, model: Generator) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, batch: Callable[[], Encoded], rng: torch.Generator
+        self, batch: Callable[[], Any], rng: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total loss and its named terms."""
         loss = self.model.loss(batch(), seed=rng)
@@ -267,19 +238,27 @@ def _seed(seed: int, step: int, rank: int) -> int:
 
 
 @torch.no_grad()
-def _validate(
-    model: Generator, val: Encoded, average: list[Tensor], seed: int
-) -> float:
+def _swap(average: list[Tensor], model: nn.Module) -> None:
+    """Exchange the model's weights and their running average."""
+    for mean, weight in zip(average, model.parameters(), strict=True):
+        held = weight.detach().clone()
+        weight.copy_(mean)
+        mean.copy_(held)
+
+
+@torch.no_grad()
+def _validate(model: Any, val: Any, average: list[Tensor], seed: int) -> float:
     """Return the loss of the averaged weights on a validation set, same noise each time."""
-    state.swap(average, model)
+    _swap(average, model)
     model.eval()
     total, n_atoms = 0.0, val.n_atoms.cpu()
-    rng = generator(_seed(seed, -1, 0), model.device)
+    device = average[0].device
+    rng = generator(_seed(seed, -1, 0), device)
     for index in torch.randperm(len(val), generator=generator(seed)).split(128):
         for some in by_size(n_atoms, index):  # as in training
-            batch = val[some].to(model.device)
+            batch = val[some].to(device)
             total += float(model.loss(batch, seed=rng).total) * len(some)
-    state.swap(average, model)
+    _swap(average, model)
     return total / max(1, len(val))
 
 
@@ -291,3 +270,62 @@ def _device_name(fabric: Fabric) -> str:
         name = torch.cuda.get_device_name(device)
     many = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
     return f"{device.type} ({name}{many})"
+
+
+def pick(size: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Return the crystals of one training step.
+
+    The training set is shuffled anew for every pass and read in order; a batch larger
+    than the set spans several passes. Depends on nothing but its arguments, so a resumed
+    training sees exactly what an uninterrupted one would have seen.
+
+    Args:
+        size: crystals in the training set.
+        batch_size: crystals in a step.
+        step: number of the step, from 0.
+        seed: of the shuffles.
+
+    Returns:
+        Indices, shape (batch_size,).
+    """
+    first, last = step * batch_size, (step + 1) * batch_size
+    parts = []
+    for epoch in range(first // size, (last - 1) // size + 1):
+        order = torch.randperm(size, generator=generator(seed + 7_919 * (epoch + 1)))
+        parts.append(order[max(first - epoch * size, 0) : last - epoch * size])
+    return torch.cat(parts)
+
+
+def by_size(
+    n_atoms: Tensor, index: Tensor, *, ratio: float = 1.35, least: int = 16
+) -> list[Tensor]:
+    """Split a batch into groups of crystals of nearly equal size.
+
+    Args:
+        n_atoms: atoms of all crystals of the set.
+        index: crystals of the batch.
+        ratio: largest over smallest size in a group.
+        least: crystals in a group, unless none are left.
+
+    Returns:
+        Groups of indices that together are the batch.
+    """
+    index = index[torch.argsort(n_atoms[index], stable=True)]
+    sizes = n_atoms[index].tolist()
+    groups, start = [], 0
+    for i in range(1, len(sizes)):
+        wide = sizes[i] > max(sizes[start] * ratio, sizes[start] + 1)
+        if wide and i - start >= least and len(sizes) - i >= least:
+            groups.append(index[start:i])
+            start = i
+    groups.append(index[start:])
+    return groups
+
+
+def fingerprint(crystals: Crystals) -> str:
+    """Return a checksum of the sites, cells and properties of a set, to tell sets apart."""
+    seal = hashlib.sha256(repr(sorted(crystals.properties)).encode())
+    labels = [crystals.properties[name] for name in sorted(crystals.properties)]
+    for tensor in (crystals.species, crystals.frac, crystals.lattice, *labels):
+        seal.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return seal.hexdigest()

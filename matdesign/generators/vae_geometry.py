@@ -14,9 +14,8 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
-from matdesign.generators.control import Sample
+from matdesign.generators.control import Sample, Scales
 from matdesign.generators.features import SpeciesEmbedding
-from matdesign.generators.scales import Scales
 from matdesign.generators.vae_latent import (
     Latent,
     OrbitEmbedding,

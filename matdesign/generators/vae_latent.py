@@ -14,10 +14,10 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.backbone import Layer, sinusoid
+from matdesign.generators.control import Scales
 from matdesign.generators.elbo import Normal
 from matdesign.generators.features import PairFeatures, SpeciesEmbedding
 from matdesign.generators.planning import Plan
-from matdesign.generators.scales import Scales
 
 
 class Latent(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,22 +12,18 @@ from torch import Tensor
 from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.filling import (
-    SiteMask,
-    element_mask,
-    fillable,
-    letter_mask,
-    wanted_amounts,
-)
+from matdesign.generators.filling import element_mask, fillable, letter_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.retries import resample
+from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
 RESTARTS = 50
 """How often a crystal that cannot be finished is begun again."""
 
 
+@dataclass(eq=False)
 class WyckoffSampler:
     """Draws size, space group, letters and elements of many crystals at once.
 
@@ -38,22 +35,17 @@ class WyckoffSampler:
         temperature: of letters and elements.
         scale: of classifier-free guidance.
         rng: source of randomness.
+        evaluations: crystals that the network has read so far.
     """
 
-    def __init__(
-        self,
-        network: SiteNetwork,
-        prior: Tensor,
-        fill: Tensor,
-        allowed: Tensor,
-        temperature: float,
-        scale: float,
-        rng: torch.Generator,
-    ) -> None:
-        self.network, self.prior, self.fill = network, prior, fill
-        self.allowed, self.temperature = allowed, temperature
-        self.scale, self.rng = scale, rng
-        self.evaluations = 0
+    network: SiteNetwork
+    prior: Tensor
+    fill: Tensor
+    allowed: Tensor
+    temperature: float
+    scale: float
+    rng: torch.Generator
+    evaluations: int = 0
 
     def draw(self, request: Request, symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return space groups, letters and elements; `NONE` and 0 on padding.

@@ -27,20 +27,18 @@ def proximal_step(
     preview: Preview,
     parts: Sequence[Constraint],
     strength: float,
-    rounds: int = 1,
+    iterations: int = 1,
     seen: dict[Constraint, Tensor] | None = None,
     least: float = 1.0,
 ) -> tuple[Preview, Tensor | None]:
     """Return a preview moved to where model and constraints agree best.
 
-    The finished crystal is taken to be normally distributed around the preview, with the
-    preview std that the noise alone leaves; the mode of the product of this density
-    with exp(strength x reward) is found by linear steps. No gradient runs through the
-    network. With `least` = 0, normal data and linear or quadratic rewards the mode is the
-    exact denoiser of the tilted data. Real data are narrower than the noise says and
-    forget small moves before the next step; so a preview is moved by at least `strength`
-    preview stds, unless the constraint is met before. That makes strength 1 mean the same
-    in every unit and family.
+    The finished crystal is taken to be normally distributed around the preview; the mode
+    of this density times exp(strength x reward) is found by linear steps. No gradient
+    runs through the network. Real data are narrower than the noise says and forget small
+    moves before the next step; so a preview is moved by at least `strength` preview stds,
+    unless the constraint is met before. That makes strength 1 mean the same in every unit
+    and family.
 
     Equation:
         x* = argmax  -lambda v(x) / scale - 1/2 (x - x_0)^T V^-1 (x - x_0), linearised:
@@ -53,7 +51,7 @@ def proximal_step(
         preview: of any family.
         parts: constraints with differentiable violations; each is served in order.
         strength: lambda; 0 moves nothing.
-        rounds: how often all are served.
+        iterations: how often all are served.
         seen: takes note of the violation of each constraint before it is served first.
         least: preview stds, for strength 1, by which a preview is moved at least; 0
             leaves the size of the step to the reward alone.
@@ -74,7 +72,7 @@ def proximal_step(
     """
     u, code, logits = preview.u, preview.code, None
     open_ = preview.species == MASK
-    for number in range(rounds if strength else 0):
+    for number in range(iterations if strength else 0):
         for part in parts:
             weigh = number == 0 and bool(open_.any())
             v, (gu, gc, gb) = _gradients(preview, u, code, part, weigh)
@@ -115,14 +113,12 @@ def project(preview: Preview, parts: Sequence[Constraint]) -> Preview:
 
 
 def differentiable(constraint: Constraint) -> bool:
-    """Return whether a violation has a gradient anywhere on undecided crystals.
+    """Return whether the violation of undecided crystals has a gradient.
 
     Args:
-        constraint: a single one; it is tried on crystals of two atoms.
+        constraint: a single one; it is tried on a crystal of two atoms.
     """
-    if type(constraint).violation is Constraint.violation:  # met or not
-        return False
-    return any(_reach(constraint))
+    return bool(_read_from(constraint))
 
 
 def sees_coordinates(constraint: Constraint) -> bool:
@@ -131,50 +127,23 @@ def sees_coordinates(constraint: Constraint) -> bool:
     Args:
         constraint: a single one; one without gradient is taken to see coordinates.
     """
-    if type(constraint).violation is Constraint.violation:
-        return True
-    frac, lattice, species = _reach(constraint)
-    return frac or not (lattice or species)
+    read = _read_from(constraint)
+    return not read or "frac" in read
 
 
-def _reach(constraint: Constraint) -> tuple[bool, bool, bool]:
-    """Return whether coordinates, cell and species have a gradient.
-
-    A constraint that the first crystals meet is flat there, whatever its slope
-    elsewhere; then it is tried on every element beside hydrogen.
-    """
-    species = torch.zeros(2, 2, elements.MAX_Z + 1)
-    species[0, :, [3, 8, 22]] = 1 / 3
-    species[1, :, [11, 17]] = 0.5
-    found = _slopes(constraint, species)
-    if any(found):
-        return found
-    each = torch.eye(elements.MAX_Z + 1)[1:, None].expand(-1, 2, -1) / 2
-    hydrogen = torch.zeros_like(each)
-    hydrogen[..., 1] = 0.5
-    return _slopes(constraint, each + hydrogen)
-
-
-def _slopes(constraint: Constraint, species: Tensor) -> tuple[bool, bool, bool]:
-    """Return whether coordinates, cell and species have a gradient, for given probabilities.
-
-    Crystals have two atoms, alternately nearly on one another in a small cell and far apart
-    in a large one, then in a long and in a flat one.
-    """
-    number = torch.arange(len(species)) % 4
-    frac = torch.tensor([[[0.0, 0, 0], [0.01, 0, 0]], [[0.0, 0, 0], [0.5, 0.4, 0.3]]])
-    edges = torch.tensor([[2.0] * 3, [9.0] * 3, [3.0, 3.0, 12.0], [9.0, 9.0, 3.0]])
-    frac, lattice = frac[number % 2], edges[number].diag_embed()
-    inputs = [one.requires_grad_() for one in (frac, lattice, species)]
-    mask = torch.ones(species.shape[:2], dtype=torch.bool)
+def _read_from(constraint: Constraint) -> set[str]:
+    """Return which parts of undecided crystals a violation has gradients by."""
+    species = torch.full((1, 2, elements.MAX_Z + 1), 1 / elements.MAX_Z)
+    species[..., 0] = 0
+    frac, mask = torch.tensor([[[0.0, 0, 0], [0.5, 0.4, 0.3]]]), species[..., 1] > 0
+    leaves = [one.requires_grad_() for one in (species, frac, 4 * torch.eye(3)[None])]
     with torch.enable_grad():
-        # of a range the value itself: both crystals may happen to lie in it
-        read = getattr(constraint, "value", constraint.violation)
-        v = read(SoftCrystals(inputs[2], inputs[0], inputs[1], mask))
+        v = constraint.violation(SoftCrystals(leaves[0], leaves[1], leaves[2], mask))
         if not v.requires_grad:
-            return False, False, False
-        found = torch.autograd.grad(v.sum(), inputs, allow_unused=True)
-    return tuple(g is not None and bool(g.any()) for g in found)  # type: ignore[return-value]
+            return set()
+        found = torch.autograd.grad(v.sum(), leaves, allow_unused=True)
+    names = ("species", "frac", "lattice")
+    return {name for name, g in zip(names, found, strict=True) if g is not None}
 
 
 def _gradients(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from matdesign.constraints.base import All, Constraint, listing
-from matdesign.constraints.checks import check
+from matdesign.constraints.base import Constraint, listing
 from matdesign.constraints.conditions import merged
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import symbols
@@ -17,7 +16,7 @@ from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.guidance.contradictions import contradictions
 from matdesign.guidance.guided_sampler import NOISE, GuidedSampler
 from matdesign.guidance.methods import METHODS, Choices, ranges, serve
-from matdesign.guidance.rejection import rounds
+from matdesign.guidance.rejection import Record, draw_until_met
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
@@ -168,19 +167,22 @@ class Guide:
         """
         choices = self.plan(model)
         if self.scale == 0:
-            return self._unguided(model, choices, n, seed, n_atoms, settings)
+            record = Record(self.wanted, n, "all")
+            made = model.sample(n, seed=seed, n_atoms=n_atoms, **settings)
+            record.add(n, made)
+            log = self._log(choices) | record.log()
+            return made.replace(info={**made.info, "guide": log})
         random = generator(seed)
-        asked = self._conditions(model, choices, settings.pop("conditions", None))
-        if n_atoms is not None and "n_atoms" in asked:
-            wish = asked.pop("n_atoms")
-            asked_for = torch.as_tensor(n_atoms)
-            if not bool((asked_for == wish).all()):
+        conditions = self._conditions(model, choices, settings.pop("conditions", None))
+        if n_atoms is not None and "n_atoms" in conditions:
+            size, sizes = conditions.pop("n_atoms"), torch.as_tensor(n_atoms)
+            if not bool((sizes == size).all()):
                 raise InfeasibleTarget(
-                    f"the constraints ask for {wish} atoms, but n_atoms is "
-                    f"{asked_for.tolist()}. Leave n_atoms out."
+                    f"the constraints ask for {size} atoms, but n_atoms is "
+                    f"{sizes.tolist()}. Leave n_atoms out."
                 )
-        if asked:
-            settings["conditions"] = asked
+        if conditions:
+            settings["conditions"] = conditions
         if choices.by("classifier_free"):
             settings["scale"] = self.scale
         sampler = GuidedSampler(
@@ -189,38 +191,28 @@ class Guide:
         if not sampler.idle or sampler.choices is not None:
             settings["controller"] = sampler
 
-        calls = _predictor_calls(self.wanted)
-
         def draw(size: int, draw_seed: int, sizes: list[int] | None) -> Crystals:
             return model.sample(size, seed=draw_seed, n_atoms=sizes, **settings)
 
-        made, record = rounds(
-            draw,
-            self.wanted,
-            n,
-            strict=self.strict,
-            draws=self.draws,
-            n_atoms=n_atoms,
-            random=random,
-        )
-        log = self._log(choices) | record.log() | {"log": sampler.log.record()}
-        calls += sampler.log.predictor_calls  # it guides nothing
+        calls = _predictor_calls(self.wanted)
+        record = Record(self.wanted, n, self.strict, self.draws)
+        made = draw_until_met(draw, record, n_atoms, random)
+        log = self._log(choices) | record.log() | {"log": {"steps": sampler.steps}}
+        calls += sampler.predictor_calls  # the log guides nothing
         log["predictor_calls"] = _predictor_calls(self.wanted) - calls
         info = {**record.info, "seed": random.initial_seed(), "guide": log}
-        for name in ("network_evaluations", "seconds"):
-            if name in info:
-                info[name] = log[name]
+        for name in info.keys() & {"network_evaluations", "seconds"}:
+            info[name] = log[name]
         return made.replace(info=info)
 
     def _conditions(
         self, model: Generator, choices: Choices, given: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """Return what the model is asked for: by the constraints and by the caller."""
-        masked = choices.by("mask")
-        wishes = All(*masked).conditions() if masked else {}
+        masked = merged([one.conditions() for one in choices.by("mask")])
         if getattr(model, "representation", "cell") != "symmetric":
-            wishes.pop("spacegroup", None)
-            wishes.pop("crystal_system", None)
+            masked.pop("spacegroup", None)
+            masked.pop("crystal_system", None)
         learned = ranges(choices, model)
         theirs = {k: v for k, v in dict(given or {}).items() if v is not None}
         both = set(learned) & set(theirs)
@@ -229,31 +221,8 @@ class Guide:
                 f"{', '.join(sorted(both))} is asked for twice: as a constraint and "
                 "among the conditions. Give it once."
             )
-        same = {k: theirs.pop(k) for k in list(theirs) if k in wishes}
-        return {**merged([wishes, same]), **learned, **theirs}
-
-    def _unguided(
-        self,
-        model: Generator,
-        choices: Choices,
-        n: int,
-        seed: int | torch.Generator | None,
-        n_atoms: int | Sequence[int] | Tensor | None,
-        settings: dict[str, Any],
-    ) -> Crystals:
-        """Return the model's own crystals, with a record of which constraints they meet."""
-        made = model.sample(n, seed=seed, n_atoms=n_atoms, **settings)
-        checked = check(made, self.wanted)
-        log = self._log(choices) | {
-            "wanted": [str(one) for one in self.wanted.parts],
-            "asked": n,
-            "drawn": n,
-            "met": int(checked.met.sum()),
-            "met_each": {k: v for k, v in checked.counts.items() if k != "all of them"},
-            "network_evaluations": made.info.get("network_evaluations"),
-            "seconds": made.info.get("seconds"),
-        }
-        return made.replace(info={**made.info, "guide": log})
+        same = {k: theirs.pop(k) for k in list(theirs) if k in masked}
+        return {**merged([masked, same]), **learned, **theirs}
 
     def _log(self, choices: Choices) -> dict[str, Any]:
         """Return how constraints are served, as plain JSON."""
@@ -263,12 +232,8 @@ class Guide:
             "particles": self.particles if choices.by("steer") else 1,
             "strict": self.strict,
             "choices": [
-                {
-                    "constraint": str(one.constraint),
-                    "methods": list(one.methods),
-                    "why": one.why,
-                }
-                for one in choices.choices
+                {"constraint": str(c.constraint), "methods": [*c.methods], "why": c.why}
+                for c in choices.choices
             ],
         }
 

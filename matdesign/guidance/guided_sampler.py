@@ -1,22 +1,21 @@
-"""`GuidedSampler`: looks at every state of a sampling loop, and says what shall change."""
+"""`GuidedSampler`: looks at every state of a sampling loop, says what shall change, logs it."""
 
-from __future__ import annotations
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.generators.control import Control, Preview, State
-from matdesign.generators.drawing import overlap
 from matdesign.generators.planning import take
+from matdesign.generators.sampling import overlap
 from matdesign.guidance.gradients import project, proximal_step, sees_coordinates
-from matdesign.guidance.log import GuidanceLog
 from matdesign.guidance.masks import Masks, speaks
 from matdesign.guidance.methods import Choices
 from matdesign.guidance.particles import WORST, Particles
 from matdesign.guidance.replacement import Replacement
 
-ROUNDS = 8
+ITERATIONS = 8
 """How often a finished crystal of a family without steps is moved."""
 
 SURE = 0.02
@@ -24,6 +23,15 @@ SURE = 0.02
 
 NOISE = 0.17
 """Size of the noise of the stochastic twin of a deterministic sampler."""
+
+BATCHES = 4
+"""Batches of which every step is written down."""
+
+EACH = 16
+"""Crystals of the first batch whose violations are written down one by one."""
+
+SEEN = 128
+"""Steps of the first batch of which the first crystal's preview is written down."""
 
 
 class GuidedSampler:
@@ -41,6 +49,15 @@ class GuidedSampler:
         noise: size of the noise for deterministic samplers with particles.
         rng: source of randomness for resampling.
         wanted: all constraints, for choosing among finished particles.
+
+    Attributes:
+        steps: the log: for each of the first batches its steps, one dict each: `t`,
+            `step`, mean and largest `violation` by constraint, what was `done`, and with
+            particles the mean effective sample size `ess`, how many populations were
+            `resampled` and the `weights` of the first. In the first batch also `each`,
+            the violation of the first crystals (particles after particles), and the
+            `preview` of the first: `species`, `frac` and `lattice`.
+        predictor_calls: crystals that predictors judged for the log alone.
     """
 
     def __init__(
@@ -53,36 +70,32 @@ class GuidedSampler:
         wanted: Constraint,
     ) -> None:
         self.scale, self.rng, self.wanted = scale, rng, wanted
-        self.steered = choices.by("steer")
+        self.steered, self.pulled = choices.by("steer"), choices.by("gradient")
+        self.projected = choices.by("project")
         self.particles = particles if self.steered else 1
         self.noise = noise if self.steered else 0.0
-        masked = tuple(one for one in choices.by("mask") if speaks(one))
         self.replaced: tuple[Replacement, ...] = ()
         for one in choices.by("replace"):
             first = self.replaced[-1].end if self.replaced else 0
             self.replaced += (Replacement(one, first),)
+        masked = tuple(one for one in choices.by("mask") if speaks(one))
         known = tuple(one.known for one in self.replaced)
         self.choices = Masks(masked, known) if masked or known else None
-        self.pulled, self.projected = choices.by("gradient"), choices.by("project")
-        alone = {one for one in self.projected if one not in self.pulled}
-        self.at_each_step = tuple(one for one in self.projected if one in alone)
         served = {*self.steered, *self.pulled}
         self.blind = {one for one in served if not sees_coordinates(one)}
-        looked_at = (set(self.steered) | set(self.pulled) | set(self.projected)) | set(
-            choices.by("replace")
-        )
-        self.log = GuidanceLog(tuple(one for one in wanted.parts if one in looked_at))
-        self.crowd: Particles | None = None
-
-    @property
-    def idle(self) -> bool:
+        served |= {*self.projected, *choices.by("replace")}
+        self.logged = tuple(one for one in wanted.parts if one in served)
+        self.idle = not served
         """Whether there is nothing to do between steps."""
-        return not (self.steered or self.pulled or self.projected or self.replaced)
+        self.crowd: Particles | None = None
+        self.steps: list[list[dict[str, Any]]] = []
+        self.begun = self.predictor_calls = 0
 
     def begin(self, device: torch.device, crystals: int) -> None:
         """Start a batch of so many crystals, times particles."""
-        self.log.begin()
-        self.crowd = None
+        self.begun += 1
+        if self.begun <= BATCHES:
+            self.steps.append([])
         if self.steered:
             random = self.rng
             if device.type != random.device.type:
@@ -99,34 +112,29 @@ class GuidedSampler:
         if self.idle:
             return None
         preview, last = state.preview, state.t < 1e-6
-        blind = not last and not preview.std[0] and not self.replaced
+        located = bool(last or preview.std[0] or self.replaced)
         done: list[str] = []
         seen: dict[Constraint, Tensor] = {}
-        keep = ess = weights = None
-        resampled = 0
+        keep, populations = None, dict[str, Any]()
         if self.crowd is not None and not last:
             trust = 1 - float(state.t)  # early previews say little of where atoms end
-            keep = self.crowd.move(trust * self._reward(preview, blind, seen))
-            ess = self.crowd.ess_before
-            weights = self.crowd.log_weight[0].softmax(0)
+            keep = self.crowd.move(trust * self._reward(preview, located, seen))
+            populations = self.crowd.record()
             if keep is not None:
-                groups = keep.view(-1, self.particles)
-                here = torch.arange(len(keep), device=keep.device).view_as(groups)
-                resampled = int((groups != here).any(1).sum())
                 preview = take(preview, keep)
                 done.append("resampled")
         moved, logits = preview, None
-        pulled = [one for one in self.pulled if not blind or one in self.blind]
+        pulled = [one for one in self.pulled if located or one in self.blind]
         if pulled and max(preview.std) > SURE:
             # a finished crystal is moved once and for all, and forgets no small move;
             # others are moved at every step
-            rounds, least = (ROUNDS, 0.0) if last else (1, 1.0)
-            notes = seen if keep is None else {}
+            often, least = (ITERATIONS, 0.0) if last else (1, 1.0)
+            before = seen if keep is None else {}
             moved, logits = proximal_step(
-                moved, pulled, self.scale, rounds, notes, least
+                moved, pulled, self.scale, often, before, least
             )
             done.append("moved along gradients")
-        parts = self.projected if last else self.at_each_step
+        parts = [one for one in self.projected if last or one not in self.pulled]
         if parts:
             moved = project(moved, parts)
             done.append("projected")
@@ -135,9 +143,8 @@ class GuidedSampler:
             moved, some = one.put_back(moved)
             known = some if known is None else known | some
             done.append("known coordinates put back")
-        self.log.step(state, done, seen, blind, weights, ess, resampled)
+        self._log(state, done, seen, located, populations)
         changed = bool(pulled or parts or self.replaced)
-        located = preview.std[0] or self.replaced or last
         return Control(
             keep=keep,
             u=moved.u if changed and located else None,
@@ -163,20 +170,61 @@ class GuidedSampler:
             good = self.wanted.satisfied(made).view(-1, self.particles)
             both = good & ~overlap(made).view_as(good)
             good = torch.where(both.any(1, keepdim=True), both, good).flatten()
-        return self.crowd.choose(self._reward(state.preview, False, {}), good)
+        return self.crowd.choose(self._reward(state.preview, True, {}), good)
 
+    @torch.no_grad()
     def _reward(
-        self, preview: Preview, blind: bool, seen: dict[Constraint, Tensor]
+        self, preview: Preview, located: bool, seen: dict[Constraint, Tensor]
     ) -> Tensor:
         """Return the reward of previews; coordinates count where the sampler knows them.
 
         Finite, so that a share of 0 of it counts nothing.
         """
-        with torch.no_grad():
-            soft = preview.soft()
-            total = torch.zeros(len(soft), device=soft.frac.device)
-            for one in self.steered:
-                if not blind or one in self.blind:
-                    seen[one] = one.violation(soft)
-                    total = total - self.scale / one.scale * seen[one].to(total)
+        soft = preview.soft()
+        total = torch.zeros(len(soft), device=soft.frac.device)
+        for one in self.steered:
+            if located or one in self.blind:
+                seen[one] = one.violation(soft)
+                total = total - self.scale / one.scale * seen[one].to(total)
         return total.nan_to_num(WORST, neginf=WORST).clamp(min=WORST)
+
+    @torch.no_grad()
+    def _log(
+        self,
+        state: State,
+        done: list[str],
+        seen: dict[Constraint, Tensor],
+        located: bool,
+        populations: dict[str, Any],
+    ) -> None:
+        """Write down one step, with the violations that are known already."""
+        if self.begun > BATCHES or not self.steps:
+            return
+        found: dict[str, dict[str, Any]] = {}
+        for one in self.logged:
+            if one not in seen:
+                if not located:
+                    continue
+                before = getattr(one, "predictor_calls", 0)
+                seen[one] = one.violation(state.soft)
+                self.predictor_calls += getattr(one, "predictor_calls", 0) - before
+            v = seen[one].nan_to_num(posinf=1e9)
+            if len(v):
+                mean, largest = round(float(v.mean()), 5), round(float(v.max()), 5)
+                found[str(one)] = {"mean": mean, "largest": largest}
+                if self.begun == 1:
+                    found[str(one)]["each"] = _rounded(v[:EACH], 4)
+        row = {"t": round(state.t, 5), "step": state.step, "violation": found}
+        row |= {"done": done, **populations}
+        if self.begun == 1 and len(self.steps[-1]) < SEEN and len(state.soft):
+            soft, there = state.soft, state.soft.mask[0]
+            row["preview"] = {
+                "species": soft.species[0, there].argmax(-1).tolist(),
+                "frac": [_rounded(x, 3) for x in soft.frac[0, there]],
+                "lattice": [_rounded(x, 3) for x in soft.lattice[0]],
+            }
+        self.steps[-1].append(row)
+
+
+def _rounded(values: Tensor, digits: int) -> list[float]:
+    return [round(x, digits) for x in values.tolist()]

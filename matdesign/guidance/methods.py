@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ METHODS = (
     "reject",
 )
 """The guidance methods there are."""
+
+MASKED = "holds at every step, and a dead end is drawn again"
+"""Why a constraint is masked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,28 +95,22 @@ def refusal(
             `stepwise`.
         beside: constraints that are served before it.
     """
-    family = type(model).__name__
+    family, fixed = type(model).__name__, constraint.known()
     if method == "reject":
         return ""
     if not getattr(model, "steerable", False):
         return f"{family} does not run the sampling loop"
-    if method == "mask":
-        if speaks(constraint) or _asked(constraint, model):
-            return ""
+    if method == "mask" and not (speaks(constraint) or _asked(constraint, model)):
         return "it is no matter of elements, size or symmetry that could be masked"
     if method == "project":
         if type(constraint).project is Constraint.project:
             return "it has no exact projection"
-        if constraint.known() and any(one.known() for one in beside):
+        if fixed and any(one.known() for one in beside):
             return "its sites would be taken from those of another constraint"
-        return ""
-    if method == "classifier_free":
-        if property_of(constraint, model):
-            return ""
+    if method == "classifier_free" and not property_of(constraint, model):
         known = ", ".join(model.properties) or "no property"
         return f"this model was trained with other conditions ({known})"
     if method == "replace":
-        fixed = constraint.known()
         if fixed is None:
             return "it fixes no coordinates beforehand"
         if not all(fixed.fits(one.known()) for one in beside):
@@ -123,10 +121,7 @@ def refusal(
             )
         if model.representation != "cell":
             return 'its coordinates are free only in the representation "cell"'
-        return ""
-    if method == "gradient":
-        if differentiable(constraint):
-            return ""
+    if method == "gradient" and not differentiable(constraint):
         return "its violation has no gradient"
     return ""
 
@@ -170,7 +165,7 @@ def serve(
         masked -= {one for one in parts if not why_not[one]}
     for one in parts:
         if one in masked:
-            chosen.append(Choice(one, ("mask",), "holds at every step"))
+            chosen.append(Choice(one, ("mask",), MASKED))
         elif not why_not[one]:
             chosen.append(Choice(one, (method,), "as asked"))
         else:
@@ -182,27 +177,25 @@ def _default(
     one: Constraint, model: Generator, beside: tuple[Constraint, ...]
 ) -> Choice:
     can = {method for method in METHODS if not refusal(one, method, model, beside)}
+    steps = getattr(model, "stepwise", False)
+    learned = ("classifier_free",) if "classifier_free" in can else ()
+    asked = "the model is asked for it, and " if learned else ""
+    pulled = "gradient" in can and steps
     if "mask" in can:
-        return Choice(one, ("mask",), "holds at every step")
+        return Choice(one, ("mask",), MASKED)
     if "replace" in can:
         return Choice(one, ("replace",), "its coordinates are known beforehand")
     if "steer" not in can:
         return Choice(one, ("reject",), refusal(one, "steer", model))
     if one.known() and any(other.known() for other in beside):
         return Choice(one, ("reject",), refusal(one, "project", model, beside))
-    learned = ("classifier_free",) if "classifier_free" in can else ()
-    exact = ("project",) if "project" in can else ()
-    asked = "the model is asked for it, and " if learned else ""
-    steps = getattr(model, "stepwise", False)
-    if exact and steps and "gradient" in can:
-        why = (
-            f"{asked}each preview is moved, and the last one put into the range exactly"
-        )
-        return Choice(one, (*learned, "gradient", *exact), why)
-    if exact:
-        why = f"{asked}the finished cell is scaled into range"
-        return Choice(one, (*learned, *exact), why)
-    if one.hard and steps and "gradient" in can:
+    if "project" in can:
+        why = "the finished cell is scaled into range"
+        if pulled:
+            why = "each preview is moved, and the last one put into the range exactly"
+        moved = ("gradient",) if pulled else ()
+        return Choice(one, (*learned, *moved, "project"), asked + why)
+    if one.hard and pulled:
         return Choice(one, (*learned, "gradient"), f"{asked}each preview is moved")
     if one.hard:
         reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
@@ -210,8 +203,8 @@ def _default(
     if learned:
         return Choice(one, (*learned, "steer"), f"{asked}particles are selected")
     if "gradient" in can:
-        moved = "previews are" if steps else "the finished crystal is"
-        why = f"particles are selected, and {moved} moved"
+        moved_what = "previews are" if steps else "the finished crystal is"
+        why = f"particles are selected, and {moved_what} moved"
         return Choice(one, ("steer", "gradient"), why)
     return Choice(one, ("steer",), "no gradient: particles are selected on the way")
 
@@ -222,14 +215,11 @@ def property_of(constraint: Constraint, model: Generator) -> str:
     A predicted property is the model's own where a network predicts it by the same name.
 
     Args:
-        constraint: a single one, with `quantity`, `low` and `high` where it is a range.
+        constraint: a single one; see `Range.learned`.
         model: any generator.
     """
-    name = getattr(constraint, "quantity", "")
-    if not name and getattr(constraint, "network", None) is not None:
-        name = getattr(constraint, "name", "")
-    ends = hasattr(constraint, "low") and hasattr(constraint, "high")
-    return name if ends and name in getattr(model, "properties", {}) else ""
+    name = str(getattr(constraint, "learned", ""))
+    return name if name in getattr(model, "properties", {}) else ""
 
 
 def ranges(choices: Choices, model: Generator) -> dict[str, Any]:
@@ -239,24 +229,20 @@ def ranges(choices: Choices, model: Generator) -> dict[str, Any]:
         choices: how constraints are served.
         model: any generator.
     """
-    asked: dict[str, Any] = {}
+    found: dict[str, tuple[float, float]] = {}
     for one in choices.by("classifier_free"):
-        low, high = float(one.low), float(one.high)  # type: ignore[attr-defined]
-        name = property_of(one, model)
-        if name in asked:
-            low = max(low, asked[name][0] if asked[name][0] is not None else low)
-            high = min(high, asked[name][1] if asked[name][1] is not None else high)
-        asked[name] = (
-            None if low == -float("inf") else low,
-            None if high == float("inf") else high,
-        )
-    return asked
+        low, high = found.get(property_of(one, model), (-math.inf, math.inf))
+        ends = max(low, one.low), min(high, one.high)  # type: ignore[attr-defined]
+        found[property_of(one, model)] = ends
+    return {
+        name: tuple(None if math.isinf(end) else end for end in ends)
+        for name, ends in found.items()
+    }
 
 
 def _asked(constraint: Constraint, model: Generator) -> bool:
     """Return whether the model can be asked for exactly this constraint."""
-    wishes = constraint.conditions()
-    if not wishes:
-        return False
+    conditions = constraint.conditions()
     symmetric = getattr(model, "representation", "cell") == "symmetric"
-    return symmetric or not {"spacegroup", "crystal_system"} & set(wishes)
+    free = symmetric or not {"spacegroup", "crystal_system"} & set(conditions)
+    return bool(conditions) and free

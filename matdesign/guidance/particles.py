@@ -1,8 +1,7 @@
 """`Particles`: several candidates for each sample, weighed and drawn again on the way."""
 
-from __future__ import annotations
-
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +52,8 @@ class Particles:
         self.log_evidence = torch.zeros(groups, device=rng.device)
         self.ess_before = torch.full((groups,), float(size), device=rng.device)
         """Effective sample sizes of the last move, before resampling, shape (groups,)."""
+        self.resampled = 0
+        """Populations that the last move resampled."""
 
     @property
     def ess(self) -> Tensor:
@@ -73,7 +74,8 @@ class Particles:
         self._add(reward)
         self.ess_before = self.ess
         poor = self.ess_before < self.threshold * self.size
-        if not bool(poor.any()):
+        self.resampled = int(poor.sum())
+        if not self.resampled:
             return None
         keep = torch.arange(self.size, device=poor.device).expand(self.groups, -1)
         drawn = systematic(self.log_weight.softmax(1), self.rng)
@@ -84,6 +86,14 @@ class Particles:
         self.before = self.before.gather(1, keep)
         start = torch.arange(self.groups, device=keep.device)[:, None] * self.size
         return (start + keep).flatten()
+
+    def record(self) -> dict[str, Any]:
+        """Return how the last move went, as plain JSON, with the weights of the first."""
+        return {
+            "ess": round(float(self.ess_before.mean()), 4),
+            "resampled": self.resampled,
+            "weights": [round(w, 4) for w in self.log_weight[0].softmax(0).tolist()],
+        }
 
     def choose(self, reward: Tensor, good: Tensor | None = None) -> Tensor:
         """Return one particle of each population, drawn by its last weights.

@@ -1,0 +1,1 @@
+"""Part V: oracles, the hull of known compounds, campaigns and their store."""

@@ -1,4 +1,4 @@
-"""The closed loop: propose, check, drop duplicates, evaluate, record; turn by turn."""
+"""The closed loop: propose, check, drop duplicates, evaluate, record, again."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.loop import rebuild
+from matdesign.loop.iteration import Iteration, iteration_seed, why_stopped
 from matdesign.loop.known import Known
 from matdesign.loop.oracle import Oracle
 from matdesign.loop.rebuild import Objective, Parts, Proposer
 from matdesign.loop.results import Results, kind_of
 from matdesign.loop.store import Evaluation, Proposal, Store
-from matdesign.loop.turn import Turn, turn_seed, why_stopped
 from matdesign.loop.worker_oracle import unfit
 
 if TYPE_CHECKING:
     import pandas
 
 PATIENCE = 5
-"""Turns in a row that bring nothing to evaluate, after which a campaign ends."""
+"""Iterations in a row that bring nothing to evaluate, after which a campaign ends."""
 
 
 class Campaign:
     """A search that can be stopped, looked at, edited, killed and continued.
 
-    Iterate over it: each turn proposes crystals, drops those that break a constraint or
+    Iterate over it: each iteration proposes crystals, drops those that break a constraint or
     are known, asks the oracle about the rest within the budget, and writes everything
-    into the store.  Turn i is drawn with a seed made from `seed` and i.
+    into the store.  Iteration i is drawn with a seed made from `seed` and i.
 
     Args:
         generator: proposes crystals (`sample(n, seed=...)`).
@@ -46,11 +46,11 @@ class Campaign:
         objective: what is minimised: a numeric column of `Results`, or a function of
             `Results` that gives one value per crystal.
         budget: oracle calls in all; never exceeded.
-        batch: most oracle calls in one turn.
-        propose: crystals drawn in each turn; default twice the batch.
+        batch: most oracle calls in one iteration.
+        propose: crystals drawn in each iteration; default twice the batch.
         guide: steers the generator. None lets the constraints mask what can be masked
             (elements, composition, charge, size, symmetry), where the generator can be
-            steered; `Guide(wanted, scale=0)` leaves it alone. A turn whose guide finds
+            steered; `Guide(wanted, scale=0)` leaves it alone. An iteration whose guide finds
             nothing in its draws is empty and says why.
         seed: of the campaign; None draws one and keeps it in the store.
 
@@ -60,8 +60,8 @@ class Campaign:
 
     Example:
         >>> loop = Campaign(model, wanted, oracle, budget=200)  # doctest: +SKIP
-        >>> for turn in loop:  # doctest: +SKIP
-        ...     print(turn)
+        >>> for iteration in loop:  # doctest: +SKIP
+        ...     print(iteration)
         >>> loop.best(4)  # doctest: +SKIP
     """
 
@@ -178,26 +178,26 @@ class Campaign:
         self.propose: int = settings["propose"]
         self._evaluations = {one.key: one for one in store.evaluations()}
         self._known = Known()
-        finished = store.turns()
+        finished = store.iterations()
         self._next = len(finished)
         self._idle = 0
         for row in finished:
             self._idle = 0 if row["selected"] else self._idle + 1
-        # what an unfinished turn has evaluated is not known yet when it is proposed
+        # what an unfinished iteration has evaluated is not known yet when it is proposed
         originals = store.originals()
         for key, one in self._evaluations.items():
-            if one.turn < self._next:
+            if one.iteration < self._next:
                 self._remember(key, originals[key], one.result)
 
     # ---- the loop -----------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Turn]:
-        # a turn that a kill interrupted has proposals already
+    def __iter__(self) -> Iterator[Iteration]:
+        # an iteration that a kill interrupted has proposals already
         while self.store.proposals(self._next) or (self.left > 0 and not self.stopped):
-            yield self.turn()
+            yield self.iteration()
 
-    def turn(self) -> Turn:
-        """Do one turn, or finish the one that was interrupted; see `stopped`.
+    def iteration(self) -> Iteration:
+        """Do one iteration, or finish the one that was interrupted; see `stopped`.
 
         Raises:
             DataError: the budget is spent.
@@ -223,13 +223,13 @@ class Campaign:
             self._remember(proposal.key, proposal.crystal, result)
         self._check_values()
         decisions = [one.decision for one in proposals]
-        spare, twins = decisions.count("spare"), decisions.count("duplicate")
+        surplus, twins = decisions.count("surplus"), decisions.count("duplicate")
         top = next(iter(self._ranked()), None)
-        turn = Turn(
+        iteration = Iteration(
             number,
             proposed=len(proposals),
-            passed=len(selected) + spare + twins,
-            fresh=len(selected) + spare,
+            passed=len(selected) + surplus + twins,
+            fresh=len(selected) + surplus,
             selected=len(selected),
             usable=sum(bool(result.ok[0]) for result in done),
             failed=dict(
@@ -242,19 +242,21 @@ class Campaign:
             seconds=time.monotonic() - began,
             nothing=nothing,
         )
-        self.store.finish(number, turn.counts | {"draw": turn_seed(self.seed, number)})
+        self.store.finish(
+            number, iteration.counts | {"draw": iteration_seed(self.seed, number)}
+        )
         self._next += 1
         self._idle = 0 if selected else self._idle + 1
-        return replace(turn, stopped=self.stopped)
+        return replace(iteration, stopped=self.stopped)
 
     @property
     def stopped(self) -> str:
         """Why nothing more will be evaluated, and what to loosen; "" while more will."""
         if self._idle < PATIENCE or self.left <= 0:
             return ""
-        turns = range(self._next - PATIENCE, self._next)
-        rows = [one for k in turns for one in self.store.proposals(k)]
-        return why_stopped(rows, self.store.turns()[-PATIENCE:], self.left)
+        iterations = range(self._next - PATIENCE, self._next)
+        rows = [one for k in iterations for one in self.store.proposals(k)]
+        return why_stopped(rows, self.store.iterations()[-PATIENCE:], self.left)
 
     def _check_values(self) -> None:
         """Raise where a whole batch of usable results has no value of the objective."""
@@ -267,8 +269,8 @@ class Campaign:
             )
 
     def _propose(self, number: int) -> list[Proposal]:
-        """Draw a turn's crystals and decide about each, in their order."""
-        seed = turn_seed(self.seed, number)
+        """Draw an iteration's crystals and decide about each, in their order."""
+        seed = iteration_seed(self.seed, number)
         steering = {"guide": self.guide} if self.guide is not None else {}
         made = self.generator.sample(self.propose, seed=seed, **steering).to("cpu")
         reasons = getattr(self.oracle, "refusals", unfit)(made)
@@ -288,10 +290,10 @@ class Campaign:
                 if twin is not None:
                     decision, why = "duplicate", f"like {twin}"
                 elif room == 0:
-                    decision, why = "spare", "more than the batch or the budget"
+                    decision, why = "surplus", "more than the batch or the budget"
                 else:
                     room -= 1
-                    seen.add(f"place {i} of this turn", one)
+                    seen.add(f"place {i} of this iteration", one)
             proposals.append(Proposal(one, i, decision, why))
         return proposals
 
@@ -346,14 +348,14 @@ class Campaign:
             value = rebuild.value(self.objective, one.result)
             if value == value:
                 rows.append((value, one))
-        return sorted(rows, key=lambda row: (row[0], row[1].turn, row[1].place))
+        return sorted(rows, key=lambda row: (row[0], row[1].iteration, row[1].place))
 
     def best(self, k: int = 1) -> Crystals:
         """Return the k best relaxed crystals, all different from each other.
 
         Returns:
             At most k crystals, lowest objective first, with their energies as
-            properties and "turn-place" as ids.
+            properties and "iteration-place" as ids.
         """
         found: list[Evaluation] = []
         seen = Known()
@@ -368,18 +370,20 @@ class Campaign:
             Crystals.cat([one.result.structures for one in found]),
             {i: one.result for i, one in enumerate(found)},
         )
-        names = tuple(f"{one.turn}-{one.place}" for one in found)
+        names = tuple(f"{one.iteration}-{one.place}" for one in found)
         return table.structures.replace(ids=names)
 
     def table(self) -> pandas.DataFrame:
-        """Return every evaluation as a pandas table, in the order of turns."""
+        """Return every evaluation as a pandas table, in the order of iterations."""
         import pandas
 
         rows = []
-        for one in sorted(self._evaluations.values(), key=lambda e: (e.turn, e.place)):
-            row = one.result.rows()[0] | {"id": f"{one.turn}-{one.place}"}
+        for one in sorted(
+            self._evaluations.values(), key=lambda e: (e.iteration, e.place)
+        ):
+            row = one.result.rows()[0] | {"id": f"{one.iteration}-{one.place}"}
             value = rebuild.value(self.objective, one.result)
-            rows.append({"turn": one.turn, **row, "objective": value})
+            rows.append({"iteration": one.iteration, **row, "objective": value})
         return pandas.DataFrame(rows)
 
     def close(self) -> None:
@@ -393,7 +397,7 @@ class Campaign:
         aim = self.objective if isinstance(self.objective, str) else "own objective"
         return (
             f"Campaign{wanted}: lowest {aim} by {self.oracle.name}; "
-            f"{self._next} turns, oracle calls {self.spent} of {self.budget}; "
+            f"{self._next} iterations, oracle calls {self.spent} of {self.budget}; "
             f"store {self.store.name}, seed {self.seed}"
             + (f"\n{self.stopped}" if self.stopped else "")
         )

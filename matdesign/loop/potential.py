@@ -235,11 +235,8 @@ def arrays(
     Raises:
         DataError: If a crystal is empty or holds numbers that are not finite.
     """
-    structures: Sequence[Any]
-    convert = getattr(crystals, "to_structures", None)
-    structures = convert() if convert is not None else list(crystals)
     numbers, fracs, lattices = [], [], []
-    for k, structure in enumerate(structures):
+    for k, structure in enumerate(crystals):
         frac = np.asarray(structure.frac_coords, dtype=float)
         lattice = np.asarray(structure.lattice.matrix, dtype=float)
         finite = np.isfinite(frac).all() and np.isfinite(lattice).all()

@@ -11,21 +11,21 @@ kind            what it holds
 ==============  ========================================================================
 `campaign`      one row; `data["settings"]`: a JSON text with seed, budget, batch,
                 objective, oracle, constraints, package version
-`crystal`       one per proposed crystal, the atoms as proposed; `turn`, `place` in the
-                turn, `key` (hash of the crystal), `decision` ("selected", "spare",
+`crystal`       one per proposed crystal, the atoms as proposed; `iteration`, `place` in the
+                iteration, `key` (hash of the crystal), `decision` ("selected", "surplus",
                 "duplicate" or "rejected"), `reason`; `data`: the exact numbers, frac
                 and lattice in float32
-`evaluation`    one per call of the oracle, the atoms as relaxed; `turn`, `place`,
+`evaluation`    one per call of the oracle, the atoms as relaxed; `iteration`, `place`,
                 `key`, `ok` (0 or 1), `reason`, `energy_per_atom`,
                 `formation_energy_per_atom`, `energy_above_hull`, `hull_error`
                 (eV/atom), `competing`, `steps`, `seconds`, `oracle`; `data` as above;
                 keys that are not known are absent
-`turn`          one per finished turn: `turn`, `draw` (seed of the generator) and the
+`iteration`          one per finished iteration: `iteration`, `draw` (seed of the generator) and the
                 counts `proposed`, `passed`, `fresh`, `selected`, `usable`, `seconds`
 ==============  ========================================================================
 
-The `crystal` rows of a turn are written together, before anything is evaluated; each
-`evaluation` is written as soon as it is there; the `turn` row closes the turn.
+The `crystal` rows of an iteration are written together, before anything is evaluated; each
+`evaluation` is written as soon as it is there; the `iteration` row closes the iteration.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ NUMBERS = (
     "hull_error",
 )
 
-DECISIONS = ("selected", "spare", "duplicate", "rejected")
-"""What can become of a proposed crystal; "spare" ones were good but over the batch."""
+DECISIONS = ("selected", "surplus", "duplicate", "rejected")
+"""What can become of a proposed crystal; "surplus" ones were good but over the batch."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Proposal:
 
     Args:
         crystal: a batch of one.
-        place: in the turn.
+        place: in the iteration.
         decision: one of `DECISIONS`.
         reason: "" when selected, else why not.
     """
@@ -159,14 +159,14 @@ class Store:
 
     # ---- writing ------------------------------------------------------------------
 
-    def propose(self, turn: int, proposals: Sequence[Proposal]) -> None:
-        """Write all proposals of a turn with their decisions, all or none."""
+    def propose(self, iteration: int, proposals: Sequence[Proposal]) -> None:
+        """Write all proposals of an iteration with their decisions, all or none."""
         with self._transaction():
             for one in proposals:
                 self._db.write(
                     _atoms(one.crystal),
                     kind="crystal",
-                    turn=turn,
+                    iteration=iteration,
                     place=one.place,
                     key=one.key,
                     decision=one.decision,
@@ -174,12 +174,12 @@ class Store:
                     data=_exact(one.crystal),
                 )
 
-    def evaluated(self, turn: int, place: int, key: str, result: Results) -> None:
+    def evaluated(self, iteration: int, place: int, key: str, result: Results) -> None:
         """Write what the oracle said of one crystal.
 
         Args:
-            turn: that proposed it.
-            place: in that turn.
+            iteration: that proposed it.
+            place: in that iteration.
             key: of the crystal as proposed.
             result: a table of one row.
         """
@@ -188,7 +188,7 @@ class Store:
             self._db.write(
                 _atoms(result.structures),
                 kind="evaluation",
-                turn=turn,
+                iteration=iteration,
                 place=place,
                 key=key,
                 ok=int(result.ok[0]),
@@ -201,17 +201,18 @@ class Store:
                 **{k: v for k, v in known.items() if math.isfinite(v)},
             )
 
-    def finish(self, turn: int, counts: dict[str, int | float | str]) -> None:
-        """Close a turn."""
+    def finish(self, iteration: int, counts: dict[str, int | float | str]) -> None:
+        """Close an iteration."""
         with self._transaction():
-            self._db.write(None, kind="turn", turn=turn, **counts)
+            self._db.write(None, kind="iteration", iteration=iteration, **counts)
 
     # ---- reading ------------------------------------------------------------------
 
-    def proposals(self, turn: int) -> list[Proposal]:
-        """Return the proposals of a turn in their places; empty when none are there."""
+    def proposals(self, iteration: int) -> list[Proposal]:
+        """Return the proposals of an iteration in their places; empty when none are there."""
         rows = sorted(
-            self._db.select(kind="crystal", turn=turn), key=lambda row: row.place
+            self._db.select(kind="crystal", iteration=iteration),
+            key=lambda row: row.place,
         )
         return [
             Proposal(_crystal(row), row.place, row.decision, row.get("reason", ""))
@@ -219,20 +220,22 @@ class Store:
         ]
 
     def evaluations(self) -> list[Evaluation]:
-        """Return all evaluations by turn and place."""
+        """Return all evaluations by iteration and place."""
         rows = self._db.select(kind="evaluation")
-        found = [Evaluation(row.turn, row.place, row.key, _result(row)) for row in rows]
-        return sorted(found, key=lambda one: (one.turn, one.place))
+        found = [
+            Evaluation(row.iteration, row.place, row.key, _result(row)) for row in rows
+        ]
+        return sorted(found, key=lambda one: (one.iteration, one.place))
 
     def originals(self) -> dict[str, Crystals]:
         """Return every selected crystal as it was proposed, by its key."""
         rows = self._db.select(kind="crystal", decision="selected")
         return {row.key: _crystal(row) for row in rows}
 
-    def turns(self) -> list[dict[str, Any]]:
-        """Return the rows of finished turns, in order."""
-        rows = [dict(row.key_value_pairs) for row in self._db.select(kind="turn")]
-        return sorted(rows, key=lambda row: int(row["turn"]))
+    def iterations(self) -> list[dict[str, Any]]:
+        """Return the rows of finished iterations, in order."""
+        rows = [dict(row.key_value_pairs) for row in self._db.select(kind="iteration")]
+        return sorted(rows, key=lambda row: int(row["iteration"]))
 
     def count(self, kind: str) -> int:
         """Return how many rows of a kind there are."""
@@ -247,7 +250,7 @@ class Store:
     def __repr__(self) -> str:
         return (
             f"Store({self.name}: {self.count('crystal')} crystals, "
-            f"{self.count('evaluation')} evaluations, {self.count('turn')} turns)"
+            f"{self.count('evaluation')} evaluations, {self.count('iteration')} iterations)"
         )
 
     @contextmanager
@@ -262,13 +265,13 @@ class Evaluation:
     """One call of the oracle.
 
     Args:
-        turn: that proposed the crystal.
-        place: in that turn.
+        iteration: that proposed the crystal.
+        place: in that iteration.
         key: of the crystal as proposed.
         result: a table of one row.
     """
 
-    turn: int
+    iteration: int
     place: int
     key: str
     result: Results

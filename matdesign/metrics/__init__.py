@@ -1,1 +1,1 @@
-"""The metrics behind `evaluate`: one idea per file, per crystal first."""
+"""Part I: the metrics behind `evaluate`, one idea per file, per crystal first."""

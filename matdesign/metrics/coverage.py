@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics.figures import Table
+from matdesign.metrics.figures import Draft
 from matdesign.metrics.fingerprints import Fingerprints, fingerprints
-from matdesign.metrics.summary import Metric, Protocol
+from matdesign.metrics.summary import Metric
 
 Floats = NDArray[np.float64]
 
@@ -130,26 +130,35 @@ def coverage(
     return Coverage(sides[0], sides[1])
 
 
-def add_columns(
-    table: Table,
-    reasons: list[list[str]],
-    found: Coverage,
-    settings: Protocol,
-) -> tuple[list[Metric], list[str]]:
-    """Add the columns of coverage to a table; return the figures and notes."""
-    table["nearest_structure"] = found.batch.structure
-    table["nearest_composition"] = found.batch.composition
-    table["covered"] = found.batch.near
-    for i, why in enumerate(found.batch.reason):
-        if why:
-            reasons[i].append(why)
-        elif not found.batch.near[i]:
-            reasons[i].append("unlike every held-out crystal")
-    notes = [settings.coverage_line()]
+def add_coverage(
+    made: Draft, target: Crystals, workers: int, cache: Path | None
+) -> Coverage:
+    """Add the columns of coverage, COV-R and COV-P; return the distances."""
+    settings = made.settings
+    found = coverage(
+        made.crystals,
+        target,
+        structure_cutoff=settings.structure_cutoff,
+        composition_cutoff=settings.composition_cutoff,
+        workers=workers,
+        cache=cache,
+    )
+    made.table["nearest_structure"] = found.batch.structure
+    made.table["nearest_composition"] = found.batch.composition
+    made.table["covered"] = found.batch.near
+    for why, near, reasons in zip(
+        found.batch.reason, found.batch.near, made.reasons, strict=True
+    ):
+        if why or not near:
+            reasons.append(why or "unlike every held-out crystal")
+    made.notes.append(settings.coverage_line())
     lost = int((~found.reference.ok).sum())
     if lost:
-        notes.append(f"{lost} held-out crystals have no fingerprint and are left out")
-    return found.metrics(settings.level), notes
+        made.notes.append(
+            f"{lost} held-out crystals have no fingerprint and are left out"
+        )
+    made.metrics += found.metrics(settings.level)
+    return found
 
 
 def _nearest(

@@ -10,16 +10,16 @@ from numpy.typing import ArrayLike
 
 from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import Search
 from matdesign.errors import DataError
 from matdesign.metrics import baselines as without_learning
-from matdesign.metrics import composition, figures, stability, structure
-from matdesign.metrics import coverage as covering
-from matdesign.metrics import energy as energies
-from matdesign.metrics import ledger as ledgers
-from matdesign.metrics.energy import Predict
+from matdesign.metrics import composition, figures, structure
+from matdesign.metrics.coverage import add_coverage
+from matdesign.metrics.energy import Predict, add_energy_distance
 from matdesign.metrics.evaluation import Comparison, Evaluation
-from matdesign.metrics.figures import Table
-from matdesign.metrics.ledger import Known
+from matdesign.metrics.figures import Draft
+from matdesign.metrics.ledger import Known, add_ledger
+from matdesign.metrics.stability import add_stability
 from matdesign.metrics.summary import Metric, Protocol
 
 __all__ = ["Comparison", "Evaluation", "Metric", "Protocol", "compare", "evaluate"]
@@ -94,54 +94,40 @@ def evaluate(
             "coverage and the energy distance need crystals to compare with; got "
             "neither a reference nor held-out ones. Pass held_out=..."
         )
-    table, reasons = _describe(crystals, settings)
-    notes = _match(table, crystals, reference, reasons, settings)
-    metrics = figures.rates(table, settings)
+    made = Draft(crystals, settings, seed)
+    _describe(made)
+    _match(made, reference)
+    figures.add_rates(made)
     if reference is not None and ledger:
-        more, lines = ledgers.add_columns(
-            table, crystals, reference, known_formula, settings
-        )
-        metrics, notes = metrics + more, notes + lines
+        add_ledger(made, reference, known_formula)
     found = None
     if target is not None and coverage:
-        found = covering.coverage(
-            crystals,
-            target,
-            structure_cutoff=settings.structure_cutoff,
-            composition_cutoff=settings.composition_cutoff,
-            workers=workers,
-            cache=None if cache is None else Path(cache),
-        )
-        more, lines = covering.add_columns(table, reasons, found, settings)
-        metrics, notes = metrics + more, notes + lines
+        folder = None if cache is None else Path(cache)
+        found = add_coverage(made, target, workers, folder)
     if target is not None:
-        metrics += figures.distances(table, target, settings, seed)
+        figures.add_distances(made, target)
     if target is not None and energy is not None:
-        more, lines = energies.add_columns(
-            table, crystals, target, energy, settings, seed
-        )
-        metrics, notes = metrics + more, notes + lines
+        add_energy_distance(made, target, energy)
     if hull_distance is not None:
-        above = stability.distances_of(crystals, hull_distance)
-        metrics += stability.add_columns(table, reasons, above, settings, seed)
-        notes += stability.notes(crystals, settings)
-    name, apart = "median of smallest distances", table["min_distance"]
-    metrics.append(figures.median(name, apart, "Å", settings, seed))
-    table["reason"] = np.array(["; ".join(r) for r in reasons], dtype=object)
-    failures = Counter(why for row in reasons for why in row)
+        add_stability(made, hull_distance)
+    name, apart = "median of smallest distances", made.table["min_distance"]
+    made.metrics.append(figures.median(name, apart, "Å", settings, seed))
+    made.table["reason"] = np.array(["; ".join(r) for r in made.reasons], dtype=object)
+    failures = Counter(why for row in made.reasons for why in row)
     return Evaluation(
-        table,
-        {m.name: m for m in metrics},
+        made.table,
+        {m.name: m for m in made.metrics},
         dict(failures.most_common()),
         settings,
         0 if reference is None else len(reference),
-        tuple(notes),
+        tuple(made.notes),
         found,
     )
 
 
-def _describe(crystals: Crystals, settings: Protocol) -> tuple[Table, list[list[str]]]:
-    """Return the first columns of the table, and reasons per crystal."""
+def _describe(made: Draft) -> None:
+    """Add the first columns of the table, and reasons per crystal."""
+    crystals, settings = made.crystals, made.settings
     geometry = structure.geometry(
         crystals,
         shortest=settings.shortest_distance,
@@ -154,7 +140,7 @@ def _describe(crystals: Crystals, settings: Protocol) -> tuple[Table, list[list[
     stable = np.array([not why for why in geometry.reason])
     neutral = np.array([v.valid for v in verdicts])
     names = crystals.ids or tuple(map(str, range(len(crystals))))
-    table: Table = {
+    made.table = {
         "id": np.array(names, dtype=object),
         "formula": np.array(crystals.formulas, dtype=object),
         "n_atoms": crystals.n_atoms.cpu().numpy(),
@@ -166,49 +152,43 @@ def _describe(crystals: Crystals, settings: Protocol) -> tuple[Table, list[list[
         "composition_valid": neutral,
         "valid": stable & neutral,
     }
-    reasons = [
+    made.reasons = [
         # an empty crystal fails both for one reason
         list(dict.fromkeys(why for why in (g, v.reason) if why))
         for g, v in zip(geometry.reason, verdicts, strict=True)
     ]
-    return table, reasons
 
 
-def _match(
-    table: Table,
-    crystals: Crystals,
-    reference: Crystals | None,
-    reasons: list[list[str]],
-    settings: Protocol,
-) -> list[str]:
-    """Add the columns of uniqueness and novelty; return what they leave open."""
-    of = np.flatnonzero(table["structure_valid"]).tolist()
+def _match(made: Draft, reference: Crystals | None) -> None:
+    """Add the columns of uniqueness and novelty."""
+    table, settings = made.table, made.settings
     how: dict[str, Any] = {
-        "of": of,
+        "of": np.flatnonzero(table["structure_valid"]).tolist(),
         "tolerances": settings.matcher,
         "limit": settings.comparisons,
     }
-    searches = {"repeat of an earlier crystal": ("unique", "duplicate_of")}
-    found = [matching.same_in_batch(crystals, **how)]
+    found = matching.same_in_batch(made.crystals, **how)
+    _enter(made, found, "repeat of an earlier crystal", "unique", "duplicate_of")
     if reference is not None:
-        found.append(matching.same_in_reference(crystals, reference, **how))
-        searches["in the reference"] = ("novel", "known_as")
-    notes = []
-    for search, (why, (flag, index)) in zip(found, searches.items(), strict=True):
-        table[index] = search.match
-        table[flag] = table["structure_valid"] & (search.match < 0)
-        for i, failure in search.reason.items():
-            table[flag][i] = False
-            if failure not in reasons[i]:
-                reasons[i].append(failure)
-        for i in np.flatnonzero(search.match >= 0):
-            reasons[i].append(why)
-        if search.limited:
-            notes.append(
-                f"{search.limited} crystals had more than {settings.comparisons} "
-                f"candidates for '{why}' and were compared with the most similar"
-            )
-    return notes
+        found = matching.same_in_reference(made.crystals, reference, **how)
+        _enter(made, found, "in the reference", "novel", "known_as")
+
+
+def _enter(made: Draft, search: Search, why: str, flag: str, index: str) -> None:
+    """Add a search: the column of matches, and the flag of crystals without one."""
+    made.table[index] = search.match
+    made.table[flag] = made.table["structure_valid"] & (search.match < 0)
+    for i, failure in search.reason.items():
+        made.table[flag][i] = False
+        if failure not in made.reasons[i]:
+            made.reasons[i].append(failure)
+    for i in np.flatnonzero(search.match >= 0):
+        made.reasons[i].append(why)
+    if search.limited:
+        made.notes.append(
+            f"{search.limited} crystals had more than {made.settings.comparisons} "
+            f"candidates for '{why}' and were compared with the most similar"
+        )
 
 
 def compare(

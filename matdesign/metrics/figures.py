@@ -1,6 +1,7 @@
 """The figures of a batch, each computed from the table of its crystals."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,21 +9,69 @@ from numpy.typing import NDArray
 
 from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
-from matdesign.metrics.distances import Transport
+from matdesign.metrics.distances import wasserstein
 from matdesign.metrics.intervals import bootstrap, weighted_median
 from matdesign.metrics.summary import Metric, Protocol
 
+Floats = NDArray[np.float64]
 Table = dict[str, NDArray[Any]]
 """Column -> one entry per crystal."""
 
 
-def rates(table: Table, settings: Protocol) -> list[Metric]:
-    """Return the rates, each over all crystals: a failed one is in every denominator.
+@dataclass
+class Draft:
+    """An evaluation while it is made: every kind of metric adds its columns and figures.
 
     Args:
-        table: with the columns `structure_valid`, `composition_valid`, `valid`,
+        crystals: the batch.
+        settings: thresholds, level and number of the resamples.
+        seed: of the resamples.
+        table: column -> one entry per crystal.
+        reasons: what speaks against each crystal.
+        metrics: figures in their order.
+        notes: how figures were taken, in sentences.
+    """
+
+    crystals: Crystals
+    settings: Protocol
+    seed: int
+    table: Table = field(default_factory=dict)
+    reasons: list[list[str]] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def rate(self, name: str, flags: NDArray[np.bool_]) -> None:
+        """Add the rate of a flag; a failed crystal is in every denominator."""
+        self.metrics.append(Metric.rate(name, flags, self.settings.level))
+
+    def distance(self, name: str, values: Floats, target: Floats, unit: str) -> None:
+        """Add a Wasserstein-1 distance, over valid crystals and over all with a value.
+
+        Published figures take valid crystals.
+
+        Args:
+            name: of the figure.
+            values: one per crystal, NaN where there is none.
+            target: values that they should be distributed as.
+            unit: of the values.
+        """
+        there, target = np.isfinite(values), target[np.isfinite(target)]
+        for suffix, rows in (
+            (", valid", there & self.table["valid"]),
+            (", all", there),
+        ):
+            made = distance(
+                name + suffix, values[rows], target, unit, self.settings, self.seed
+            )
+            self.metrics.append(made)
+
+
+def add_rates(made: Draft) -> None:
+    """Add the rates, each over all crystals.
+
+    Args:
+        made: with the columns `structure_valid`, `composition_valid`, `valid`,
             `unique`, and `novel` where there was a reference.
-        settings: the level of the intervals.
     """
     columns = {
         "structural validity": "structure_valid",
@@ -31,81 +80,62 @@ def rates(table: Table, settings: Protocol) -> list[Metric]:
         "uniqueness": "unique",
         "novelty": "novel",
     }
-    found = [
-        Metric.rate(name, table[column], settings.level)
-        for name, column in columns.items()
-        if column in table
-    ]
+    table = made.table
+    for name, column in columns.items():
+        if column in table:
+            made.rate(name, table[column])
     if "novel" in table:
         all_three = table["valid"] & table["unique"] & table["novel"]
-        found.append(Metric.rate("valid, unique and novel", all_three, settings.level))
-    return found
+        made.rate("valid, unique and novel", all_three)
 
 
-def distances(
-    table: Table, reference: Crystals, settings: Protocol, seed: int
-) -> list[Metric]:
-    """Return Wasserstein-1 distances to the reference, over valid crystals and all.
+def add_distances(made: Draft, target: Crystals) -> None:
+    """Add the distances of density (g/cm^3) and number of elements to a target.
 
     Args:
-        table: with the columns `density`, `n_elements` and `valid`.
-        reference: crystals that the batch should resemble.
-        settings: level and number of the resamples.
-        seed: of the resamples.
-
-    Returns:
-        Density (g/cm^3) and number of elements, each twice. Published figures take
-        valid crystals; those without a density are in neither.
+        made: with the columns `density`, `n_elements` and `valid`.
+        target: crystals that the batch should resemble.
     """
-    known = reference.density.double().cpu().numpy()
-    counts = [len(f) for f in matching.reduced(reference.species)]
-    targets = {
-        "density": (known[np.isfinite(known)], "g/cm^3"),
-        "n_elements": (np.array(counts, dtype=float), "elements"),
-    }
-    has_density = np.isfinite(table["density"])
-    found = []
-    for suffix, rows in ((", valid", table["valid"]), (", all", has_density)):
-        for column, (target, unit) in targets.items():
-            name = f"{column.replace('n_elements', 'element count')} distance{suffix}"
-            values = table[column][rows & has_density].astype(float)
-            found.append(distance(name, values, target, unit, settings, seed))
-    return found
+    density = made.table["density"]
+    made.distance("density distance", density, _numpy(target.density), "g/cm^3")
+    counts = np.where(np.isfinite(density), made.table["n_elements"], np.nan)
+    known = np.array([len(f) for f in matching.reduced(target.species)], dtype=float)
+    made.distance("element count distance", counts, known, "elements")
 
 
 def distance(
-    name: str,
-    values: NDArray[np.float64],
-    target: NDArray[np.float64],
-    unit: str,
-    settings: Protocol,
-    seed: int,
+    name: str, values: Floats, target: Floats, unit: str, settings: Protocol, seed: int
 ) -> Metric:
-    """Return the Wasserstein-1 distance of two samples with its interval and floor."""
-    if not len(values) or not len(target):
+    """Return the Wasserstein-1 distance of two samples with its interval and floor.
+
+    The floor is the mean distance of as many draws *from the target itself* to it: below
+    it no model can be told from a perfect one at this sample size. All distances are too
+    far by about so much when the distributions are equal.
+    """
+    n = len(values)
+    if not n or not len(target):
         return Metric(name, np.nan, np.nan, np.nan, unit)
-    way = Transport(values, target)
-    low, high = way.interval(
-        seed=seed, resamples=settings.resamples, level=settings.level
+    made = _centre(
+        name, values, lambda v, d: wasserstein(v, target, d), unit, settings, seed
     )
-    far, floor = way.distance(), way.floor(seed=seed)
-    return Metric(name, far, low, high, unit, len(values), floor=floor)
+    random = np.random.default_rng(seed)
+    draws = [target[random.integers(0, len(target), n)] for _ in range(50)]
+    floor = float(np.mean([wasserstein(one, target) for one in draws]))
+    return Metric(name, made.value, max(made.low, 0.0), made.high, unit, n, floor=floor)
 
 
 def median(
-    name: str, values: NDArray[np.float64], unit: str, settings: Protocol, seed: int
+    name: str, values: Floats, unit: str, settings: Protocol, seed: int
 ) -> Metric:
     """Return the median of the finite values with its bootstrap interval."""
     values = np.sort(values[np.isfinite(values)])
     return _centre(name, values, weighted_median, unit, settings, seed)
 
 
-def mean(
-    name: str, values: NDArray[np.float64], unit: str, settings: Protocol, seed: int
-) -> Metric:
+def mean(name: str, values: Floats, unit: str, settings: Protocol, seed: int) -> Metric:
     """Return the mean of the values with its bootstrap interval."""
 
-    def average(values: NDArray[np.float64], draws: NDArray[np.int64]) -> float:
+    def average(values: Floats, draws: NDArray[np.int64]) -> float:
         return float(draws @ values / draws.sum())
 
     return _centre(name, values, average, unit, settings, seed)
@@ -113,8 +143,8 @@ def mean(
 
 def _centre(
     name: str,
-    values: NDArray[np.float64],
-    of: Callable[[NDArray[np.float64], NDArray[np.int64]], float],
+    values: Floats,
+    of: Callable[[Floats, NDArray[np.int64]], float],
     unit: str,
     settings: Protocol,
     seed: int,
@@ -131,3 +161,8 @@ def _centre(
         level=settings.level,
     )
     return Metric(name, of(values, np.ones(n, dtype=np.int64)), low, high, unit, n)
+
+
+def _numpy(values: Any) -> Floats:
+    """Return a tensor as numpy values."""
+    return np.asarray(values.detach().cpu().double().numpy())

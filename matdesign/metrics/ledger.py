@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike
 from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics.figures import Table
-from matdesign.metrics.summary import Metric, Protocol
+from matdesign.metrics.figures import Draft
 
 Known = Callable[[Crystals], ArrayLike]
 """Crystals -> whether a compound of that formula is known, shape (crystals,)."""
@@ -23,28 +22,17 @@ KINDS = {
 """Entries of the ledger; the first that applies holds."""
 
 
-def add_columns(
-    table: Table,
-    crystals: Crystals,
-    reference: Crystals,
-    known: Known | None,
-    settings: Protocol,
-) -> tuple[list[Metric], list[str]]:
-    """Enter every crystal in the ledger; return the shares of its kinds, and notes.
+def add_ledger(made: Draft, reference: Crystals, known: Known | None) -> None:
+    """Enter every crystal in the ledger; add one rate per kind, over all crystals.
 
     Args:
-        table: with the columns `structure_valid`, `novel` and `known_as`. Gains
+        made: with the columns `structure_valid`, `novel` and `known_as`. Gains
             `ledger` (a key of `KINDS`; empty for a crystal that is structurally
             invalid or cannot be compared), `substitution_of` (index in the reference,
             -1 for none) and `known_formula`.
-        crystals: the batch.
         reference: the known crystals.
         known: says which formulas are known, such as `Hull.known`; None: those of the
             reference. Formulas of the reference are known in any case.
-        settings: tolerances of the matcher and the number of comparisons.
-
-    Returns:
-        One rate per kind over all crystals, so that they and the invalid ones add to 1.
 
     Raises:
         DataError: `known` does not give one answer per crystal.
@@ -54,6 +42,7 @@ def add_columns(
         of valid, metastable generated crystals to be duplicates or substitutions of
         training crystals. The definitions and tolerances here are ours.
     """
+    table, crystals, settings = made.table, made.crystals, made.settings
     whole = set(matching.reduced(reference.species))
     formula = np.array([f in whole for f in matching.reduced(crystals.species)])
     if known is not None:
@@ -64,7 +53,6 @@ def add_columns(
                 f"({len(crystals)},); got {answers.shape}. Pass `Hull.shipped().known`."
             )
         formula |= answers
-    comparable = table["novel"] | (table["known_as"] >= 0)
     found = matching.same_in_reference(
         crystals,
         reference,
@@ -76,20 +64,19 @@ def add_columns(
     kind = np.where(formula, "new structure", "new").astype(object)
     kind[found.match >= 0] = "substitution"
     kind[table["known_as"] >= 0] = "duplicate"
-    kind[~comparable] = ""
-    for i in found.reason:
-        kind[i] = ""
+    kind[~table["novel"] & (table["known_as"] < 0)] = ""
+    kind[list(found.reason)] = ""
     table["ledger"] = kind
     table["substitution_of"] = found.match
     table["known_formula"] = formula
-    notes = [
+    made.notes.append(
         "ledger: known formulas are those of "
         + ("the reference" if known is None else "the reference and of the given table")
-    ]
+    )
     if found.limited:
-        notes.append(
+        made.notes.append(
             f"{found.limited} crystals had more than {settings.substitutions} similar "
             "known structures, and were compared with the most similar for substitution"
         )
-    shares = [Metric.rate(f"ledger: {k}", kind == k, settings.level) for k in KINDS]
-    return shares, notes
+    for name in KINDS:
+        made.rate(f"ledger: {name}", kind == name)

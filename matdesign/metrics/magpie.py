@@ -23,13 +23,6 @@ LENGTH = 132
 SCALE = Path(__file__).parent.parent / "assets" / "composition_scale.json"
 """Means and deviations of the features over the training part of reduced MP-20."""
 
-_PROPERTIES = (
-    "Number MendeleevNumber AtomicWeight MeltingT Column Row CovalentRadius "
-    "Electronegativity NsValence NpValence NdValence NfValence NValence NsUnfilled "
-    "NpUnfilled NdUnfilled NfUnfilled NUnfilled GSvolume_pa GSbandgap GSmagmom "
-    "SpaceGroupNumber"
-).split()
-
 
 def standardised(formulas: Sequence[Counts]) -> Floats:
     """Return standardised Magpie features; what is unknown of an element counts as 0.
@@ -101,26 +94,17 @@ def need_matminer() -> None:
 
 @lru_cache(maxsize=200_000)
 def _features(counts: Counts) -> Floats:
+    from pymatgen.core import Composition
+
     if not counts:
         return np.full(LENGTH, np.nan)
-    numbers, amounts = zip(*counts, strict=True)
-    value = _table()[list(numbers)]  # (elements, properties); NaN spreads by itself
-    share = np.array(amounts, dtype=np.float64) / sum(amounts)
-    low, high, mean = value.min(0), value.max(0), share @ value
-    deviation = share @ np.abs(value - mean)
-    mode = value[np.isclose(share, share.max())].min(0)
-    return np.stack([low, high, high - low, mean, deviation, mode], axis=1).reshape(-1)
+    symbols = elements.symbols()
+    formula = Composition({symbols[z]: n for z, n in counts})
+    return np.array(_featurizer().featurize(formula), dtype=np.float64)
 
 
 @cache
-def _table() -> Floats:
-    """Return Magpie's properties of every element, shape (104, 22)."""
-    from matminer.utils.data import MagpieData
-    from pymatgen.core import Element
+def _featurizer() -> Any:
+    from matminer.featurizers.composition import ElementProperty
 
-    data = MagpieData(impute_nan=False)
-    table = np.full((elements.MAX_Z + 1, len(_PROPERTIES)), np.nan)
-    for z in range(1, elements.MAX_Z + 1):
-        one = Element.from_Z(z)
-        table[z] = [data.get_elemental_property(one, name) for name in _PROPERTIES]
-    return table
+    return ElementProperty.from_preset("magpie", impute_nan=False)

@@ -4,7 +4,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -57,10 +57,10 @@ class Store:
 def in_processes(
     task: Callable[[Any], Outcome], items: Sequence[Any], workers: int
 ) -> Iterator[tuple[int, Outcome]]:
-    """Yield (place, outcome) of every item as they get ready, from several processes.
+    """Yield (place, outcome) of every item in their order, from several processes.
 
-    An item that ends its process is tried once more by itself; when it does so again,
-    that is its outcome. No item can stop the others.
+    Where an item ends its process, what is left is computed by one process, and the item
+    that ends it again has that as its outcome. No item can stop the others.
 
     Args:
         task: a function of a module; must not raise for an item.
@@ -71,28 +71,18 @@ def in_processes(
         for i, one in enumerate(items):
             yield i, task(one)
         return
-    waiting = list(range(len(items)))[::-1]
-    suspects: list[int] = []
-    while waiting or suspects:
-        alone = not waiting
-        queue, most = (suspects, 1) if alone else (waiting, 4 * workers)
-        flying: dict[Future[Outcome], int] = {}
+    left, alone = list(range(len(items))), False
+    while left:
         # not forked: a fork of a process with threads may never end
         pool = ProcessPoolExecutor(1 if alone else workers, get_context("spawn"))
         try:
-            while queue or flying:
-                while queue and len(flying) < most:
-                    flying[pool.submit(task, items[queue[-1]])] = queue[-1]
-                    queue.pop()
-                for ready in wait(flying, return_when=FIRST_COMPLETED).done:
-                    outcome = ready.result()
-                    yield flying.pop(ready), outcome
+            for future in [pool.submit(task, items[i]) for i in left]:
+                outcome = future.result()
+                yield left.pop(0), outcome
         except BrokenProcessPool:
-            lost = list(flying.values())
             if alone:
-                yield from ((i, DIED) for i in lost)
-            else:
-                suspects += lost
+                yield left.pop(0), DIED
+            alone = True  # one by one: the first without an outcome ended its process
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -13,11 +13,15 @@ from matdesign.crystals.batch import Crystals, SoftCrystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.errors import DataError
 from matdesign.generators import storage
-from matdesign.predictors.features import Moments
+from matdesign.generators.contract import Loss
+from matdesign.predictors.features import Moments, Surroundings, TrainingSet
 from matdesign.predictors.layers import MomentNetwork, crystal_mean
 
 _RIDGE = 1.0
 """Strength that holds the baseline of rare elements near the mean of the set."""
+
+_BETA = 0.05
+"""Error below which the loss is quadratic, in units of the network's scale."""
 
 
 class PropertyNetwork(nn.Module):
@@ -26,8 +30,7 @@ class PropertyNetwork(nn.Module):
     A line through the composition gives the coarse value; the mean of a few small
     networks, which see every site's neighbours with their species, distances and angles,
     adds the rest. How far the networks disagree says where not to trust them. Build it
-    with `PropertyNetwork.for_data(train, properties=[...])`, train it with
-    `fit_property`.
+    with `PropertyNetwork.for_data(train, properties=[...])`, train it with `fit`.
 
     The prediction does not change when atoms are reordered, shifted together or rotated,
     when another cell of the same lattice is chosen, or when the cell is doubled. It is
@@ -54,6 +57,7 @@ class PropertyNetwork(nn.Module):
         invariants enter one gated update per layer with the mean of the crystal.
     """
 
+    members: Any
     baseline: Tensor
     scale: Tensor
     moment_scale: Tensor
@@ -84,11 +88,6 @@ class PropertyNetwork(nn.Module):
         count = len(self.properties)
         self.units = tuple(units) or ("",) * count
         self.floors = tuple(floors) or (None,) * count
-        if not count or len(self.units) != count or len(self.floors) != count:
-            raise DataError(
-                f"need one unit and one floor for each property; got {self.properties}, "
-                f"{self.units} and {self.floors}. Build with for_data."
-            )
         self.moments = Moments(**moments)
         self.members = nn.ModuleList(
             MomentNetwork(
@@ -163,14 +162,55 @@ class PropertyNetwork(nn.Module):
         rms = net.moments.share(square / max(1, sites)).sqrt()
         net.moment_scale.copy_(rms.clamp(min=1e-3 * float(rms.max().clamp(min=1e-3))))
         rng = generator(seed)
-        for member in net.networks:
+        for member in net.members:
             member.reset(rng, net.seen)
         return net
 
-    @property
-    def networks(self) -> list[MomentNetwork]:
-        """The members, typed."""
-        return [x for x in self.members if isinstance(x, MomentNetwork)]
+    # ---- training -----------------------------------------------------------------------
+
+    def prepare(self, crystals: Crystals) -> TrainingSet:
+        """Return what `loss` reads of a set: the surroundings of all sites, found once.
+
+        Raises:
+            DataError: the set lacks a property.
+        """
+        missing = [name for name in self.properties if name not in crystals.properties]
+        if missing:
+            raise DataError(
+                f"the training set has no {', '.join(missing)}; it has "
+                f"{sorted(crystals.properties)}. Build the network for one of these."
+            )
+        device = self.scale.device
+        return TrainingSet(self.surroundings, crystals, self.properties, device)
+
+    def loss(
+        self, batch: Surroundings, *, seed: int | torch.Generator | None = None
+    ) -> Loss:
+        """Return the loss of a batch, a sum over members: each learns as if alone.
+
+        Terms: the mean absolute error of each property, in its own unit.
+
+        Equation:
+            loss = mean huber((f - target) / scale); where the target is at its floor, a
+            prediction below the floor costs nothing.
+
+        Args:
+            batch: part of what `prepare` returned.
+            seed: not used; nothing here is random.
+        """
+        found = self.standard(batch.species, batch.blocks)  # (members, crystals, p)
+        target = batch.target.to(found)
+        line = self.line(batch.species, batch.blocks)
+        known = target.isfinite()
+        apart = found - ((target - line) / self.scale).nan_to_num(0.0)
+        apart = torch.where(target <= self._lowest(target), apart.clamp(min=0.0), apart)
+        size = (apart * known).abs()
+        huber = torch.where(
+            size < _BETA, 0.5 * size.square() / _BETA, size - 0.5 * _BETA
+        ) / known.sum().clamp(min=1)
+        error = (size.mean(0) * self.scale).sum(0) / known.sum(0).clamp(min=1)
+        terms = dict(zip(self.properties, error.detach(), strict=True))
+        return Loss(huber.sum(), terms)
 
     # ---- prediction ---------------------------------------------------------------------
 
@@ -193,7 +233,7 @@ class PropertyNetwork(nn.Module):
         Returns:
             Shape (members, crystals, properties), crystals in the order of the blocks.
         """
-        return torch.stack([member(species, blocks) for member in self.networks])
+        return torch.stack([member(species, blocks) for member in self.members])
 
     def line(self, species: Tensor, blocks: list[Tensor]) -> Tensor:
         """Return the baseline of each crystal, shape (crystals, properties)."""
@@ -222,14 +262,11 @@ class PropertyNetwork(nn.Module):
         return out.index_copy(1, index, found.to(out))
 
     @torch.no_grad()
-    def predict_members(
-        self, crystals: Crystals, *, batch_size: int = 128
-    ) -> dict[str, Tensor]:
+    def predict_members(self, crystals: Crystals) -> dict[str, Tensor]:
         """Return what every member predicts; their spread is a sign of doubt.
 
         Args:
             crystals: hard crystals, on any device.
-            batch_size: crystals looked at together.
 
         Returns:
             Name -> values in the unit of the property, shape (members, crystals); NaN for
@@ -240,9 +277,7 @@ class PropertyNetwork(nn.Module):
         out = torch.full(
             (len(self.members), len(crystals), len(self.properties)), torch.nan
         )
-        for chunk in n_atoms.argsort(stable=True).split(batch_size):
-            if not len(chunk):
-                break
+        for chunk in n_atoms.argsort(stable=True).split(128) if len(crystals) else ():
             width = max(1, int(n_atoms[chunk].max()))
             at = chunk.to(crystals.device)
             some = Crystals(
@@ -254,14 +289,11 @@ class PropertyNetwork(nn.Module):
         out = self._floored(out)
         return {name: out[..., k] for k, name in enumerate(self.properties)}
 
-    def predict(
-        self, crystals: Crystals, *, batch_size: int = 128
-    ) -> dict[str, Tensor]:
+    def predict(self, crystals: Crystals) -> dict[str, Tensor]:
         """Return the predicted properties of crystals.
 
         Args:
             crystals: hard crystals, on any device.
-            batch_size: crystals looked at together.
 
         Returns:
             Name -> values in the unit of the property, shape (crystals,), on the CPU; NaN
@@ -271,7 +303,7 @@ class PropertyNetwork(nn.Module):
         Example:
             net.predict(crystals)["band_gap"]  # eV
         """
-        members = self.predict_members(crystals, batch_size=batch_size)
+        members = self.predict_members(crystals)
         return {name: values.mean(0) for name, values in members.items()}
 
     def predict_soft(self, soft: SoftCrystals, name: str | None = None) -> Tensor:
@@ -311,8 +343,13 @@ class PropertyNetwork(nn.Module):
         return (strange[crystals.species] & crystals.mask).any(1)
 
     def _floored(self, values: Tensor) -> Tensor:
-        lowest = [-torch.inf if x is None else x for x in self.floors]
-        return torch.maximum(values, torch.tensor(lowest).to(values))
+        return torch.maximum(values, self._lowest(values))
+
+    def _lowest(self, like: Tensor) -> Tensor:
+        """Return the floor of each property, shape (properties,)."""
+        return torch.tensor([-torch.inf if x is None else x for x in self.floors]).to(
+            like
+        )
 
     # ---- files --------------------------------------------------------------------------
 
@@ -331,23 +368,19 @@ class PropertyNetwork(nn.Module):
 
     def __repr__(self) -> str:
         weights = sum(p.numel() for p in self.parameters())
+        device = self.scale.device
         lines = [
-            f"PropertyNetwork: {len(self.members)} networks, {weights:,} parameters on "
-            f"{self.scale.device}"
+            f"PropertyNetwork: {len(self.members)} networks, {weights:,} parameters on {device}"
         ]
         for name, unit, floor in zip(
             self.properties, self.units, self.floors, strict=True
         ):
             least = "" if floor is None else f", at least {floor:g}"
             lines.append(f"  predicts  {name} ({unit or 'no unit'}{least})")
-        shown = [
-            f"{k} {v}"
-            for k, v in self.record.items()
-            if isinstance(v, str | int | float)
-        ]
+        facts = self.record.items()
+        shown = [f"{k} {v}" for k, v in facts if isinstance(v, str | int | float)]
         lines += [
             f"  elements  {int(self.seen.sum())} seen in training",
-            "  holds     integer_shift, permutation, rotation, supercell, translation",
             f"  training  {', '.join(shown[:6]) or 'not trained yet'}",
         ]
         return "\n".join(lines)

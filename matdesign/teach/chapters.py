@@ -5,20 +5,26 @@ One set of numbers for all of them, so that the chapters can be read in columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from matdesign.constraints.between import Between
+from matdesign.constraints.composition import Composition
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.data.sets import load
 from matdesign.generators.contract import Generator
 from matdesign.metrics.baselines import baselines
-from matdesign.metrics.evaluator import Comparison, compare, evaluate
+from matdesign.metrics.evaluator import Comparison, compare
 from matdesign.metrics.intervals import wilson
 from matdesign.tables import Table
 from matdesign.teach.sampled import sampled
+
+if TYPE_CHECKING:
+    import pandas
 
 DATA = "prototypes"
 SEED = 0
@@ -32,8 +38,6 @@ SCALES = (0.0, 1.0, 2.0, 4.0)
 
 def data() -> tuple[Crystals, Crystals]:
     """Return the training and the held-out crystals of all chapters."""
-    from matdesign.crystals.data.sets import load
-
     return load(DATA, split="train"), load(DATA, split="test")
 
 
@@ -59,19 +63,11 @@ def hits(crystals: Crystals, target: Mapping[str, Any] = TARGET) -> Tensor:
     Both parts are computed from the crystal itself: the pattern by counting, the volume
     from the cell.
     """
-    from matdesign.constraints.between import Between
-    from matdesign.constraints.composition import Composition
-
     low, high = target["volume_per_atom"]
     wanted = Composition(pattern=target["composition"]) & Between(
         "volume_per_atom", low, high, unit="angstrom^3"
     )
     return wanted.satisfied(crystals)
-
-
-def structurally_valid(crystals: Crystals) -> int:
-    """Return how many crystals pass the published test of structural validity."""
-    return int(evaluate(crystals).table["structure_valid"].sum())
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,25 +85,17 @@ class Sweep(Table):
 
     def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
         """Return the header and the rows as text."""
-        head = [
-            "condition",
-            "meet the target",
-            "95 % interval",
-            "structurally valid",
-            "network evaluations per crystal",
-            "seconds",
-        ]
-        return head, [
-            [
-                row["condition"],
-                f"{row['hits']}/{row['n']}",
-                f"{row['low']:.2f} to {row['high']:.2f}",
-                f"{row['valid']}/{row['n']}",
-                f"{row['evaluations'] / row['n']:.0f}",
-                f"{row['seconds']:.1f}",
-            ]
-            for row in self.rows
-        ]
+        figures: dict[str, Callable[[dict[str, Any]], str]] = {
+            "condition": lambda row: row["condition"],
+            "meet the target": "{hits}/{n}".format_map,
+            "95 % interval": "{low:.2f} to {high:.2f}".format_map,
+            "structurally valid": "{valid}/{n}".format_map,
+            "network evaluations per crystal": lambda row: (
+                f"{row['evaluations'] / row['n']:.0f}"
+            ),
+            "seconds": "{seconds:.1f}".format_map,
+        }
+        return list(figures), [[f(row) for f in figures.values()] for row in self.rows]
 
 
 def steer(
@@ -132,12 +120,13 @@ def steer(
         seed: of the samples.
         steps: sampling steps; None takes the model's own number.
     """
-    ways: dict[str, dict[str, Any]] = {"nothing": {"conditions": None, "scale": 1.0}}
-    for scale in scales:
-        ways[f"target, scale {scale:g}"] = {"conditions": target, "scale": scale}
     rows, samples = [], []
-    for name, way in ways.items():
-        one = sampled(model, n, seed=seed, steps=steps, **way)
+    for scale in (None, *scales):
+        asked: dict[str, Any] = {"conditions": target, "scale": scale}
+        name = f"target, scale {scale or 0:g}"
+        if scale is None:
+            asked, name = {"conditions": None, "scale": 1.0}, "nothing"
+        one = sampled(model, n, seed=seed, steps=steps, **asked)
         met = int(hits(one.made, target).sum())
         low, high = wilson(met, n)
         rows.append(
@@ -156,43 +145,33 @@ def steer(
     return Sweep(tuple(rows), tuple(samples))
 
 
-@dataclass(frozen=True, repr=False)
-class Neighbours(Table):
-    """Generated crystals beside the training crystal that is most like each.
-
-    Args:
-        made: the generated crystals.
-        nearest: training crystals, in the same order.
-        rows: formula, formula of the neighbour, distance.
-    """
-
-    made: Crystals
-    nearest: Crystals
-    rows: tuple[tuple[str, str, float], ...]
-
-    def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
-        """Return the header and the rows as text."""
-        head = ["generated", "nearest in training", "distance of compositions"]
-        return head, [[a, b, f"{distance:.3f}"] for a, b, distance in self.rows]
-
-
-def neighbours(made: Crystals, train: Crystals) -> Neighbours:
-    """Return the training crystal whose composition and size are nearest to each.
+def nearest(made: Crystals, train: Crystals) -> tuple[Crystals, Tensor]:
+    """Return the training crystal of nearest composition for each, and the distances.
 
     The distance is half the sum of absolute differences of the atomic fractions: 0 for
     the same composition, 1 for no common element. Among equals the cell volume per atom
     decides.
     """
-    share, pool = _fractions(made), _fractions(train)
-    apart = torch.cdist(share, pool, p=1.0) / 2
-    volume = (train.volume / train.n_atoms).log()
-    own = (made.volume / made.n_atoms).log()
-    nearest = (apart + 1e-3 * (own[:, None] - volume[None]).abs()).argmin(1)
-    chosen = train[nearest]
-    found = apart.gather(1, nearest[:, None]).squeeze(1).tolist()
-    return Neighbours(
-        made, chosen, tuple(zip(made.formulas, chosen.formulas, found, strict=True))
-    )
+    apart = torch.cdist(_fractions(made), _fractions(train), p=1.0) / 2
+    own, volume = ((one.volume / one.n_atoms).log() for one in (made, train))
+    at = (apart + 1e-3 * (own[:, None] - volume[None]).abs()).argmin(1)
+    return train[at], apart.gather(1, at[:, None]).squeeze(1)
+
+
+def neighbours(made: Crystals, train: Crystals) -> pandas.DataFrame:
+    """Return generated crystals beside the training crystal that is most like each.
+
+    See `nearest`.
+    """
+    import pandas
+
+    known, distance = nearest(made, train)
+    columns = {
+        "generated": made.formulas,
+        "nearest in training": known.formulas,
+        "distance of compositions": [f"{one:.3f}" for one in distance.tolist()],
+    }
+    return pandas.DataFrame(columns)
 
 
 def _fractions(crystals: Crystals) -> Tensor:

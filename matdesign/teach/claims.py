@@ -28,7 +28,7 @@ FIGURES = (
 def compared(
     one: tuple[float, float],
     other: tuple[float, float],
-    words: Sequence[str] = ("above", "below", "not told apart from"),
+    words: Sequence[str] = ("above", "below", "not distinguished from"),
 ) -> str:
     """Return how one interval lies to another, in words.
 
@@ -39,7 +39,7 @@ def compared(
 
     Example:
         >>> compared((0.6, 0.8), (0.1, 0.3)), compared((0.6, 0.8), (0.7, 0.9))
-        ('above', 'not told apart from')
+        ('above', 'not distinguished from')
     """
     if one[0] > other[1]:
         return words[0]
@@ -75,7 +75,7 @@ def best_scale(sweep: Sweep) -> str:
     apart = compared(
         (last["low"], last["high"]),
         (best["low"], best["high"]),
-        ("more", "fewer: more is not better", "not told apart"),
+        ("more", "fewer: more is not better", "the intervals overlap"),
     )
     where = best["condition"].split(", ")[1]
     return f"Most hits, {_hits(best)}, come at {where}. {end} ({apart})."
@@ -88,9 +88,13 @@ def _hits(row: Mapping[str, object]) -> str:
 def trained(model: Generator) -> str:
     """Return how long a shipped model was trained, from the record in its weights.
 
+    Steps of the weights that a training went on from are named, their minutes are not.
+
     Args:
         model: what `design.load_model` gave.
     """
     steps, minutes = model.record["steps"], model.record["seconds"] / 60
     long = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
-    return f"{steps:,} steps in {long}, on {model.record['device']}"
+    first = model.record.get("started_from")
+    after = f", after {first['steps']:,} steps of earlier weights" if first else ""
+    return f"{steps:,} steps in {long}, on {model.record['device']}{after}"

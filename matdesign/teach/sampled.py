@@ -20,12 +20,12 @@ class Sample:
 
     Args:
         made: the crystals.
-        evaluation: each judged by the published protocol.
+        judged: each by the published protocol.
         seconds: for all of them.
     """
 
     made: Crystals
-    evaluation: Evaluation
+    judged: Evaluation
     seconds: float
 
     @property
@@ -35,7 +35,7 @@ class Sample:
 
     def count(self, flag: str) -> int:
         """Return how many crystals have a flag of the evaluation's table."""
-        return int(self.evaluation.table[flag].sum())
+        return int(self.judged.table[flag].sum())
 
 
 def sampled(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from matdesign.crystals.batch import Crystals
 from matdesign.generators.contract import Generator
+from matdesign.generators.shipped import load_model
 from matdesign.metrics.baselines import baselines
-from matdesign.metrics.evaluator import Comparison, Evaluation, evaluate
+from matdesign.metrics.evaluator import Comparison, evaluate
 from matdesign.metrics.intervals import share
 from matdesign.tables import Table
-from matdesign.teach import chapters
+from matdesign.teach.chapters import COUNT, SEED, TARGET, hits
 from matdesign.teach.sampled import Sample, recorded, sampled, source
 
 if TYPE_CHECKING:
@@ -33,13 +34,12 @@ RATES = (
 
 
 @dataclass(frozen=True)
-class Column:
-    """What was measured of one model.
+class Column(Sample):
+    """Crystals of one model without conditions, and what was measured of it besides.
 
     Args:
         name: of the model.
-        sample: its crystals, without conditions, after one to warm up.
-        free: how many of them meet the target all the same.
+        free: how many of the crystals meet the target all the same.
         conditioned: how many do where the target is the condition, at scale 1; None where it
             cannot be one.
         family: its class.
@@ -49,28 +49,12 @@ class Column:
     """
 
     name: str
-    sample: Sample
     free: int
     conditioned: int | None = None
     family: str = NOTHING
     representation: str = ""
     parameters: int = 0
     likelihood: str = "none"
-
-    @property
-    def made(self) -> Crystals:
-        """The samples."""
-        return self.sample.made
-
-    @property
-    def judged(self) -> Evaluation:
-        """The samples under the published protocol."""
-        return self.sample.evaluation
-
-    @property
-    def evaluations(self) -> float:
-        """Network evaluations per crystal."""
-        return self.sample.evaluations / max(1, len(self.made))
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,8 +96,10 @@ class SideBySide(Table):
             "representation": lambda c: c.representation,
             "parameters": lambda c: f"{c.parameters:,}",
             "likelihood": lambda c: c.likelihood,
-            "network evaluations per crystal": lambda c: f"{c.evaluations:.0f}",
-            "crystals per second": lambda c: f"{len(c.made) / c.sample.seconds:.1f}",
+            "network evaluations per crystal": lambda c: (
+                f"{c.evaluations / len(c.made):.0f}"
+            ),
+            "crystals per second": lambda c: f"{len(c.made) / c.seconds:.1f}",
             "drawn again, atoms too near": lambda c: str(
                 c.made.info.get("redrawn", "not counted")
             ),
@@ -140,9 +126,9 @@ def measure(
     train: Crystals,
     *,
     name: str = "",
-    n: int = chapters.COUNT,
-    seed: int = chapters.SEED,
-    target: Mapping[str, Any] = chapters.TARGET,
+    n: int = COUNT,
+    seed: int = SEED,
+    target: Mapping[str, Any] = TARGET,
 ) -> Column:
     """Return the column of one model: sampled free, sampled with the target, judged.
 
@@ -158,10 +144,10 @@ def measure(
     sample = sampled(model, n, train, seed=seed)
     again = model.sample(n, seed=seed, conditions=target)
     return Column(
+        **vars(sample),
         name=name or str(model.record.get("name", type(model).__name__)),
-        sample=sample,
-        free=int(chapters.hits(sample.made, target).sum()),
-        conditioned=int(chapters.hits(again, target).sum()),
+        free=int(hits(sample.made, target).sum()),
+        conditioned=int(hits(again, target).sum()),
         family=type(model).__name__,
         representation=model.representation,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -170,7 +156,7 @@ def measure(
 
 
 def side_by_side(
-    names: Sequence[str], train: Crystals, *, n: int = chapters.COUNT
+    names: Sequence[str], train: Crystals, *, n: int = COUNT
 ) -> SideBySide:
     """Return the table of several shipped models and of the baselines.
 
@@ -182,39 +168,22 @@ def side_by_side(
     Raises:
         DataError: a name is no shipped model.
     """
-    from matdesign.generators.shipped import load_model
-
     columns = [measure(load_model(name), train, name=name, n=n) for name in names]
     for name in baselines(train, 1):
         start = time.perf_counter()
-        made = baselines(train, n, seed=chapters.SEED)[name]
-        seconds = time.perf_counter() - start
-        sample = Sample(made, evaluate(made, train), seconds)
-        columns.append(Column(name, sample, int(chapters.hits(made).sum())))
+        made = baselines(train, n, seed=SEED)[name]
+        seconds, judged = time.perf_counter() - start, evaluate(made, train)
+        columns.append(Column(made, judged, seconds, name, int(hits(made).sum())))
     return SideBySide(tuple(columns))
 
 
 MEASURED = (
-    "structural validity",
-    "compositional validity",
-    "COV-R",
-    "COV-P",
-    "density distance, valid",
-    "element count distance, valid",
-    "energy distance, valid",
-    "uniqueness",
-    "novelty",
-    "stability",
-    "S.U.N.",
-    "S.U.N., new formula",
-    "ledger: duplicate",
-    "ledger: substitution",
-    "ledger: new structure",
-    "ledger: new",
-    "duplicates and substitutions, of the stable",
-    "match rate",
-    "RMSE",
-)
+    "structural validity|compositional validity|COV-R|COV-P|density distance, valid|"
+    "element count distance, valid|energy distance, valid|uniqueness|novelty|stability|"
+    "S.U.N.|S.U.N., new formula|ledger: duplicate|ledger: substitution|"
+    "ledger: new structure|ledger: new|duplicates and substitutions, of the stable|"
+    "match rate|RMSE"
+).split("|")
 """Rows of the table on real data."""
 
 

@@ -205,9 +205,7 @@ class TorusToy:
                     if keep is not None:
                         x, score, mean = x[keep], score[keep], mean[keep]
                 if reward is not None and gradient:
-                    at = x if through else mean
-                    end = self._preview(now) if through else None
-                    score = score + gradient * _slope(reward, at, end)
+                    score = score + gradient * self._slope(reward, x, now, through)
                 if project is not None:
                     inside = project(wrap(x + now**2 * score))
                     score = torus_difference(x, inside) / now**2
@@ -263,8 +261,14 @@ class TorusToy:
             "what is less rare."
         )
 
-    def _preview(self, sigma: float) -> Callable[[Tensor], Tensor]:
-        return lambda x: x + sigma**2 * self.score(x, sigma)
+    def _slope(self, reward: Reward, x: Tensor, sigma: float, through: bool) -> Tensor:
+        """Return the gradient of the reward of previews: by them, or by the points."""
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            end = at + sigma**2 * self.score(at, sigma)
+            if not through:
+                at = end = end.detach().requires_grad_()
+            return torch.autograd.grad(reward(end).sum(), at)[0]
 
     def _wells(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """Return ln (weight x density) of each well, (..., k), and its score, (..., k, d)."""
@@ -298,14 +302,3 @@ def cells(x: Tensor, bins: int) -> Tensor:
     at = (x * bins).long().clamp(0, bins - 1)
     place = bins ** torch.arange(x.shape[-1] - 1, -1, -1)
     return (at * place).sum(-1)
-
-
-def _slope(
-    reward: Reward, x: Tensor, preview: Callable[[Tensor], Tensor] | None
-) -> Tensor:
-    """Return the gradient of the reward of points, or of their previews."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        end = x if preview is None else preview(x)
-        (found,) = torch.autograd.grad(reward(end).sum(), x)
-    return found

@@ -1,9 +1,7 @@
-"""Toys with known answers: what each guidance method does, against what it should do.
+"""Toys with known answers: a number with a normal density, and a word of a few letters.
 
-Targets on which every guided distribution can be computed exactly: a number with a normal
-density, and a word of a few letters with a table of probabilities; the torus has a file
-of its own. Their unguided samplers have no error but that of their
-steps (the word's has none at all), so that what is left is the method's own.
+Every guided distribution of them can be computed exactly; the torus has a file of its
+own. Their unguided samplers have no error, so that what is left is the method's own.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import generator
-from matdesign.guidance.particles import Particles
-from matdesign.teach.torus_toy import Reward
 
 
 @dataclass(frozen=True)
@@ -55,63 +51,40 @@ class NormalToy:
         seed: int | torch.Generator | None = None,
         steps: int = 50,
         preview: Callable[[Tensor, Tensor, float], Tensor] | None = None,
-        reward: Reward | None = None,
-        particles: int = 1,
-        draw: bool = True,
     ) -> Tensor:
         """Return n numbers, shape (n,).
+
+        At each step x_0 is drawn from the posterior and x_s from the bridge to it, which
+        is exact for any number of steps.
 
         Args:
             n: how many.
             seed: of all randomness.
             steps: sampling steps.
-            preview: moves the mean of the posterior: (mean, x, variance) -> mean, the way in
-                which gradients and classifier-free guidance act; None leaves it.
-            reward: steers particles, with difference potentials.
-            particles: for each number.
-            draw: draw x_0 from the posterior and x_s from the bridge to it, which is exact
-                for any number of steps; False follows the straight path to its mean.
+            preview: moves the mean of the posterior: (mean, x, variance) -> mean, the way
+                in which gradients and classifier-free guidance act; None leaves it.
         """
         rng = generator(seed)
-        crowd = Particles(n, particles, rng)
-        x = torch.randn(n * particles, generator=rng)
+        x = torch.randn(n, generator=rng)
         times = torch.linspace(1, 0, steps + 1).tolist()
         for t, s in itertools.pairwise(times):
             mean, variance = self.posterior(x, t)
             if preview is not None:
                 mean = preview(mean, x, variance)
-            if reward is not None:
-                keep = crowd.move(reward(mean))
-                if keep is not None:
-                    x, mean = x[keep], mean[keep]
-            end = mean
-            if draw:
-                end = mean + math.sqrt(variance) * torch.randn(len(x), generator=rng)
-            x = _bridge(x, end, t, s, rng if draw else None)
-        if reward is None:
-            return x.view(n, particles)[:, 0]
-        return x[crowd.choose(reward(x))]
-
-
-def _bridge(
-    x: Tensor, end: Tensor, t: float, s: float, rng: torch.Generator | None
-) -> Tensor:
-    """Return x_s given x_t and x_0 on the straight path, from q or along the line."""
-    noise = (x - (1 - t) * end) / t
-    fresh = 0.0
-    if rng is not None and s > 0:
-        fresh = s * math.sqrt(max(1 - ((1 - t) * s / ((1 - s) * t)) ** 2, 0.0))
-    line = (1 - s) * end + math.sqrt(max(s * s - fresh**2, 0.0)) * noise
-    if not fresh:
-        return line
-    return line + fresh * torch.randn(len(x), generator=rng)
+            end = mean + math.sqrt(variance) * torch.randn(n, generator=rng)
+            noise, fresh = (x - (1 - t) * end) / t, 0.0
+            if s > 0:
+                fresh = s * math.sqrt(max(1 - ((1 - t) * s / ((1 - s) * t)) ** 2, 0.0))
+            x = (1 - s) * end + math.sqrt(max(s * s - fresh**2, 0.0)) * noise
+            x = x + fresh * torch.randn(n, generator=rng)
+        return x
 
 
 class WordToy:
     """A word of a few letters with any table of probabilities, found letter by letter.
 
-    All places start hidden; at each step one, in order, is drawn from the exact
-    conditional given those before, which has no error at all.
+    Each letter is drawn from the exact conditional given those before, which has no error
+    at all. A mask leaves the letters from which a good word can still be reached.
 
     Args:
         table: probability of every word, shape (letters, ..., letters).
@@ -119,71 +92,50 @@ class WordToy:
 
     def __init__(self, table: Tensor) -> None:
         self.table = table.double() / table.double().sum()
-        self.places, self.letters = table.ndim, table.shape[0]
 
-    def words(self) -> Tensor:
-        """Return all words, shape (letters^places, places)."""
-        return torch.cartesian_prod(*[torch.arange(self.letters)] * self.places)
+    def masked(self, good: Tensor) -> Tensor:
+        """Return the exact distribution of the masked sampler.
 
-    def tilted(self, reward: Reward) -> Tensor:
-        """Return the exact probability of every word under p exp(r) / Z, flat."""
-        weight = self.table.flatten() * reward(self.words()).double().exp()
-        return weight / weight.sum()
+        Equation:
+            q(abc) = p(a | A) p(b | a, B(a)) p(c | a b, C(a, b)), each renormalised over
+            the letters from which a good word can still be reached.
+
+        Args:
+            good: which words are, bool, shape of the table; at least one is.
+        """
+        found = torch.ones_like(self.table)
+        for k in range(good.ndim):
+            left, may = self.table, good
+            for later in range(k + 1, good.ndim):
+                left, may = left.sum(later, keepdim=True), may.any(later, keepdim=True)
+            left = torch.where(may, left, 0.0)
+            found = found * (left / left.sum(k, keepdim=True)).nan_to_num(0.0)
+        return found
 
     def sample(
         self,
         n: int,
         *,
         seed: int | torch.Generator | None = None,
-        reward: Reward | None = None,
-        particles: int = 1,
-        allowed: Callable[[Tensor], Tensor] | None = None,
-        other: Tensor | None = None,
-        scale: float = 1.0,
+        good: Tensor | None = None,
     ) -> Tensor:
-        """Return n words, shape (n, places).
+        """Return n words, shape (n, letters of a word).
 
         Args:
             n: how many.
             seed: of all randomness.
-            reward: of words; that of an unfinished one is taken at its likeliest end.
-            particles: for each word.
-            allowed: which letters may come next, (words, places so far) -> bool
-                (words, letters).
-            other: table of the words without the condition; with `scale` the letters
-                follow classifier-free guidance away from it.
-            scale: 1 draws from the table alone.
+            good: what a mask leaves, see `masked`; None leaves all.
         """
         rng = generator(seed)
-        crowd = Particles(n, particles, rng)
-        found = torch.zeros(n * particles, 0, dtype=torch.long)
-        for _ in range(self.places):
-            logits = self._next(self.table, found).log()
-            if other is not None:
-                null = self._next(other.double() / other.double().sum(), found).log()
-                logits = (1 - scale) * null + scale * logits
-            if allowed is not None:
-                logits = logits.masked_fill(~allowed(found), -torch.inf)
-            drawn = torch.multinomial(logits.softmax(1), 1, generator=rng)
+        may = torch.ones_like(self.table, dtype=torch.bool) if good is None else good
+        found = torch.zeros(n, 0, dtype=torch.long)
+        for _ in range(may.ndim):
+            table, left = (
+                one[tuple(found.T)] if found.shape[1] else one.expand(n, *one.shape)
+                for one in (self.table, may)
+            )
+            weight = table.reshape(n, table.shape[1], -1).sum(-1)
+            weight = weight * left.reshape(n, table.shape[1], -1).any(-1)
+            drawn = torch.multinomial(weight, 1, generator=rng)
             found = torch.cat([found, drawn], 1)
-            if reward is not None and found.shape[1] < self.places:
-                keep = crowd.move(reward(self.likeliest(found)))
-                found = found if keep is None else found[keep]
-        if reward is None:
-            return found.view(n, particles, -1)[:, 0]
-        return found[crowd.choose(reward(found))]
-
-    def likeliest(self, found: Tensor) -> Tensor:
-        """Return each unfinished word with its most probable end."""
-        rest = self.table[tuple(found.T)].flatten(1).argmax(1)
-        ends = torch.cartesian_prod(
-            *[torch.arange(self.letters)] * (self.places - found.shape[1])
-        ).view(-1, self.places - found.shape[1])
-        return torch.cat([found, ends[rest]], 1)
-
-    def _next(self, table: Tensor, found: Tensor) -> Tensor:
-        """Return the exact probability of each next letter, (words, letters)."""
-        at = table.expand(len(found), *table.shape) if not found.shape[1] else None
-        rest = table[tuple(found.T)] if at is None else at
-        weight = rest.flatten(2).sum(-1) if rest.ndim > 2 else rest
-        return weight / weight.sum(1, keepdim=True)
+        return found

@@ -28,8 +28,15 @@ from bench.stages import ROOT, checksum, kept, weights_of, write_record
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.tables import text_table
-from matdesign.teach.guide_rows import Case, Cell, Free, measure, restored, unguided
-from matdesign.teach.guide_table import GuidanceTable
+from matdesign.teach.guide_table import (
+    Case,
+    Cell,
+    GuidanceTable,
+    measure,
+    restored,
+    unguided,
+)
+from matdesign.teach.sampled import Sample
 
 FAMILIES = ("vae", "coupling-flow", "flow-matching", "autoregressive", "diffusion")
 SETS = ("hard", "soft", "gap", "fresh")
@@ -156,12 +163,12 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, train: Crystals) -> None:
         self.args, self.train = args, train
-        self.free: dict[tuple[str, str], Free] = {}
+        self.free: dict[tuple[str, str], Sample] = {}
         self.settings: dict[str, Any] = {"particles": args.particles}
         if args.steps:
             self.settings["steps"] = args.steps
 
-    def pool(self, name: str, case: Case) -> Free:
+    def pool(self, name: str, case: Case) -> Sample:
         """Return the unguided crystals beside a case."""
         key, args = (name, str(case.given)), self.args
         if key not in self.free:

@@ -1,4 +1,4 @@
-"""Neutral completions against enumeration of every one of them, and against smact."""
+"""Masks of charges against every completion, one by one, and against smact."""
 
 import itertools
 import random as python_random
@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from matdesign.constraints.base import Constraint
-from matdesign.constraints.charge import ChargeNeutral, oxidation_states
-from matdesign.constraints.electronegativity import ElectronegativityOrder
+from matdesign.constraints.charge import (
+    ChargeNeutral,
+    ElectronegativityOrder,
+    oxidation_states,
+)
 from matdesign.constraints.elements import OnlyElements, RequiredElements
-from matdesign.constraints.neutrality import charges, pool_of, shifted
+from matdesign.constraints.neutrality import charges, shifted
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.guidance.masks import Masks
 
 MASK = 104
 Rule = ChargeNeutral | ElectronegativityOrder
@@ -84,14 +85,14 @@ RULES: list[Rule] = [
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("vocabulary", VOCABULARIES, ids=str)
-def test_mask_is_that_of_listing_every_completion(
+def test_mask_never_rules_out_a_completion_and_is_exact_at_the_end(
     rule: Rule, vocabulary: list[int]
 ) -> None:
     random = python_random.Random(3)
     within = torch.zeros(MASK, dtype=torch.bool)
     within[vocabulary] = True
     rows, counts, masks = [], [], []
-    for _ in range(12):
+    for _ in range(20):
         orbits = random.randint(1, 4)
         row = [random.choice([MASK, MASK, *vocabulary]) for _ in range(orbits)]
         count = [random.choice([1, 1, 2, 3]) for _ in range(orbits)]
@@ -102,9 +103,13 @@ def test_mask_is_that_of_listing_every_completion(
     found = rule.allowed(torch.tensor(rows), torch.tensor(counts), None, within)
     assert found is not None
     expected = torch.stack(masks)
-    wrong = (found != expected).any(-1).any(-1)
+    last = (torch.tensor(rows) == MASK).sum(1) <= 1
+    wrong = (expected & ~found).flatten(1).any(1)
+    wrong |= last & (found != expected).flatten(1).any(1)
     assert not wrong.any(), (rows[int(wrong.long().argmax())], counts)
-    assert expected.any()
+    assert expected.any() and last.any()
+    # of one and the same state the others would have, little is lost
+    assert int((found & ~expected).sum()) <= 0.5 * int(expected.sum())
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -128,8 +133,10 @@ def test_roles_take_an_element_each(rule: Rule) -> None:
         found = rule.allowed(
             torch.tensor([row]), torch.tensor([count]), torch.tensor([roles]), inside
         )
-        assert found is not None and torch.equal(found[0], expected), (row, count)
-        seen += int(expected.any()) and int(not expected[open_].all())
+        assert found is not None and not (expected & ~found[0]).any(), (row, count)
+        if int(open_.sum()) == 1:
+            assert torch.equal(found[0], expected), (row, count)
+        seen += int(expected.any()) and int(not found[0][open_].all())
     assert seen > 5
 
 
@@ -231,18 +238,6 @@ def test_sums_shift_by_every_charge() -> None:
     assert sorted(charges((-2, 3), 2)) == [-4, 1, 6]
 
 
-def test_a_pool_sets_elements_aside_for_their_charges() -> None:
-    one, two, both = ((1,),), ((2,),), ((1,), (2,))
-    most = ((2,), (3,))
-    pool = pool_of(((one, 2), (both, 1), (most, 1)), 5, False)
-    assert pool.free == {(1,), (2,), (3,)}  # the second waits for the first, and so on
-    assert pool.scarce == () and pool.needed == {both, most}
-    pool = pool_of(((both, 3),), 5, False)
-    assert pool.free == set() and pool.scarce == (both, both)
-    pool = pool_of(((one, 3), (two, 1), (both, 1)), 3, True)
-    assert pool.free == {(1,)} and pool.scarce == (two, two)
-
-
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_what_is_there_need_not_be_in_the_vocabulary(rule: Rule) -> None:
     """What is there, and required elements at times, against listing everything."""
@@ -268,7 +263,9 @@ def test_what_is_there_need_not_be_in_the_vocabulary(rule: Rule) -> None:
             among,
             required,
         )
-        assert found is not None and torch.equal(found[0], listed), (row, counts, sizes)
+        assert found is not None and not (listed & ~found[0]).any(), (row, counts)
+        if len(sizes) <= 1:
+            assert torch.equal(found[0], listed), (row, counts, sizes)
         said.add((bool(listed.any()), len(sizes) > 1, set(kinds) <= set(vocabulary)))
     assert len(said) >= 6
 
@@ -289,20 +286,3 @@ def test_the_nearest_sum_is_the_smallest_charge() -> None:
                     sums = {s + size * q for s in sums for q in states[z]}
             least = min((abs(s) for s in sums), default=float("inf"))
             assert rule.residual(amounts) == least, amounts
-
-
-@pytest.mark.parametrize("rule", [*RULES, RequiredElements("Fe", "O")], ids=str)
-def test_what_a_rule_says_alone_is_its_last_word(rule: Constraint) -> None:
-    """Asked again within its own answer it says the same, so that masks ask it once."""
-    random = python_random.Random(4)
-    vocabulary = numbers("Na", "Fe", "Cu", "O", "F")
-    known = torch.zeros(MASK, dtype=torch.bool)
-    known[vocabulary] = True
-    rows = [[random.choice([MASK, MASK, *vocabulary]) for _ in range(4)] for _ in "ab"]
-    rows += [[MASK] * 3 + [0], [MASK] * 4, [8, 8, MASK, 0], [11, 11, MASK, MASK]]
-    species = torch.tensor(rows)
-    counts = torch.tensor([[1, 2, 3, 1]] * len(rows)) * (species > 0)
-    among = known & (species > 0)[..., None]
-    found = Masks((rule,))(species, counts, None, among)
-    again = (rule & rule).allowed(species, counts, None, among)
-    assert again is not None and torch.equal(found, again)

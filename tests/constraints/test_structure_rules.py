@@ -11,13 +11,12 @@ from pymatgen.core import Element, Lattice, Structure
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.between import Density, VolumePerAtom
+from matdesign.constraints.between import Density, NumberOfAtoms, VolumePerAtom
+from matdesign.constraints.charge import ElectronegativityOrder
 from matdesign.constraints.coordination import Coordination
-from matdesign.constraints.electronegativity import ElectronegativityOrder
 from matdesign.constraints.motif import Motif
 from matdesign.constraints.novelty import Novelty
 from matdesign.constraints.predicted import Property
-from matdesign.constraints.size import NumberOfAtoms
 from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.data.sets import load

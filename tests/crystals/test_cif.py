@@ -527,7 +527,7 @@ def test_a_symbol_without_its_origin_is_never_read_wrong() -> None:
     crystals = load("prototypes", split="val")
     same = StructureMatcher(ltol=0.01, stol=0.05, angle_tol=1, scale=False)
     outcomes = Counter()
-    for want in crystals.to_structures():
+    for want in crystals:
         if want.get_space_group_info(0.01)[1] not in two:
             continue
         (block,) = CifFile.from_str(str(CifWriter(want, symprec=0.01))).data.values()

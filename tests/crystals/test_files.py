@@ -376,7 +376,7 @@ BAD: list[tuple[str, str | bytes, str]] = [
         POSCAR.replace("Direct", "Sideways?"[::-1]),
         "`Direct` or `Cartesian`",
     ),
-    ("scale.vasp", POSCAR.replace("1.0", "zero"), "line 2 must be a scale"),
+    ("scale.vasp", POSCAR.replace("1.0", "zero"), "cannot be read.*'zero'"),
     ("cut.xyz", XYZ[:-14], "cut short|cannot be read"),
     ("many.xyz", XYZ.replace("2\nL", "10000\nL"), "10,000 atoms"),
     ("molecule.xyz", XYZ.replace("T T T", "F F F"), "periodic in 0 of 3.*no crystal"),
@@ -389,7 +389,7 @@ BAD: list[tuple[str, str | bytes, str]] = [
     (
         "digit.vasp",
         POSCAR.replace("0.5 0.5", "0\N{MIDDLE DOT}5 0.5"),
-        "site 1 has a coord",
+        "cannot be read.*0.5",
     ),
     ("bad.parquet", b"PAR1 nothing PAR1", "not a whole parquet file"),
     ("odd.txt", "x", "no reader for the ending '.txt'"),

@@ -53,7 +53,7 @@ def damaged(tmp_path: Path, **columns: object) -> Path:
     [
         ({"lattice": None}, "no column lattice"),
         ({"numbers": [[26], [26]]}, "`numbers` holds 2 values.*asks for 3"),
-        ({"numbers": [[26], [26, 104]]}, r"row 1 \(b\) has an element"),
+        ({"numbers": [[26], [26, 104]]}, r"row 1 \(b\) has an unknown element"),
         ({"numbers": [[26], None]}, "`numbers` has empty entries"),
         ({"numbers": [26, 8]}, "must hold a list per row"),
         ({"frac_coords": [[0.0, 0, 0], [0.0, 0, math.nan, 0, 0, 0]]}, r"row 1 \(b\)"),
@@ -78,17 +78,10 @@ def test_unwrapped_published_coordinates_are_wrapped(tmp_path: Path) -> None:
     assert ((back.frac >= 0) & (back.frac < 1)).all() and back.ids == ("a", "b")
 
 
-def test_units_come_from_the_card_beside(tmp_path: Path) -> None:
-    path = damaged(tmp_path, gap=[1.0, None], stable=[True, False])
-    (tmp_path / "card.json").write_text('{"units": {"gap": "eV", "other": "K"}}')
-    back = read(path)
-    assert back.units == {"gap": "eV"} and back.properties["gap"].isnan().tolist() == [
-        False,
-        True,
-    ]
-    assert back.properties["stable"].tolist() == [1.0, 0.0]
-    (tmp_path / "card.json").write_text("not json")
-    assert read(path).units == {}
+def test_flags_and_empty_entries_become_numbers(tmp_path: Path) -> None:
+    back = read(damaged(tmp_path, gap=[1.0, None], stable=[True, False]))
+    assert back.properties["gap"].isnan().tolist() == [False, True]
+    assert back.properties["stable"].tolist() == [1.0, 0.0] and back.units == {}
 
 
 def test_choosing_rows_names_what_exists(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import matdesign as design
 from matdesign.display.guided_film import film_guidance
 from matdesign.display.plots_guidance import plot_guidance, plot_particles
 from matdesign.errors import DataError
-from matdesign.guidance.log import EACH
+from matdesign.guidance.guided_sampler import EACH
 from matdesign.teach.plots_toys import plot_tilted
 from matdesign.teach.torus_toy import TorusToy
 

@@ -10,9 +10,8 @@ import torch
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
-from matdesign.generators.batching import by_size, pick
 from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.trainer import Run, _rate, fit, training
+from matdesign.generators.trainer import Run, _rate, by_size, fit, pick, training
 
 SMALL = {"width": 32, "layers": 2, "heads": 4}
 

@@ -19,12 +19,11 @@ from matdesign.crystals.symmetry.encoded import encode
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.contract import Generator
-from matdesign.generators.control import Preview, Sample
+from matdesign.generators.control import Preview, Sample, Scales, scales_of
 from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.flow_matching import FlowMatching
 from matdesign.generators.planning import Plan, allowed_elements, decide
-from matdesign.generators.scales import Scales, scales_of
 from matdesign.generators.vae import VAE
 from matdesign.guidance.guide import Guide
 

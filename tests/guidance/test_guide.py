@@ -132,22 +132,24 @@ def test_budget_that_finds_some_but_not_all_is_an_error_too() -> None:
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (density(1, 2) & density(3, 4), "do not overlap"),
+        (density(1, 2) & density(3, 4), "exclude each other"),
         (OnlyElements("Ca", "O") & RequiredElements("Ti"), "Ti is required"),
         (OnlyElements.without("Ti") & RequiredElements("Ti"), "without Ti"),
-        (OnlyElements("Ca") & OnlyElements("O"), "no element is left"),
-        (Composition("SrTiO3") & OnlyElements("Sr", "O"), "formula SrTiO3 has Ti"),
+        (OnlyElements("Ca") & OnlyElements("O"), "exclude each other"),
+        (
+            Composition("SrTiO3") & OnlyElements("Sr", "O"),
+            "Ti is required by: formula SrTiO3",
+        ),
         (Composition("SrO") & RequiredElements("Ti"), "Ti is required"),
         (Composition("SrO") & Composition("CaO"), "exclude each other"),
         (Composition("SrO") & Composition(pattern="ABX3"), "exclude each other"),
         (Composition(pattern="AX") & Composition(pattern="AX2"), "exclude each other"),
-        (Composition(pattern="AX") & RequiredElements("O", "H", "Li"), "room for 2"),
-        (Composition(pattern="ABX3") & OnlyElements("O", "Ti"), "needs 3 different"),
-        (Composition("NaO") & ChargeNeutral(), "1 e remain"),
         (
-            OnlyElements("Na", "K") & RequiredElements("Na", "K") & ChargeNeutral(),
-            "no opposite charges",
+            Composition(pattern="AX") & RequiredElements("O", "H", "Li"),
+            "exclude each other",
         ),
+        (Composition(pattern="ABX3") & OnlyElements("O", "Ti"), "exclude each other"),
+        (Composition("NaO") & ChargeNeutral(), "exclude each other"),
         (
             MinDistance(4) & Between("volume_per_atom", 0, 10, unit="angstrom^3"),
             "at least 45.3",

@@ -162,13 +162,15 @@ def test_calls_of_a_predictor_are_counted() -> None:
 def test_a_proximal_step_is_the_mode_of_preview_and_reward() -> None:
     """Density is moved to the edge of its range where the belief is wide, no farther."""
     preview = _dense()
-    wide = proximal_step(preview, [density(7, 8)], 1e6, rounds=12)[0].soft().density
+    wide = proximal_step(preview, [density(7, 8)], 1e6, iterations=12)[0].soft().density
     free = preview.soft().density
     assert float(free.max()) < 7
     assert bool(((wide > 6.98) & (wide < 8.02)).all())
     none, logits = proximal_step(preview, [density(7, 8)], 0.0)
     assert none.u is preview.u and none.code is preview.code and logits is None
-    narrow = proximal_step(preview, [density(7, 8)], 0.1, rounds=1)[0].soft().density
+    narrow = (
+        proximal_step(preview, [density(7, 8)], 0.1, iterations=1)[0].soft().density
+    )
     assert bool((narrow > free).all()) and bool((narrow <= wide).all())
 
 
@@ -207,18 +209,9 @@ class Long(Dense):
         return (edges[:, 2] / edges[:, 0] - 2).clamp(min=0)
 
 
-class Constant(Dense):
-    """Depends on nothing."""
-
-    def violation(self, crystals: Crystals | SoftCrystals) -> torch.Tensor:
-        """Return one."""
-        return 1 + 0 * crystals.lattice.sum((1, 2))
-
-
 def test_a_slope_is_found_where_most_crystals_meet_the_constraint() -> None:
     assert differentiable(Share()) and not sees_coordinates(Share())
     assert differentiable(Long()) and not sees_coordinates(Long())
-    assert not differentiable(Constant())
 
 
 # ---- the front door ------------------------------------------------------------------

@@ -22,9 +22,14 @@ from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Generator
-from matdesign.generators.filling import Amounts, SiteMask, fillable, wanted_amounts
+from matdesign.generators.filling import fillable
 from matdesign.generators.planning import Plan, allowed_elements, plan_cells
 from matdesign.generators.request import Request
+from matdesign.generators.site_mask import (
+    Amounts,
+    SiteMask,
+    wanted_amounts,
+)
 from matdesign.guidance.gradients import proximal_step
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.masks import Masks
@@ -52,8 +57,8 @@ def restricted(group: int, counts: tuple[int, ...], first: int, rule) -> Amounts
     """Return the amounts of one crystal, its open roles left what a rule leaves."""
     kinds = [first, *[0] * (len(counts) - 1)]
     site = SiteMask(torch.tensor([group]), [(counts, kinds)], Masks((rule,)), known())
-    n_atoms = torch.tensor([sum(counts)])
-    assert bool(site.begins(n_atoms)) is all(site.amounts[0].may)
+    every, none = torch.ones(1, NONE, dtype=torch.bool), torch.tensor([NONE])
+    site.letters(every, torch.tensor([True]), none, torch.tensor([0]))
     return site.amounts[0]
 
 
@@ -171,7 +176,7 @@ def test_what_is_masked_holds_with_little_drawn_again(
 @pytest.mark.parametrize("name", ["autoregressive-prototypes", "vae-prototypes"])
 def test_a_size_that_leaves_no_elements_is_refused(name: str) -> None:
     guide = Guide(RequiredElements("O", "Ti"))
-    with pytest.raises(InfeasibleTarget, match="elements to choose for 2 of 2"):
+    with pytest.raises(InfeasibleTarget, match="for 2 of 2 crystals"):
         shipped(name).sample(2, seed=0, n_atoms=1, guide=guide)
 
 

@@ -17,10 +17,10 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop import rebuild
 from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.iteration import iteration_seed
 from matdesign.loop.known import Known
 from matdesign.loop.results import Results
 from matdesign.loop.store import crystal_keys
-from matdesign.loop.turn import turn_seed
 
 SOME = ("Cu", "Ni", "Al", "Pd", "Ag", "Pt")
 
@@ -75,18 +75,24 @@ def test_a_whole_campaign_with_a_real_oracle(tmp_path):
     wanted = [RequiredElements("Cu"), MinDistance(1.5)]
     oracle = CountingOracle(tmp_path / "side")
     loop = campaign(tmp_path, oracle, wanted=wanted)
-    turns = list(loop)
+    iterations = list(loop)
     lines = (tmp_path / "side").read_text().split()
     assert len(lines) == len(set(lines)) == loop.spent == 17
-    assert [t.spent for t in turns][-1] == 17 and loop.left == 0
-    for turn in turns:
-        assert turn.proposed == 12 >= turn.passed >= turn.fresh >= turn.selected
+    assert [t.spent for t in iterations][-1] == 17 and loop.left == 0
+    for iteration in iterations:
         assert (
-            turn.selected <= 6
-            and turn.usable + sum(turn.failed.values()) == turn.selected
+            iteration.proposed
+            == 12
+            >= iteration.passed
+            >= iteration.fresh
+            >= iteration.selected
         )
-        assert f"oracle calls {turn.spent} of 17" in repr(turn)
-    bests = [t.best for t in turns]
+        assert (
+            iteration.selected <= 6
+            and iteration.usable + sum(iteration.failed.values()) == iteration.selected
+        )
+        assert f"oracle calls {iteration.spent} of 17" in repr(iteration)
+    bests = [t.best for t in iterations]
     assert bests == sorted(bests, reverse=True)
     table = loop.table()
     assert len(table) == 17 and table["objective"].min() == pytest.approx(bests[-1])
@@ -111,12 +117,12 @@ def test_every_decision_is_a_row(tmp_path):
     loop = campaign(tmp_path, wanted=OnlyElements(*SOME))
     list(loop)
     reasons = set()
-    for row in loop.store.turns():
-        rows = loop.store.proposals(row["turn"])
+    for row in loop.store.iterations():
+        rows = loop.store.proposals(row["iteration"])
         assert len(rows) == 12
         decisions = [r.decision for r in rows]
         assert decisions.count("selected") == row["selected"]
-        assert row["draw"] == turn_seed(4, row["turn"])
+        assert row["draw"] == iteration_seed(4, row["iteration"])
         for one in rows:
             assert (one.reason == "") == (one.decision == "selected")
             reasons.add(one.reason.split(" ")[0])
@@ -135,7 +141,7 @@ def test_same_seed_same_campaign(tmp_path):
         tables.append(loop.table().drop(columns="seconds"))
         loop.close()
     assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
-    assert len({turn_seed(s, t) for s in range(30) for t in range(30)}) == 900
+    assert len({iteration_seed(s, t) for s in range(30) for t in range(30)}) == 900
 
 
 def test_duplicates_are_never_evaluated(tmp_path):
@@ -149,31 +155,37 @@ def test_duplicates_are_never_evaluated(tmp_path):
     )
     model = Fixed(Crystals.cat([base, shifted, swapped]))
     loop = campaign(tmp_path, model=model, propose=9, budget=20)
-    turns = list(loop)
-    assert turns[0].selected == 3 and turns[0].fresh == 3 and turns[0].passed == 9
+    iterations = list(loop)
+    assert (
+        iterations[0].selected == 3
+        and iterations[0].fresh == 3
+        and iterations[0].passed == 9
+    )
     assert loop.spent == 3
-    assert len(turns) == 1 + PATIENCE  # it sees that nothing new comes, and says so
-    assert not any(one.stopped for one in turns[:-1])
-    assert "45 like one that is known" in repr(turns[-1])
+    assert (
+        len(iterations) == 1 + PATIENCE
+    )  # it sees that nothing new comes, and says so
+    assert not any(one.stopped for one in iterations[:-1])
+    assert "45 like one that is known" in repr(iterations[-1])
     assert "makes others" in repr(loop)
     loop.close()
 
 
-def test_budget_zero_and_spare(tmp_path):
+def test_budget_zero_and_surplus(tmp_path):
     loop = campaign(tmp_path, budget=0)
     assert list(loop) == []
     with pytest.raises(DataError, match=r"budget of 0 oracle calls is spent"):
-        loop.turn()
+        loop.iteration()
     assert len(loop.best(2)) == 0 and len(loop.table()) == 0
     loop.close()
     longer = Campaign.resume(
         tmp_path / "c.db", generator=Alloys(), oracle=Toy(), budget=8
     )
     assert [t.selected for t in longer] == [6, 2]
-    spare = [
-        p for t in (0, 1) for p in longer.store.proposals(t) if p.decision == "spare"
+    surplus = [
+        p for t in (0, 1) for p in longer.store.proposals(t) if p.decision == "surplus"
     ]
-    assert spare and all("batch or the budget" in p.reason for p in spare)
+    assert surplus and all("batch or the budget" in p.reason for p in surplus)
     longer.close()
 
 
@@ -194,8 +206,8 @@ def test_bad_candidates_do_not_stop_it(tmp_path):
     model = Fixed(Crystals.cat([odd, good]))
     oracle = CountingOracle(tmp_path / "side")
     loop = campaign(tmp_path, oracle, model=model, batch=9, propose=9, budget=9)
-    turn = loop.turn()
-    assert turn.passed == turn.usable == loop.spent == 2
+    iteration = loop.iteration()
+    assert iteration.passed == iteration.usable == loop.spent == 2
     reasons = [p.reason for p in loop.store.proposals(0)]
     assert reasons[5] == "no reference energy for He"  # and no call is spent on it
     for k, words in enumerate(
@@ -223,7 +235,7 @@ def test_own_objective(tmp_path):
 
 def test_resume_reads_everything_back(tmp_path):
     first = campaign(tmp_path, wanted=OnlyElements(*SOME) & MinDistance(1.2))
-    first.turn()
+    first.iteration()
     first.close()
     toy = Toy()
     second = Campaign.resume(tmp_path / "c.db", generator=Alloys(), oracle=toy)
@@ -234,7 +246,7 @@ def test_resume_reads_everything_back(tmp_path):
     (tmp_path / "b").mkdir()
     whole = campaign(tmp_path / "b", wanted=OnlyElements(*SOME) & MinDistance(1.2))
     list(whole)
-    columns = ["turn", "id", "formula", "energy_per_atom", "reason"]
+    columns = ["iteration", "id", "formula", "energy_per_atom", "reason"]
     assert whole.table()[columns].equals(second.table()[columns])
     assert crystal_keys(whole.best(3)) == crystal_keys(second.best(3))
     whole.close()
@@ -243,7 +255,7 @@ def test_resume_reads_everything_back(tmp_path):
 
 def test_errors_speak(tmp_path):
     loop = campaign(tmp_path, wanted=OnlyElements(*SOME))
-    loop.turn()
+    loop.iteration()
     loop.close()
     store = tmp_path / "c.db"
     with pytest.raises(DataError, match=r"holds a campaign already.*resume"):
@@ -276,7 +288,7 @@ def test_errors_speak(tmp_path):
     (tmp_path / "s").mkdir()
     silent = campaign(tmp_path / "s", Silent())
     with pytest.raises(DataError, match=r"gave 6 of 6 crystals no result"):
-        silent.turn()
+        silent.iteration()
     silent.close()
 
 

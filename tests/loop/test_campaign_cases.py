@@ -173,9 +173,9 @@ def test_masks_of_the_constraints_are_on_by_default(tmp_path):
         batch=4,
     )
     assert "mask" in repr(loop.guide) and "density" not in repr(loop.guide)
-    turn = loop.turn()
+    iteration = loop.iteration()
     proposals = loop.store.proposals(0)
-    assert turn.proposed == len(proposals) == 8
+    assert iteration.proposed == len(proposals) == 8
     for one in proposals:
         assert set(one.crystal.species[0].tolist()) <= {0, 8, 20, 22}
     loop.close()
@@ -210,10 +210,10 @@ def test_a_campaign_that_finds_nothing_says_why_and_what_to_loosen(tmp_path):
         budget=4,
         propose=3,
     )
-    turns = list(loop)
-    assert len(turns) == PATIENCE and turns[-1].stopped == loop.stopped
-    text = repr(turns[-1])
-    assert "stopped with 4 oracle calls left: 5 turns in a row" in text
+    iterations = list(loop)
+    assert len(iterations) == PATIENCE and iterations[-1].stopped == loop.stopped
+    text = repr(iterations[-1])
+    assert "stopped with 4 oracle calls left: 5 iterations in a row" in text
     assert "Of 15 crystals:" in text and "density from 0 to 1 g/cm^3" in text
     assert "Loosen what most of them miss" in text
     loop.close()
@@ -222,7 +222,7 @@ def test_a_campaign_that_finds_nothing_says_why_and_what_to_loosen(tmp_path):
     again.close()
 
 
-def test_a_guide_that_finds_nothing_leaves_an_empty_turn_with_its_reason(tmp_path):
+def test_a_guide_that_finds_nothing_leaves_an_empty_iteration_with_its_reason(tmp_path):
     model = design.load_model("coupling-flow-perovskites")
     wanted = design.OnlyElements("Ca", "Ti", "O") & design.Density(0, 0.1)
     loop = Campaign(
@@ -235,14 +235,17 @@ def test_a_guide_that_finds_nothing_leaves_an_empty_turn_with_its_reason(tmp_pat
         propose=2,
         guide=design.Guide(wanted, "reject", draws=2),
     )
-    first = loop.turn()
+    first = loop.iteration()
     assert first.proposed == 0 and "Loosen" in first.nothing
     assert first.nothing in repr(first) and not first.stopped
     loop.close()
     again = Campaign.resume(tmp_path / "a.db", oracle=Flat(), guide=loop.guide)
-    turns = list(again)
-    assert len(turns) == PATIENCE - 1 and turns[-1].nothing in turns[-1].stopped
-    assert "4 oracle calls left" in turns[-1].stopped and again.spent == 0
+    iterations = list(again)
+    assert (
+        len(iterations) == PATIENCE - 1
+        and iterations[-1].nothing in iterations[-1].stopped
+    )
+    assert "4 oracle calls left" in iterations[-1].stopped and again.spent == 0
     again.close()
 
 
@@ -354,10 +357,10 @@ def test_crystals_without_a_reference_cost_nothing(tmp_path):
 
     oracle = ASEOracle(EMT, hull=Hull(ELEMENTS), steps=0, fmax=1e9, workers=1)
     loop = Campaign(Half(), None, oracle, tmp_path / "a.db", budget=3, batch=3)
-    turn = loop.turn()
+    iteration = loop.iteration()
     rows = loop.store.proposals(0)
     assert [one.decision for one in rows[::2]] == ["rejected"] * 3
     assert {one.reason for one in rows[::2]} == {"no reference energy for Fe"}
-    assert turn.selected == loop.spent == 3 and not turn.failed
+    assert iteration.selected == loop.spent == 3 and not iteration.failed
     assert isinstance(loop.best(1), Crystals) and torch.is_tensor(loop.best(1).frac)
     loop.close()

@@ -39,8 +39,8 @@ except ValueError as error:
         raise
     store.unlink(missing_ok=True)
     loop = Campaign(model, wanted, oracle, store, **settings)
-for turn in loop:
-    print(turn, flush=True)
+for iteration in loop:
+    print(iteration, flush=True)
 loop.close()
 """
 
@@ -67,19 +67,27 @@ def lines(path):
 def state(folder):
     """Everything the store holds, without times."""
     store = Store(folder / "c.db")
-    turns = [{k: v for k, v in row.items() if k != "seconds"} for row in store.turns()]
+    iterations = [
+        {k: v for k, v in row.items() if k != "seconds"} for row in store.iterations()
+    ]
     proposals = [
-        (row["turn"], p.place, p.key, p.decision, p.reason)
-        for row in turns
-        for p in store.proposals(row["turn"])
+        (row["iteration"], p.place, p.key, p.decision, p.reason)
+        for row in iterations
+        for p in store.proposals(row["iteration"])
     ]
     results = [
-        (e.turn, e.place, e.key, e.result.reason[0], float(e.result.energy_per_atom[0]))
+        (
+            e.iteration,
+            e.place,
+            e.key,
+            e.result.reason[0],
+            float(e.result.energy_per_atom[0]),
+        )
         for e in store.evaluations()
     ]
-    assert store.count("crystal") == len(proposals)  # no row outside a whole turn
+    assert store.count("crystal") == len(proposals)  # no row outside a whole iteration
     store.close()
-    return turns, proposals, results
+    return iterations, proposals, results
 
 
 def recorded(folder):
@@ -132,4 +140,6 @@ def test_kill_9_at_random_moments(tmp_path):
     assert set(after) == set(final)
     assert sum(after.values()) <= BUDGET + 2 * kills
     draws = Counter(lines(broken / "log"))
-    assert set(draws) == set(lines(whole / "log"))  # the same seeds, turn by turn
+    assert set(draws) == set(
+        lines(whole / "log")
+    )  # the same seeds, iteration by iteration

@@ -1,4 +1,4 @@
-"""The store: exact round trips, all-or-nothing turns, survival of a kill."""
+"""The store: exact round trips, all-or-nothing iterations, survival of a kill."""
 
 import os
 import signal
@@ -58,14 +58,16 @@ def test_round_trip_is_exact(tmp_path):
     assert store.proposals(2) == []
     store.evaluated(3, 1, read[1].key, results(batch[[1]]))
     (found,) = store.evaluations()
-    assert (found.turn, found.place, found.key) == (3, 1, read[1].key)
+    assert (found.iteration, found.place, found.key) == (3, 1, read[1].key)
     assert found.result.energy_per_atom.tolist() == [-3.0]
     assert torch.isnan(found.result.formation_energy_per_atom).all()
     assert found.result.steps.tolist() == [17] and found.result.ok.all()
     assert set(store.originals()) == {read[1].key, read[3].key}
     store.finish(3, {"proposed": 5, "seconds": 1.5})
-    assert store.turns() == [{"kind": "turn", "turn": 3, "proposed": 5, "seconds": 1.5}]
-    assert "5 crystals, 1 evaluations, 1 turns" in repr(store)
+    assert store.iterations() == [
+        {"kind": "iteration", "iteration": 3, "proposed": 5, "seconds": 1.5}
+    ]
+    assert "5 crystals, 1 evaluations, 1 iterations" in repr(store)
 
 
 def test_settings_are_replaced(tmp_path):
@@ -149,7 +151,7 @@ def test_one_writer_at_a_time(tmp_path):
     Store(tmp_path / "a.db").close()
 
 
-def test_a_killed_writer_leaves_whole_turns(tmp_path):
+def test_a_killed_writer_leaves_whole_iterations(tmp_path):
     script = """
         import os, sys
         sys.path.insert(0, {here!r})
@@ -157,11 +159,11 @@ def test_a_killed_writer_leaves_whole_turns(tmp_path):
         store = Store({path!r})
         batch = crystals(30)
         rows = [Proposal(batch[[i]], i, "selected") for i in range(30)]
-        turn = 0
+        iteration = 0
         while True:
-            store.propose(turn, rows)
-            print(turn, flush=True)
-            turn += 1
+            store.propose(iteration, rows)
+            print(iteration, flush=True)
+            iteration += 1
     """
     path = tmp_path / "a.db"
     script = script.format(here=os.path.dirname(__file__), path=str(path))
@@ -175,5 +177,5 @@ def test_a_killed_writer_leaves_whole_turns(tmp_path):
     seen = [int(x) for x in [*lines, *rest]]
     store = Store(path)  # neither a stale lock nor a damaged file
     assert store.count("crystal") % 30 == 0
-    for turn in seen:
-        assert len(store.proposals(turn)) == 30
+    for iteration in seen:
+        assert len(store.proposals(iteration)) == 30

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from matdesign.errors import DataError
 from matdesign.metrics import figures
 from matdesign.metrics.best_of import best_of
-from matdesign.metrics.distances import Transport, total_variation, wasserstein
+from matdesign.metrics.distances import total_variation, wasserstein
 from matdesign.metrics.intervals import (
     bootstrap,
     larger_by_chance,
@@ -133,10 +133,11 @@ def test_the_interval_of_a_distance_covers_what_other_draws_of_its_size_score():
     random = np.random.default_rng(3)
     reference = random.normal(size=2_000)
     scores = [wasserstein(random.normal(size=80), reference) for _ in range(60)]
-    intervals = [
-        Transport(random.normal(size=80), reference).interval() for _ in range(20)
+    found = [
+        figures.distance("", random.normal(size=80), reference, "", Protocol(), 0)
+        for _ in range(20)
     ]
-    covered = np.mean([low <= np.median(scores) <= high for low, high in intervals])
+    covered = np.mean([one.low <= np.median(scores) <= one.high for one in found])
     assert covered >= 0.7
 
 

@@ -10,8 +10,8 @@ from matdesign.crystals.batch import Crystals, SoftCrystals, generator
 from matdesign.errors import DataError
 from matdesign.generators import storage
 from matdesign.generators.run import Run
+from matdesign.generators.trainer import fit, training
 from matdesign.predictors.features import Moments, neighbours
-from matdesign.predictors.fitting import fit_property, property_training
 from matdesign.predictors.network import PropertyNetwork
 
 SMALL = {"width": 32, "layers": 2, "channels": 8, "mixed": 8, "members": 2}
@@ -256,7 +256,7 @@ def test_learns_sixteen_crystals(data):
         data, properties=["energy", "gap"], floors={"gap": 0.0}, seed=0, **SMALL
     )
     before = (net.predict(data)["energy"] - data.properties["energy"]).abs().mean()
-    fit_property(net, data, steps=60, batch_size=16, lr=5e-3, warmup=10, seed=0)
+    fit(net, data, steps=60, batch_size=16, lr=5e-3, warmup=10, seed=0)
     found = net.predict(data)
     for name, values in found.items():
         error = (values - data.properties[name]).abs().mean()
@@ -270,7 +270,7 @@ def test_unknown_values_are_left_out(data):
     values[::2] = torch.nan
     partly = data.replace(properties={**data.properties, "energy": values})
     net = PropertyNetwork.for_data(partly, properties="energy", **SMALL)
-    run = fit_property(net, partly, steps=3, batch_size=16)
+    run = fit(net, partly, steps=3, batch_size=16)
     assert math.isfinite(run.history[-1].loss)
     assert all(bool(p.isfinite().all()) for p in net.parameters())
 
@@ -289,22 +289,22 @@ def test_a_resumed_training_ends_with_the_same_weights(data, tmp_path):
 
     options = {"steps": 6, "batch_size": 8, "seed": 2, "warmup": 2}
     whole, halves = made(), made()
-    for _ in property_training(whole, data, **options):
+    for _ in training(whole, data, **options):
         pass
     file = tmp_path / "half.safetensors"
     again = {**options, "checkpoint": file, "checkpoint_every": 3}
-    for step in property_training(halves, data, **again):
+    for step in training(halves, data, **again):
         if step.step == 4:  # killed after step 3 was saved
             break
     halves, run = made(), Run()
-    for _ in property_training(halves, data, **again, run=run):
+    for _ in training(halves, data, **again, run=run):
         pass
     assert run.resumed == 1 and run.steps == 6
     for a, b in zip(whole.parameters(), halves.parameters(), strict=True):
         assert torch.equal(a, b)
     other = {**again, "seed": 3}
     with pytest.raises(DataError, match="another training"):
-        next(property_training(made(), data, **other))
+        next(training(made(), data, **other))
 
 
 # ---- files and errors -------------------------------------------------------------------
@@ -352,9 +352,9 @@ def test_what_cannot_be_predicted_is_named(data):
         net.predict_soft(data.soft(), "colour")
     bare = data.replace(properties={"energy": data.properties["energy"]})
     with pytest.raises(DataError, match="no gap"):
-        fit_property(net, bare, steps=1)
+        fit(net, bare, steps=1)
     with pytest.raises(DataError, match="nothing to train on"):
-        fit_property(net, data[:0], steps=1)
+        fit(net, data[:0], steps=1)
 
 
 def test_elements_without_data_are_told(data):
@@ -366,7 +366,7 @@ def test_elements_without_data_are_told(data):
     assert net.unseen(strange).nonzero().flatten().tolist() == [3]
     assert bool(net.predict(strange)["energy"].isfinite().all())
     # where nothing was learned, the chemistry code alone speaks
-    assert bool((net.networks[0].species.learned.weight[92] == 0).all())
+    assert bool((net.members[0].species.learned.weight[92] == 0).all())
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])

@@ -16,9 +16,9 @@ from matdesign.errors import DataError
 from matdesign.generators import shipped
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.diffusion import Diffusion
+from matdesign.generators.trainer import fit
 from matdesign.generators.vae import VAE
 from matdesign.paths import data_dir
-from matdesign.predictors.fitting import fit_property
 from matdesign.predictors.network import PropertyNetwork
 
 
@@ -162,7 +162,7 @@ def test_a_card_of_a_property_network(eight, tmp_path, monkeypatch):
     net = PropertyNetwork.for_data(
         data, properties="band_gap", floors={"band_gap": 0.0}, **small
     )
-    run = fit_property(net, data, steps=2, batch_size=4, progress=False)
+    run = fit(net, data, steps=2, batch_size=4, progress=False)
     facts = {"data": "tiny", "hardware": "", "command": "train", "apart_from": "gaps"}
     net.record = {**run.facts(), "data_sha256": "abc", **facts}
     net.save(tmp_path / "models" / "gaps")

@@ -106,12 +106,6 @@ def test_hits_counted_by_hand():
     assert chapters.hits(made, salt).tolist() == [False] * 5 + [True] + [False] * 2
 
 
-def test_structurally_valid_counts_what_keeps_apart():
-    touching = crystal([11, 17], 15.0)
-    touching = touching.replace(frac=torch.zeros(1, 2, 3))
-    assert chapters.structurally_valid(batch(crystal([11, 17]), touching)) == 1
-
-
 def test_steer_asks_once_for_nothing_and_then_at_every_scale():
     model = Fixed(batch(crystal([38, 22, 8, 8, 8]), crystal([11, 17])))
     sweep = chapters.steer(model, scales=(0.0, 2.5), n=5, seed=7, steps=9)
@@ -162,23 +156,21 @@ def test_guidance_is_paid_for(family, train):
 
 
 def test_the_neighbour_of_a_training_crystal_is_itself(train):
-    found = chapters.neighbours(train, train)
-    assert torch.equal(found.nearest.species, train.species)
-    assert torch.equal(found.nearest.lattice, train.lattice)
-    assert [distance for *_, distance in found.rows] == [0.0] * len(train)
+    found, distance = chapters.nearest(train, train)
+    assert torch.equal(found.species, train.species)
+    assert torch.equal(found.lattice, train.lattice)
+    assert distance.tolist() == [0.0] * len(train)
 
 
 def test_distances_of_compositions_by_hand():
     pool = batch(crystal([11, 17]), crystal([12, 8], 30.0), crystal([12, 8], 11.0))
     made = batch(crystal([19, 17]), crystal([79, 79]), crystal([12, 8], 12.0))
-    found = chapters.neighbours(made, pool)
-    half, nothing, same = (distance for *_, distance in found.rows)
-    assert half == pytest.approx(0.5)
-    assert nothing == pytest.approx(1.0)
-    assert same == pytest.approx(0.0, abs=1e-6)
-    assert float(found.nearest.volume[2]) == pytest.approx(22.0, rel=1e-5)
-    assert "nearest in training" in repr(found)
-    assert "0.500" in found._repr_html_()
+    found, distance = chapters.nearest(made, pool)
+    assert distance.tolist() == pytest.approx([0.5, 1.0, 0.0], abs=1e-6)
+    assert float(found.volume[2]) == pytest.approx(22.0, rel=1e-5)
+    table = chapters.neighbours(made, pool)
+    assert table["distance of compositions"].tolist() == ["0.500", "1.000", "0.000"]
+    assert table["nearest in training"][2] == "MgO"
 
 
 # ---- side by side ----------------------------------------------------------------------
@@ -192,7 +184,7 @@ def test_a_column_measures_free_and_asked_samples(train):
         (4, None),
         (4, chapters.TARGET),
     ]
-    assert (column.free, column.conditioned, column.evaluations) == (2, 2, 3.0)
+    assert (column.free, column.conditioned, column.evaluations) == (2, 2, 12)
     assert (column.name, column.family, len(column.made)) == ("fixed", "Fixed", 4)
     salt = {"composition": "AB", "volume_per_atom": (1.0, 14.0)}
     assert measure(model, train, n=4, target=salt).free == 0

@@ -35,7 +35,11 @@ def sweep(*hits: int, volume: float = 9.5) -> Sweep:
 
 @pytest.mark.parametrize(
     ("one", "words"),
-    [((0.6, 0.8), "above"), ((0.0, 0.1), "below"), ((0.2, 0.5), "not told apart from")],
+    [
+        ((0.6, 0.8), "above"),
+        ((0.0, 0.1), "below"),
+        ((0.2, 0.5), "not distinguished from"),
+    ],
 )
 def test_intervals_decide(one: tuple[float, float], words: str) -> None:
     assert claims.compared(one, (0.15, 0.3)) == words
@@ -45,7 +49,7 @@ def test_more_is_not_always_better() -> None:
     said = claims.best_scale(sweep(0, 10, 17, 40, 5))
     assert "Most hits, 40 of 64, come at scale 2" in said
     assert "9.5 Å³ per atom (fewer: more is not better)" in said
-    assert "(not told apart)" in claims.best_scale(sweep(0, 10, 17, 40, 38))
+    assert "(the intervals overlap)" in claims.best_scale(sweep(0, 10, 17, 40, 38))
     assert "no smaller scale has more hits" in claims.best_scale(sweep(0, 50, 9, 9, 40))
 
 
@@ -73,3 +77,5 @@ def test_how_long_training_took() -> None:
     )
     long = {**record, "seconds": 36000.0}
     assert "in 10.0 hours" in claims.trained(Model(long))
+    more = {**record, "started_from": {"steps": 3000}}
+    assert claims.trained(Model(more)).endswith("after 3,000 steps of earlier weights")

@@ -6,7 +6,7 @@ import torch
 
 from matdesign.crystals.geometry import displacement, wrap
 from matdesign.crystals.lattice_code import free_entries
-from matdesign.teach import exercises
+from matdesign.teach import exercises_crystals as exercises
 
 
 def nearest(start, end, lattice):

@@ -1,12 +1,10 @@
 """Checks of the chapter on autoregressive models: right answers pass, common errors fail."""
 
-import math
-
 import torch
 
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import fill_table, letter_mask
-from matdesign.teach import exercises_autoregressive as exercises
+from matdesign.teach import exercises_generators as exercises
 
 
 def test_the_chain():
@@ -43,10 +41,3 @@ def test_the_joint_mixture():
 
     assert exercises.check_joint_mixture(joint)
     assert "3 components of 6" in exercises.check_joint_mixture(separate).text
-
-
-def test_the_size():
-    assert exercises.check_size_posterior(lambda p, said: (p.log() + said).softmax(0))
-    assert not exercises.check_size_posterior(lambda p, said: p * said.exp())
-    assert not exercises.check_size_posterior(lambda p, said: said.softmax(0))
-    assert not exercises.check_size_posterior(lambda p, said: math.nan * p)

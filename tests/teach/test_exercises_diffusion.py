@@ -8,7 +8,7 @@ import torch
 from matdesign.crystals import wrapped_normal
 from matdesign.crystals.geometry import wrap
 from matdesign.display import plots_families
-from matdesign.teach import exercises_diffusion as exercises
+from matdesign.teach import exercises_generators as exercises
 
 
 def score(x, centres, weights, sigma):

@@ -2,7 +2,7 @@
 
 from math import comb
 
-from matdesign.teach import exercises_one_guide as exercises
+from matdesign.teach import exercises_guidance as exercises
 
 
 def test_the_best_of_n() -> None:

@@ -9,7 +9,7 @@ import torch
 from matdesign.crystals.lattice_code import family, free_entries
 from matdesign.crystals.symmetry.operations import operations
 from matdesign.crystals.symmetry.wyckoff import positions
-from matdesign.teach import exercises_representations as exercises
+from matdesign.teach import exercises_crystals as exercises
 
 
 def images(x, y, z):

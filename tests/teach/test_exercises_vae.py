@@ -9,7 +9,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.display import plots_families
 from matdesign.generators import von_mises
 from matdesign.generators.latent_space import flat_map
-from matdesign.teach import exercises_vae
+from matdesign.teach import exercises_generators
 
 
 def divergence(mean, log_std):
@@ -17,22 +17,22 @@ def divergence(mean, log_std):
 
 
 def test_divergence():
-    assert exercises_vae.check_divergence(divergence)
-    forgot = exercises_vae.check_divergence(lambda m, s: divergence(m, s) / 2)
+    assert exercises_generators.check_divergence(divergence)
+    forgot = exercises_generators.check_divergence(lambda m, s: divergence(m, s) / 2)
     assert not forgot and "entry" in forgot.text
-    whole = exercises_vae.check_divergence(lambda m, s: divergence(m, s).sum())
+    whole = exercises_generators.check_divergence(lambda m, s: divergence(m, s).sum())
     assert not whole and "give numbers of shape" in whole.text
-    assert "raised" in exercises_vae.check_divergence(lambda m: m).text
+    assert "raised" in exercises_generators.check_divergence(lambda m: m).text
 
 
 def test_torus_loss():
     def right(made, wanted):
         return (1 - torch.cos(2 * math.pi * (made - wanted))).mean()
 
-    assert exercises_vae.check_torus_loss(right)
-    flat = exercises_vae.check_torus_loss(lambda a, b: (a - b).square().mean())
+    assert exercises_generators.check_torus_loss(right)
+    flat = exercises_generators.check_torus_loss(lambda a, b: (a - b).square().mean())
     assert not flat
-    whole = exercises_vae.check_torus_loss(lambda a, b: right(a, b).detach())
+    whole = exercises_generators.check_torus_loss(lambda a, b: right(a, b).detach())
     assert not whole and "gradient" in whole.text
 
 
@@ -42,8 +42,8 @@ def test_any_origin():
         each = von_mises.log_density(x[:, None] - shift, kappa[:, None])
         return each.sum(0).logsumexp(0) - math.log(1000)
 
-    assert exercises_vae.check_any_origin(right)
-    here = exercises_vae.check_any_origin(
+    assert exercises_generators.check_any_origin(right)
+    here = exercises_generators.check_any_origin(
         lambda x, kappa: von_mises.log_density(x, kappa).sum()
     )
     assert not here and "not right" in here.text

@@ -15,8 +15,13 @@ from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
 from matdesign.paths import data_dir
-from matdesign.teach.guide_rows import Case, measure, unguided
-from matdesign.teach.guide_table import GuidanceTable, measured
+from matdesign.teach.guide_table import (
+    Case,
+    GuidanceTable,
+    measure,
+    measured,
+    unguided,
+)
 
 NAME = "coupling-flow-perovskites"
 

@@ -35,7 +35,7 @@ def test_a_sample_is_judged_timed_and_counted():
 
 def test_a_generator_that_counts_nothing_has_cost_nothing():
     one = sampled(Twice(), 2)
-    assert type(one)(one.made.replace(info={}), one.evaluation, 1.0).evaluations == 0
+    assert type(one)(one.made.replace(info={}), one.judged, 1.0).evaluations == 0
 
 
 def test_what_was_measured_names_its_command(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ class DataSet:
     Args:
         name: what `load` takes.
         what: one line.
-        rows: number of crystals; 0 where it follows from the shipped file.
+        rows: number of crystals.
         licence: terms, and whom to cite.
         shipped: path below the shipped data folder, or empty.
         files: official files of a public set, or none (then only a local mirror has
@@ -100,7 +100,7 @@ CATALOGUE: dict[str, DataSet] = {
         DataSet(
             "prototypes",
             "known prototypes with substituted elements, relaxed and labelled by CHGNet",
-            0,
+            6_752,
             _OURS,
             shipped="prototypes/prototypes.parquet",
             units=_OUR_UNITS,
@@ -108,7 +108,7 @@ CATALOGUE: dict[str, DataSet] = {
         DataSet(
             "perovskites",
             "ABX3 perovskites, cubic and distorted, relaxed and labelled by CHGNet",
-            0,
+            2_053,
             _OURS,
             shipped="perovskites/perovskites.parquet",
             units=_OUR_UNITS,
@@ -194,13 +194,5 @@ CATALOGUE: dict[str, DataSet] = {
 }
 """All data sets by name."""
 
-ALIASES = {
-    "reduced_mp_20": "mp_20_dev",
-    "mp20": "mp_20",
-    "mp20_dev": "mp_20_dev",
-    "perov5": "perov_5",
-    "carbon24": "carbon_24",
-    "mpts52": "mpts_52",
-    "alex_mp20": "alex_mp_20",
-}
-"""Other spellings, lower case with underscores."""
+ALIASES = {"reduced_mp_20": "mp_20_dev"}
+"""Other names, lower case with underscores."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
 import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 import torch
 
@@ -21,17 +18,19 @@ from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MAX_ATOMS = 200
 """Most atoms in a cell of a public set; the largest holds 52."""
 
 CHUNK = 500
 """Rows that are parsed at once."""
 
-_SKIP = {"", "index", "cif", "elements", "spacegroup", "split"}
-"""Columns that hold no property: positions in a list, or what the crystal says itself."""
+_SKIP = {"material_id", "index", "cif", "elements", "spacegroup"}
+"""Columns that hold no property: names and positions in a list, or what the crystal says."""
 
-_WORDS = dict.fromkeys(("", "nan", "none", "null"), math.nan)
-_WORDS |= {"true": 1.0, "false": 0.0}
+_WORDS = {"true": "1", "false": "0"} | dict.fromkeys(("nan", "none", "null"), "")
 
 
 def fetch(known: DataSet, folder: Path) -> list[Path]:
@@ -50,142 +49,93 @@ def build(known: DataSet, files: list[Path], table: Path) -> Path:
     The table is written to a temporary name first: a table that exists is whole.
 
     Raises:
-        DataError: a row holds no crystal; names file and row.
+        DataError: a file is no table, or a row holds no crystal; names file and row.
     """
+    import pandas as pd
+
     say = f"matdesign: making {table.name} from {len(files)} official file(s)"
     print(
         f"{say}, {known.rows:,} crystals at about 1 ms each; this happens once ...",
         file=sys.stderr,
     )
-    jobs = (
-        (f"{path.name} ({part})", at, rows)
-        for path, file in zip(files, known.files, strict=True)
-        for part, stream in _streams(path, file)
-        for at, rows in _chunks(stream, part)
-    )
-    parsed, done = [], 0
-    for where, first, rows in jobs:
-        parsed.append(parse_rows(rows, known.renames, where, first))
-        done += len(rows)
-        if done % (20 * CHUNK) == 0:
-            print(f"matdesign: {done:,} of {known.rows:,}", file=sys.stderr)
-    if not parsed:
+    crystals, columns = [], []
+    for path, file in zip(files, known.files, strict=True):
+        try:
+            for part, stream in _streams(path, file):
+                for rows in pd.read_csv(
+                    stream, dtype=str, keep_default_na=False, chunksize=CHUNK
+                ):
+                    crystals.append(_crystals(rows, f"{path.name} ({part})"))
+                    columns.append(rows.drop(columns="cif").assign(split=part))
+        except (zipfile.BadZipFile, pd.errors.ParserError) as error:
+            raise DataError(
+                f"{path} is not a whole archive or table ({error}). Delete it and load "
+                "again."
+            ) from error
+    if not crystals:
         raise DataError(
             f"{', '.join(map(str, files))}: no rows. Delete the files and load again."
         )
-    crystals = Crystals.cat(_aligned(parsed))
-    units = {k: v for k, v in known.units.items() if k in crystals.properties}
+    properties: dict[str, torch.Tensor] = {}
+    labels: dict[str, tuple[str, ...]] = {}
+    for column, words in pd.concat(columns).fillna("").items():
+        name = known.renames.get(str(column), str(column))
+        if column in _SKIP or name.startswith("Unnamed"):
+            continue
+        numbers = _numbers(words)
+        if numbers is None:
+            labels[name] = tuple(words)
+        else:
+            properties[name] = numbers
+    units = {k: v for k, v in known.units.items() if k in properties}
+    whole = Crystals.cat(crystals).replace(
+        properties=properties, units=units, labels=labels
+    )
     table.parent.mkdir(parents=True, exist_ok=True)
     temporary = table.with_name(f"{table.name}.{os.getpid()}.part")
-    write_parquet(crystals.replace(units=units), temporary)
+    write_parquet(whole, temporary)
     temporary.replace(table)
     return table
 
 
-def parse_rows(
-    rows: list[dict[str, str]], renames: dict[str, str], where: str, first: int
-) -> Crystals:
-    """Return the crystals of rows that hold a CIF each.
-
-    Args:
-        rows: column -> text; `cif` is needed, `material_id` and `split` are used.
-        renames: column -> name of the property or label.
-        where: file, for messages.
-        first: number of the first row, for messages.
-
-    Raises:
-        DataError: a row holds no crystal.
-    """
-    structures = []
-    for i, row in enumerate(rows):
-        name = f"{where}, row {first + i} ({row.get('material_id', '')})"
-        if not row.get("cif"):
-            raise DataError(
-                f"{name} has no column `cif`; it has {', '.join(row)}. This is not the "
-                "official file, or it is cut short: delete it and load again."
-            )
-        structures.append(parse_cif(row["cif"], name, MAX_ATOMS)[0][1])
-    properties: dict[str, torch.Tensor] = {}
-    labels: dict[str, tuple[str, ...]] = {}
-    for column in rows[0]:
-        if column in _SKIP or column == "material_id":
-            continue
-        name = renames.get(column, column)
-        words = [row.get(column) or "" for row in rows]
-        numbers = [_number(word) for word in words]
-        if None in numbers:
-            labels[name] = tuple(words)
-        else:
-            properties[name] = torch.tensor(numbers, dtype=torch.float32)
-    if "split" in rows[0]:
-        labels["split"] = tuple(row["split"] for row in rows)
-    ids = [
-        row.get("material_id") or f"{where}-{first + i}" for i, row in enumerate(rows)
+def _crystals(rows: pd.DataFrame, where: str) -> Crystals:
+    """Return the crystals of rows that hold a CIF each, with their names."""
+    if "cif" not in rows:
+        raise DataError(
+            f"{where} has no column `cif`; it has {', '.join(rows)}. This is not the "
+            "official file, or it is cut short: delete it and load again."
+        )
+    given = rows["material_id"] if "material_id" in rows else [""] * len(rows)
+    structures = [
+        parse_cif(text, f"{where}, row {at} ({name})", MAX_ATOMS)[0][1]
+        for at, name, text in zip(rows.index, given, rows["cif"])
     ]
-    return Crystals.from_structures(
-        structures, properties=properties, labels=labels, ids=ids, max_atoms=MAX_ATOMS
-    )
+    ids = [name or f"{where}-{at}" for at, name in zip(rows.index, given)]
+    return Crystals.from_structures(structures, ids=ids, max_atoms=MAX_ATOMS)
 
 
-def _number(word: str) -> float | None:
-    """Return a number, NaN for an empty cell, None for any other text."""
-    plain = word.strip().lower()
-    if plain in _WORDS:
-        return _WORDS[plain]
-    try:
-        return float(plain)
-    except ValueError:
+def _numbers(words: pd.Series[str]) -> torch.Tensor | None:
+    """Return a column as numbers, NaN for empty cells; None where any other text is."""
+    import pandas as pd
+
+    plain = words.str.strip().str.lower().replace(_WORDS)
+    numbers = pd.to_numeric(plain, errors="coerce")
+    if (numbers.isna() & (plain != "")).any():
         return None
+    return torch.tensor(numbers.to_numpy(), dtype=torch.float32)
 
 
-def _aligned(batches: list[Crystals]) -> list[Crystals]:
-    """Return batches in which a column is a label once any of them had text in it."""
-    words = {name for batch in batches for name in batch.labels}
-    made = []
-    for batch in batches:
-        text = {
-            name: tuple("" if x != x else f"{x:g}" for x in values.tolist())
-            for name, values in batch.properties.items()
-            if name in words
-        }
-        rest = {k: v for k, v in batch.properties.items() if k not in words}
-        made.append(batch.replace(properties=rest, labels={**batch.labels, **text}))
-    return made
-
-
-def _streams(path: Path, file: File) -> Iterator[tuple[str, Any]]:
-    """Yield (split, text stream) for a CSV, or for every CSV of an archive."""
+def _streams(path: Path, file: File) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield (split, stream) for a CSV, or for every CSV of an archive."""
     if path.suffix != ".zip":
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open("rb") as stream:
             yield file.split, stream
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                part = Path(name).stem
-                if name.endswith(".csv") and "__MACOSX" not in name:
-                    with archive.open(name) as raw:
-                        yield part, io.TextIOWrapper(raw, "utf-8", newline="")
-    except zipfile.BadZipFile as error:
-        raise DataError(
-            f"{path} is not a whole archive ({error}). Delete it and load again."
-        ) from error
-
-
-def _chunks(stream: Any, split: str) -> Iterator[tuple[int, list[dict[str, str]]]]:
-    """Yield (number of the first row, rows) with the split as a column."""
-    csv.field_size_limit(10_000_000)
-    rows: list[dict[str, str]] = []
-    at = 0
-    for row in csv.DictReader(stream):
-        rows.append(
-            {str(k): v for k, v in row.items() if k is not None} | {"split": split}
-        )
-        if len(rows) == CHUNK:
-            yield at, rows
-            at, rows = at + CHUNK, []
-    if rows:
-        yield at, rows
+    with zipfile.ZipFile(path) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(".csv") and "__MACOSX" not in name:
+                with archive.open(name) as stream:
+                    yield Path(name).stem, stream
 
 
 def _retrieve(known: DataSet, file: File, folder: Path) -> Path:
@@ -194,7 +144,9 @@ def _retrieve(known: DataSet, file: File, folder: Path) -> Path:
 
     target = folder / file.name
     record = folder / f"{file.name}.sha256"
-    stored = _stored(record)
+    stored = (
+        json.loads(record.read_text("utf-8"))["sha256"] if record.is_file() else None
+    )
     expected = file.sha256 or stored
     try:
         pooch.retrieve(
@@ -221,12 +173,3 @@ def _retrieve(known: DataSet, file: File, folder: Path) -> Path:
         found = pooch.file_hash(str(target), alg="sha256")
         record.write_text(json.dumps({"url": file.url, "sha256": found}), "utf-8")
     return target
-
-
-def _stored(record: Path) -> str | None:
-    """Return the checksum stored at the first download, or None."""
-    try:
-        found = json.loads(record.read_text("utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found if isinstance(found, str) else None

@@ -13,9 +13,8 @@ from matdesign.crystals.cached import cached
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.find import (
     ENCODING_SYMPREC,
-    are_cells,
+    as_arrays,
     find_symmetry,
-    quiet_moyo,
 )
 from matdesign.crystals.symmetry.operations import Array
 
@@ -66,16 +65,12 @@ def _find(crystals: Crystals) -> dict[str, torch.Tensor]:
     species = torch.zeros_like(crystals.species)
     frac = torch.zeros_like(crystals.frac)
     lattice = torch.empty_like(crystals.lattice)
-    cells, points = crystals.lattice.double().numpy(), crystals.frac.double().numpy()
-    sound = are_cells(crystals).tolist()
-    with quiet_moyo():
-        for row, kinds in enumerate(crystals.species.numpy()):
-            one = cells[row], points[row][kinds > 0], kinds[kinds > 0]
-            made = _primitive(*one) if sound[row] else None
-            cell, at, names = made or _reduced(*one)
-            species[row, : len(names)] = torch.from_numpy(names)
-            frac[row, : len(names)] = wrap(torch.from_numpy(at).to(frac))
-            lattice[row] = torch.from_numpy(cell)
+    for row, (sound, *one) in enumerate(as_arrays(crystals)):
+        made = _primitive(*one) if sound else None
+        cell, at, names = made or _reduced(*one)
+        species[row, : len(names)] = torch.from_numpy(names)
+        frac[row, : len(names)] = wrap(torch.from_numpy(at).to(frac))
+        lattice[row] = torch.from_numpy(cell)
     width = int((species > 0).sum(1).max()) if len(species) else 0
     return {
         "species": species[:, :width].contiguous(),
@@ -88,7 +83,7 @@ def _primitive(
     cell: Array, frac: Array, species: Array
 ) -> tuple[Array, Array, Array] | None:
     """Return cell, coordinates and species; None where symmetry finds nothing."""
-    found = find_symmetry(cell, frac, species.tolist(), ENCODING_SYMPREC)
+    found = find_symmetry(cell, frac, species, ENCODING_SYMPREC)
     if found is None:
         return None
     first = np.unique(found.mapping_std_prim, return_index=True)[1]

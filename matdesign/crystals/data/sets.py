@@ -79,10 +79,10 @@ class DataSets(Table):
 
     def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
         """Return name, where it is, crystals, content and licence of every set."""
-        rows = []
-        for one in CATALOGUE.values():
-            size = f"{_size(one):,}" if _size(one) else ""
-            rows.append([one.name, _place(one), size, one.what, one.licence])
+        rows = [
+            [one.name, _place(one), f"{one.rows:,}", one.what, one.licence]
+            for one in CATALOGUE.values()
+        ]
         return ["name", "where", "crystals", "what", "licence"], rows
 
 
@@ -162,7 +162,8 @@ def _shipped(known: DataSet) -> Path:
 
 def _key(name: str) -> str:
     key = "_".join(name.lower().replace("-", " ").replace("_", " ").split())
-    return ALIASES.get(key, key)
+    known = (one for one in CATALOGUE if one.replace("_", "") == key.replace("_", ""))
+    return ALIASES.get(key) or next(known, key)
 
 
 def _split(split: str) -> str:
@@ -194,15 +195,3 @@ def _place(one: DataSet) -> str:
     if (cache_dir() / f"{one.name}-{CACHE_VERSION}.parquet").is_file():
         return "cached"
     return "download" if one.files else "mirror only"
-
-
-def _size(one: DataSet) -> int:
-    """Return the number of crystals; 0 where it is not known."""
-    if one.rows or not one.shipped:
-        return one.rows
-    import pyarrow.parquet as pq
-
-    try:
-        return int(pq.ParquetFile(_shipped(one)).metadata.num_rows)
-    except (DataError, OSError):
-        return 0

@@ -14,7 +14,7 @@ import torch
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.io.checks import check_cell, too_many, unknown_element
+from matdesign.crystals.io.checks import check_cells, check_size, unknown_element
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -135,38 +135,29 @@ def parse_xyz(text: str, name: str, max_atoms: int) -> list[ase.Atoms]:
                 f"{name}: line {at + 1} must be a number of atoms; got {word[:40]!r}. "
                 "The file is malformed or cut short; export it again."
             )
-        if int(word) > max_atoms:
-            raise DataError(too_many(name, int(word), max_atoms))
+        check_size(np.array([int(word)]), lambda _: name, max_atoms)
         end = at + int(word) + 2
-        if end > len(lines):
-            raise DataError(
-                f"{name} is cut short: frame {len(frames) + 1} announces more atoms "
-                "than the file lists. Fetch or export it again."
-            )
+        # deuterium and tritium, which ASE does not know, are hydrogen
         sites = [re.sub(r"^\s*[DT](?=\s)", "H", line) for line in lines[at + 2 : end]]
-        odd = next((line for line in sites if not line.isascii()), None)
-        if odd is not None:
+        if end > len(lines) or not "".join(sites).isascii():
             raise DataError(
-                f"{name}: a site holds a character beyond ASCII; got {odd!r}. Replace "
-                "it by what was meant."
+                f"{name} is cut short, or a site holds a character beyond ASCII: frame "
+                f"{len(frames) + 1} announces {word} atoms. Fetch or export it again."
             )
-        frames.append("\n".join([word, lines[at + 1], *sites]))
+        frames.append("\n".join([word, lines[at + 1], *sites, ""]))
         at = end
     try:
-        atoms = ase.io.read(
-            io.StringIO("\n".join(frames) + "\n"), format="extxyz", index=":"
-        )
+        read: list[Any] = [
+            ase.io.read(io.StringIO(one), format="extxyz") for one in frames
+        ]
     except Exception as error:
         raise DataError(
             f"{name} cannot be read as extended XYZ ({error!r}). Export it again with "
             "ase.io.write(..., format='extxyz')."
         ) from error
-    if len(atoms) != len(frames) or not frames:
-        raise DataError(
-            f"{name}: {len(atoms)} of {len(frames)} frames could be read. Export it "
-            "again with ase.io.write(..., format='extxyz')."
-        )
-    return list(atoms)
+    if not read:
+        raise DataError(f"{name} holds no frame. Fetch or export it again.")
+    return read
 
 
 def _said(atoms: ase.Atoms) -> dict[str, Any]:
@@ -197,13 +188,13 @@ def _from_atoms(atoms: ase.Atoms, name: str) -> Structure:
             f"{name} is periodic in {int(atoms.pbc.sum())} of 3 directions, so it is "
             "no crystal. Set atoms.pbc = True with a full cell, or leave it out."
         )
-    check_cell(atoms.cell.array, name)
-    numbers = atoms.numbers.tolist()
-    symbols = elements.symbols()
-    for number in numbers:
-        if not 0 < number < len(symbols):
-            raise DataError(unknown_element(name, f"Z = {number}"))
-    species = [symbols[number] for number in numbers]
+    check_cells(atoms.cell.array[None], lambda _: name)
+    for number in atoms.numbers:
+        if not 0 < number <= elements.MAX_Z:
+            raise unknown_element(name, f"Z = {number}")
     return Structure(
-        atoms.cell.array, species, atoms.positions, coords_are_cartesian=True
+        atoms.cell.array,
+        atoms.numbers.tolist(),
+        atoms.positions,
+        coords_are_cartesian=True,
     )

@@ -10,9 +10,9 @@ import numpy as np
 
 from matdesign.crystals import elements
 from matdesign.crystals.io.checks import (
-    check_cell,
+    check_cells,
     check_coordinates,
-    too_many,
+    check_size,
     unknown_element,
 )
 from matdesign.crystals.io.expand import expand
@@ -126,16 +126,15 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
 
     cell = [_number(tags, f"_cell_{part}", name) for part in _CELL]
     labels, symbols, frac = _sites(tags, name)
-    if len(symbols) > max_atoms:
-        raise DataError(too_many(name, len(symbols), max_atoms))
-    check_coordinates(frac, name)
+    check_size(np.array([len(symbols)]), lambda _: name, max_atoms)
+    check_coordinates(frac[None], lambda _: name)
     _check_sites_are_whole(tags, labels, name)
     if min(cell[:3]) <= 0 or not all(0 < angle < 180 for angle in cell[3:]):
-        check_cell(np.zeros((3, 3)), name)
+        check_cells(np.zeros((1, 3, 3)), lambda _: name)
     with np.errstate(invalid="ignore"):
         lattice = Lattice.from_parameters(*cell)
     rows = np.asarray(lattice.matrix)
-    check_cell(rows, name)
+    check_cells(rows[None], lambda _: name)
     possible = groups(tags, name)
     fitting = [one for one in possible if misfit(one, rows) < 0.01]
     if not fitting:
@@ -267,7 +266,7 @@ def _of_type(kind: str, name: str) -> str:
     word = elements.element(word if two else word.title())
     if word and word in elements.symbols():
         return word
-    raise DataError(unknown_element(name, kind))
+    raise unknown_element(name, kind)
 
 
 def _of_label(label: str, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from matdesign.crystals.io.checks import too_many
+from matdesign.crystals.io.checks import check_size
 from matdesign.crystals.io.groups import Group
 from matdesign.errors import DataError
 
@@ -62,8 +62,7 @@ def expand(
         ones = np.ones(len(frac), dtype=int)
         return Orbits(frac, np.arange(len(frac)), ones, ones)
     least = len(frac) * size // 48
-    if least > max_atoms:
-        raise DataError(too_many(name, least, max_atoms))
+    check_size(np.array([max(least, 1)]), lambda _: name, max_atoms)
     parts, counts = [], []
     for point, label in zip(frac, labels):
         moved = group.rotations @ point + group.translations
@@ -85,8 +84,7 @@ def expand(
         parts.append(orbit)
         counts.append(len(orbit))
     whole, site = np.concatenate(parts), np.repeat(np.arange(len(frac)), counts)
-    if len(whole) > max_atoms:
-        raise DataError(too_many(name, len(whole), max_atoms))
+    check_size(np.array([len(whole)]), lambda _: name, max_atoms)
     _check_listed_once(whole, site, rows, labels, name)
     multiplicity = np.array(counts)
     return Orbits(whole, site, multiplicity, size // multiplicity)

@@ -232,24 +232,19 @@ def _text(path: Path, max_bytes: int) -> str:
             f"Split it, or raise the limit with read(..., max_bytes={size})."
         )
     data = path.read_bytes()
-    if b"\x00" in data:
-        raise DataError(
-            f"{path} is a binary file, not text. If it is compressed, unpack it first; "
-            "otherwise export the crystal again as CIF."
-        )
     if not data.strip():
         raise DataError(f"{path} is empty. Fetch or export it again.")
     try:
-        return data.decode("utf-8-sig").translate(_PLAIN)
+        text, odd = data.decode("utf-8-sig"), 0
     except UnicodeDecodeError:
-        pass
-    odd = len(re.findall(rb"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", data))
-    if odd > 0.01 * len(data):
+        text = data.decode("cp1252", errors="replace")
+        odd = 100 * len(re.findall(rb"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", data))
+    if odd > len(data) or b"\x00" in data:
         raise DataError(
             f"{path} is a binary file, not text. If it is compressed, unpack it first; "
             "otherwise export the crystal again as CIF."
         )
-    return data.decode("cp1252", errors="replace").translate(_PLAIN)
+    return text.translate(_PLAIN)
 
 
 def _from_structures(given: Structure | Sequence[Structure]) -> Crystals:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import gemmi
 import numpy as np
 
+from matdesign.crystals.symmetry.symbols import settings
 from matdesign.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -27,17 +27,6 @@ _SYMBOLS = (
     "_symmetry_space_group_name_h-m",
 )
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
-
-_SUFFIX = re.compile(
-    r"(?:\s*:\s*|\s*[(]?origin\s*(?:choice)?\s*|\s(?=[HRSZ]$))([12HRSZ])[)]?$", re.I
-)
-"""What may follow a symbol: ":2", "(origin choice 2)", and " H", " R", " S", " Z"."""
-
-_EXTENSION = {"S": "1", "Z": "2"}
-"""The database ICSD calls origin choice 1 S and choice 2, at a centre, Z."""
-
-_FULL = re.compile(r"(?<= )(?:21?/|4[1-3]?/(?=. -?3))")
-"""What a full symbol has more than a short one: 4/n 2/m 2/m is 4/n m m."""
 
 
 @dataclass(frozen=True)
@@ -167,29 +156,22 @@ def _listed(triplets: list[str], name: str) -> Group:
                 f"{name}: the operator {triplet!r} cannot be read ({error}). Correct "
                 "it, or export the file again."
             ) from error
-    made = _group(ops)
-    if len(made.triplets) > 192 or not _closed(made):
+    whole = gemmi.GroupOps(ops)
+    try:
+        whole.add_missing_elements()
+    except RuntimeError:  # more than any space group has
+        whole = gemmi.GroupOps([])
+    if {op.wrap().triplet() for op in whole} != {op.wrap().triplet() for op in ops}:
         raise DataError(
             f"{name}: its {len(ops)} operators do not form a group: some are missing or "
             "wrong. Fetch or export the file again."
         )
-    return made
-
-
-def _closed(group: Group) -> bool:
-    """Return whether operators hold all of their products."""
-    rotations, shifts = group.rotations, np.round(group.translations * 24)
-    turned = np.einsum("aij,bjk->abik", rotations, rotations).reshape(-1, 9)
-    moved = np.einsum("aij,bj->abi", rotations, shifts) + shifts[:, None]
-    products = np.concatenate([turned, moved.reshape(-1, 3) % 24], axis=1)
-    own = np.concatenate([rotations.reshape(-1, 9), shifts], axis=1)
-    known = {row.tobytes() for row in own.astype(int)}
-    return {row.tobytes() for row in products.astype(int)} <= known
+    return _group(ops)
 
 
 def _of_hall(hall: str) -> list[Group]:
     try:
-        return [_group(list(gemmi.symops_from_hall(hall)), f"{hall} (Hall)")]
+        return [_group(gemmi.symops_from_hall(hall), f"{hall} (Hall)")]
     except (RuntimeError, ValueError):
         return []
 
@@ -197,29 +179,7 @@ def _of_hall(hall: str) -> list[Group]:
 @cache
 def _of_symbol(symbol: str) -> list[Group]:
     """Return the settings of the tables that a symbol or a number may mean."""
-    plain = symbol.replace("_", "")
-    suffix = _SUFFIX.search(plain)
-    wanted = ""
-    if suffix:
-        plain = plain[: suffix.start()]
-        wanted = _EXTENSION.get(suffix[1].upper(), suffix[1].upper())
-    base = gemmi.find_spacegroup_by_name(plain)
-    base = base or gemmi.find_spacegroup_by_name(_FULL.sub("", plain))
-    short = "".join(plain.split()).lower()
-    settings = [
-        one
-        for one in gemmi.spacegroup_table()
-        if (base is not None and one.hm == base.hm)
-        or (3 <= one.number <= 15 and _short(one) == short)
-    ]
-    settings = [one for one in settings if wanted in ("", one.ext)]
-    settings.sort(key=lambda one: "2H1R\x00".index(one.ext))
-    return [_group(list(one.operations()), one.xhm()) for one in settings]
-
-
-def _short(one: gemmi.SpaceGroup) -> str:
-    """Return a monoclinic symbol without the axes that carry no symmetry."""
-    return "".join(word for word in one.hm.split() if word != "1").lower()
+    return [_group(one.operations(), one.xhm()) for one in settings(symbol)]
 
 
 def _group(ops: Iterable[gemmi.Op], name: str = "") -> Group:

@@ -12,7 +12,13 @@ import torch
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.io.checks import MAX_ATOMS, MIN_VOLUME, too_many
+from matdesign.crystals.io.checks import (
+    MAX_ATOMS,
+    check_cells,
+    check_coordinates,
+    check_size,
+    unknown_element,
+)
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,9 +26,6 @@ if TYPE_CHECKING:
 
 CORE = ("num_atoms", "numbers", "frac_coords", "lattice")
 """Columns that every crystal table has; `material_id` and all others are optional."""
-
-MAX_TABLE_BYTES = 8_000_000_000
-"""Most bytes that a table may take in memory."""
 
 
 def read_parquet(
@@ -35,8 +38,7 @@ def read_parquet(
 
     Text columns become labels, numbers and flags become properties (NaN where null),
     `material_id` becomes the ids. Coordinates are wrapped into [0, 1): published tables
-    often hold others. Units come from the file's own metadata, or from a `card.json`
-    beside it.
+    often hold others. Units come from the file's own metadata.
 
     Args:
         path: the file; columns `num_atoms`, `numbers` (flat or list), `frac_coords`
@@ -58,38 +60,43 @@ def read_parquet(
     """
     path = Path(path)
     table = _table(path, rows)
-    counts = _numeric(table, "num_atoms", path).astype(np.int64)
-    flat = {name: _flat(table, name, path) for name in CORE[1:]}
+    counts = _values(table, "num_atoms", path).astype(np.int64)
+    flat = {name: _values(table, name, path, lists=True) for name in CORE[1:]}
     sites = int(counts.sum())
-    for name, want in (("numbers", sites), ("frac_coords", 3 * sites)):
-        if len(flat[name]) != want:
+    wanted = {"numbers": sites, "frac_coords": 3 * sites, "lattice": 9 * len(counts)}
+    for column, want in wanted.items():
+        if len(flat[column]) != want:
             raise DataError(
-                f"{path}: column `{name}` holds {len(flat[name])} values, but "
-                f"`num_atoms` asks for {want}. The table is damaged; fetch or make it "
-                "again."
+                f"{path}: column `{column}` holds {len(flat[column])} values, but "
+                f"`num_atoms` asks for {want}: one number and 3 coordinates per atom, 9 "
+                "numbers per row of `lattice`. Fetch or make the table again."
             )
-    if len(flat["lattice"]) != 9 * len(counts):
-        raise DataError(
-            f"{path}: column `lattice` must hold 9 numbers per row; got "
-            f"{len(flat['lattice'])} for {len(counts)} rows. Make the table again."
-        )
+    ids = tuple(table["material_id"].to_pylist()) if _has_ids(table) else ()
+
+    def name(i: int) -> str:
+        return f"{path}: row {i}" + (f" ({ids[i]})" if ids else "")
+
+    check_size(counts, name, max_atoms)
     width = int(counts.max(initial=0))
     filled = torch.arange(width) < torch.from_numpy(counts)[:, None]
     species = torch.zeros(len(counts), width, dtype=torch.long)
     species[filled] = torch.from_numpy(flat["numbers"].astype(np.int64))
+    for i, at in (filled & ((species < 1) | (species > elements.MAX_Z))).nonzero():
+        raise unknown_element(name(int(i)), f"Z = {species[i, at]}")
     frac = torch.zeros(len(counts), width, 3)
     raw = torch.from_numpy(flat["frac_coords"].astype(np.float64)).reshape(-1, 3)
     frac[filled] = wrap(wrap(raw).float())
     lattice = torch.from_numpy(flat["lattice"].astype(np.float32)).reshape(-1, 3, 3)
-    ids = tuple(table["material_id"].to_pylist()) if _has_ids(table) else ()
-    _check_rows(path, ids, species, frac, lattice, counts, max_atoms)
+    check_cells(lattice.double().numpy(), name)
+    check_coordinates(frac.numpy(), name)
     properties, labels = _others(table)
+    units = json.loads((table.schema.metadata or {}).get(b"units", b"{}"))
     return Crystals(
         species,
         frac,
         lattice,
         properties=properties,
-        units={k: v for k, v in _units(path, table).items() if k in properties},
+        units={k: str(v) for k, v in units.items() if k in properties},
         labels=labels,
         ids=ids,
         info={"source": path.name},
@@ -147,20 +154,13 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path} is not a whole parquet file ({str(error).splitlines()[0]}). It "
             "may be cut short; fetch or make it again."
         ) from error
-    meta = file.metadata
-    size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-    if size > MAX_TABLE_BYTES:
-        raise DataError(
-            f"{path} would take {size:,} bytes in memory, over the limit of "
-            f"{MAX_TABLE_BYTES:,}. Split the table."
-        )
-    names = file.schema_arrow.names
+    names = table.column_names
     missing = [name for name in CORE if name not in names]
     if missing:
         raise DataError(
@@ -168,12 +168,6 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
             f"{', '.join(missing)}; it has {', '.join(names[:12])}. Write one with "
             "matdesign.write."
         )
-    try:
-        table = file.read()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is damaged ({str(error).splitlines()[0]}). Fetch or make it again."
-        ) from error
     if rows is None:
         return table
     column, value = rows
@@ -182,9 +176,10 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
             f"{path} has no column {column!r} to choose rows by; it has "
             f"{', '.join(names)}. Read it whole, and use matdesign.split."
         )
-    chosen = table.filter(pc.equal(table[column].cast(pa.string()), value))
+    words = table[column].cast(pa.string())
+    chosen = table.filter(pc.equal(words, value))
     if not len(chosen):
-        known = sorted({str(v) for v in table[column].unique().to_pylist()})
+        known = sorted(map(str, words.unique().to_pylist()))
         raise DataError(
             f"{path} has no row with {column} = {value!r}; choose one of "
             f"{', '.join(known[:12])}."
@@ -192,32 +187,22 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
     return chosen
 
 
-def _flat(table: pa.Table, name: str, path: Path) -> np.ndarray[Any, Any]:
-    """Return a list column's values in one array."""
-    import pyarrow as pa
-
+def _values(
+    table: pa.Table, name: str, path: Path, lists: bool = False
+) -> np.ndarray[Any, Any]:
+    """Return the numbers of a column, or of the lists in it, in one array."""
     column = table[name].combine_chunks()
-    kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and not (
-        pa.types.is_fixed_size_list(kind)
-    ):
+    if lists and "list" not in str(column.type):
         raise DataError(
-            f"{path}: column `{name}` must hold a list per row; got {kind}. "
+            f"{path}: column `{name}` must hold a list per row; got {column.type}. "
             "Write tables with matdesign.write."
         )
-    values = column.flatten()
+    values = column.flatten() if lists else column
     if column.null_count or values.null_count:
         raise DataError(
             f"{path}: column `{name}` has empty entries. Drop those rows first."
         )
     return np.asarray(values.to_numpy(zero_copy_only=False))
-
-
-def _numeric(table: pa.Table, name: str, path: Path) -> np.ndarray[Any, Any]:
-    column = table[name].combine_chunks()
-    if column.null_count:
-        raise DataError(f"{path}: column `{name}` has empty entries. Drop those rows.")
-    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def _has_ids(table: pa.Table) -> bool:
@@ -244,53 +229,3 @@ def _others(table: pa.Table) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             plain = np.array(values.to_numpy(zero_copy_only=False), dtype=np.float32)
             properties[name] = torch.from_numpy(plain)
     return properties, labels
-
-
-def _units(path: Path, table: pa.Table) -> dict[str, str]:
-    """Return units from the table's metadata, else from the card beside it."""
-    stored = (table.schema.metadata or {}).get(b"units")
-    card = path.with_name("card.json")
-    try:
-        if stored is not None:
-            found = json.loads(stored)
-        elif card.is_file():
-            found = json.loads(card.read_text(encoding="utf-8")).get("units", {})
-        else:
-            found = {}
-    except (ValueError, AttributeError):
-        found = {}
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
-
-
-def _check_rows(
-    path: Path,
-    ids: tuple[str, ...],
-    species: torch.Tensor,
-    frac: torch.Tensor,
-    lattice: torch.Tensor,
-    counts: np.ndarray[Any, Any],
-    max_atoms: int,
-) -> None:
-    """Refuse the first row that holds no crystal, by its id."""
-    count = torch.from_numpy(counts)
-    filled = torch.arange(species.shape[1]) < count[:, None]
-    known = (species >= 1) & (species <= elements.MAX_Z)
-    volume = torch.linalg.det(lattice.double()).abs()
-    size = f"has no atoms, or over the limit of {max_atoms}"
-    if len(counts) and int(count.max()) > max_atoms:
-        size = too_many("it", int(count.max()), max_atoms)
-    checks = (
-        ((count < 1) | (count > max_atoms), size),
-        ((filled & ~known).any(1), "has an element that is none from H to Lr"),
-        (~frac.isfinite().all(2).all(1), "has a coordinate that is not a number"),
-        (~lattice.isfinite().all(2).all(1), "has a cell that is not a number"),
-        (volume < MIN_VOLUME, "has a cell that spans no volume"),
-    )
-    for bad, what in checks:
-        if bool(bad.any()):
-            at = int(bad.to(torch.uint8).argmax())
-            name = f" ({ids[at]})" if ids else ""
-            raise DataError(
-                f"{path}: row {at}{name} {what}; {int(bad.sum())} such rows. "
-                "Drop or mend them."
-            )

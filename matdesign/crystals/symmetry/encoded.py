@@ -15,9 +15,8 @@ from matdesign.crystals.cached import cached
 from matdesign.crystals.lattice_code import to_code
 from matdesign.crystals.symmetry.find import (
     ENCODING_SYMPREC,
-    are_cells,
+    as_arrays,
     find_symmetry,
-    quiet_moyo,
 )
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.operations import Array, unit
@@ -168,14 +167,7 @@ def _symmetric(crystals: Crystals) -> Encoded:
 
 def _read_all(crystals: Crystals) -> dict[str, Tensor]:
     """Return what is read of a batch: letters are -1 and all else 0 on padding."""
-    cells = crystals.lattice.double().numpy()
-    rows = crystals.frac.double().numpy()
-    there = are_cells(crystals).tolist()
-    read = []
-    with quiet_moyo():
-        for row, kinds in enumerate(crystals.species.numpy()):
-            real = kinds > 0
-            read.append(_read(cells[row], rows[row][real], kinds[real], there[row]))
+    read = [_read(*one) for one in as_arrays(crystals)]
     shape = len(read), max(len(orbits) for *_, orbits in read)
     letters, species = np.full(shape, -1), np.zeros(shape, dtype=int)
     u = np.zeros((*shape, 3))
@@ -191,7 +183,7 @@ def _read_all(crystals: Crystals) -> dict[str, Tensor]:
     }
 
 
-def _read(cell: Array, frac: Array, species: Array, sound: bool) -> _Read:
+def _read(sound: bool, cell: Array, frac: Array, species: Array) -> _Read:
     """Return a crystal in its space group; in P1 where that cannot be rebuilt."""
     for tighter in (1, 10, 100) if sound else ():
         found = _read_at(cell, frac, species, ENCODING_SYMPREC / tighter)
@@ -203,7 +195,7 @@ def _read(cell: Array, frac: Array, species: Array, sound: bool) -> _Read:
 
 def _read_at(cell: Array, frac: Array, species: Array, symprec: float) -> _Read | None:
     """Return a crystal in the space group of one tolerance, or None."""
-    found = find_symmetry(cell, frac, species.tolist(), symprec)
+    found = find_symmetry(cell, frac, species, symprec)
     if found is None:
         return None
     basis = np.array(found.std_cell.basis)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import numbers
-import re
-import unicodedata
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import min_distance, shortest_vector
 from matdesign.crystals.io.checks import MIN_VOLUME
 from matdesign.crystals.symmetry.operations import Array
+from matdesign.crystals.symmetry.symbols import settings
 from matdesign.errors import DataError
 
 SYMPREC = 0.1
@@ -40,32 +39,13 @@ def spacegroup_number(group: Any) -> int:
     Raises:
         DataError: neither.
 
-    Source:
-        gemmi (Wojdyr 2022, JOSS 7, 4200); full symbols from spglib.
-
     Example:
         >>> [spacegroup_number(one) for one in (225, "225", "Pm3m", "P21/c", "Cmca")]
         [225, 225, 221, 14, 64]
     """
     number = None
     if isinstance(group, str):
-        import gemmi
-
-        # subscripts count as figures; the long minus is a minus
-        text = unicodedata.normalize("NFKC", group).replace("\u2212", "-")
-        text = text.replace("_", "").strip()
-        short = "".join(text.split())
-        if short.isdecimal():
-            number = int(short)
-        else:
-            named = gemmi.find_spacegroup_by_name(text)
-            named = named or gemmi.find_spacegroup_by_name(short)
-            number = named.number if named else _full_symbols().get(short.lower())
-            if number is None:  # full in all axes: 4/n 2/m 2/m is 4/n m m
-                named = gemmi.find_spacegroup_by_name(
-                    re.sub("(?<![46])21?/", "", short)
-                )
-                number = named.number if named else None
+        number = next((one.number for one in settings(group)), None)
     elif isinstance(group, numbers.Integral) and group is not True:
         number = int(group)
     if number is None or not 1 <= number <= 230:
@@ -74,18 +54,6 @@ def spacegroup_number(group: Any) -> int:
             f'"Pm-3m"; got {group!r}.'
         )
     return number
-
-
-@cache
-def _full_symbols() -> dict[str, int]:
-    """Return the number of each full symbol, without spaces: "p4/n2/m2/m" is 129."""
-    import spglib
-
-    kinds: Any = [spglib.get_spacegroup_type(hall) for hall in range(1, 531)]
-    return {
-        one.international_full.replace(" ", "").replace("_", "").lower(): one.number
-        for one in kinds
-    }
 
 
 def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
@@ -110,26 +78,53 @@ def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
         >>> spacegroup(Crystals(torch.tensor([[55, 17]]), frac, cell)).tolist()
         [221]
     """
-    found = []
-    there = are_cells(crystals, symprec).tolist()
-    cells = crystals.lattice.detach().double().cpu().numpy()
-    points = crystals.frac.detach().double().cpu().numpy()
-    with quiet_moyo():
-        for row, kinds in enumerate(crystals.species.cpu().numpy()):
-            real = kinds > 0
-            one = cells[row], points[row][real], kinds[real].tolist()
-            found.append(_number(*one, symprec) if there[row] else 0)
+    found = [
+        _number(*one, symprec) if sound else 0
+        for sound, *one in as_arrays(crystals, symprec)
+    ]
     return torch.tensor(found, dtype=torch.long, device=crystals.device)
 
 
+def as_arrays(
+    crystals: Crystals, symprec: float = ENCODING_SYMPREC
+) -> Iterator[tuple[bool, Array, Array, Array]]:
+    """Yield for each crystal whether symmetry can be looked for, and it as arrays.
+
+    It can where the crystal is finite and well above symprec. In a cell as small as the
+    tolerance, or with atoms on top of each other, every atom could be every other one,
+    and the search would not end.
+
+    Args:
+        crystals: the batch.
+        symprec: the tolerance of the search, angstrom.
+
+    Returns:
+        The flag, the cell, the coordinates and the species, without padding.
+    """
+    exact = Crystals(
+        crystals.species.cpu(),
+        crystals.frac.detach().cpu().double(),
+        crystals.lattice.detach().cpu().double(),
+    )
+    sound = exact.frac.isfinite().all(-1).all(-1)
+    sound &= exact.lattice.isfinite().all(-1).all(-1)
+    sound &= torch.linalg.det(exact.lattice).abs() >= MIN_VOLUME
+    sound &= shortest_vector(exact.lattice) >= 5 * symprec
+    sound &= min_distance(exact) > 2 * symprec
+    cells, frac = exact.lattice.numpy(), exact.frac.numpy()
+    for i, species in enumerate(exact.species.numpy()):
+        real = species > 0
+        yield bool(sound[i]), cells[i], frac[i][real], species[real]
+
+
 def find_symmetry(
-    cell: Array, frac: Array, species: list[int], symprec: float
+    cell: Array, frac: Array, species: Array, symprec: float
 ) -> Any | None:
     """Return moyopy's dataset of a crystal in the standard setting, or None.
 
     None where it finds nothing, for whatever reason: a generated crystal may be
-    anything, and one that cannot be analysed is an answer, not an error. Ask `are_cells`
-    first, and put `quiet_moyo` around the batch.
+    anything, and one that cannot be analysed is an answer, not an error. See `as_arrays`
+    for the crystals that it would not end with.
 
     Args:
         cell: rows in angstrom, shape (3, 3).
@@ -137,11 +132,10 @@ def find_symmetry(
         species: atomic number of each atom.
         symprec: how far an atom may be from its symmetric position, angstrom.
     """
-    import moyopy
-
+    moyopy = _moyopy()
     try:
         return moyopy.MoyoDataset(
-            moyopy.Cell(cell.tolist(), frac.tolist(), species),
+            moyopy.Cell(cell.tolist(), frac.tolist(), species.tolist()),
             symprec=symprec,
             setting=moyopy.Setting.standard(),
         )
@@ -154,40 +148,16 @@ def find_symmetry(
         return None
 
 
-def are_cells(crystals: Crystals, symprec: float = ENCODING_SYMPREC) -> Tensor:
-    """Return in which crystals symmetry can be looked for, bool, shape (crystals,).
+@cache
+def _moyopy() -> ModuleType:
+    """Return moyopy without its notes on operations of the input cell, unused here."""
+    import moyopy
 
-    They are finite and well above symprec. In a cell as small as the tolerance, or with
-    atoms on top of each other, every atom could be every other one, and the search would
-    not end.
-
-    Args:
-        crystals: the batch.
-        symprec: the tolerance of the search, angstrom.
-    """
-    exact = Crystals(
-        crystals.species, crystals.frac.double(), crystals.lattice.double()
-    )
-    finite = exact.frac.isfinite().all(-1).all(-1)
-    finite &= exact.lattice.isfinite().all(-1).all(-1)
-    large = torch.linalg.det(exact.lattice).abs() >= MIN_VOLUME
-    large &= shortest_vector(exact.lattice) >= 5 * symprec
-    return finite & large & (min_distance(exact) > 2 * symprec)
+    logging.getLogger("moyo").setLevel(logging.ERROR)
+    return moyopy
 
 
-@contextmanager
-def quiet_moyo() -> Iterator[None]:
-    """Hold back moyo's notes on operations of the input cell, unused here."""
-    log = logging.getLogger("moyo")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def _number(cell: Array, frac: Array, species: list[int], symprec: float) -> int:
+def _number(cell: Array, frac: Array, species: Array, symprec: float) -> int:
     """Return one space group number: moyopy's, else spglib's, else 0."""
     import spglib
 

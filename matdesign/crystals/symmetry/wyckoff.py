@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
+import gemmi
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,8 +25,6 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzA"
 
 NONE = len(LETTERS)
 """Index that stands for "no letter", after the 27 that there are."""
-
-_TERM = re.compile(r"([+-]?)(?:(\d+)/(\d+)|(\d*)([xyz])|(\d+))")
 
 _PRIMITIVE: tuple[Array, ...] = (
     np.eye(3),
@@ -236,14 +233,8 @@ def _table() -> dict[str, list[str]]:
 def _read(letter: str, row: str) -> Position:
     """Return a position from its row: multiplicity, site symmetry, coordinates."""
     count, symmetry, text = row.split(" ", 2)
-    rows, offset = np.zeros((3, 3)), np.zeros(3)
-    for at, coordinate in enumerate(text.split(",")):
-        for sign, top, bottom, factor, name, whole in _TERM.findall(coordinate):
-            by = -1.0 if sign == "-" else 1.0
-            if name:
-                rows["xyz".index(name), at] += by * float(factor or 1)
-            else:
-                offset[at] += by * float(Fraction(int(top or whole), int(bottom or 1)))
+    op = gemmi.Op(text.replace("2x", "2*x"))
+    rows, offset = np.array(op.rot).T / op.DEN, np.array(op.tran) / op.DEN
     axes = tuple(np.flatnonzero(np.abs(rows).sum(1)).tolist())
     return Position(
         letter,

@@ -6,15 +6,14 @@ import torch
 from pymatgen.core import Lattice
 
 from matdesign.crystals import elements
+from matdesign.crystals.geometry import clearance
 from matdesign.crystals.lattice_code import to_code
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.contract import Generator
-from matdesign.generators.control import Preview, Sample
+from matdesign.generators.control import Preview, Sample, Scales
 from matdesign.generators.diffusion import Diffusion
-from matdesign.generators.drawing import draw, overlap
-from matdesign.generators.overlap import clearance
 from matdesign.generators.planning import plan_cells
-from matdesign.generators.scales import Scales
+from matdesign.generators.sampling import draw, overlap
 
 
 class Scatter(Generator):
@@ -127,7 +126,7 @@ def test_the_room_of_one_atom_is_that_of_its_pairs() -> None:
     each = []
     for k in range(5):
         new = layout.orbits & (torch.arange(5) == k)
-        each.append(clearance(layout, species, u, cell, layout.orbits, new))
+        each.append(clearance(u, species, cell, layout.mask, new))
         for row, atoms in enumerate((5, 3)):
             if k >= atoms:
                 assert each[k][row].isinf()
@@ -136,5 +135,5 @@ def test_the_room_of_one_atom_is_that_of_its_pairs() -> None:
             at = u[row, :atoms].numpy()
             far = np.delete(lattice.get_all_distances(at[k], at)[0], k)
             assert float(each[k][row]) == pytest.approx(far.min() / needed, rel=1e-4)
-    whole = clearance(layout, species, u, cell, layout.orbits)
+    whole = clearance(u, species, cell, layout.mask)
     assert torch.allclose(torch.stack(each).amin(0), whole)

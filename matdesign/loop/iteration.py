@@ -1,4 +1,4 @@
-"""What a turn of a campaign is: its record, its seed, and why none follows."""
+"""What an iteration of a campaign is: its record, its seed, and why none follows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matdesign.loop.store import Proposal
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What one turn did; prints as one line.
+class Iteration:
+    """What one iteration did; prints as one line.
 
     Attributes:
         number: from 0.
@@ -29,10 +29,10 @@ class Turn:
         best_formula: of that crystal.
         spent: oracle calls so far.
         budget: oracle calls in all.
-        seconds: of this turn.
-        stopped: why the campaign ends with this turn; "" where it goes on or its budget
+        seconds: of this iteration.
+        stopped: why the campaign ends with this iteration; "" where it goes on or its budget
             is spent.
-        nothing: why the guide found no crystals in this turn; "" where it found some.
+        nothing: why the guide found no crystals in this iteration; "" where it found some.
     """
 
     number: int
@@ -52,7 +52,7 @@ class Turn:
 
     @property
     def counts(self) -> dict[str, int | float | str]:
-        """What the store keeps of a turn."""
+        """What the store keeps of an iteration."""
         names = ("proposed", "passed", "fresh", "selected", "usable", "seconds")
         counts = {name: getattr(self, name) for name in names}
         return {**counts, "nothing": self.nothing} if self.nothing else counts
@@ -62,7 +62,7 @@ class Turn:
         failed = f" (failed: {why})" if why else ""
         best = f"best {self.best:.3f} {self.best_formula}" if self.best_formula else ""
         return (
-            f"turn {self.number}: {self.proposed} proposed, {self.passed} pass the "
+            f"iteration {self.number}: {self.proposed} proposed, {self.passed} pass the "
             f"checks, {self.fresh} new, {self.selected} evaluated, {self.usable} usable"
             f"{failed}; {best or 'nothing usable yet'}; oracle calls {self.spent} of "
             f"{self.budget}; {self.seconds:.1f} s"
@@ -70,20 +70,20 @@ class Turn:
         )
 
 
-def turn_seed(seed: int, turn: int) -> int:
-    """Return the seed of a turn: different for every turn and campaign seed."""
-    digest = hashlib.sha256(f"{seed}/{turn}".encode()).digest()
+def iteration_seed(seed: int, iteration: int) -> int:
+    """Return the seed of an iteration: different for every iteration and campaign seed."""
+    digest = hashlib.sha256(f"{seed}/{iteration}".encode()).digest()
     return int.from_bytes(digest[:4], "little") >> 1
 
 
 def why_stopped(
-    rows: Sequence[Proposal], turns: Sequence[Mapping[str, Any]], left: int
+    rows: Sequence[Proposal], iterations: Sequence[Mapping[str, Any]], left: int
 ) -> str:
     """Return why a campaign ends before its budget, and what to loosen.
 
     Args:
-        rows: proposals of the last turns, none of which was evaluated.
-        turns: what the store keeps of these turns.
+        rows: proposals of the last iterations, none of which was evaluated.
+        iterations: what the store keeps of these iterations.
         left: oracle calls that the budget still allows.
     """
     counts = Counter(_kind(one) for one in rows).most_common(4)
@@ -93,21 +93,19 @@ def why_stopped(
         "or raise `propose`.",
     }
     most = Counter(one.decision for one in rows).most_common(1)
-    said = (
-        f"stopped with {left} oracle calls left: {len(turns)} turns in a row brought nothing "
-        "to evaluate."
+    words = (
+        f"stopped with {left} oracle calls left: {len(iterations)} iterations in a row "
+        "brought nothing to evaluate."
     )
-    reasons = [str(one["nothing"]) for one in turns if one.get("nothing")]
+    reasons = [str(one["nothing"]) for one in iterations if one.get("nothing")]
     if most:
         what = "; ".join(f"{n} {kind}" for kind, n in counts)
-        said += f" Of {len(rows)} crystals: {what}. {remedy[most[0][0]]}"
+        words += f" Of {len(rows)} crystals: {what}. {remedy[most[0][0]]}"
     elif not reasons:
-        said += " The generator gave no crystals at all."
+        words += " The generator gave no crystals at all."
     if reasons:
-        said += (
-            f" In {len(reasons)} turns the guide found nothing, at last: {reasons[-1]}"
-        )
-    return said
+        words += f" In {len(reasons)} iterations the guide found nothing, at last: {reasons[-1]}"
+    return words
 
 
 def _kind(one: Proposal) -> str:
