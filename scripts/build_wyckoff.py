@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from matdesign.crystals.lattice_code import family
-from matdesign.crystals.symmetry.operations import operations, unit
+from matdesign.crystals.symmetry.wyckoff import operations, unit
 
 Array = np.ndarray[Any, Any]
 TABLE = Path(__file__).resolve().parents[1] / "matdesign" / "assets" / "wyckoff.json"

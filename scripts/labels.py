@@ -16,7 +16,6 @@ from torch import Tensor
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
-from matdesign.generators.shipped import FAMILIES
 from matdesign.generators.storage import read_checkpoint, write_checkpoint
 from matdesign.generators.trainer import fingerprint
 
@@ -100,11 +99,11 @@ def shaken(crystals: Crystals, *, copies: float, seed: int) -> Crystals:
 
 def unguided(data: str, count: int, seed: int) -> list[Crystals]:
     """Return crystals of every family in equal shares, without a guide."""
-    made = []
-    for family in FAMILIES:
-        model = design.load_model(f"{family}-{data}")
-        steps = 25 if family in ("diffusion", "flow-matching") else None
-        made.append(model.sample(count // len(FAMILIES), seed=seed, steps=steps))
+    made, families = [], [name for name in design.models() if name.endswith(f"-{data}")]
+    for name in families:
+        model = design.load_model(name)
+        steps = 25 if model.stepwise else None
+        made.append(model.sample(count // len(families), seed=seed, steps=steps))
     return made
 
 

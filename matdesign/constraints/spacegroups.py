@@ -12,8 +12,7 @@ from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.geometry import displacement
 from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.find import SYMPREC, spacegroup, spacegroup_number
-from matdesign.crystals.symmetry.operations import operations
-from matdesign.crystals.symmetry.wyckoff import primitive_cell
+from matdesign.crystals.symmetry.wyckoff import operations, primitive_cell
 from matdesign.errors import DataError
 
 _FEW = 4

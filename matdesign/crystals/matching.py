@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from math import gcd
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -96,7 +97,7 @@ def same_in_batch(
         `sketches` differ by more than the tolerance of sites are not compared: of 2,173
         equal pairs in reduced MP-20 and two models' samples none differs so much.
     """
-    matcher = _matcher(tolerances)
+    how = matcher(tolerances)
     found = Search(np.full(len(crystals), -1, dtype=np.int64))
     batch = _prepared(crystals)
     members: dict[Counts, list[int]] = defaultdict(list)
@@ -106,7 +107,7 @@ def same_in_batch(
         kept: list[int] = []
         for i in some if len(some) > 1 else ():
             if kept:
-                _find(found, batch, i, batch, kept, matcher.fit, matcher.stol, limit)
+                _find(found, batch, i, batch, kept, how.fit, how.stol, limit)
             if found.match[i] < 0 and i not in found.reason:
                 kept.append(i)
     return found
@@ -141,10 +142,10 @@ def same_in_reference(
     Source:
         `fit` and `fit_anonymous` of pymatgen's StructureMatcher; both scale the volumes.
     """
-    matcher = _matcher(tolerances)
+    how = matcher(tolerances)
     found = Search(np.full(len(crystals), -1, dtype=np.int64))
     batch, known = _prepared(crystals), _prepared(reference)
-    fit = matcher.fit_anonymous if anonymous else matcher.fit
+    fit = how.fit_anonymous if anonymous else how.fit
     for i in range(len(crystals)) if of is None else of:
         formula = batch.formulas[i]
         if anonymous:
@@ -152,7 +153,7 @@ def same_in_reference(
         else:
             candidates = known.by_formula.get(formula, [])
         if candidates:
-            _find(found, batch, i, known, candidates, fit, matcher.stol, limit)
+            _find(found, batch, i, known, candidates, fit, how.stol, limit)
     return found
 
 
@@ -253,7 +254,13 @@ def _prepared(crystals: Crystals) -> _Prepared:
     return _PREPARED[crystals]
 
 
-def _matcher(tolerances: str) -> Any:
+@cache
+def matcher(tolerances: str) -> Any:
+    """Return pymatgen's StructureMatcher of named tolerances.
+
+    Raises:
+        DataError: the tolerances have no such name.
+    """
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     if tolerances not in TOLERANCES:

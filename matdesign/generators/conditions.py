@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -85,28 +84,17 @@ class Condition:
 
     def __getitem__(self, index: Tensor) -> Condition:
         """Return the conditions of some crystals."""
-        return Condition(
-            **{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
-        )
+        return Condition(*(part[index] for part in vars(self).values()))
 
     def to(self, device: torch.device | str) -> Condition:
         """Return the condition on a device."""
-        return Condition(
-            **{
-                f.name: getattr(self, f.name).to(device)
-                for f in dataclasses.fields(self)
-            }
-        )
+        return Condition(*(part.to(device) for part in vars(self).values()))
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
         """Return one condition of all crystals."""
-        return Condition(
-            **{
-                f.name: torch.cat([getattr(part, f.name) for part in parts])
-                for f in dataclasses.fields(Condition)
-            }
-        )
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return Condition(*map(torch.cat, columns))
 
     def doubled(self) -> Condition:
         """Return "nothing" for every crystal, then the condition: 2 x crystals.
@@ -119,9 +107,8 @@ class Condition:
             >>> len(wanted.doubled())
             6
         """
-        return Condition.cat(
-            [Condition.nothing(len(self), self.low.shape[1], self.low.device), self]
-        )
+        open_ = Condition.nothing(len(self), self.low.shape[1], self.low.device)
+        return Condition.cat([open_, self])
 
 
 def combine(null: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
@@ -268,7 +255,6 @@ class ConditionEncoder(nn.Module):
         *,
         drop: float = 0.5,
         drop_all: float = 0.1,
-        symmetric: bool | None = None,
     ) -> Condition:
         """Return true things about each crystal, many of them left out at random.
 
@@ -282,8 +268,6 @@ class ConditionEncoder(nn.Module):
             rng: source of randomness, on the batch's device.
             drop: chance that one field is left out.
             drop_all: chance that everything is.
-            symmetric: take the space group from the layout; False takes the label
-                `spacegroup` if there is one; None looks whether any layout has symmetry.
         """
         b, at = len(batch), batch.code.device
 
@@ -295,7 +279,7 @@ class ConditionEncoder(nn.Module):
         kept = (chance(b, p + 3) >= drop) & whole[:, None]
         low, high, given = self._training_ranges(batch, chance)
         given = given & kept[:, :p]
-        group = _true_groups(batch, symmetric)
+        group = _true_groups(batch)
         counts = batch.layout.count.float()  # (b, orbits)
         share = torch.zeros(b, elements.MAX_Z + 1, device=at)
         share.scatter_add_(1, batch.species, counts)
@@ -332,12 +316,10 @@ class ConditionEncoder(nn.Module):
         return low, high, true.isfinite()
 
 
-def _true_groups(batch: Encoded, symmetric: bool | None) -> Tensor:
+def _true_groups(batch: Encoded) -> Tensor:
     """Return the space group of each crystal, 0 where it is not known."""
     group = batch.layout.spacegroup
-    if symmetric is None:
-        symmetric = batch.representation == "symmetric" or bool((group > 1).any())
-    if symmetric:
+    if batch.representation == "symmetric" or bool((group > 1).any()):
         return group
     for name in SPACEGROUP_LABELS:
         if name in batch.labels:

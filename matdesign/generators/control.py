@@ -293,7 +293,7 @@ class Controller(Protocol):
     Attributes:
         particles: crystals that are made for each one that is asked for.
         choices: which elements may be where; None forbids nothing.
-        noise: of the stochastic twin of a deterministic sampler; 0 for none.
+        noise: of stochastic (SDE) steps where a sampler has deterministic ones; 0 for none.
     """
 
     particles: int

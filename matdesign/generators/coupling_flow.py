@@ -23,8 +23,8 @@ from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
 from matdesign.generators.family import Family
-from matdesign.generators.noise import normal, uniform
 from matdesign.generators.planning import Plan
+from matdesign.generators.sampling import normal, uniform
 from matdesign.generators.species_sequence import (
     SpeciesSequence,
     canonical_order,

@@ -1,27 +1,24 @@
-"""`Diffusion`: coordinates, lattice and species denoised together."""
+"""`Diffusion`: coordinates, lattice and species denoised together, and two of its noises."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from matdesign.crystals import wrapped_normal
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
-from matdesign.crystals.geometry import wrap
-from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.geometry import torus_difference, wrap
+from matdesign.crystals.symmetry.encoded import Encoded
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
-from matdesign.generators.noise import (
-    GaussianNoise,
-    WrappedNoise,
-    column,
-    random_times,
-)
-from matdesign.generators.stepwise import Stepwise
+from matdesign.generators.sampling import normal
+from matdesign.generators.stepwise import Stepwise, centred, column, random_times
 
 
 class Diffusion(Stepwise):
@@ -35,30 +32,11 @@ class Diffusion(Stepwise):
         loss = |u - s / sqrt(lambda)|^2 + |v - v_target|^2 + cross entropy of hidden sites
 
     Args:
-        elements: atomic numbers that may appear.
-        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
-        code_mean: mean of the lattice code over the training set, 6 numbers.
-        code_std: its standard deviation.
-        code_low: lower bound of the code, in standard deviations from the mean.
-        code_high: upper bound.
-        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
-            positions drawn from those of the training set, the rest generated.
-        templates: rows and orbits of the table of templates, in "symmetric".
-        properties: name -> [mean, standard deviation] of the properties that can be
-            asked for; None for a model without conditions.
-        width: size of the network's tokens.
-        layers: attention layers.
-        heads: attention heads.
-        settled: time below which all elements are decided.
-        reveal: share of the training crystals of which all elements are shown.
         steps: default number of sampling steps.
         corrector: size of the Langevin step after each predictor step; 0 for none.
-        temperature: below 1, elements are drawn nearer to the most probable one; 1 draws
-            from the model's own distribution.
         sharpness: above 1, coordinates follow the score farther in each step and end
             nearer to the modes; 1 draws from the model's own distribution.
-        redraws: how often a crystal whose atoms overlap is drawn again, at most.
-        share_elements: orbits share elements as in the crystal that lends a template.
+        **shared: keywords of `Stepwise`.
 
     Source:
         DiffCSP, Jiao et al., arXiv 2309.04475, and MatterGen, Zeni et al., arXiv
@@ -71,29 +49,13 @@ class Diffusion(Stepwise):
     def __init__(
         self,
         *,
-        elements: Sequence[int],
-        size_histogram: Sequence[int],
-        code_mean: Sequence[float],
-        code_std: Sequence[float],
-        code_low: Sequence[float],
-        code_high: Sequence[float],
-        representation: Representation = "cell",
-        templates: Sequence[int] | None = None,
-        properties: dict[str, list[float]] | None = None,
-        width: int = 128,
-        layers: int = 6,
-        heads: int = 8,
-        settled: float = 0.3,
-        reveal: float = 0.3,
         steps: int = 100,
         corrector: float = 0.2,
-        temperature: float = 1.0,
         sharpness: float = 1.0,
-        redraws: int = 5,
-        share_elements: bool = False,
+        **shared: Any,
     ) -> None:
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config)
+        super().__init__(steps=steps, **shared)
+        self.config |= {"corrector": corrector, "sharpness": sharpness}
         self.corrector, self.sharpness = corrector, sharpness
         self.frac_noise = WrappedNoise()
         self.lattice_noise = GaussianNoise()
@@ -208,3 +170,153 @@ class Diffusion(Stepwise):
         lines = super().describe()
         how = "predictor and corrector" if self.corrector else "predictor"
         return {**lines, "sampling": f"{lines['sampling']}, {how}"}
+
+
+class WrappedNoise:
+    """Coordinates: a normal distribution that widens and wraps around the torus.
+
+    Equation:
+        f_t = wrap(f_0 + sigma(t) e), e ~ N(0, 1);  sigma(t) = low^(1-t) high^t.
+        score = d log p / d f_t;  the network predicts score / sqrt(lambda(sigma)),
+        where lambda = E[score^2], so its target has unit variance at every t.
+
+    At high = 0.5 the wrapped normal is flat to 3 %, so the prior is uniform.
+
+    Args:
+        low: spread at t = 0, in fractions of a cell edge.
+        high: spread at t = 1.
+
+    Source:
+        DiffCSP, Jiao et al., arXiv 2309.04475, section 4.2. Changed: the network predicts
+        plus the score, and the target is centred over the atoms of a crystal (its mean is
+        pure noise, because moving all atoms together changes nothing).
+    """
+
+    def __init__(self, low: float = 0.005, high: float = 0.5) -> None:
+        self.low, self.high = low, high
+        self.table: Tensor | None = None
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return the spread at time t, in fractions of a cell edge."""
+        return self.low ** (1 - t) * self.high**t
+
+    def scale(self, t: Tensor) -> Tensor:
+        """Return sqrt(lambda), the root mean square of the score at time t.
+
+        Interpolated in a table of 2,048 times; target and sampler use the same table, so
+        that what the network learns is the exact score whatever the interpolation does.
+        """
+        if self.table is None:
+            grid = torch.linspace(0, 1, 2049, dtype=torch.float64)
+            self.table = wrapped_normal.score_norm(self.sigma(grid), 256).sqrt().log()
+        table = self.table.to(t)
+        place = t.clamp(0, 1) * (len(table) - 1)
+        left = place.long().clamp(max=len(table) - 2)
+        return torch.lerp(table[left], table[left + 1], place - left).exp()
+
+    def add(
+        self, frac: Tensor, layout: Layout, t: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return noisy coordinates and the network's target, both (crystals, orbits, 3).
+
+        Args:
+            frac: free coordinates, shape (crystals, orbits, 3).
+            layout: says which of them are free.
+            t: time, shape (crystals,).
+            rng: source of randomness.
+        """
+        sigma = column(self.sigma(t), frac)
+        moved = sigma * normal(frac, rng)
+        target = wrapped_normal.score(moved, sigma) / column(self.scale(t), frac)
+        return wrap(frac + moved * layout.free), centred(target, layout)
+
+    def preview(self, frac: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """Return the denoised coordinates by Tweedie's formula, f + sigma^2 score."""
+        step = self.sigma(t).square() * self.scale(t)
+        return wrap(frac + column(step, frac) * output)
+
+    def back(
+        self,
+        frac: Tensor,
+        clean: Tensor,
+        t: Tensor,
+        s: Tensor,
+        rng: torch.Generator,
+        sharpness: float = 1.0,
+    ) -> Tensor:
+        """Return coordinates at an earlier time s < t (ancestral predictor).
+
+        Equation:
+            score = log(f_t, f_0) / st^2, from Tweedie's formula;
+            f_s = f_t + c (st^2 - ss^2) score + sqrt(ss^2 (st^2 - ss^2)) / st  z
+
+        Args:
+            frac: coordinates at time t, shape (crystals, sites, 3).
+            clean: f_0, the denoised coordinates.
+            t: time now, shape (crystals,).
+            s: earlier time, shape (crystals,).
+            rng: source of randomness.
+            sharpness: c; 1 is exact, more draws nearer to the modes.
+        """
+        now, then = self.sigma(t), self.sigma(s)
+        gain = 1 - (then / now).square()
+        drift = column(sharpness * gain, frac) * torus_difference(frac, clean)
+        noise = column(then * gain.sqrt(), frac) * normal(frac, rng)
+        return wrap(frac + drift + noise)
+
+    def correct(
+        self, frac: Tensor, clean: Tensor, t: Tensor, size: float, rng: torch.Generator
+    ) -> Tensor:
+        """Return coordinates after one Langevin step at the same time t.
+
+        Equation:
+            f <- f + eta score + sqrt(2 eta) z,  eta = size sigma(t)^2
+        """
+        noise = column(math.sqrt(2 * size) * self.sigma(t), frac) * normal(frac, rng)
+        return wrap(frac + size * torus_difference(frac, clean) + noise)
+
+
+class GaussianNoise:
+    """Lattice code: a standardised vector that fades into N(0, 1), variance preserved.
+
+    Equation:
+        x_t = a x_0 + s e, a = cos(pi t / 2), s = sin(pi t / 2);
+        the network predicts v = a e - s x_0, so x_0 = a x_t - s v, e = s x_t + a v.
+
+    Source:
+        Salimans and Ho, arXiv 2202.00512. The code is z-scored with its last entry the
+        log volume per atom, so the prior's centre is a cell of mean density.
+    """
+
+    @staticmethod
+    def rates(t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a(t) and s(t)."""
+        return torch.cos(0.5 * math.pi * t), torch.sin(0.5 * math.pi * t)
+
+    def add(self, x: Tensor, t: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the noisy code and the network's target v, both (crystals, 6)."""
+        a, s = (column(rate, x) for rate in self.rates(t))
+        noise = normal(x, rng)
+        return a * x + s * noise, a * noise - s * x
+
+    def preview(self, x: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """Return the denoised code x_0."""
+        a, s = (column(rate, x) for rate in self.rates(t))
+        return a * x - s * output
+
+    def back(
+        self, x: Tensor, clean: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Return the code at an earlier time s < t, given the denoised code.
+
+        Equation:
+            x_s = a_s x_0 + sqrt(s_s^2 - c^2) e + c z,
+            c^2 = (s_s / s_t)^2 (1 - a_t^2 / a_s^2), the ancestral variance.
+        """
+        a_t, s_t = (column(rate, x) for rate in self.rates(t))
+        a_s, s_s = (column(rate, x) for rate in self.rates(s))
+        noise = (x - a_t * clean) / s_t
+        fresh = (s_s / s_t).square() * (1 - (a_t / a_s).square())
+        fresh = torch.minimum(fresh.clamp(min=0.0), s_s.square())
+        kept = (s_s.square() - fresh).sqrt()
+        return a_s * clean + kept * noise + fresh.sqrt() * normal(x, rng)

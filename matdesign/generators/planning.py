@@ -54,7 +54,7 @@ class Plan:
         condition: what the network is conditioned on.
         choices: says which elements may still be where; None forbids nothing.
         scale: of classifier-free guidance.
-        noise: of the stochastic twin of a deterministic sampler; 0 for none.
+        noise: of stochastic (SDE) steps where a sampler has deterministic ones; 0 for none.
     """
 
     layout: Layout

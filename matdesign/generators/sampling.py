@@ -203,6 +203,16 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
         module.train(before)
 
 
+def normal(like: Tensor, rng: torch.Generator) -> Tensor:
+    """Return standard normal noise of the same shape, type and device."""
+    return torch.randn(like.shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
+def uniform(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tensor:
+    """Return uniform noise in [0, 1) with the type and device of a tensor."""
+    return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
 def _particles(crystals: Tensor, copies: int) -> Tensor:
     """Return the rows of a plan that are particles of some crystals."""
     return (crystals[:, None] * copies + torch.arange(copies).to(crystals)).flatten()

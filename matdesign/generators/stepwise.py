@@ -1,21 +1,23 @@
-"""`Stepwise`: what `FlowMatching` and `Diffusion` share, which go from noise to data."""
+"""`Stepwise`: what `FlowMatching` and `Diffusion` share, such as how elements are found."""
 
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.encoded import Representation
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.backbone import Prediction
+from matdesign.generators.backbone import Denoiser, Prediction
 from matdesign.generators.conditions import Condition
 from matdesign.generators.control import Preview, Sample
-from matdesign.generators.denoiser import Denoiser
 from matdesign.generators.family import Family
-from matdesign.generators.noise import AbsorbingNoise, centred, uniform
 from matdesign.generators.planning import Plan, allowed_elements, decide
+from matdesign.generators.sampling import uniform
 
 
 class Stepwise(Family):
@@ -26,7 +28,27 @@ class Stepwise(Family):
     one by one in all of them.
 
     Args:
-        config: keywords of the subclass, as it was called: of `FlowMatching`, say.
+        elements: atomic numbers that may appear.
+        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
+        code_mean: mean of the lattice code over the training set, 6 numbers.
+        code_std: its standard deviation.
+        code_low: lower bound of the code, in standard deviations from the mean.
+        code_high: upper bound.
+        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
+            positions drawn from those of the training set, the rest generated.
+        templates: rows and orbits of the table of templates, in "symmetric".
+        properties: name -> [mean, standard deviation] of the properties that can be
+            asked for; None for a model without conditions.
+        width: size of the network's tokens.
+        layers: attention layers.
+        heads: attention heads.
+        settled: time below which all elements are decided.
+        reveal: share of the training crystals of which all elements are shown.
+        steps: default number of sampling steps.
+        temperature: below 1, elements are drawn nearer to the most probable one; 1 draws
+            from the model's own distribution.
+        redraws: how often a crystal whose atoms overlap is drawn again, at most.
+        share_elements: orbits share elements as in the crystal that lends a template.
     """
 
     symmetries: ClassVar[frozenset[str]] = frozenset(
@@ -36,17 +58,40 @@ class Stepwise(Family):
     templated: ClassVar[bool] = True
     network: Denoiser
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config)
-        self.default_steps, self.reveal = config["steps"], config["reveal"]
-        self.temperature = config["temperature"]
-        self.species_noise = AbsorbingNoise(config["settled"])
+    def __init__(
+        self,
+        *,
+        elements: Sequence[int],
+        size_histogram: Sequence[int],
+        code_mean: Sequence[float],
+        code_std: Sequence[float],
+        code_low: Sequence[float],
+        code_high: Sequence[float],
+        representation: Representation = "cell",
+        templates: Sequence[int] | None = None,
+        properties: dict[str, list[float]] | None = None,
+        width: int = 128,
+        layers: int = 6,
+        heads: int = 8,
+        settled: float = 0.3,
+        reveal: float = 0.3,
+        steps: int = 100,
+        temperature: float = 1.0,
+        redraws: int = 5,
+        share_elements: bool = False,
+    ) -> None:
+        super().__init__(
+            {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        )
+        self.default_steps, self.reveal = steps, reveal
+        self.temperature = temperature
+        self.species_noise = AbsorbingNoise(settled)
         self.network = Denoiser(
-            properties=config["properties"],
-            positions=config["representation"] == "symmetric",
-            width=config["width"],
-            layers=config["layers"],
-            heads=config["heads"],
+            properties=properties,
+            positions=representation == "symmetric",
+            width=width,
+            layers=layers,
+            heads=heads,
         )
 
     def reset(self, seed: int | torch.Generator | None) -> None:
@@ -112,3 +157,154 @@ class Stepwise(Family):
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""
         return {**super().describe(), "sampling": f"{self.default_steps} steps"}
+
+
+class AbsorbingNoise:
+    """Species: every site is undecided with probability m(t), else its true element.
+
+    Equation:
+        m(t) = clip((t - settled) / (1 - settled), 0, 1);
+        back from t to s an undecided site is decided with probability 1 - m(s) / m(t),
+        its element drawn from the preview's probabilities; decided sites stay.
+
+    With `settled` > 0 all elements are decided before the coordinates are sharp, so the
+    last part of a trajectory fits positions to a composition that no longer changes.
+
+    Args:
+        settled: time below which every element is decided.
+
+    Source:
+        Absorbing D3PM, Austin et al., arXiv 2107.03006, in continuous time. Changed: the
+        probabilities are normalised over the elements seen in training (never "undecided"), and
+        nothing is left undecided at t = 0.
+    """
+
+    def __init__(self, settled: float = 0.0) -> None:
+        self.settled = settled
+
+    def undecided(self, t: Tensor) -> Tensor:
+        """Return m(t), the probability that a site is undecided."""
+        return ((t - self.settled) / (1 - self.settled)).clamp(0.0, 1.0)
+
+    def add(
+        self, species: Tensor, t: Tensor, rng: torch.Generator, reveal: float = 0.0
+    ) -> Tensor:
+        """Return species with sites hidden, shape (crystals, sites).
+
+        Args:
+            species: elements, 0 on padding, shape (crystals, sites).
+            t: time, shape (crystals,).
+            rng: source of randomness.
+            reveal: share of the crystals in which nothing is hidden, so that the network
+                also learns to find the structure of a given composition.
+        """
+        chance = uniform(tuple(species.shape), t, rng)
+        hide = (chance < self.undecided(t)[:, None]) & (species > 0)
+        if reveal:
+            hide &= uniform((len(species), 1), t, rng) >= reveal
+        return species.masked_fill(hide, MASK)
+
+    @staticmethod
+    def cross_entropy(species: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
+        """Return the cross entropy in nats per hidden site, a mean over crystals.
+
+        Args:
+            species: true elements, shape (crystals, sites).
+            hidden: which of them the network did not see, bool, of the same shape.
+            logits: what it predicts, shape (crystals, sites, 104).
+        """
+        log_p = logits.log_softmax(-1)
+        each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
+        each = each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
+        return each.sum() / hidden.any(1).sum().clamp(min=1)
+
+    @staticmethod
+    def probabilities(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
+        """Return probabilities of elements; certain where decided, zero on padding.
+
+        Args:
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, sites).
+            logits: of the network, shape (crystals, sites, 104).
+            may_be: elements that each site may be, bool, of the same shape as logits.
+        """
+        undecided = (species == MASK)[..., None]
+        open_sites = logits.masked_fill(~(may_be | ~undecided), -torch.inf).softmax(-1)
+        decided = nn.functional.one_hot(species, MASK + 1)[..., :MASK].to(logits)
+        return torch.where(undecided, open_sites, decided) * (species > 0)[..., None]
+
+    def back(
+        self,
+        species: Tensor,
+        probabilities: Tensor,
+        t: Tensor,
+        s: Tensor,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Return species at an earlier time s < t.
+
+        Args:
+            species: with undecided sites, shape (crystals, sites).
+            probabilities: of every element, shape (crystals, sites, 104).
+            t: time now, shape (crystals,).
+            s: earlier time, shape (crystals,).
+            rng: source of randomness.
+        """
+        decide = self.newly_decided(species, t, s, rng)
+        species = species.clone()
+        if decide.any():
+            drawn = torch.multinomial(probabilities[decide], 1, generator=rng)
+            species[decide] = drawn.squeeze(1)
+        return species
+
+    def newly_decided(
+        self, species: Tensor, t: Tensor, s: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Return which sites are decided between t and s, bool, (crystals, sites).
+
+        Args:
+            species: with undecided sites, shape (crystals, sites).
+            t: time now, shape (crystals,).
+            s: earlier time, shape (crystals,).
+            rng: source of randomness.
+        """
+        now, then = self.undecided(t), self.undecided(s)
+        keep = torch.where(now > 0, then / now.clamp(min=1e-12), torch.zeros_like(now))
+        chance = uniform(tuple(species.shape), t, rng)
+        return (chance >= keep[:, None]) & (species == MASK)
+
+
+def column(value: Tensor, like: Tensor) -> Tensor:
+    """Return per-crystal numbers (crystals,) shaped to multiply a tensor of a batch."""
+    return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def random_times(n: int, like: Tensor, rng: torch.Generator) -> Tensor:
+    """Return a time in [0, 1) for each crystal of a batch, shape (n,).
+
+    One time falls into each of n equal parts of [0, 1), which makes losses less noisy;
+    which crystal gets which part is drawn. (Parts that follow the order of the batch tie
+    time to whatever the batch is sorted by, such as the size of the crystals.)
+
+    Equation:
+        t_i = (pi(i) + e_i) / n, pi a random permutation of 0 .. n - 1, e_i ~ U(0, 1)
+    """
+    part = torch.randperm(n, generator=rng, device=like.device)
+    return (part + uniform((n,), like, rng)) / n
+
+
+def centred(vector: Tensor, layout: Layout) -> Tensor:
+    """Return displacements of orbits without their mean, in crystals without symmetry.
+
+    Moving all atoms together changes nothing, so that the mean of a random displacement
+    cannot be learned. Where symmetry elements hold the origin, nothing is taken off.
+
+    Args:
+        vector: shape (crystals, orbits, 3).
+        layout: which coordinates are free.
+    """
+    vector = vector * layout.free
+    n_atoms = column(layout.n_atoms.clamp(min=1), vector)
+    mean = (
+        vector.sum(1, keepdim=True) / n_atoms * column(layout.spacegroup == 1, vector)
+    )
+    return (vector - mean) * layout.free

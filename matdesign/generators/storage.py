@@ -43,51 +43,37 @@ def write_atomic(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def write(
-    folder: str | Path,
-    tensors: dict[str, Tensor],
-    facts: dict[str, Any],
-    stem: str = "",
-) -> Path:
-    """Write tensors and facts into a folder, each file atomically.
+def save_model(model: Any, folder: str | Path) -> Path:
+    """Write a model: its class, `config`, `record` and weights; return the folder.
 
-    The facts carry the checksum of the weights, so a mixture of two writes is noticed.
-
-    Args:
-        folder: made where it does not exist.
-        tensors: name -> tensor.
-        facts: plain JSON values.
-        stem: put before the two file names.
-
-    Returns:
-        The folder.
+    Each file is written atomically, and the facts carry the checksum of the weights, so
+    that a mixture of two writes is noticed.
     """
     from safetensors.torch import save
 
+    from matdesign import __version__
+
     where = Path(folder)
     where.mkdir(parents=True, exist_ok=True)
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    content = save(plain)
-    seal = hashlib.sha256(content).hexdigest()
-    text = json.dumps({"format": FORMAT, **facts, "sha256": seal}, indent=1)
-    write_atomic(where / f"{stem}{WEIGHTS}", content)
-    write_atomic(where / f"{stem}{FACTS}", f"{text}\n".encode())
+    content = save(_plain(model.state_dict()))
+    facts = {
+        "format": FORMAT,
+        "class": type(model).__name__,
+        "version": __version__,
+        "config": model.config,
+        "record": model.record,
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_atomic(where / WEIGHTS, content)
+    write_atomic(where / FACTS, f"{json.dumps(facts, indent=1)}\n".encode())
     return where
 
 
-def read(
-    folder: str | Path, stem: str = ""
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and facts that `write` left in a folder.
-
-    Raises:
-        DataError: a file is missing, cannot be read, or was altered after it was written.
-    """
-    from safetensors import SafetensorError
+def _read(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and facts that `save_model` left in a folder, checked."""
     from safetensors.torch import load
 
-    where = Path(folder)
-    path, weights = where / f"{stem}{FACTS}", where / f"{stem}{WEIGHTS}"
+    path, weights = Path(folder) / FACTS, Path(folder) / WEIGHTS
     for file in (path, weights):
         if not file.is_file():
             raise DataError(
@@ -102,10 +88,9 @@ def read(
             "Restore it, or save the model again."
         ) from wrong
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        got = facts.get("format") if isinstance(facts, dict) else type(facts).__name__
         raise DataError(
-            f"{path} has a format that this version cannot read: got {got!r}, need "
-            f"{FORMAT}. Save the model again with this version."
+            f"{path} has a format that this version cannot read; need {FORMAT}. "
+            "Save the model again with this version."
         )
     content = weights.read_bytes()
     seal = hashlib.sha256(content).hexdigest()
@@ -114,25 +99,7 @@ def read(
             f"{weights} does not have the checksum that {path.name} states: got {seal}. It "
             "was cut short or altered; restore it, or save the model again."
         )
-    try:
-        return load(content), facts
-    except SafetensorError as wrong:
-        raise DataError(
-            f"{weights} is not a safetensors file ({wrong}). Save the model again."
-        ) from wrong
-
-
-def save_model(model: Any, folder: str | Path) -> Path:
-    """Write a model: its class, `config`, `record` and weights; return the folder."""
-    from matdesign import __version__
-
-    facts = {
-        "class": type(model).__name__,
-        "version": __version__,
-        "config": model.config,
-        "record": model.record,
-    }
-    return write(folder, model.state_dict(), facts)
+    return load(content), facts
 
 
 def load_model(kind: type[M], folder: str | Path) -> M:
@@ -145,7 +112,7 @@ def load_model(kind: type[M], folder: str | Path) -> M:
     Raises:
         DataError: a file is missing, truncated, altered or of another class.
     """
-    tensors, facts = read(folder)
+    tensors, facts = _read(folder)
     path = Path(folder) / FACTS
     name = facts.get("class")
     if kind.__name__ == name:
@@ -184,9 +151,8 @@ def write_checkpoint(
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     text = json.dumps({"format": FORMAT, **facts})
-    write_atomic(path, save(plain, metadata={"facts": text}))
+    write_atomic(path, save(_plain(tensors), metadata={"facts": text}))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -212,3 +178,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "Give another file, or delete it and train again."
         )
     return tensors, facts
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as a file takes them: on the CPU, none a part of another."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}

@@ -22,7 +22,7 @@ SURE = 0.02
 """Previews more certain than this are not moved any more."""
 
 NOISE = 0.17
-"""Size of the noise of the stochastic twin of a deterministic sampler."""
+"""Size of the noise of stochastic (SDE) steps where a sampler has deterministic ones."""
 
 BATCHES = 4
 """Batches of which every step is written down."""

@@ -137,7 +137,8 @@ def _describe(made: Draft) -> None:
     verdicts = [
         composition.check(f, settings.states, settings.mixed_valence) for f in formulas
     ]
-    stable = np.array([not why for why in geometry.reason])
+    reasons = geometry.pop("reason")
+    stable = reasons == ""
     neutral = np.array([v.valid for v in verdicts])
     names = crystals.ids or tuple(map(str, range(len(crystals))))
     made.table = {
@@ -145,9 +146,7 @@ def _describe(made: Draft) -> None:
         "formula": np.array(crystals.formulas, dtype=object),
         "n_atoms": crystals.n_atoms.cpu().numpy(),
         "n_elements": np.array([len(f) for f in formulas]),
-        "volume": geometry.volume,
-        "density": geometry.density,
-        "min_distance": geometry.min_distance,
+        **geometry,
         "structure_valid": stable,
         "composition_valid": neutral,
         "valid": stable & neutral,
@@ -155,7 +154,7 @@ def _describe(made: Draft) -> None:
     made.reasons = [
         # an empty crystal fails both for one reason
         list(dict.fromkeys(why for why in (g, v.reason) if why))
-        for g, v in zip(geometry.reason, verdicts, strict=True)
+        for g, v in zip(reasons, verdicts, strict=True)
     ]
 
 

@@ -5,7 +5,6 @@ between them. The structure's takes about 0.1 seconds, so it is kept on disk and
 computed by several processes.
 """
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.cached import checksum
 from matdesign.crystals.matching import reduced
 from matdesign.environment import package_version
 from matdesign.metrics import magpie
@@ -56,36 +57,6 @@ class Fingerprints:
         return np.array([not why for why in self.reason], dtype=bool)
 
 
-@dataclass(frozen=True)
-class Plain:
-    """One crystal as arrays that travel between processes."""
-
-    species: NDArray[np.int64]
-    frac: Floats
-    lattice: Floats
-
-    @classmethod
-    def of(cls, crystals: Crystals, i: int) -> "Plain":
-        """Return crystal i of a batch on the CPU."""
-        keep = crystals.mask[i]
-        return cls(
-            crystals.species[i][keep].numpy(),
-            crystals.frac[i].detach().double()[keep].numpy(),
-            crystals.lattice[i].detach().double().numpy(),
-        )
-
-    def key(self) -> bytes:
-        """Return a name of this very crystal and of the code that reads it."""
-        text = (
-            f"{VERSION} matminer {package_version('matminer')} "
-            f"pymatgen {package_version('pymatgen')} {self.species.tolist()}"
-        )
-        digest = hashlib.sha256(text.encode())
-        digest.update(self.frac.astype(np.float32).tobytes())
-        digest.update(self.lattice.astype(np.float32).tobytes())
-        return digest.digest()
-
-
 def fingerprints(
     crystals: Crystals,
     *,
@@ -118,8 +89,8 @@ def fingerprints(
     """
     magpie.need_matminer()
     batch = crystals.to("cpu")
-    plain = [Plain.of(batch, i) for i in range(len(batch))]
-    keys = [one.key() for one in plain]
+    plain = [_plain(batch, i) for i in range(len(batch))]
+    keys = [_key(one) for one in plain]
     store = Store(cache) if cache is not None else None
     known = store.read(keys) if store is not None else {}
     # the same crystal is computed once, however often it occurs
@@ -146,19 +117,33 @@ def fingerprints(
 # ---- structure -----------------------------------------------------------------------
 
 
-def fingerprint(one: Plain, time_limit: float = 60.0) -> Outcome:
+def _plain(crystals: Crystals, i: int) -> Crystals:
+    """Return one crystal by itself, without padding and names."""
+    real = crystals.mask[i]
+    return Crystals(
+        crystals.species[i, real][None],
+        crystals.frac[i, real].detach()[None],
+        crystals.lattice[i].detach()[None],
+    )
+
+
+def _key(one: Crystals) -> bytes:
+    """Return a name of this very crystal and of the code that reads it."""
+    arrays = {name: getattr(one, name) for name in ("species", "frac", "lattice")}
+    tools = [f"{name} {package_version(name)}" for name in ("matminer", "pymatgen")]
+    return f"{VERSION} {' '.join(tools)} {checksum(arrays)}".encode()
+
+
+def fingerprint(one: Crystals, time_limit: float = 60.0) -> Outcome:
     """Return the structure's fingerprint of one crystal, or why it has none."""
-    if not len(one.species):
+    if not one.species.numel():
         return "no fingerprint (no atoms)"
-    if not (np.isfinite(one.frac).all() and np.isfinite(one.lattice).all()):
+    if not (one.frac.isfinite().all() and one.lattice.isfinite().all()):
         return "no fingerprint (not a number)"
     # a neighbour search in an almost flat cell takes all memory before it ends
-    heights = abs(np.linalg.det(one.lattice)) / np.array(
-        [
-            np.linalg.norm(np.cross(one.lattice[i - 2], one.lattice[i - 1])) or np.inf
-            for i in range(3)
-        ]
-    )
+    cell = one.lattice[0].double()
+    areas = torch.linalg.cross(cell.roll(1, 0), cell.roll(2, 0), dim=-1).norm(dim=-1)
+    heights = torch.linalg.det(cell).abs() / areas
     if not heights.min() > 0.5:
         return "no fingerprint (flat cell)"
     try:
@@ -170,17 +155,20 @@ def fingerprint(one: Plain, time_limit: float = 60.0) -> Outcome:
         return f"no fingerprint ({type(error).__name__})"
 
 
-def _mean_over_sites(one: Plain) -> Floats:
+def _mean_over_sites(one: Crystals) -> Floats:
     import warnings
 
     import spglib
-    from pymatgen.core import Lattice, Structure
 
-    structure = Structure(Lattice(one.lattice), one.species.tolist(), one.frac)
-    kind: NDArray[Any] = np.arange(len(one.species))
+    structure = one.structure(0)
+    kind: NDArray[Any] = np.arange(len(structure))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cell: Any = (one.lattice, one.frac, one.species)
+        cell: Any = (
+            structure.lattice.matrix,
+            structure.frac_coords,
+            structure.atomic_numbers,
+        )
         with suppress(Exception):  # spglib raises its own kinds for odd cells
             found = spglib.get_symmetry_dataset(cell, symprec=ALIKE)
             if found is not None:

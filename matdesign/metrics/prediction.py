@@ -1,7 +1,7 @@
 """Structure prediction: given what a crystal is made of, is its structure found?"""
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.matching import TOLERANCES, reduced
+from matdesign.crystals.matching import TOLERANCES, matcher, reduced
 from matdesign.environment import package_version
 from matdesign.errors import DataError, ShapeError
 from matdesign.metrics.evaluation import Judged
@@ -115,11 +115,7 @@ def evaluate_prediction(
         '1/1'
     """
     settings = protocol or Protocol()
-    if tolerances not in TOLERANCES:
-        raise DataError(
-            f"no matcher settings {tolerances!r}; choose one of "
-            f"{', '.join(TOLERANCES)}."
-        )
+    stol = matcher(tolerances).stol
     index = _indices(candidates, targets, of)
     made, wanted = reduced(candidates.species), reduced(targets.species)
     rivals: dict[Any, list[int]] = {}
@@ -138,7 +134,6 @@ def evaluate_prediction(
         else:
             rms[k] = outcome[0]
     table = _table(targets, index, (made, wanted), pairs, rms)
-    stol = float(TOLERANCES[tolerances]["stol"])
     found, near = table["matched"], table["rmse"]
     close = np.where(table["matched_by_any"], table["rmse_of_any"], stol)
     metrics = [
@@ -221,16 +216,9 @@ def _distance(
     candidate, target = pair
     try:
         with deadline(time_limit):
-            found = _matcher(tolerances).get_rms_dist(
+            found = matcher(tolerances).get_rms_dist(
                 candidate.structure(0), target.structure(0)
             )
     except Exception as error:  # pymatgen raises many kinds; one must not stop all
         return f"could not be compared ({type(error).__name__})"
     return np.array([np.nan if found is None else found[0]], dtype=np.float64)
-
-
-@cache
-def _matcher(tolerances: str) -> Any:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    return StructureMatcher(**TOLERANCES[tolerances])  # type: ignore[arg-type]

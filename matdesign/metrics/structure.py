@@ -1,36 +1,16 @@
 """Structural validity: atoms apart, and a cell with room for them."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import min_distance
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What the cell and the coordinates of each crystal look like.
-
-    Args:
-        volume: angstrom^3, shape (crystals,); NaN where a number is not finite.
-        density: g/cm^3, shape (crystals,); NaN where there is no volume.
-        min_distance: angstrom, shape (crystals,), an atom's own images left out, so
-            infinite for one atom; NaN where a number is not finite.
-        reason: why the crystal is structurally invalid, empty where it is valid.
-    """
-
-    volume: NDArray[np.float64]
-    density: NDArray[np.float64]
-    min_distance: NDArray[np.float64]
-    reason: tuple[str, ...]
+from matdesign.metrics.figures import Table
 
 
 def geometry(
     crystals: Crystals, *, shortest: float = 0.5, smallest: float = 0.1
-) -> Geometry:
+) -> Table:
     """Return the figures and the verdict of every crystal.
 
     A crystal is structurally valid if its smallest interatomic distance and its volume
@@ -44,7 +24,9 @@ def geometry(
         smallest: least cell volume, angstrom^3.
 
     Returns:
-        Figures and reasons, one per crystal.
+        `volume` (angstrom^3), `density` (g/cm^3) and `min_distance` (angstrom, an atom's
+        own images left out, so infinite for one atom), NaN where a number is not finite;
+        and `reason`, why a crystal is structurally invalid, empty where it is valid.
 
     Source:
         Xie et al., CDVAE, arXiv:2110.06197, code. Same limits and same distances; we
@@ -59,27 +41,20 @@ def geometry(
         frac=sound.frac.double() * sound.mask[..., None], lattice=sound.lattice.double()
     )
     at = whole.numpy()
-    figures = {
-        name: np.full(len(batch), np.nan) for name in ("volume", "apart", "density")
+    found: Table = {
+        name: np.full(len(batch), np.nan)
+        for name in ("volume", "density", "min_distance")
     }
-    figures["volume"][at] = double.volume.numpy()
-    figures["apart"][at] = min_distance(double).numpy()
-    with np.errstate(divide="ignore"):
-        density = torch.where(double.volume > 0, double.density, torch.nan)
-    figures["density"][at] = density.numpy()
+    found["volume"][at] = double.volume.numpy()
+    found["min_distance"][at] = min_distance(double).numpy()
+    density = torch.where(double.volume > 0, double.density, torch.nan)
+    found["density"][at] = density.numpy()
+    columns = finite, batch.n_atoms, found["volume"], found["min_distance"]
     reasons = [
         _reason(*row, shortest, smallest)
-        for row in zip(
-            finite.tolist(),
-            batch.n_atoms.tolist(),
-            figures["volume"].tolist(),
-            figures["apart"].tolist(),
-            strict=True,
-        )
+        for row in zip(*(column.tolist() for column in columns), strict=True)
     ]
-    return Geometry(
-        figures["volume"], figures["density"], figures["apart"], tuple(reasons)
-    )
+    return found | {"reason": np.array(reasons, dtype=object)}
 
 
 def _reason(

@@ -298,7 +298,7 @@ class PropertyNetwork(nn.Module):
         Returns:
             Name -> values in the unit of the property, shape (crystals,), on the CPU; NaN
             for a crystal without atoms. Crystals with elements that the training set
-            lacks (`unseen`) are judged by their chemistry code alone: a guess.
+            lacks are judged by their chemistry code alone: a guess.
 
         Example:
             net.predict(crystals)["band_gap"]  # eV
@@ -336,11 +336,6 @@ class PropertyNetwork(nn.Module):
         raw = self._values(soft)
         floored = raw + (self._floored(raw) - raw).detach()
         return floored[..., self.properties.index(name)].mean(0)
-
-    def unseen(self, crystals: Crystals) -> Tensor:
-        """Return whether a crystal has an element the training set lacks, (crystals,)."""
-        strange = ~self.seen.to(crystals.device)
-        return (strange[crystals.species] & crystals.mask).any(1)
 
     def _floored(self, values: Tensor) -> Tensor:
         return torch.maximum(values, self._lowest(values))

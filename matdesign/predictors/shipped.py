@@ -9,16 +9,6 @@ from matdesign.generators.shipped import Models, listed, weights_folder
 from matdesign.paths import data_dir
 from matdesign.predictors.network import PropertyNetwork
 
-PREDICTORS = {
-    "formation-energy-mp20": "formation energy, eV/atom",
-    "band-gap-mp20": "band gap, eV",
-    "energy-prototypes": "formation energy and distance to the hull, eV/atom",
-    "energy-perovskites": "formation energy and distance to the hull, eV/atom",
-    "judge-prototypes": "the same as energy-prototypes, trained apart from it",
-    "judge-band-gap": "band gap, eV, trained apart from band-gap-mp20",
-}
-"""Property networks that a complete checkout holds, and what they predict."""
-
 
 def property_networks() -> Models:
     """Return the trained property networks that `load_predictor` can load by name."""
@@ -34,7 +24,7 @@ def load_predictor(name: str | Path) -> PropertyNetwork:
     Raises:
         DataError: no such network; weights missing, cut short or altered.
     """
-    return PropertyNetwork.load(weights_folder(name, PREDICTORS, predicting=True))
+    return PropertyNetwork.load(weights_folder(name, predicting=True))
 
 
 def held_out_error(network: PropertyNetwork | None, name: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
     from matdesign.predictors.network import PropertyNetwork
 
-ROUNDS = 30
-"""Rounds of reweighting in the fit."""
+ITERATIONS = 30
+"""Of reweighting in the fit."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TimeHead:
         times: knots, rising, the first 0, shape (knots,).
         weights: a, b and c at each knot, shape (knots, 3).
         table: agreement on held-out trajectories, by time.
-        record: what it was fitted on.
+        model: name of the generator that it was fitted on.
 
     Accuracy:
         `table` states it. It was fitted on unguided trajectories: previews that a guide
@@ -84,7 +84,7 @@ class TimeHead:
         times: Tensor,
         weights: Tensor,
         table: tuple[Agreement, ...] = (),
-        record: dict[str, Any] | None = None,
+        model: str = "",
     ) -> None:
         if name not in network.properties:
             raise DataError(
@@ -94,7 +94,7 @@ class TimeHead:
         self.network, self.name = network, name
         self.unit = network.units[network.properties.index(name)]
         self.times, self.weights = times.double(), weights.double()
-        self.table, self.record = table, dict(record or {})
+        self.table, self.model = table, model
 
     @classmethod
     def fit(
@@ -123,11 +123,9 @@ class TimeHead:
         Raises:
             DataError: too few trajectories, or a family whose previews have no time.
         """
-        network = (
-            load_predictor(predictor)
-            if isinstance(predictor, str | Path)
-            else predictor
-        )
+        if isinstance(predictor, str | Path):
+            predictor = load_predictor(predictor)
+        network = predictor
         if name is None and len(network.properties) == 1:
             name = network.properties[0]
         if n < 16:
@@ -159,13 +157,7 @@ class TimeHead:
             torch.tensor([0.0, *times[-2::-1]]),
             torch.stack(weights),
             tuple(table),
-            {
-                "model": model.record.get("name"),
-                "predictor": network.record.get("name"),
-                "trajectories": n,
-                "seed": seed,
-                "steps": len(times) - 1,
-            },
+            model.record.get("name", ""),
         )
 
     def features(self, soft: SoftCrystals) -> Tensor:
@@ -205,11 +197,10 @@ class TimeHead:
         return x[:, 1] + x @ self.at(crystals.t).to(x)
 
     def __repr__(self) -> str:
-        facts = self.record
+        network = self.network.record.get("name", "a network")
         lines = [
-            f"TimeHead of {self.name} ({self.unit or 'no unit'}): "
-            f"{facts.get('predictor') or 'a network'} on previews of "
-            f"{facts.get('model') or 'a generator'}",
+            f"TimeHead of {self.name} ({self.unit or 'no unit'}): {network} on previews of "
+            f"{self.model or 'a generator'}",
             "  t     plain r  head r  plain MAE  head MAE   (held-out trajectories)",
         ]
         every = max(1, len(self.table) // 10)
@@ -242,7 +233,7 @@ def least_deviation(x: Tensor, y: Tensor) -> Tensor:
     scale = y.abs().mean().clamp(min=1e-9)
     w = torch.zeros(x.shape[1], dtype=x.dtype)
     weigh = torch.ones_like(y)
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         heavy = x * weigh[:, None]
         w = torch.linalg.solve(x.T @ heavy + torch.eye(len(w)).to(x), heavy.T @ y)
         weigh = scale / (y - x @ w).abs().clamp(min=float(scale) / 20)
@@ -251,16 +242,7 @@ def least_deviation(x: Tensor, y: Tensor) -> Tensor:
 
 def _agreement(t: float, x: Tensor, w: Tensor, final: Tensor) -> Agreement:
     """Return how the plain prediction and the head agree with the final one."""
-    plain, head = x[:, 1], x[:, 1] + x @ w
-    return Agreement(
-        t=t,
-        n=len(final),
-        plain_r=_correlation(plain, final),
-        r=_correlation(head, final),
-        plain_mae=float((plain - final).abs().mean()),
-        mae=float((head - final).abs().mean()),
-    )
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+    guesses = x[:, 1], x[:, 1] + x @ w
+    r = [float(torch.corrcoef(torch.stack([one, final]))[0, 1]) for one in guesses]
+    mae = [float((one - final).abs().mean()) for one in guesses]
+    return Agreement(t, len(final), *r, *mae)

@@ -12,9 +12,8 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import displacement
 from matdesign.crystals.lattice_code import FAMILIES, free_entries
-from matdesign.crystals.symmetry.operations import images, operations
-from matdesign.crystals.symmetry.orbits import symmetric_layout
-from matdesign.crystals.symmetry.wyckoff import LETTERS
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.wyckoff import LETTERS, images, operations
 from matdesign.metrics.distances import wasserstein
 from matdesign.metrics.evaluator import evaluate
 from matdesign.metrics.intervals import wilson
@@ -164,7 +163,7 @@ _TEMPLATES = "225 ab, 227 ade, 136 af, 166 acc, 62 cccd, 14 aee, 1 aaa, 2 ai"
 )
 def check_freedom(spacegroup: int, letters: str) -> int:
     """Check a function (spacegroup, letters) -> numbers that the template leaves free."""
-    layout = symmetric_layout(spacegroup, [LETTERS.index(x) for x in letters])
+    layout = symmetric_layouts([spacegroup], [[LETTERS.index(x) for x in letters]])
     return int(layout.free.sum() + layout.code_free.sum())
 
 
@@ -183,7 +182,7 @@ _ORBITS = (("general", 195, 9), ("x, x, x", 221, 6), ("0, y, z", 200, 9))
 def _moves() -> dict[str, tuple[Tensor, Tensor]]:
     rng, found = torch.Generator().manual_seed(0), {}
     for name, group, letter in _ORBITS:
-        maps = symmetric_layout(group, [letter]).move[0]
+        maps = symmetric_layouts([group], [[letter]]).move[0]
         exact = torch.randn(3, generator=rng) @ maps
         free = torch.randn(exact.shape, generator=rng)
         found[f"moves that keep the symmetry of an orbit {name}"] = exact, maps

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.symmetry.operations import operations
+from matdesign.crystals.symmetry.wyckoff import operations
 from matdesign.metrics.intervals import wilson
 
 SYMPREC = 0.01

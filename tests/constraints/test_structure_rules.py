@@ -20,7 +20,7 @@ from matdesign.constraints.predicted import Property
 from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.data.sets import load
-from matdesign.crystals.symmetry.orbits import symmetric_layout
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
 from matdesign.paths import data_dir
 
@@ -132,7 +132,7 @@ def test_soft_symmetry_is_zero_on_layouts_and_grows_off_them(
     number: int, letters: list[int]
 ) -> None:
     random = torch.Generator().manual_seed(number)
-    layout = symmetric_layout(number, letters)
+    layout = symmetric_layouts([number], [letters])
     u = torch.rand(*layout.free.shape, generator=random)
     code = torch.randn(1, 6, generator=random) * 0.1
     code[:, 5] = 1.0

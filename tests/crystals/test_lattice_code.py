@@ -18,7 +18,7 @@ from matdesign.crystals.lattice_code import (
     from_code,
     to_code,
 )
-from matdesign.crystals.symmetry.orbits import symmetric_layout
+from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.errors import DataError, ShapeError
 
 codes = st.lists(st.floats(-1.2, 1.2), min_size=6, max_size=6)
@@ -130,7 +130,7 @@ GROUP = {
 
 def projected(code: torch.Tensor, name: str) -> torch.Tensor:
     """Return codes with the fixed entries of a family, as layouts set them."""
-    return symmetric_layout(GROUP[name], [0]).project(code)
+    return symmetric_layouts([GROUP[name]], [[0]]).project(code)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -16,12 +16,10 @@ from matdesign.crystals.lattice_code import HEXAGONAL_K1, family
 from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.crystals.symmetry.find import spacegroup
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.operations import operations
 from matdesign.crystals.symmetry.orbits import (
-    symmetric_layout,
     symmetric_layouts,
 )
-from matdesign.crystals.symmetry.wyckoff import positions, primitive_cell
+from matdesign.crystals.symmetry.wyckoff import operations, positions, primitive_cell
 from matdesign.errors import DataError, ShapeError
 
 MATCHER = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)
@@ -50,7 +48,7 @@ def some_template(number: int, seed: int, sites: int = 48) -> list[int]:
 def random_crystal(number: int, letters: list[int], seed: int) -> Encoded:
     """A crystal of a template with random coordinates, cell and distinct species."""
     draw = generator(seed)
-    layout = symmetric_layout(number, letters)
+    layout = symmetric_layouts([number], [letters])
     u = torch.rand(layout.free.shape, generator=draw) * layout.free
     code = 0.15 * torch.randn(1, 6, generator=draw)
     code[:, 5] += 1.2  # 37 cubic angstrom per atom
@@ -213,13 +211,16 @@ def test_gradients_reach_free_coordinates_and_the_cell_alone() -> None:
 
 
 def test_p1_layout_is_that_of_the_cell() -> None:
-    given, made = Layout.whole_cell(torch.tensor([4])), symmetric_layout(1, [0] * 4)
+    given, made = (
+        Layout.whole_cell(torch.tensor([4])),
+        symmetric_layouts([1], [[0] * 4]),
+    )
     for name in vars(given):
         assert torch.allclose(getattr(given, name).float(), getattr(made, name).float())
 
 
 def test_species_and_means_follow_the_orbits() -> None:
-    layout = symmetric_layout(221, [0, 1, 2])  # perovskite: 1 + 1 + 3 atoms
+    layout = symmetric_layouts([221], [[0, 1, 2]])  # perovskite: 1 + 1 + 3 atoms
     species = layout.expand_species(torch.tensor([[38, 22, 8]]))
     assert species.tolist() == [[38, 22, 8, 8, 8]]
     value = torch.tensor([[[1.0], [2.0], [3.0], [4.0], [8.0]]])
@@ -234,7 +235,7 @@ def test_index_trims_and_cat_pads() -> None:
     part = layout[torch.tensor([2, 0])]
     assert part.mask.shape == (2, 2) and part.letter.tolist() == [[0, 1], [0, 0]]
     assert part.count.tolist() == [[1, 1], [1, 0]]
-    both = Layout.cat([part, symmetric_layout(166, [0, 2, 7])])
+    both = Layout.cat([part, symmetric_layouts([166], [[0, 2, 7]])])
     assert both.mask.shape == (3, 9) and both.n_atoms.tolist() == [2, 1, 9]
     assert both.spacegroup.tolist() == [225, 225, 166]
     u = torch.rand(3, 3, 3, generator=generator(0))
@@ -243,11 +244,11 @@ def test_index_trims_and_cat_pads() -> None:
 
 def test_wrong_templates_are_refused() -> None:
     with pytest.raises(DataError, match="positions 0 \\(a\\) to 11 \\(l\\)"):
-        symmetric_layout(225, [12])
+        symmetric_layouts([225], [[12]])
     with pytest.raises(DataError, match="one letter per orbit"):
-        symmetric_layout(225, [])
+        symmetric_layouts([225], [[]])
     with pytest.raises(DataError, match="between 1 and 230"):
-        symmetric_layout(231, [0])
+        symmetric_layouts([231], [[0]])
     with pytest.raises(ShapeError, match="one of each"):
         symmetric_layouts([225], [])
 

@@ -14,8 +14,7 @@ from matdesign.crystals.data.primitive import primitive_cells
 from matdesign.crystals.lattice_code import family
 from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.crystals.symmetry.find import spacegroup
-from matdesign.crystals.symmetry.operations import images, operations
-from matdesign.crystals.symmetry.wyckoff import positions
+from matdesign.crystals.symmetry.wyckoff import images, operations, positions
 from matdesign.errors import DataError
 
 MATCHER = StructureMatcher(ltol=0.02, stol=0.02, angle_tol=0.5, scale=False)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from matdesign.crystals.lattice_code import family
-from matdesign.crystals.symmetry.operations import operations
 from matdesign.crystals.symmetry.wyckoff import (
     LETTERS,
     Position,
+    operations,
     positions,
     primitive_cell,
 )

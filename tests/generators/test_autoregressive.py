@@ -286,7 +286,7 @@ def test_masks_hold_in_500_samples_of_an_untrained_model(model):
 
 def symmetry_operations(group: int) -> list[bytes]:
     """Return the rotations of a space group, each once."""
-    from matdesign.crystals.symmetry.operations import operations
+    from matdesign.crystals.symmetry.wyckoff import operations
 
     return list({r.tobytes() for r in operations(group)[0]})
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import torus_difference
-from matdesign.generators import noise
+from matdesign.generators import diffusion
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.contract import Generator
 from matdesign.generators.control import Control, State
@@ -17,8 +17,8 @@ from matdesign.generators.coupling_flow import CouplingFlow
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.flow_matching import (
     FlowMatching,
-    line_noise,
-    straight_noise,
+    line_sde,
+    torus_sde,
 )
 from matdesign.generators.vae import VAE
 
@@ -92,7 +92,7 @@ def test_keeping_crystals_takes_along_all_that_they_are(
     family: type[Generator], when: int, eight: Crystals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without fresh noise, exchanged crystals end as exchanged results: also repeated."""
-    monkeypatch.setattr(noise, "normal", lambda like, rng: torch.zeros_like(like))
+    monkeypatch.setattr(diffusion, "normal", lambda like, rng: torch.zeros_like(like))
     model = small(family, eight)
     wishes = {"composition": FORMULAS}
     free = last(model, None, wishes).soft
@@ -151,22 +151,22 @@ def test_logits_forbid_and_prefer(family: type[Generator], eight: Crystals) -> N
     assert bool((made.species[made.mask] == 8).all())
 
 
-def test_the_twin_of_a_straight_path_keeps_its_marginals() -> None:
+def test_the_sde_of_a_straight_path_keeps_its_marginals() -> None:
     """Displacements stay uniform, codes normal, at every time."""
     rng = torch.Generator().manual_seed(0)
     n, t, s = 20_000, 0.7, 0.5
     there = torch.full((n, 1, 3), 0.2)
     v = torch.rand(n, 1, 3, generator=rng) - 0.5
-    moved = torus_difference(there, straight_noise(there, v, s, 0.2, rng)) / s
+    moved = torus_difference(there, torus_sde(there, v, s, 0.2, rng)) / s
     cuts = torch.histc(moved, 10, -0.5, 0.5) / moved.numel()
     assert float((cuts - 0.1).abs().max()) < 0.006
     assert float((moved - v).abs().mean()) > 0.1
     clean = torch.full((n, 2), 1.5)
     x = (1 - t) * clean + t * torch.randn(n, 2, generator=rng)
-    made = line_noise(x, clean, t, s, 0.2, rng)
+    made = line_sde(x, clean, t, s, 0.2, rng)
     assert abs(float(made.mean()) - (1 - s) * 1.5) < 0.02
     assert abs(float(made.std()) - s) < 0.01
-    still = line_noise(x, clean, t, s, 0.0, rng)
+    still = line_sde(x, clean, t, s, 0.0, rng)
     assert torch.allclose(still, clean + s / t * (x - clean), atol=1e-5)
 
 

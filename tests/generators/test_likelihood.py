@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matdesign.crystals import wrapped_normal
-from matdesign.generators.likelihood import follow
+from matdesign.generators.flow_matching import follow
 
 
 @pytest.mark.parametrize("trace", ["exact", "sampled"])

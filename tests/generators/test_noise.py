@@ -9,7 +9,8 @@ from matdesign.crystals import wrapped_normal
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.noise import AbsorbingNoise, GaussianNoise, WrappedNoise
+from matdesign.generators.diffusion import GaussianNoise, WrappedNoise
+from matdesign.generators.stepwise import AbsorbingNoise
 
 
 @pytest.fixture

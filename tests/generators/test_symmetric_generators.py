@@ -8,7 +8,7 @@ import torch
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.symmetry.encoded import encode
 from matdesign.crystals.symmetry.find import spacegroup
-from matdesign.crystals.symmetry.operations import operations
+from matdesign.crystals.symmetry.wyckoff import operations
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion

@@ -235,7 +235,7 @@ def test_space_groups_hold_on_every_sample(eight):
     import spglib
 
     from matdesign.crystals.symmetry.find import spacegroup
-    from matdesign.crystals.symmetry.operations import operations
+    from matdesign.crystals.symmetry.wyckoff import operations
 
     model = VAE.for_data(eight, representation="symmetric", **SMALL).eval()
     exact = 0

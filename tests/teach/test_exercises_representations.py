@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from matdesign.crystals.lattice_code import family, free_entries
-from matdesign.crystals.symmetry.operations import operations
-from matdesign.crystals.symmetry.wyckoff import positions
+from matdesign.crystals.symmetry.wyckoff import operations, positions
 from matdesign.teach import exercises_crystals as exercises
 
 

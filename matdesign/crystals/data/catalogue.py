@@ -25,14 +25,13 @@ class File:
     Args:
         url: official address, at a pinned commit.
         split: the part that it holds; empty where an archive holds several.
-        sha256: its checksum. None where no independent record of it was at hand when
-            this was written: then the checksum of the first download is stored beside
-            the file, and every later one must agree with it.
+        checksum: "git" and the name that git gives the content at the pinned commit,
+            or "sha256" and that sum, with a colon between.
     """
 
     url: str
-    split: str = ""
-    sha256: str | None = None
+    split: str
+    checksum: str
 
     @property
     def name(self) -> str:
@@ -71,10 +70,11 @@ class DataSet:
         return "shipped" if self.shipped else "download" if self.files else "mirror"
 
 
-def _three(base: str, name: str) -> tuple[File, ...]:
+def _three(base: str, name: str, *blobs: str) -> tuple[File, ...]:
+    """Return the files of the three splits, with their names in git."""
     return tuple(
-        File(f"{base}/{name}/{part}.csv", split=part)
-        for part in ("train", "val", "test")
+        File(f"{base}/{name}/{part}.csv", part, f"git:{blob}")
+        for part, blob in zip(("train", "val", "test"), blobs, strict=True)
     )
 
 
@@ -118,7 +118,13 @@ CATALOGUE: dict[str, DataSet] = {
             "MP-20: Materials Project crystals of at most 20 atoms",
             45_229,
             "CC BY 4.0, Materials Project; split of CDVAE (MIT), arXiv:2110.06197",
-            files=_three(_CDVAE, "mp_20"),
+            files=_three(
+                _CDVAE,
+                "mp_20",
+                "b1c9d498565ac2fd8d075a51ff2ef5e51ba6c21f",
+                "7efe4d7ebeb4f460ceaad35e5326c42111d9c9a1",
+                "5dc643041df53f5ce4970a79930ad262b4f07acd",
+            ),
             units=_MP_UNITS,
             renames=_GROUP,
         ),
@@ -134,7 +140,13 @@ CATALOGUE: dict[str, DataSet] = {
             "Perov-5: ABX3 perovskites of 5 atoms",
             18_928,
             "Castelli et al. 2012, doi:10.1039/C2EE22341D; CDVAE (MIT)",
-            files=_three(_CDVAE, "perov_5"),
+            files=_three(
+                _CDVAE,
+                "perov_5",
+                "0769074b5d51d293b765c4371b8f55c468c9c9f2",
+                "4a2c8dde98347dd0e01fa83dcf3982c2abe98f9f",
+                "d3c5d5af4b27a2a139149f2bb73c8a3dba9d8ac1",
+            ),
             units={
                 "heat_all": "eV/atom",
                 "heat_ref": "eV/atom",
@@ -148,7 +160,13 @@ CATALOGUE: dict[str, DataSet] = {
             "Carbon-24: carbon allotropes of 6 to 24 atoms (only about 40 % unique)",
             10_153,
             "CC BY 4.0, Pickard 2020, doi:10.24435/materialscloud:2020.0026; CDVAE (MIT)",
-            files=_three(_CDVAE, "carbon_24"),
+            files=_three(
+                _CDVAE,
+                "carbon_24",
+                "5e7ae970fbad8ddc46b6963e8cd6e425f11783a6",
+                "b3e29b927883642426ca1d9632d00359b412742b",
+                "9beca843fde489de1fe288b32f9e3ff710d42803",
+            ),
             units={"energy_per_atom": "eV/atom"},
             renames=_GROUP,
         ),
@@ -157,7 +175,13 @@ CATALOGUE: dict[str, DataSet] = {
             "MPTS-52: Materials Project crystals of at most 52 atoms, split by date",
             40_476,
             "CC BY 4.0, Materials Project; split of DiffCSP (MIT), arXiv:2309.04475",
-            files=_three(_DIFFCSP, "mpts_52"),
+            files=_three(
+                _DIFFCSP,
+                "mpts_52",
+                "28c53b0a0fd3f32fb8078aca8e5b484e372790c6",
+                "a377ba0ca7bee37ee69d9f50f8362eaa35d9f690",
+                "2e8af159618f63be346b6527f155514323964423",
+            ),
             units={**_MP_UNITS, "energy_above_hull": "eV/atom"},
             renames=_GROUP,
         ),
@@ -171,7 +195,8 @@ CATALOGUE: dict[str, DataSet] = {
                 # the checksum is that of the file's Git LFS pointer
                 File(
                     f"{_MATTERGEN}/alex_mp_20.zip",
-                    sha256="6688e652e45fac4ac8b016dbc4a3280a"
+                    "",
+                    "sha256:6688e652e45fac4ac8b016dbc4a3280a"
                     "fde9ba687bdacfd8c676775ed19b6228",
                 ),
             ),

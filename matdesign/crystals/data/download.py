@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import sys
 import zipfile
@@ -143,33 +143,25 @@ def _retrieve(known: DataSet, file: File, folder: Path) -> Path:
     import pooch
 
     target = folder / file.name
-    record = folder / f"{file.name}.sha256"
-    stored = (
-        json.loads(record.read_text("utf-8"))["sha256"] if record.is_file() else None
-    )
-    expected = file.sha256 or stored
     try:
-        pooch.retrieve(
-            file.url,
-            known_hash=f"sha256:{expected}" if expected else None,
-            fname=file.name,
-            path=folder,
-        )
+        pooch.retrieve(file.url, known_hash=None, fname=file.name, path=folder)
     except Exception as error:
-        if "hash" in str(error).lower():
-            raise DataError(
-                f"{file.url} does not agree with its checksum {expected} "
-                f"({'stored at the first download' if stored else 'as published'}). "
-                f"The download broke, or the file changed. Delete {folder} and load "
-                "again; if it persists, do not use the file."
-            ) from error
         raise DataError(
             f"the data set {known.name!r} could not be downloaded ({error!r:.200}). "
             "With a network, try again. Without one, fetch "
             f"{', '.join(f.url for f in known.files)} elsewhere and put the file(s) "
             f"into {folder}, or into $MATDESIGN_DATA/{known.name}."
         ) from error
-    if not file.sha256 and not stored:
-        found = pooch.file_hash(str(target), alg="sha256")
-        record.write_text(json.dumps({"url": file.url, "sha256": found}), "utf-8")
+    kind, published = file.checksum.split(":")
+    content = target.read_bytes()
+    if kind == "git":
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    else:
+        found = hashlib.sha256(content).hexdigest()
+    if found != published:
+        raise DataError(
+            f"{target} does not agree with the checksum of {file.url} as published, "
+            f"{published}. The download broke, or the file changed. Delete {folder} "
+            "and load again; if it persists, do not use the file."
+        )
     return target

@@ -16,7 +16,7 @@ from matdesign.crystals.symmetry.find import (
     as_arrays,
     find_symmetry,
 )
-from matdesign.crystals.symmetry.operations import Array
+from matdesign.crystals.symmetry.wyckoff import Array
 
 TOLERANCE = 1e-5
 """Lengths and angles of a cell that agree within this count as equal, relative."""

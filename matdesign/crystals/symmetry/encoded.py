@@ -19,9 +19,14 @@ from matdesign.crystals.symmetry.find import (
     find_symmetry,
 )
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.operations import Array, unit
 from matdesign.crystals.symmetry.orbits import conventional_maps, symmetric_layouts
-from matdesign.crystals.symmetry.wyckoff import LETTERS, Position, positions
+from matdesign.crystals.symmetry.wyckoff import (
+    LETTERS,
+    Array,
+    Position,
+    positions,
+    unit,
+)
 from matdesign.errors import DataError
 
 Representation = Literal["cell", "symmetric"]

@@ -16,8 +16,8 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import min_distance, shortest_vector
 from matdesign.crystals.io.checks import MIN_VOLUME
-from matdesign.crystals.symmetry.operations import Array
 from matdesign.crystals.symmetry.symbols import settings
+from matdesign.crystals.symmetry.wyckoff import Array
 from matdesign.errors import DataError
 
 SYMPREC = 0.1
@@ -79,8 +79,8 @@ def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
         [221]
     """
     found = [
-        _number(*one, symprec) if sound else 0
-        for sound, *one in as_arrays(crystals, symprec)
+        _number(cell, frac, species, symprec) if sound else 0
+        for sound, cell, frac, species in as_arrays(crystals, symprec)
     ]
     return torch.tensor(found, dtype=torch.long, device=crystals.device)
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.lattice_code import from_code
 
+_PER_CRYSTAL = ("cell", "code_free", "code_fixed")
+"""Fields of several axes that have no sites or orbits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -173,17 +176,13 @@ class Layout:
 
     def __getitem__(self, index: Tensor) -> Layout:
         """Return some crystals, padded no wider than the largest of them."""
-        some = self.rows(index)
+        some = self._each(lambda tensor: tensor[index])
         sites = int(some.n_atoms.max()) if len(index) else 0
         orbits = int(some.orbits.sum(1).max()) if len(index) else 0
         width = dict.fromkeys(("orbit", "mask", "move", "shift", "pull"), sites)
         width |= dict.fromkeys(("free", "count", "letter"), orbits)
         part = {name: getattr(some, name)[:, :n] for name, n in width.items()}
         return dataclasses.replace(some, **part)
-
-    def rows(self, index: Tensor) -> Layout:
-        """Return some crystals with the padding left as it is."""
-        return self._each(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> Layout:
         """Return the layout on a device."""
@@ -199,11 +198,7 @@ class Layout:
         joined = {}
         for f in dataclasses.fields(Layout):
             tensors = [getattr(part, f.name) for part in parts]
-            if tensors[0].ndim > 1 and f.name not in (
-                "cell",
-                "code_free",
-                "code_fixed",
-            ):
+            if tensors[0].ndim > 1 and f.name not in _PER_CRYSTAL:
                 width = max(t.shape[1] for t in tensors)
                 tensors = [_widen(t, width) for t in tensors]
             joined[f.name] = torch.cat(tensors)

@@ -15,13 +15,20 @@ from torch import Tensor
 
 from matdesign.crystals.lattice_code import HEXAGONAL_K1, family, free_entries
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.operations import Array, operations, unit
-from matdesign.crystals.symmetry.wyckoff import positions, primitive_cell
+from matdesign.crystals.symmetry.wyckoff import (
+    Array,
+    operations,
+    positions,
+    primitive_cell,
+    unit,
+)
 from matdesign.errors import DataError, ShapeError
 
 
-def symmetric_layout(spacegroup: int, letters: Sequence[int]) -> Layout:
-    """Return the layout of one template, a batch of one.
+def symmetric_layouts(
+    spacegroups: Sequence[int], letters: Sequence[Sequence[int]]
+) -> Layout:
+    """Return the layouts of several templates as one batch.
 
     Equation:
         f_i = u M_i + c_i with M_i = B R_i^T T^-1, where the point u B + offset is the
@@ -30,38 +37,25 @@ def symmetric_layout(spacegroup: int, letters: Sequence[int]) -> Layout:
         simplest cell, which is the least squares fit in angstrom for every cell of it.
 
     Args:
-        spacegroup: 1 to 230, standard setting.
-        letters: index of the Wyckoff letter of each orbit (0 = a), any order.
+        spacegroups: 1 to 230, standard setting, one for each template.
+        letters: of each template the index of the Wyckoff letter of each orbit (0 = a),
+            any order.
 
     Returns:
         One atom per image that no lattice translation takes to another; orbit by orbit,
         the first atom of an orbit at its position's own coordinates.
 
     Raises:
-        DataError: the group has no such letter, or there is no orbit.
+        DataError: a group has no such letter, or there is no orbit.
+        ShapeError: not as many groups as lists of letters, or none at all.
 
     Source:
         Jiao et al. 2024, arXiv:2402.03992 (anchors and operations).
 
     Example:
-        >>> salt = symmetric_layout(225, [0, 1])
+        >>> salt = symmetric_layouts([225], [[0, 1]])
         >>> salt.n_atoms.tolist(), salt.free.sum().item()
         ([2], 0)
-    """
-    return _layout(spacegroup, tuple(int(letter) for letter in letters))
-
-
-def symmetric_layouts(
-    spacegroups: Sequence[int], letters: Sequence[Sequence[int]]
-) -> Layout:
-    """Return the layouts of several templates as one batch.
-
-    Args:
-        spacegroups: number of each template.
-        letters: letters of each template; see `symmetric_layout`.
-
-    Raises:
-        ShapeError: not as many groups as lists of letters, or none at all.
     """
     if len(spacegroups) != len(letters) or not len(letters):
         raise ShapeError(
