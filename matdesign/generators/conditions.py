@@ -14,7 +14,7 @@ from matdesign.crystals import elements
 from matdesign.crystals.batch import generator
 from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.generators.features import chemistry_code
+from matdesign.generators.layers import chemistry_code
 
 CONDITIONABLE = (
     "formation_energy_per_atom",

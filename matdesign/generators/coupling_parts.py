@@ -7,12 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.attention import Attention, hidden
-from matdesign.generators.backbone import sinusoid
-from matdesign.generators.features import SpeciesEmbedding
+from matdesign.generators.layers import Attention, SpeciesEmbedding, sinusoid
 from matdesign.generators.splines import line_spline
 
 VOLUME_FIRST = (5, 4, 3, 2, 1, 0)
@@ -21,6 +18,11 @@ VOLUME_FIRST = (5, 4, 3, 2, 1, 0)
 
 CALM = 0.1
 """Factor on the numbers of all splines: a step of the optimiser bends them a little only."""
+
+
+def hidden(present: Tensor, like: Tensor) -> Tensor:
+    """Return the attention bias that hides padding, (crystals, 1, 1, tokens)."""
+    return (~present)[:, None, None].to(like.dtype) * -1e9
 
 
 class PositionFeatures(nn.Module):
@@ -107,7 +109,9 @@ class OrbitEncoder(nn.Module):
         super().__init__()
         self.species = SpeciesEmbedding(width)
         self.position = PositionFeatures(width)
-        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -123,7 +127,7 @@ class OrbitEncoder(nn.Module):
         x = self.species(species) + self.position(layout, wish) + wish[:, None]
         bias = hidden(layout.orbits, x)
         for layer in self.layers:
-            x, _ = layer(x, bias)
+            x = layer(x, bias)
         x = self.norm(x)
         share = layout.count / layout.n_atoms.clamp(min=1)[:, None]
         return x, (x * share.to(x)[..., None]).sum(1)
@@ -150,7 +154,7 @@ class LatticeFlow(nn.Module):
         done = list(VOLUME_FIRST[: VOLUME_FIRST.index(entry)])
         before[:, done] = x[:, done]
         inner = torch.cat([whole, before, free.to(x)], dim=1)
-        out: Tensor = self.numbers[entry](functional.silu(self.read[entry](inner)))
+        out: Tensor = self.numbers[entry](nn.functional.silu(self.read[entry](inner)))
         return CALM * out
 
     def forward(self, x: Tensor, whole: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:

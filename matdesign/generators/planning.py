@@ -15,7 +15,6 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition
 from matdesign.generators.request import Choices, Request
-from matdesign.generators.retries import resample
 
 REPLANS = 60
 """How often a plan that no choice of elements can finish is made anew."""
@@ -334,3 +333,37 @@ def replanned(
 def _widen(tensor: Tensor, width: int, blank: int) -> Tensor:
     extra = tensor.new_full((len(tensor), width - tensor.shape[1]), blank)
     return torch.cat([tensor, extra], dim=1)
+
+
+def resample(
+    draw: Callable[[Tensor, int], None],
+    ok: Callable[[Tensor], Tensor],
+    n: int,
+    tries: int,
+) -> Tensor:
+    """Draw rows, and draw again those that are not as they must be.
+
+    Args:
+        draw: draws the rows of the given numbers and keeps them; told the attempt too,
+            from 0.
+        ok: says which of the rows of the given numbers are as they must be, bool.
+        n: number of rows.
+        tries: how often a row is drawn at most.
+
+    Returns:
+        The rows that never were, long.
+
+    Example:
+        >>> kept = torch.zeros(3)
+        >>> def draw(rows, attempt):
+        ...     kept[rows] = rows + float(attempt)
+        >>> resample(draw, lambda rows: kept[rows] > 1, 3, tries=2), kept
+        (tensor([0]), tensor([1., 2., 2.]))
+    """
+    left = torch.arange(n)
+    for attempt in range(tries):
+        if not len(left):
+            break
+        draw(left, attempt)
+        left = left[~ok(left).to(left.device)]
+    return left

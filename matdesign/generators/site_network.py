@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from matdesign.crystals.batch import generator
 from matdesign.crystals.lattice_code import system_of
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.attention import Cache, CausalTransformer
 from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.control import Sample
-from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.layers import (
+    Cache,
+    CausalTransformer,
+    SpeciesEmbedding,
+    SpeciesHead,
+)
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
 
@@ -288,7 +292,7 @@ class SiteNetwork(nn.Module):
     def read(
         self, tokens: Tensor, valid: Tensor, cache: Cache | None = None
     ) -> tuple[Tensor, Cache]:
-        """Return one vector for each token and the memory of all; see `attention`."""
+        """Return one vector for each token and the memory of all; see `CausalTransformer`."""
         made: tuple[Tensor, Cache] = self.transformer(tokens, valid, cache)
         return made
 

@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.attention import Attention
 from matdesign.generators.conditions import combine
 from matdesign.generators.coupling_parts import PositionFeatures
-from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import element_mask
+from matdesign.generators.layers import Attention, SpeciesEmbedding, SpeciesHead
 from matdesign.generators.planning import Plan, allowed_elements, take
 
 
@@ -38,7 +37,9 @@ class SpeciesSequence(nn.Module):
         self.species = SpeciesEmbedding(width)
         self.last_position = nn.Linear(width, width, bias=False)
         self.any_order = nn.Parameter(torch.zeros(width))
-        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.head = SpeciesHead(width)
 
@@ -80,7 +81,7 @@ class SpeciesSequence(nn.Module):
         later = torch.ones(places, places, device=x.device).triu(1).bool()
         bias = later.to(x.dtype)[None, None] * -1e9
         for layer in self.layers:
-            x, _ = layer(x, bias)
+            x = layer(x, bias)
         out: Tensor = self.head(self.norm(x))
         return out
 

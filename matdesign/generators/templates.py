@@ -14,7 +14,7 @@ from matdesign.crystals import elements
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.generators.features import chemistry_code
+from matdesign.generators.layers import chemistry_code
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.wyckoff import wyckoff_table
-from matdesign.generators.attention import Attention, hidden
-from matdesign.generators.coupling_parts import CALM
+from matdesign.generators.coupling_parts import CALM, hidden
+from matdesign.generators.layers import Attention
 from matdesign.generators.splines import circular_spline
 
 AXES = (0, 1, 2, None, None)
@@ -167,7 +167,9 @@ class Coupling(nn.Module):
         self.read = nn.Linear(6 * frequencies + 3 + 6, width)
         self.context = nn.Linear(width, width, bias=False)
         self.pair = nn.Parameter(torch.empty(heads, 6 * frequencies))
-        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.numbers = nn.Linear(width, self.each * (3 if axis is None else 1))
 
@@ -196,7 +198,7 @@ class Coupling(nn.Module):
             about.layout.orbits, x
         )  # (b, heads, o, o)
         for layer in self.layers:
-            x, _ = layer(x, bias)
+            x = layer(x, bias)
         out: Tensor = self.numbers(self.norm(x)).unflatten(-1, (-1, self.each))
         return CALM * out
 

@@ -23,9 +23,8 @@ from matdesign.generators.conditions import (
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
 from matdesign.generators.family import Family
-from matdesign.generators.planning import Plan, draw_sizes, plan_cells
+from matdesign.generators.planning import Plan, draw_sizes, plan_cells, resample
 from matdesign.generators.request import Request
-from matdesign.generators.retries import resample
 from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentSample
 from matdesign.generators.vae_latent import (
     Encoder,

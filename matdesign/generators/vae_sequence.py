@@ -12,8 +12,8 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import combine
-from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask
+from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.site_mask import SiteMask, wanted_amounts

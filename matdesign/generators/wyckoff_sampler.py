@@ -14,8 +14,8 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.filling import element_mask, fillable, letter_mask
 from matdesign.generators.mixtures import choose
+from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
-from matdesign.generators.retries import resample
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
