@@ -173,12 +173,10 @@ class SiteMask:
             last: letter of the site before.
             species: its element.
         """
-        growing, may = self._growing(active), may.clone()
-        if self.choices is not None and any(
-            0 in one.element for one in growing.values()
-        ):
-            self._restrict(list(growing.values()))
-        for row, one in growing.items():
+        open_, may = self._unfinished(active), may.clone()
+        if self.choices is not None and any(0 in one.element for one in open_.values()):
+            self._restrict(list(open_.values()))
+        for row, one in open_.items():
             some = may[row].nonzero().squeeze(1).tolist()
             fit = one.letters(some, int(last[row]), int(species[row]))
             may[row] = False
@@ -197,7 +195,7 @@ class SiteMask:
             left: atoms that are still to be placed, this site's too.
         """
         may = may.clone()
-        for row, one in self._growing(active).items():
+        for row, one in self._unfinished(active).items():
             fit = torch.zeros_like(may[row])
             fit[one.elements(int(letter[row]))] = True
             may[row] &= fit
@@ -247,14 +245,14 @@ class SiteMask:
         self, active: Tensor, letter: Tensor, species: Tensor, rng: torch.Generator
     ) -> Tensor:
         """Take notice of one more site, and return its atoms, shape (crystals,)."""
-        for row, one in self._growing(active).items():
+        for row, one in self._unfinished(active).items():
             one.place(int(letter[row]), int(species[row]), rng)
         count = wyckoff_table(str(letter.device)).count
         size = torch.where(active, count[self.group, letter], 0)
         self.sites.append((species, size))
         return size
 
-    def _growing(self, active: Tensor) -> dict[int, Amounts]:
+    def _unfinished(self, active: Tensor) -> dict[int, Amounts]:
         there = active.tolist()
         return {row: one for row, one in self.amounts.items() if there[row]}
 

@@ -286,13 +286,13 @@ class VAE(Family):
         """
         n, steps = len(request), self._steps(steps)
         if not n:
-            return plan_cells(request, request.n_atoms, len(self.properties), rng)
+            return plan_cells(request, request.n_atoms)
         made: list[LatentPlan] = []
         at, good = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
 
         def draw(rows: Tensor, attempt: int) -> None:
             some = request[rows]
-            n_atoms = draw_sizes(some, len(rows), self.size_histogram, rng)
+            n_atoms = draw_sizes(some, self.size_histogram, rng)
             embedded = self.embedding(some.condition, scale)
             z = self.prior.draw(embedded, rng)
             about = z, embedded, some, n_atoms, self.scales.allowed, rng

@@ -75,7 +75,7 @@ class WyckoffSampler:
                     raise InfeasibleTarget(
                         "no size, space group and letters leave elements to choose for "
                         f"{never or len(rows)} of {n} crystals: "
-                        f"{request.choices or request.asked}. Allow more elements, or "
+                        f"{request.choices or request.conditions}. Allow more elements, or "
                         "drop one of the constraints on composition, charge or size."
                     )
                 warnings.warn(
@@ -106,7 +106,7 @@ class WyckoffSampler:
             symmetric: space groups are free.
 
         Raises:
-            InfeasibleTarget: no space group and size that the model knows fit the wishes.
+            InfeasibleTarget: no space group and size that the model knows fit the request.
         """
         prior = self.prior.to(self.allowed.device)
         if request.groups is not None and symmetric:
@@ -124,7 +124,7 @@ class WyckoffSampler:
             row = int(lost.int().argmax())
             raise InfeasibleTarget(
                 f"no crystal of at most {len(sizes) - 1} atoms can be as asked: got "
-                f"{request.asked}, n_atoms {int(request.n_atoms[row]) or 'open'}. Ask for "
+                f"{request.conditions}, n_atoms {int(request.n_atoms[row]) or 'open'}. Ask for "
                 "fewer atoms, another space group or another composition."
             )
         n_atoms = choose(base + self.scale * self.network.size_logits(asked), self.rng)
@@ -137,7 +137,7 @@ class WyckoffSampler:
             if bool(logits[rows].isneginf().all(1).any()):
                 raise InfeasibleTarget(
                     "no space group can hold the asked composition: got "
-                    f"{request.asked}. Ask for more atoms, or leave the space group open."
+                    f"{request.conditions}. Ask for more atoms, or leave the space group open."
                 )
             group[rows] = choose(logits[rows], self.rng)
 
@@ -160,7 +160,7 @@ class WyckoffSampler:
         """Return letters and elements, (crystals, sites), and which came to a dead end.
 
         Args:
-            request: what is asked for, one wish for each crystal.
+            request: what is asked of each crystal.
             n_atoms: atoms in each primitive cell.
             group: space group of each.
             first: letters and elements of the first sites, the same for all crystals.
