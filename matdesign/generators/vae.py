@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import min_distance, torus_difference, wrap
-from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import elbo
 from matdesign.generators.conditions import (
@@ -52,14 +51,6 @@ class VAE(Family):
         loss = -E_q[log p(x | z)] + KL(q(z | x), p(z)) >= -log p(x)
 
     Args:
-        elements: atomic numbers that may appear.
-        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
-        code_mean: mean of the lattice code over the training set, 6 numbers.
-        code_std: its standard deviation.
-        code_low: lower bound of the code, in standard deviations from the mean.
-        code_high: upper bound.
-        representation: "cell" or "symmetric".
-        properties: name -> [mean, standard deviation] of what can be asked for.
         width: size of the tokens of all networks.
         layers: attention layers of each network.
         heads: attention heads.
@@ -73,6 +64,7 @@ class VAE(Family):
             drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.
         steps: passes in sampling; more than `passes` repeat the last one, which moves
             atoms of a poor guess farther apart.
+        **data: what a training set gives; see `Family`.
 
     Source:
         Kingma and Welling 2013, arXiv:1312.6114; for crystals ADiT, Joshi et al.,
@@ -94,14 +86,6 @@ class VAE(Family):
     def __init__(
         self,
         *,
-        elements: Sequence[int],
-        size_histogram: Sequence[int],
-        code_mean: Sequence[float],
-        code_std: Sequence[float],
-        code_low: Sequence[float],
-        code_high: Sequence[float],
-        representation: Representation = "cell",
-        properties: dict[str, list[float]] | None = None,
         width: int = 96,
         layers: int = 3,
         heads: int = 8,
@@ -113,10 +97,12 @@ class VAE(Family):
         beta: float = 1.0,
         min_distance: float = 1.0,
         steps: int = 3,
+        **data: Any,
     ) -> None:
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config)
-        if representation == "symmetric":  # a group's origin may be chosen in many ways
+        super().__init__(locals(), **data)
+        if (
+            self.representation == "symmetric"
+        ):  # a group's origin may be chosen in many ways
             self.__dict__["symmetries"] = self.symmetries - {"translation"}
         self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
         self.min_distance = min_distance
@@ -127,8 +113,8 @@ class VAE(Family):
         self.sequence = SequenceDecoder(
             width=width,
             latent=latent,
-            largest=len(size_histogram) - 1,
-            cells=representation == "cell",
+            largest=len(self.size_histogram) - 1,
+            cells=self.representation == "cell",
         )
         self.geometry = GeometryDecoder(
             **sizes, orbit_latent=orbit_latent, passes=passes
