@@ -107,16 +107,10 @@ class Plan:
         """Return one plan of all crystals, padded to the widest."""
         layout = Layout.cat([part.layout for part in parts])
         width = layout.count.shape[1]
-
-        def joined(rows: Sequence[Tensor], blank: int) -> Tensor:
-            pad = torch.nn.functional.pad
-            wide = (pad(x, (0, width - x.shape[1]), value=blank) for x in rows)
-            return torch.cat(list(wide))
-
         return Plan(
             layout,
-            joined([part.species for part in parts], 0),
-            joined([part.role for part in parts], -1),
+            torch.cat([_widen(part.species, width, 0) for part in parts]),
+            torch.cat([_widen(part.role, width, -1) for part in parts]),
             Condition.cat([part.condition for part in parts]),
             parts[0].choices,
             parts[0].scale,
@@ -313,6 +307,11 @@ def feasible_plan(
         f"{len(bad)} of {len(request)} crystals: {choices}. Allow more elements, or drop "
         "one of the constraints on composition, charge or size."
     )
+
+
+def _widen(tensor: Tensor, width: int, blank: int) -> Tensor:
+    extra = tensor.new_full((len(tensor), width - tensor.shape[1]), blank)
+    return torch.cat([tensor, extra], dim=1)
 
 
 def resample(

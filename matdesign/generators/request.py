@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import is_pattern, parse_formula, parse_pattern
 from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -213,6 +213,10 @@ class SequenceDecoder(nn.Module):
                 return scores.argmax(-1)
             return choose(scores / temperature, rng)
 
+        def element_score(wide: Tensor, letter: Tensor) -> Tensor:
+            both = torch.cat([wide, self.letter(letter.repeat(again))], 1)
+            return mix(self.element(self.hidden(both)))
+
         scores = mix(self.group(torch.cat([z, condition], 1)))
         met = may.any(1)
         may[:, 1] |= ~met
@@ -235,23 +239,19 @@ class SequenceDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = self.letters(group, letter, left, exact)
-            may[:, :NONE] = sites.letters(may[:, :NONE], live, letter, species)
-            met &= ~live | may.any(1)
-            live &= met
             may[:, NONE] |= ~live
-            new = pick(mix(self.next_letter(wide)).masked_fill(~may, -torch.inf))
-            live &= new < NONE
+            letter, species = sites.draw(
+                pick,
+                mix(self.next_letter(wide)),
+                may,
+                partial(element_score, wide),
+                live,
+                (letter, species, left),
+            )
+            live &= species > 0
             if not bool(live.any()):
                 break
-            least = torch.where(sites.given, 0, species)  # roles come in any order
-            may = element_mask(allowed, new, letter, least)
-            may = sites.elements(may, live, new, left)
-            raw = torch.cat([wide, self.letter(new.repeat(again))], 1)
-            raw = mix(self.element(self.hidden(raw)))
-            species = sites.draw(pick, raw, may, live, new, left)
-            met &= ~live | (species > 0)
-            live &= met
-            letter = torch.where(live, new, NONE)
+            letter = torch.where(live, letter, NONE)
             left = left - sites.place(live, letter, species, rng)
             letters.append(letter)
             kinds.append(species)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.filling import element_mask, fillable, letter_mask
+from matdesign.generators.filling import fillable, letter_mask
 from matdesign.generators.mixtures import choose
 from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
@@ -179,6 +180,10 @@ class WyckoffSampler:
             null, conditional = raw[:b, 0], raw[-b:, 0]
             return combine(null, conditional, self.scale) if twice else conditional
 
+        def element_score(hidden: Tensor, letter: Tensor) -> Tensor:
+            some = letter.repeat(again)[:, None]
+            return mixed(net.species_logits(hidden, keys, some))
+
         def pick(score: Tensor) -> Tensor:
             return choose(score / self.temperature, self.rng)
 
@@ -202,22 +207,14 @@ class WyckoffSampler:
                 new = torch.where(active, first[0][step], NONE)
                 now = torch.where(active, first[1][step], 0)
             else:
-                mask = letter_mask(self.fill, group, last, kind, left)
-                mask = asked.letters(mask, active, last, kind)
-                raw, todo = mixed(net.letter_logits(hidden, keys)), active & mask.any(1)
-                new = torch.full_like(last, NONE)
-                fits = torch.zeros_like(self.allowed).expand(b, -1)
-                while bool(todo.any()):
-                    score = raw[todo].masked_fill(~mask[todo], -torch.inf)
-                    new[todo] = pick(score)
-                    may = element_mask(self.allowed, new, last, kind)
-                    may = asked.elements(may, todo, new, left)
-                    fits = torch.where(todo[:, None], may, fits)
-                    todo = todo & ~fits.any(1)
-                    mask[todo, new[todo]] = False  # a letter that no element can take
-                    todo = todo & mask.any(1)
-                raw = net.species_logits(hidden, keys, new.repeat(again)[:, None])
-                now = asked.draw(pick, mixed(raw), fits, active, new, left)
+                new, now = asked.draw(
+                    pick,
+                    mixed(net.letter_logits(hidden, keys)),
+                    letter_mask(self.fill, group, last, kind, left),
+                    partial(element_score, hidden),
+                    active,
+                    (last, kind, left),
+                )
                 dead |= active & (now == 0)
             alive = active & ~dead
             left = left.masked_fill(dead, 0) - asked.place(alive, new, now, self.rng)
