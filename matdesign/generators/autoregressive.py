@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import clearance
-from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
@@ -49,14 +49,6 @@ class Autoregressive(Family):
                prod_i p(x_i | W, A, k, ..) p(y_i | x_i, ..) p(z_i | x_i, y_i, ..)
 
     Args:
-        elements: atomic numbers that may appear.
-        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
-        code_mean: mean of the lattice code over the training set, 6 numbers.
-        code_std: its standard deviation.
-        code_low: lower bound of the code, in standard deviations from the mean.
-        code_high: upper bound.
-        representation: "symmetric" or "cell".
-        properties: name -> [mean, standard deviation] of what can be asked for.
         width: size of the network's tokens.
         layers: attention layers.
         heads: attention heads.
@@ -68,6 +60,7 @@ class Autoregressive(Family):
         temperature: of letters and elements; below 1 the likelier ones more often.
         coordinate_temperature: of coordinates.
         lattice_temperature: of lattices.
+        **data: what a training set gives; see `Family`.
 
     Source:
         CrystalFormer, Cao et al., arXiv 2403.15734. Changed: the lattice comes before the
@@ -88,14 +81,6 @@ class Autoregressive(Family):
     def __init__(
         self,
         *,
-        elements: Sequence[int],
-        size_histogram: Sequence[int],
-        code_mean: Sequence[float],
-        code_std: Sequence[float],
-        code_low: Sequence[float],
-        code_high: Sequence[float],
-        representation: Representation = "symmetric",
-        properties: dict[str, list[float]] | None = None,
         width: int = 192,
         layers: int = 4,
         heads: int = 8,
@@ -107,10 +92,10 @@ class Autoregressive(Family):
         temperature: float = 1.0,
         coordinate_temperature: float = 1.0,
         lattice_temperature: float = 1.0,
+        **data: Any,
     ) -> None:
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config)
-        largest = len(size_histogram) - 1
+        super().__init__(locals(), **data)
+        largest = len(self.size_histogram) - 1
         self.default_steps = largest  # at most: one step for each site
         self.rare, self.tries = rare, tries
         self.temperature = temperature

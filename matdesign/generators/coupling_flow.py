@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
-from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import (
     Condition,
@@ -67,16 +66,6 @@ class CouplingFlow(Family):
     then leave the density alone.
 
     Args:
-        elements: atomic numbers that may appear.
-        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
-        code_mean: mean of the lattice code over the training set, 6 numbers.
-        code_std: its standard deviation.
-        code_low: lower bound of the code in training; the flow itself has no bounds.
-        code_high: upper bound.
-        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
-            positions drawn from those of the training set, the rest generated.
-        templates: rows and orbits of the table of templates, in "symmetric".
-        properties: name -> [mean, standard deviation] of what can be asked for.
         width: size of all tokens.
         heads: attention heads.
         couplings: coupling layers; five kinds of split take turns.
@@ -88,6 +77,7 @@ class CouplingFlow(Family):
             crystals on exact places has no bound.
         temperature: below 1, elements are drawn nearer to the most probable one.
         redraws: how often a crystal whose atoms overlap is drawn again, at most.
+        **data: what a training set gives; see `Family`.
 
     Source:
         Wirnsberger et al., arXiv 2111.08696 (axis splits, circular splines, atomic
@@ -106,15 +96,6 @@ class CouplingFlow(Family):
     def __init__(
         self,
         *,
-        elements: Sequence[int],
-        size_histogram: Sequence[int],
-        code_mean: Sequence[float],
-        code_std: Sequence[float],
-        code_low: Sequence[float],
-        code_high: Sequence[float],
-        representation: Representation = "cell",
-        templates: Sequence[int] | None = None,
-        properties: dict[str, list[float]] | None = None,
         width: int = 96,
         heads: int = 4,
         couplings: int = 10,
@@ -124,9 +105,9 @@ class CouplingFlow(Family):
         blur: float = 0.004,
         temperature: float = 1.0,
         redraws: int = 5,
+        **data: Any,
     ) -> None:
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config)
+        super().__init__(locals(), **data)
         self.default_steps = couplings
         self.blur, self.temperature = blur, temperature
         self.asked = ConditionEncoder(width, self.properties)
@@ -331,8 +312,8 @@ class CouplingFlow(Family):
     ) -> FlowSample:
         """Return x with coordinates bent by the layer between t and s."""
         couplings = self.torus_flow.couplings(x.about)
-        layer, part = couplings[round(s * len(couplings))]
-        u, _ = layer(x.u, part, x.about._replace(code=preview.code), inverse=True)
+        layer, moved = couplings[round(s * len(couplings))]
+        u, _ = layer(x.u, moved, x.about._replace(code=preview.code), inverse=True)
         return dataclasses.replace(x, u=u, code=preview.code)
 
     def embedding(self, n: int, condition: Condition | None) -> Tensor:

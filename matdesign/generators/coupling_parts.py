@@ -46,12 +46,9 @@ class PositionFeatures(nn.Module):
             layout: orbits and what of them is free.
             like: a tensor whose number format the result takes.
         """
-        b, orbits = layout.count.shape
-        sites = layout.mask.shape[1]
-        number = torch.arange(sites, device=layout.mask.device).expand(b, sites)
-        first = torch.full((b, orbits), max(sites - 1, 0), device=number.device)
-        number = torch.where(layout.mask, number, max(sites - 1, 0))
-        first = first.scatter_reduce(1, layout.orbit, number, "amin")  # anchor's site
+        orbits, sites = layout.count.shape[1], layout.mask.shape[1]
+        before = layout.count.cumsum(1) - layout.count  # sites of orbits before each
+        first = before.clamp(max=max(sites - 1, 0))  # its anchor's site
         move = layout.move.flatten(2).gather(1, first[..., None].expand(-1, -1, 9))
         shift = layout.shift.gather(1, first[..., None].expand(-1, -1, 3)).to(like)
         angle = 2 * math.pi * shift
@@ -115,16 +112,20 @@ class OrbitEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, layout: Layout, species: Tensor, wish: Tensor
+        self, layout: Layout, species: Tensor, condition: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return vectors of orbits (crystals, orbits, width) and wholes (crystals, width).
 
         Args:
             layout: orbits.
             species: element of each orbit, shape (crystals, orbits).
-            wish: vector of the condition, shape (crystals, width).
+            condition: condition embedding, shape (crystals, width).
         """
-        x = self.species(species) + self.position(layout, wish) + wish[:, None]
+        x = (
+            self.species(species)
+            + self.position(layout, condition)
+            + condition[:, None]
+        )
         bias = hidden(layout.orbits, x)
         for layer in self.layers:
             x = layer(x, bias)

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
-
-
-class Posterior(Protocol):
-    """A distribution over latent variables that can be drawn from and evaluated."""
-
-    def draw(self, rng: torch.Generator) -> Any:
-        """Return one draw for every crystal."""
-
-    def log_prob(self, latent: Any) -> Tensor:
-        """Return the log density of a draw in nats, shape (crystals,)."""
 
 
 class Normal:
@@ -60,7 +50,7 @@ class Normal:
 
 def log_weights(
     log_joint: Callable[[Any], Tensor],
-    posterior: Posterior,
+    posterior: Any,
     *,
     samples: int,
     rng: torch.Generator,
@@ -69,7 +59,7 @@ def log_weights(
 
     Args:
         log_joint: takes a draw, returns log p(x | z) + log p(z) in nats, (crystals,).
-        posterior: q(z | x).
+        posterior: q(z | x), with `draw` and `log_prob` as `Normal` has them.
         samples: draws for each crystal.
         rng: source of randomness.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,8 +20,21 @@ from matdesign.generators.templates import Templates
 class Family(Generator):
     """A generator with the scales, elements and, where it uses them, templates of its data.
 
+    A subclass takes keywords of its own, with defaults, and hands on all others.
+
     Args:
-        config: keywords of the subclass, as it was called.
+        own: `locals()` of the subclass's constructor: its own keywords.
+        elements: atomic numbers that may appear.
+        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
+        code_mean: mean of the lattice code over the training set, 6 numbers.
+        code_std: its standard deviation.
+        code_low: lower bound of the code, in standard deviations from the mean.
+        code_high: upper bound.
+        representation: "cell", every atom free; or "symmetric", by space group and
+            Wyckoff positions; None takes the usual one.
+        templates: rows and orbits of the table of templates, where layouts are taken
+            from the training set.
+        properties: name -> [mean, standard deviation] of what can be asked for.
 
     Attributes:
         usual: the representation where none is asked for.
@@ -30,12 +44,27 @@ class Family(Generator):
     usual: ClassVar[Representation] = "cell"
     templated: ClassVar[bool] = False
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config, config["size_histogram"])
-        means = (config[f"code_{of}"] for of in ("mean", "std", "low", "high"))
-        self.scales = Scales(config["elements"], *means)
-        shape = config.get("templates")
-        self.templates = None if shape is None else Templates(*shape)
+    def __init__(
+        self,
+        own: dict[str, Any],
+        *,
+        elements: Sequence[int],
+        size_histogram: Sequence[int],
+        code_mean: Sequence[float],
+        code_std: Sequence[float],
+        code_low: Sequence[float],
+        code_high: Sequence[float],
+        representation: Representation | None = None,
+        templates: Sequence[int] | None = None,
+        properties: dict[str, list[float]] | None = None,
+    ) -> None:
+        representation = representation or self.usual
+        config = {**locals(), **own}
+        for name in ("self", "own", "data", "__class__"):
+            config.pop(name, None)
+        super().__init__(config, size_histogram)
+        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
+        self.templates = None if templates is None else Templates(*templates)
 
     @classmethod
     def for_data(

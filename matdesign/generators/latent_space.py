@@ -48,7 +48,7 @@ def decode(
     request, z = model.request(len(z), n_atoms), z.to(model.device)
     asked = model.embedding(request.condition)
     sizes = draw_sizes(request, model.size_histogram, rng)
-    layout, species, met = model.skeleton.draw(
+    layout, species, met = model.sequence.draw(
         z, asked, request, sizes, model.scales.allowed, rng, temperature=temperature
     )
     if not bool(met.all()):
@@ -57,7 +57,7 @@ def decode(
             f"the most probable crystal of latent {bad} cannot be finished. Raise "
             "temperature, or ask for another number of atoms."
         )
-    shape = (4 * model.skeleton.largest, model.geometry.own.in_features)
+    shape = (4 * model.sequence.largest, model.geometry.own.in_features)
     own = torch.randn(shape, generator=rng, device=model.device)
     own = own[: species.shape[1]] * layout.orbits[..., None]
     role, condition = torch.full_like(species, -1), request.condition.to(model.device)

@@ -47,9 +47,7 @@ class CircleMixture:
         logits, offset, width = raw.unflatten(-1, (3, self.components)).unbind(-2)
         grid = torch.arange(self.components, device=raw.device).to(raw)
         mean = (grid + torch.tanh(offset)) / self.components
-        low, high = math.log(NARROW), math.log(WIDE)
-        sigma = torch.exp(low + (high - low) * torch.sigmoid(width))
-        return logits.log_softmax(-1), mean, sigma
+        return logits.log_softmax(-1), mean, _between(NARROW, WIDE, width)
 
     def log_prob(self, raw: Tensor, u: Tensor) -> Tensor:
         """Return the log density in nats over [0, 1), shape of `u`.
@@ -75,13 +73,10 @@ class CircleMixture:
             temperature: below 1, likelier components and narrower ones.
         """
         weight, mean, sigma = self.parts(raw)
-        k = _choose(weight / temperature, rng)
+        k = choose(weight / temperature, rng)[..., None]
         noise = torch.randn(k.shape, generator=rng, device=raw.device, dtype=raw.dtype)
-        picked_mean = mean.gather(-1, k).squeeze(-1)
-        picked_sigma = sigma.gather(-1, k).squeeze(-1)
-        return wrap(
-            picked_mean + math.sqrt(temperature) * picked_sigma * noise.squeeze(-1)
-        )
+        width = math.sqrt(temperature) * sigma.gather(-1, k)
+        return wrap(mean.gather(-1, k) + width * noise).squeeze(-1)
 
 
 class LatticeMixture:
@@ -111,13 +106,8 @@ class LatticeMixture:
         """
         k = self.components
         logits, mean, width = raw.split([k, 6 * k, 6 * k], dim=-1)
-        low, high = math.log(LEAST), math.log(MOST)
-        sigma = torch.exp(low + (high - low) * torch.sigmoid(width))
-        return (
-            logits.log_softmax(-1),
-            mean.unflatten(-1, (k, 6)),
-            sigma.unflatten(-1, (k, 6)),
-        )
+        sigma = _between(LEAST, MOST, width).unflatten(-1, (k, 6))
+        return logits.log_softmax(-1), mean.unflatten(-1, (k, 6)), sigma
 
     def log_prob(self, raw: Tensor, x: Tensor, free: Tensor) -> Tensor:
         """Return the log density of the free entries in nats, shape (...).
@@ -144,15 +134,11 @@ class LatticeMixture:
             temperature: below 1, likelier components and narrower ones.
         """
         weight, mean, sigma = self.parts(raw)
-        k = _choose(weight / temperature, rng)[..., None].expand(
-            *weight.shape[:-1], 1, 6
-        )
-        noise = torch.randn(
-            (*weight.shape[:-1], 6), generator=rng, device=raw.device, dtype=raw.dtype
-        )
-        picked_mean = mean.gather(-2, k).squeeze(-2)
-        picked_sigma = sigma.gather(-2, k).squeeze(-2)
-        return picked_mean + math.sqrt(temperature) * picked_sigma * noise
+        k = choose(weight / temperature, rng)[..., None, None]
+        k = k.expand(*weight.shape[:-1], 1, 6)
+        noise = torch.randn(k.shape, generator=rng, device=raw.device, dtype=raw.dtype)
+        width = math.sqrt(temperature) * sigma.gather(-2, k)
+        return (mean.gather(-2, k) + width * noise).squeeze(-2)
 
 
 def choose(logits: Tensor, rng: torch.Generator) -> Tensor:
@@ -162,32 +148,11 @@ def choose(logits: Tensor, rng: torch.Generator) -> Tensor:
         logits: log probabilities up to a constant, -inf = never, shape (..., choices).
         rng: source of randomness.
     """
-    return _choose(logits, rng).squeeze(-1)
-
-
-def perturbed(score: Tensor, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
-    """Return scores with noise, so that the largest of a row is drawn, not just chosen.
-
-    The others follow in the order in which they would be drawn if the larger ones were
-    refused one by one.
-
-    Equation:
-        argmax_z (score_z + T g_z) is distributed as softmax(score / T);  g = -ln(-ln u)
-
-    Args:
-        score: log weights, shape (..., choices).
-        rng: source of randomness.
-        temperature: T; 0 gives the scores themselves.
-
-    Source:
-        E. J. Gumbel, Statistical theory of extreme values (1954); the order of all:
-        R. D. Luce, Individual choice behavior (1959).
-    """
-    noise = torch.rand(score.shape, generator=rng, device=rng.device).to(score.device)
-    return score - temperature * torch.log(-torch.log(noise.clamp(1e-12, 1 - 1e-7)))
-
-
-def _choose(logits: Tensor, rng: torch.Generator) -> Tensor:
-    """Return drawn indices with a last axis of one, for `gather`."""
     flat = logits.softmax(-1).flatten(0, -2)
-    return torch.multinomial(flat, 1, generator=rng).view(*logits.shape[:-1], 1)
+    return torch.multinomial(flat, 1, generator=rng).view(logits.shape[:-1])
+
+
+def _between(least: float, most: float, raw: Tensor) -> Tensor:
+    """Return widths between two bounds, evenly on a logarithmic scale."""
+    low, high = math.log(least), math.log(most)
+    return torch.exp(low + (high - low) * torch.sigmoid(raw))

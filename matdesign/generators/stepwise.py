@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.elements import MASK
-from matdesign.crystals.symmetry.encoded import Representation
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import Denoiser, Prediction
 from matdesign.generators.conditions import Condition
@@ -28,17 +26,6 @@ class Stepwise(Family):
     one by one in all of them.
 
     Args:
-        elements: atomic numbers that may appear.
-        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
-        code_mean: mean of the lattice code over the training set, 6 numbers.
-        code_std: its standard deviation.
-        code_low: lower bound of the code, in standard deviations from the mean.
-        code_high: upper bound.
-        representation: "cell", every atom free; or "symmetric", space group and Wyckoff
-            positions drawn from those of the training set, the rest generated.
-        templates: rows and orbits of the table of templates, in "symmetric".
-        properties: name -> [mean, standard deviation] of the properties that can be
-            asked for; None for a model without conditions.
         width: size of the network's tokens.
         layers: attention layers.
         heads: attention heads.
@@ -49,6 +36,7 @@ class Stepwise(Family):
             from the model's own distribution.
         redraws: how often a crystal whose atoms overlap is drawn again, at most.
         share_elements: orbits share elements as in the crystal that lends a template.
+        **data: what a training set gives; see `Family`.
     """
 
     symmetries: ClassVar[frozenset[str]] = frozenset(
@@ -61,15 +49,6 @@ class Stepwise(Family):
     def __init__(
         self,
         *,
-        elements: Sequence[int],
-        size_histogram: Sequence[int],
-        code_mean: Sequence[float],
-        code_std: Sequence[float],
-        code_low: Sequence[float],
-        code_high: Sequence[float],
-        representation: Representation = "cell",
-        templates: Sequence[int] | None = None,
-        properties: dict[str, list[float]] | None = None,
         width: int = 128,
         layers: int = 6,
         heads: int = 8,
@@ -79,16 +58,15 @@ class Stepwise(Family):
         temperature: float = 1.0,
         redraws: int = 5,
         share_elements: bool = False,
+        **data: Any,
     ) -> None:
-        super().__init__(
-            {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        )
+        super().__init__(locals(), **data)
         self.default_steps, self.reveal = steps, reveal
         self.temperature = temperature
         self.species_noise = AbsorbingNoise(settled)
         self.network = Denoiser(
-            properties=properties,
-            positions=representation == "symmetric",
+            properties=self.config["properties"],
+            positions=self.representation == "symmetric",
             width=width,
             layers=layers,
             heads=heads,

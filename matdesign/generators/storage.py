@@ -129,10 +129,11 @@ def load_model(kind: type[M], folder: str | Path) -> M:
             f"{path} holds a {name}, not a {kind.__name__}. Use {name}.load(folder)."
         )
     try:
-        retired = getattr(maker, "retired", ())
-        kept = {k: v for k, v in dict(facts["config"]).items() if k not in retired}
-        model = maker(**kept)
-        model.load_state_dict(tensors)
+        renamed = getattr(maker, "renamed", {})  # what older files call otherwise
+        config = {renamed.get(k, k): v for k, v in dict(facts["config"]).items()}
+        model = maker(**{k: v for k, v in config.items() if k})
+        parts = ((*k.partition("."), v) for k, v in tensors.items())
+        model.load_state_dict({renamed.get(k, k) + d + t: v for k, d, t, v in parts})
     except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
         raise DataError(
             f"{path} does not fit its weights or this version: {wrong}. "

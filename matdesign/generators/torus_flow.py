@@ -37,18 +37,6 @@ class Setting(NamedTuple):
     code: Tensor
 
 
-class Split(NamedTuple):
-    """Which coordinates a coupling layer moves, and which it may look at.
-
-    Args:
-        moved: bool, shape (crystals, orbits, 3).
-        seen: bool, same shape; nothing is both.
-    """
-
-    moved: Tensor
-    seen: Tensor
-
-
 def kinds(layout: Layout, species: Tensor) -> Tensor:
     """Return the number of each orbit's kind: 0, 1, ... by letter, then element.
 
@@ -68,8 +56,8 @@ def kinds(layout: Layout, species: Tensor) -> Tensor:
     return (lower / same[:, None]).sum(-1).round().long()
 
 
-def split(number: int, free: Tensor, kind: Tensor, known: Tensor) -> Split:
-    """Return what the layer number `number` moves and sees.
+def split(number: int, free: Tensor, kind: Tensor) -> Tensor:
+    """Return what the layer number `number` moves, bool, (crystals, orbits, 3).
 
     Five splits take turns: x given y and z of all orbits, y, z, then all axes of every
     other kind of orbit given those of the rest, and the reverse. The first three alone
@@ -79,15 +67,11 @@ def split(number: int, free: Tensor, kind: Tensor, known: Tensor) -> Split:
         number: number of the layer.
         free: coordinates that may move, bool, shape (crystals, orbits, 3).
         kind: from `kinds`, shape (crystals, orbits).
-        known: coordinates that mean something: the free ones, and those of an atom that
-            is held at the origin, bool, shape (crystals, orbits, 3).
     """
     axis = AXES[number % 5]
     if axis is None:
-        mine = (kind % 2 == number % 5 - 3)[..., None]
-    else:
-        mine = torch.arange(3, device=free.device) == axis
-    return Split(free & mine, known & ~(free & mine))
+        return free & (kind % 2 == number % 5 - 3)[..., None]
+    return free & (torch.arange(3, device=free.device) == axis)
 
 
 def polar_axes(layout: Layout) -> Tensor:
@@ -219,18 +203,19 @@ class Coupling(nn.Module):
         return CALM * out
 
     def forward(
-        self, u: Tensor, part: Split, about: Setting, *, inverse: bool = False
+        self, u: Tensor, moved: Tensor, about: Setting, *, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Return moved coordinates and the log volume change of each crystal.
 
         Args:
             u: coordinates in [0, 1), shape (crystals, orbits, 3).
-            part: which of them move and which are seen.
+            moved: which of them move, bool, same shape; the others that mean something
+                are read, also those of an orbit that is held at the origin.
             about: the crystals.
             inverse: go from latents towards data.
         """
-        numbers = self.spline_numbers(u, part.seen, about)
-        old, moved = u[..., self.axes], part.moved[..., self.axes]
+        numbers = self.spline_numbers(u, about.layout.free & ~moved, about)
+        old, moved = u[..., self.axes], moved[..., self.axes]
         bent, log_slope = circular_spline(old, numbers, inverse=inverse)
         new = u.clone()
         new[..., self.axes] = torch.where(moved, bent, old)
@@ -264,11 +249,11 @@ class TorusFlow(nn.Module):
             for number in range(couplings)
         )
 
-    def couplings(self, about: Setting) -> list[tuple[Coupling, Split]]:
-        """Return each layer with what it moves and sees, data side first."""
+    def couplings(self, about: Setting) -> list[tuple[Coupling, Tensor]]:
+        """Return each layer with what it moves, data side first."""
         kind = kinds(about.layout, about.species)
         return [
-            (layer, split(number, about.free, kind, about.layout.free))
+            (layer, split(number, about.free, kind))
             for number, layer in enumerate(self.layers)
             if isinstance(layer, Coupling)
         ]
@@ -284,13 +269,13 @@ class TorusFlow(nn.Module):
             u at the noise, and nats of shape (layers, crystals), data side first.
         """
         changes = []
-        for layer, part in self.couplings(about):
-            u, change = layer(u, part, about)
+        for layer, moved in self.couplings(about):
+            u, change = layer(u, moved, about)
             changes.append(change)
         return u, torch.stack(changes)
 
     def bend(self, u: Tensor, about: Setting) -> Tensor:
         """Return the coordinates of latent ones, the inverse of `straighten`."""
-        for layer, part in reversed(self.couplings(about)):
-            u, _ = layer(u, part, about, inverse=True)
+        for layer, moved in reversed(self.couplings(about)):
+            u, _ = layer(u, moved, about, inverse=True)
         return u

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import min_distance, torus_difference, wrap
-from matdesign.crystals.symmetry.encoded import Encoded, Representation
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import elbo
 from matdesign.generators.conditions import (
@@ -43,7 +43,7 @@ class VAE(Family):
     """A variational autoencoder of crystals, blind to the order of atoms.
 
     The encoder turns a crystal into a latent vector, and a small one for each orbit,
-    which tells atoms of one kind apart. The decoder turns latents into space group,
+    which tells atoms of one kind from each other. The decoder turns latents into space group,
     Wyckoff letters and species (one orbit after the other), then into free coordinates
     and cell (one guess, mended by a few passes that see its distances).
 
@@ -51,14 +51,6 @@ class VAE(Family):
         loss = -E_q[log p(x | z)] + KL(q(z | x), p(z)) >= -log p(x)
 
     Args:
-        elements: atomic numbers that may appear.
-        size_histogram: number of training crystals with 0, 1, 2, ... atoms.
-        code_mean: mean of the lattice code over the training set, 6 numbers.
-        code_std: its standard deviation.
-        code_low: lower bound of the code, in standard deviations from the mean.
-        code_high: upper bound.
-        representation: "cell" or "symmetric".
-        properties: name -> [mean, standard deviation] of what can be asked for.
         width: size of the tokens of all networks.
         layers: attention layers of each network.
         heads: attention heads.
@@ -68,11 +60,11 @@ class VAE(Family):
         components: normals in the prior's mixture; 0 takes N(0, I).
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
         beta: weight of the divergence; 1 makes the loss a bound.
-        temperature: of letters and species in sampling; 1 draws from the model.
-        apart: smallest distance of two atoms in sampling, angstrom; what comes nearer is
+        min_distance: smallest distance of two atoms in sampling, angstrom; what comes nearer is
             drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.
         steps: passes in sampling; more than `passes` repeat the last one, which moves
             atoms of a poor guess farther apart.
+        **data: what a training set gives; see `Family`.
 
     Source:
         Kingma and Welling 2013, arXiv:1312.6114; for crystals ADiT, Joshi et al.,
@@ -83,19 +75,17 @@ class VAE(Family):
     likelihood = "a lower bound, by importance sampling"
     symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
     default_batch_size = (32, 512)
-    retired = ("spread",)  # keywords of older files, of no effect there
+    renamed: ClassVar[dict[str, str]] = {
+        "skeleton": "sequence",
+        "apart": "min_distance",
+        "spread": "",
+        "temperature": "",
+    }
+    """Keywords and parts of older files: their names now, "" for what had no effect."""
 
     def __init__(
         self,
         *,
-        elements: Sequence[int],
-        size_histogram: Sequence[int],
-        code_mean: Sequence[float],
-        code_std: Sequence[float],
-        code_low: Sequence[float],
-        code_high: Sequence[float],
-        representation: Representation = "cell",
-        properties: dict[str, list[float]] | None = None,
         width: int = 96,
         layers: int = 3,
         heads: int = 8,
@@ -105,25 +95,26 @@ class VAE(Family):
         components: int = 0,
         free_nats: float = 8.0,
         beta: float = 1.0,
-        temperature: float = 1.0,
-        apart: float = 1.0,
+        min_distance: float = 1.0,
         steps: int = 3,
+        **data: Any,
     ) -> None:
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__(config)
-        if representation == "symmetric":  # a group's origin may be chosen in many ways
+        super().__init__(locals(), **data)
+        if (
+            self.representation == "symmetric"
+        ):  # a group's origin may be chosen in many ways
             self.__dict__["symmetries"] = self.symmetries - {"translation"}
         self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
-        self.temperature, self.apart = temperature, apart
+        self.min_distance = min_distance
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
         self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
         self.prior = Prior(latent, components, width)
-        self.skeleton = SequenceDecoder(
+        self.sequence = SequenceDecoder(
             width=width,
             latent=latent,
-            largest=len(size_histogram) - 1,
-            cells=representation == "cell",
+            largest=len(self.size_histogram) - 1,
+            cells=self.representation == "cell",
         )
         self.geometry = GeometryDecoder(
             **sizes, orbit_latent=orbit_latent, passes=passes
@@ -158,19 +149,18 @@ class VAE(Family):
         """
         rng = generator(seed, self.device)
         data = self.prepare(crystals)
-        condition = self.asked.training_condition(data, rng)
-        asked = self.embedding(condition)
-        posterior = self.encoder(data, self.scales, asked)
+        embedded = self.embedding(self.asked.training_condition(data, rng))
+        posterior = self.encoder(data, self.scales, embedded)
         z = posterior.draw(rng)
         noise = rng if self.training else None
-        terms = self.skeleton.log_prob(
-            z.whole, asked, data, self.scales.allowed, hide=noise
+        terms = self.sequence.log_prob(
+            z.whole, embedded, data, self.scales.allowed, hide=noise
         )
         guesses = self.geometry(
-            data.layout, data.species, z, asked, self.scales, blur=noise
+            data.layout, data.species, z, embedded, self.scales, blur=noise
         )
         parts = [guess.log_prob(data, self.scales) for guess in guesses]
-        kl_whole = self.prior.kl(posterior.whole, z.whole, asked).mean()
+        kl_whole = self.prior.kl(posterior.whole, z.whole, embedded).mean()
         kl_orbits = posterior.orbits.kl().mean()
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         likely = [torch.stack([*part.values()]).sum(0).mean() for part in parts]
@@ -182,19 +172,19 @@ class VAE(Family):
     def posterior(self, crystals: Crystals | Encoded) -> LatentPosterior:
         """Return q(z | x) of crystals of which nothing else is known."""
         data = self.prepare(crystals)
-        asked = self.embedding(self.nothing(len(data)))
-        made: LatentPosterior = self.encoder(data, self.scales, asked)
+        embedded = self.embedding(self.nothing(len(data)))
+        made: LatentPosterior = self.encoder(data, self.scales, embedded)
         return made
 
-    def _log_joint(self, z: Latent, asked: Tensor, data: Encoded) -> Tensor:
+    def _log_joint(self, z: Latent, embedded: Tensor, data: Encoded) -> Tensor:
         """Return log p(x | z) + log p(z) in nats, shape (crystals,)."""
         allowed = self.scales.allowed
-        terms = self.skeleton.log_prob(z.whole, asked, data, allowed)
-        guesses = self.geometry(data.layout, data.species, z, asked, self.scales)
+        terms = self.sequence.log_prob(z.whole, embedded, data, allowed)
+        guesses = self.geometry(data.layout, data.species, z, embedded, self.scales)
         terms |= guesses[-1].log_prob(data, self.scales)
         zero, there = torch.zeros_like(z.orbits), data.layout.orbits[..., None]
         own = elbo.Normal(zero, zero, there).log_prob(z.orbits)
-        total = sum(terms.values(), own + self.prior.log_prob(z.whole, asked))
+        total = sum(terms.values(), own + self.prior.log_prob(z.whole, embedded))
         if self.representation == "cell":
             counts = torch.tensor(self.size_histogram, device=total.device).to(total)
             chance = (counts / counts.sum()).log()
@@ -213,9 +203,9 @@ class VAE(Family):
     ) -> Tensor:
         """Return log p(x, z) - log q(z | x) of draws, nats, (samples, crystals)."""
         data = self.prepare(crystals)
-        asked = self.embedding(self.nothing(len(data)))
+        embedded = self.embedding(self.nothing(len(data)))
         return elbo.log_weights(
-            lambda z: self._log_joint(z, asked, data),
+            lambda z: self._log_joint(z, embedded, data),
             self.posterior(data),
             samples=samples,
             rng=generator(seed, self.device),
@@ -243,7 +233,7 @@ class VAE(Family):
         The importance-weighted bound, sharper with more samples. It is the probability
         of the sequence (space group and the set of letters with their species; in "cell"
         the number of atoms and the set of species) times a density: free coordinates of
-        orbits that are told apart, each on the unit circle, without a common shift where
+        orbits that differ, each on the unit circle, without a common shift where
         the origin is a free choice; and the free entries of the lattice code k.
 
         Args:
@@ -255,7 +245,7 @@ class VAE(Family):
         return elbo.importance_bound(weights)
 
     def embedding(self, condition: Condition, scale: float = 1.0) -> Tensor:
-        """Return what is asked as a vector, in the precision of the weights, 0 at scale 0."""
+        """Return the condition embedding in the precision of the weights, 0 at scale 0."""
         there = condition.to(self.device)
         low, high = (x.to(self.scales.mean) for x in (there.low, there.high))
         made: Tensor = self.asked(dataclasses.replace(there, low=low, high=high))
@@ -272,10 +262,10 @@ class VAE(Family):
         """Return latents, layouts and elements that meet the request, on the CPU.
 
         What breaks it is drawn again, latent and all, and so is what has two atoms nearer
-        than `apart`: seen here, before batches are made.
+        than `min_distance`: seen here, before batches are made.
 
         Equation:
-            p(x | asked, apart) = p(x | asked) 1[apart] / P(apart | asked), by rejection
+            p(x | c, d > d_min) = p(x | c) 1[d > d_min] / P(d > d_min | c), by rejection
 
         Raises:
             InfeasibleTarget: a crystal broke the request in all of `ATTEMPTS`.
@@ -288,14 +278,11 @@ class VAE(Family):
 
         def draw(rows: Tensor, attempt: int) -> None:
             some = request[rows]
-            home = torch.randint(2**62, (1,), generator=rng, device=rng.device)
-            n_atoms = draw_sizes(some, self.size_histogram, generator(int(home)))
-            asked = self.embedding(some.condition, scale)
-            z = self.prior.draw(asked, rng)
-            about = z, asked, some, n_atoms, self.scales.allowed, rng
-            layout, species, met = self.skeleton.draw(
-                *about, scale=scale, temperature=self.temperature
-            )
+            n_atoms = draw_sizes(some, self.size_histogram, rng)
+            embedded = self.embedding(some.condition, scale)
+            z = self.prior.draw(embedded, rng)
+            about = z, embedded, some, n_atoms, self.scales.allowed, rng
+            layout, species, met = self.sequence.draw(*about, scale=scale)
             shape = (*species.shape, self.geometry.own.in_features)
             own = torch.randn(shape, generator=rng, device=z.device)
             latent, met = Latent(z[met], own * layout.orbits[..., None]), met.cpu()
@@ -304,10 +291,12 @@ class VAE(Family):
                 layout, species, role, condition, request.choices, scale, latent=latent
             ).to("cpu")
             if len(plan):
-                near = self.smallest_distance(plan, steps, rng) if self.apart else 0.0
                 at[rows[met]] = sum(map(len, made)) + torch.arange(len(plan))
-                good[rows[met]] = torch.as_tensor(near) >= self.apart
                 made.append(plan)
+                good[rows[met]] = True
+            if len(plan) and self.min_distance:
+                near = self.smallest_distance(plan, steps, rng)
+                good[rows[met]] = near >= self.min_distance
             self.redrawn += int((~good).sum()) * (attempt == 0)
 
         resample(draw, lambda rows: good[rows], n, ATTEMPTS)

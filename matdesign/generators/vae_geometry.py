@@ -1,4 +1,4 @@
-"""Coordinates and cell from a latent, once the skeleton of the crystal is known."""
+"""Coordinates and cell from a latent, once its Wyckoff sequence is known."""
 
 from __future__ import annotations
 
@@ -30,19 +30,23 @@ BLUR = 0.1
 """Largest noise on the guess that a pass of the decoder must mend in training."""
 
 
-class Guess(NamedTuple):
-    """What the decoder says about free coordinates and lattice code.
+class Decoding(NamedTuple):
+    """A guess of the decoder, how sure it is, and the vectors that its passes read.
 
     Args:
         u: centre of each free coordinate, shape (crystals, orbits, 3).
-        kappa: von Mises concentration, same shape.
         x: mean of the standardised lattice code, shape (crystals, 6).
-        log_std: of the code, same shape.
+        top: one vector for each crystal, shape (crystals, width).
+        tokens: one for each orbit, shape (crystals, orbits, width).
+        kappa: von Mises concentration of each coordinate, shape (crystals, orbits, 3).
+        log_std: of the code, shape (crystals, 6).
     """
 
     u: Tensor
-    kappa: Tensor
     x: Tensor
+    top: Tensor
+    tokens: Tensor
+    kappa: Tensor
     log_std: Tensor
 
     def log_prob(self, batch: Encoded, scales: Scales) -> dict[str, Tensor]:
@@ -70,22 +74,6 @@ class Guess(NamedTuple):
         }
 
 
-class Decoding(NamedTuple):
-    """A guess of the decoder and the vectors that its passes read.
-
-    Args:
-        u: free coordinates, shape (crystals, orbits, 3).
-        x: standardised lattice code, shape (crystals, 6).
-        top: one vector for each crystal, shape (crystals, width).
-        tokens: one for each orbit, shape (crystals, orbits, width).
-    """
-
-    u: Tensor
-    x: Tensor
-    top: Tensor
-    tokens: Tensor
-
-
 @dataclass(frozen=True, eq=False)
 class LatentSample(Sample):
     """Crystals as the decoder guesses them.
@@ -98,7 +86,7 @@ class LatentSample(Sample):
 
 
 class GeometryDecoder(nn.Module):
-    """p(u, k | z, skeleton): a first guess from the latents, then passes that mend it.
+    """p(u, k | z, sequence): a first guess from the latents, then passes that mend it.
 
     Every pass of the `PairTransformer` looks at the distances that the guess before has,
     so that atoms can make room for each other.
@@ -142,40 +130,40 @@ class GeometryDecoder(nn.Module):
         layout: Layout,
         species: Tensor,
         latent: Latent,
-        asked: Tensor,
+        condition: Tensor,
         scales: Scales,
         *,
         blur: torch.Generator | None = None,
-    ) -> list[Guess]:
+    ) -> list[Decoding]:
         """Return the first guess and what each pass makes of it; the last one counts.
 
         Args:
             layout: orbits and what of them is free.
             species: element of each orbit, shape (crystals, orbits).
             latent: of crystals and orbits.
-            asked: what is asked of the crystals, as a vector, (crystals, width).
+            condition: condition embedding, shape (crystals, width).
             scales: of the training set.
             blur: adds noise to half of the guesses before each pass, in training.
         """
-        made = self.first(layout, species, latent, asked)
-        guesses = [self.guess(made, 0)]
+        made = [self.first(layout, species, latent, condition)]
         for number in range(1, 1 + self.passes):
-            made = self.mended(layout, species, made, scales, number, blur)
-            guesses.append(self.guess(made, number))
-        return guesses
+            made.append(self.mended(layout, species, made[-1], scales, number, blur))
+        return made
 
     def first(
-        self, layout: Layout, species: Tensor, latent: Latent, asked: Tensor
+        self, layout: Layout, species: Tensor, latent: Latent, condition: Tensor
     ) -> Decoding:
         """Return the first guess, from the latents alone; as `forward`."""
         n = layout.n_atoms.to(latent.whole)
-        whole = self.crystal(latent.whole) + self.spacegroup(layout.spacegroup) + asked
+        whole = (
+            self.crystal(latent.whole) + self.spacegroup(layout.spacegroup) + condition
+        )
         whole = whole + self.size(torch.stack([n / 20, n.log()], 1))
         each = self.species(species) + self.orbit(layout) + self.own(latent.orbits)
         top, tokens = self.body(whole, each, layout.orbits)
         cosine, sine = self.circle(tokens).chunk(2, -1)
         u = wrap(torch.atan2(sine, cosine) / (2 * math.pi)) * layout.free
-        return Decoding(u, self.code(top) * layout.code_free, top, tokens)
+        return self._sure(u, self.code(top) * layout.code_free, top, tokens, 0)
 
     def mended(
         self,
@@ -196,7 +184,7 @@ class GeometryDecoder(nn.Module):
             number: of the pass, from 1.
             blur: adds noise to half of the guesses before, in training.
         """
-        u, x, top, tokens = decoding
+        u, x, top, tokens, *_ = decoding
         u, x = u.detach(), x.detach()
         if blur is not None:
             u, x = _blurred(u, x, blur)
@@ -212,16 +200,18 @@ class GeometryDecoder(nn.Module):
         )
         u = wrap(u + 0.1 * layout.pull_back(out.frac.to(u))) * layout.free
         x = (x + 0.3 * out.lattice.to(x)) * layout.code_free
-        return Decoding(u, x, top, tokens)
+        return self._sure(u, x, top, tokens, number)
 
-    def guess(self, decoding: Decoding, number: int) -> Guess:
+    def _sure(
+        self, u: Tensor, x: Tensor, top: Tensor, tokens: Tensor, number: int
+    ) -> Decoding:
         """Return a guess with its uncertainty, after so many passes."""
         at = min(number, self.passes)
-        sharp = self.sharp(decoding.tokens).unflatten(-1, (self.passes + 1, 3))
-        spread = self.spread(decoding.top).unflatten(-1, (self.passes + 1, 6))
+        sharp = self.sharp(tokens).unflatten(-1, (self.passes + 1, 3))
+        spread = self.spread(top).unflatten(-1, (self.passes + 1, 6))
         kappa = SHARPEST * torch.sigmoid(sharp[:, :, at] - 5.0)
         log_std = 5 * torch.sigmoid(spread[:, at] - 0.5) - 4
-        return Guess(decoding.u, kappa, decoding.x, log_std)
+        return Decoding(u, x, top, tokens, kappa, log_std)
 
 
 def _blurred(u: Tensor, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -216,13 +216,15 @@ class Encoder(nn.Module):
         self.whole = nn.Linear(2 * width, 2 * latent)
         self.each = nn.Linear(2 * width, 2 * orbit_latent)
 
-    def forward(self, batch: Encoded, scales: Scales, asked: Tensor) -> LatentPosterior:
+    def forward(
+        self, batch: Encoded, scales: Scales, condition: Tensor
+    ) -> LatentPosterior:
         """Return the posterior of a batch.
 
         Args:
             batch: crystals.
             scales: of the training set.
-            asked: what is known of the crystals, as a vector, (crystals, width).
+            condition: condition embedding, shape (crystals, width).
         """
         lay = batch.layout
         x = scales.standardize(batch.code, lay)
@@ -236,7 +238,7 @@ class Encoder(nn.Module):
         site = orbit.gather(1, lay.orbit[..., None].expand(-1, -1, orbit.shape[-1]))
         lattice = scales.lattice(x, lay)
         top, sites = self.body(
-            whole + asked, site, lay.mask, lay.expand(batch.u), lattice
+            whole + condition, site, lay.mask, lay.expand(batch.u), lattice
         )
         mean = (sites * lay.mask[..., None]).sum(1) / batch.n_atoms[:, None]
         own = torch.cat([lay.mean_over_orbit(sites), orbit], -1)
@@ -255,7 +257,7 @@ def _halves(both: Tensor) -> tuple[Tensor, Tensor]:
 class Prior(nn.Module):
     """p(z): standard normal, or a mixture of normals that training moves.
 
-    The mixture's weights may depend on what is asked of a crystal.
+    The mixture's weights may depend on the condition.
 
     Equation:
         p(z | c) = sum_k w_k(c) N(z; m_k, diag s_k^2)
@@ -263,7 +265,7 @@ class Prior(nn.Module):
     Args:
         size: of the latent.
         components: of the mixture; 0 takes N(0, I).
-        width: size of the vector that says what is asked.
+        width: size of the condition embedding.
     """
 
     def __init__(self, size: int, components: int, width: int) -> None:
@@ -274,31 +276,33 @@ class Prior(nn.Module):
             self.log_std = nn.Parameter(torch.zeros(components, size))
             self.weight = nn.Linear(width, components)
 
-    def log_prob(self, z: Tensor, asked: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, condition: Tensor) -> Tensor:
         """Return the log density in nats, shape (crystals,)."""
         if not self.components:
             return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
         spread = self.log_std.clamp(-3.0, 1.0)
         x = (z[:, None] - self.mean) * (-spread).exp()
         each = -0.5 * (x.square() + math.log(2 * math.pi)) - spread
-        return (each.sum(2) + self.weight(asked).log_softmax(1)).logsumexp(1)
+        return (each.sum(2) + self.weight(condition).log_softmax(1)).logsumexp(1)
 
-    def kl(self, q: Normal, z: Tensor, asked: Tensor) -> Tensor:
+    def kl(self, q: Normal, z: Tensor, condition: Tensor) -> Tensor:
         """Return KL(q, p) in nats, (crystals,): exact, or by one draw z from q."""
         if not self.components:
             return q.kl()
-        return q.log_prob(z) - self.log_prob(z, asked)
+        return q.log_prob(z) - self.log_prob(z, condition)
 
     @torch.no_grad()
-    def draw(self, asked: Tensor, rng: torch.Generator) -> Tensor:
+    def draw(self, condition: Tensor, rng: torch.Generator) -> Tensor:
         """Return one draw for every crystal, shape (crystals, size)."""
-        noise = torch.randn((len(asked), self.size), generator=rng, device=rng.device)
-        noise = noise.to(asked.device)
+        noise = torch.randn(
+            (len(condition), self.size), generator=rng, device=rng.device
+        )
+        noise = noise.to(condition.device)
         if not self.components:
             return noise
-        chance = self.weight(asked).softmax(1)
+        chance = self.weight(condition).softmax(1)
         pick = torch.multinomial(chance.to(rng.device), 1, generator=rng).squeeze(1)
-        pick = pick.to(asked.device)
+        pick = pick.to(condition.device)
         return self.mean[pick] + self.log_std.clamp(-3.0, 1.0)[pick].exp() * noise
 
 

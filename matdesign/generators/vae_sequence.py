@@ -14,7 +14,7 @@ from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import combine
 from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask
 from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.mixtures import perturbed
+from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 
@@ -68,8 +68,10 @@ class SequenceDecoder(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU())
         self.element = SpeciesHead(width)
 
-    def _context(self, z: Tensor, asked: Tensor, group: Tensor) -> Tensor:
-        made: Tensor = self.context(torch.cat([z, asked, self.spacegroup(group)], 1))
+    def _context(self, z: Tensor, condition: Tensor, group: Tensor) -> Tensor:
+        made: Tensor = self.context(
+            torch.cat([z, condition, self.spacegroup(group)], 1)
+        )
         return made
 
     def _inputs(
@@ -110,7 +112,7 @@ class SequenceDecoder(nn.Module):
     def log_prob(
         self,
         z: Tensor,
-        asked: Tensor,
+        condition: Tensor,
         batch: Encoded,
         allowed: Tensor,
         *,
@@ -120,7 +122,7 @@ class SequenceDecoder(nn.Module):
 
         Args:
             z: latent of the crystals.
-            asked: what is known of them, as a vector.
+            condition: condition embedding.
             batch: the crystals.
             allowed: elements that the model knows, bool, shape (104,).
             hide: hides orbits at random, for training; None hides nothing.
@@ -133,7 +135,7 @@ class SequenceDecoder(nn.Module):
         left = limit[:, None] - (used.cumsum(1) - used)
         before = nn.functional.pad(letter[:, :-1], (1, 0), value=NONE)
         earlier = nn.functional.pad(species[:, :-1], (1, 0))
-        context = self._context(z, asked, group)
+        context = self._context(z, condition, group)
         shown, seen = before, earlier
         if hide is not None:
             chance = torch.rand(letter.shape, generator=hide, device=hide.device)
@@ -150,7 +152,7 @@ class SequenceDecoder(nn.Module):
         head = self.element(self.hidden(torch.cat([wide, self.letter(letter)], -1)))
         may = element_mask(allowed, letter, before, earlier)
         head = head.masked_fill(~may, -torch.inf).masked_fill(~real[..., None], 0.0)
-        groups = self.group(torch.cat([z, asked], 1))
+        groups = self.group(torch.cat([z, condition], 1))
         groups = groups.masked_fill(~self.groups(limit, self.cells), -torch.inf)
         return {
             "spacegroup": _pick(groups, group),
@@ -162,7 +164,7 @@ class SequenceDecoder(nn.Module):
     def draw(
         self,
         z: Tensor,
-        asked: Tensor,
+        condition: Tensor,
         request: Request,
         n_atoms: Tensor,
         allowed: Tensor,
@@ -175,7 +177,7 @@ class SequenceDecoder(nn.Module):
 
         Args:
             z: latent of the crystals.
-            asked: what is asked of them, as a vector.
+            condition: condition embedding.
             request: what they must be.
             n_atoms: atoms of each, of no effect where the request leaves them open.
             allowed: elements that the model knows, bool, shape (104,).
@@ -187,18 +189,17 @@ class SequenceDecoder(nn.Module):
             Layout and species, shape (met, orbits), of some crystals; which these are,
             bool, shape (crystals,).
         """
-        n, device, choices = len(z), z.device, request.choices
+        device = z.device
         given = (request.n_atoms, request.formula, request.pattern)
-        exact = self.cells or choices is not None or any(bool(x.any()) for x in given)
-        left = (
-            n_atoms.to(device) if exact else torch.full((n,), self.largest).to(device)
-        )
+        exact = self.cells or request.choices is not None or any(x.any() for x in given)
+        left = n_atoms if exact else torch.full_like(n_atoms, self.largest)
+        left = left.to(device)
         may = self.groups(left, exact)
         if request.groups is not None and not self.cells:
             may = may & request.groups.to(device)
         again = 1
-        if scale not in (0.0, 1.0) and bool(asked.any()):
-            again, asked = 2, torch.cat([torch.zeros_like(asked), asked])
+        if scale not in (0.0, 1.0) and bool(condition.any()):
+            again, condition = 2, torch.cat([torch.zeros_like(condition), condition])
         z = z.repeat(again, 1)
 
         def mix(logits: Tensor) -> Tensor:
@@ -208,35 +209,29 @@ class SequenceDecoder(nn.Module):
             return combine(null, bound, scale)
 
         def pick(scores: Tensor) -> Tensor:
-            return perturbed(scores, rng, temperature).argmax(-1)
+            if not temperature:
+                return scores.argmax(-1)
+            return choose(scores / temperature, rng)
 
         def element_score(wide: Tensor, letter: Tensor) -> Tensor:
             both = torch.cat([wide, self.letter(letter.repeat(again))], 1)
             return mix(self.element(self.hidden(both)))
 
-        scores = mix(self.group(torch.cat([z, asked], 1)))
+        scores = mix(self.group(torch.cat([z, condition], 1)))
+        met = may.any(1)
+        may[:, 1] |= ~met
+        group = pick(scores.masked_fill(~may, -torch.inf))
         wanted = wanted_amounts(request, n_atoms)
-        met, group = may.any(1), torch.ones_like(left)
-        todo = torch.arange(n, device=device)
-        while len(todo):  # again where the letters cannot hold the composition
-            met[todo] = may[todo].any(1)
-            may[todo, 1] |= ~met[todo]
-            group[todo] = pick(scores[todo].masked_fill(~may[todo], -torch.inf))
-            holds = [
-                fillable(number, 0, wanted[row][0])
-                for row, number in zip(todo.tolist(), group[todo].tolist(), strict=True)
-            ]
-            todo = todo[met[todo] & ~torch.tensor(holds, device=device)]
-            may[todo, group[todo]] = False
-        asks = SiteMask(group, wanted, choices, allowed, ordered=False)
-
-        context = self._context(z, asked, group.repeat(again))
+        holds = [fillable(g, 0, many) for g, (many, _) in zip(group.tolist(), wanted)]
+        met &= torch.tensor(holds, dtype=torch.bool, device=device)
+        live = met.clone()
+        sites = SiteMask(group, wanted, request.choices, allowed, ordered=False)
+        context = self._context(z, condition, group.repeat(again))
         state = self.start(context).tanh()[None]
         letter, species = torch.full_like(group, NONE), torch.zeros_like(group)
         letters: list[Tensor] = []
         kinds: list[Tensor] = []
-        live = met.clone()
-        for step in range(int(left.max()) if n else 0):
+        for step in range(int(left.max()) if len(left) else 0):
             last, kind, room = (
                 x.repeat(again)[:, None] for x in (letter, species, left)
             )
@@ -245,7 +240,7 @@ class SequenceDecoder(nn.Module):
             wide = torch.cat([out[:, 0], context], 1)
             may = self.letters(group, letter, left, exact)
             may[:, NONE] |= ~live
-            letter, species = asks.draw(
+            letter, species = sites.draw(
                 pick,
                 mix(self.next_letter(wide)),
                 may,
@@ -257,7 +252,7 @@ class SequenceDecoder(nn.Module):
             if not bool(live.any()):
                 break
             letter = torch.where(live, letter, NONE)
-            left = left - asks.place(live, letter, species, rng)
+            left = left - sites.place(live, letter, species, rng)
             letters.append(letter)
             kinds.append(species)
         met &= left == 0 if exact else left < self.largest

@@ -126,7 +126,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if not args.redraws:
             model.redraws = 0
             if isinstance(model, design.VAE):
-                model.apart = 0.0
+                model.min_distance = 0.0
         model.sample(args.n, seed=10**6, steps=args.steps)  # fills the caches
         found[name] = {}
         for label in args.ways:

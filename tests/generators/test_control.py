@@ -27,7 +27,7 @@ SMALL: dict[type[Generator], dict[str, Any]] = {
     Diffusion: {"width": 16, "layers": 1, "heads": 2},
     CouplingFlow: {"width": 16, "heads": 2, "couplings": 3},
     Autoregressive: {"width": 16, "layers": 1, "heads": 2},
-    VAE: {"width": 16, "layers": 1, "heads": 2, "apart": 0.0},
+    VAE: {"width": 16, "layers": 1, "heads": 2, "min_distance": 0.0},
 }
 FAMILIES = pytest.mark.parametrize("family", list(SMALL), ids=lambda f: f.__name__)
 FORMULAS = ["NaCl", "MgO", "SrTiO3", "CsCl", "BaTiO3"]

@@ -1,4 +1,4 @@
-"""Sites one after the other: what may come next, drawing with noise, drawing again."""
+"""Sites one after the other: what may come next, drawing again."""
 
 import itertools
 
@@ -9,32 +9,11 @@ from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.elements import RequiredElements
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import unit_of
-from matdesign.generators.mixtures import perturbed
 from matdesign.generators.planning import resample
 from matdesign.generators.site_mask import SiteMask
 from matdesign.guidance.masks import Masks
 
 MASK = 104
-
-
-def test_noise_on_scores_draws_and_orders() -> None:
-    """Shares of the first, and of the second where the first was refused."""
-    n, score = 40_000, torch.tensor([1.0, 3, 0, -1, -torch.inf])
-    rng = torch.Generator().manual_seed(0)
-    for temperature in (1.0, 2.0):
-        ranked = perturbed(score.expand(n, -1), rng, temperature)
-        assert bool((ranked[:, 4] == -torch.inf).all())
-        share = (score / temperature).softmax(0)
-        first, second = ranked.argsort(1, descending=True)[:, :2].T
-        found = torch.bincount(first, minlength=5) / n
-        assert (found - share).abs().max() < 5 * (0.25 / n) ** 0.5
-        after = second[first == 1]
-        left = (
-            score.masked_fill(torch.arange(5) == 1, -torch.inf) / temperature
-        ).softmax(0)
-        found = torch.bincount(after, minlength=5) / len(after)
-        assert (found - left).abs().max() < 5 * (0.25 / len(after)) ** 0.5
-    assert torch.equal(perturbed(score, rng, 0.0), score)
 
 
 @pytest.mark.parametrize(("group", "atoms"), [(221, 5), (225, 4), (12, 4), (62, 8)])

@@ -23,7 +23,7 @@ from matdesign.generators.vae import VAE
 from matdesign.generators.vae_latent import Latent, Prior
 from matdesign.guidance.masks import Masks
 
-SMALL = {"width": 32, "layers": 2, "heads": 4, "latent": 8, "apart": 0.0}
+SMALL = {"width": 32, "layers": 2, "heads": 4, "latent": 8, "min_distance": 0.0}
 BOTH = ("cell", "symmetric")
 
 
@@ -172,7 +172,7 @@ def test_probabilities_of_all_skeletons_sum_to_one(group):
     )
     z = torch.randn(1, 8, generator=generator(1)).double().expand(n, -1)
     with torch.no_grad():
-        terms = model.skeleton.log_prob(
+        terms = model.sequence.log_prob(
             z, blank(n, 32).double(), data, model.scales.allowed
         )
     total = (terms["letters"] + terms["species"]).exp().sum()
@@ -195,11 +195,11 @@ def test_the_decoder_draws_with_the_probabilities_it_states():
     z = torch.randn(1, 8, generator=generator(1)).expand(n, -1)
     request, blank = model.request(n, None, {"spacegroup": 2}), torch.zeros(n, 32)
     about = request, request.n_atoms, model.scales.allowed
-    layout, _, met = model.skeleton.draw(z, blank, *about, generator(2))
+    layout, _, met = model.sequence.draw(z, blank, *about, generator(2))
     assert met.all()
     data = Encoded(layout, 3 * layout.orbits.long(), layout.free * 0.0, blank[:, :6])
     with torch.no_grad():
-        said = model.skeleton.log_prob(z, blank, data, model.scales.allowed)[
+        said = model.sequence.log_prob(z, blank, data, model.scales.allowed)[
             "letters"
         ].exp()
     rows = zip(layout.letter.tolist(), layout.orbits.sum(1).tolist())
@@ -407,7 +407,7 @@ def test_same_seed_same_crystals_also_after_saving(eight, representation, tmp_pa
 def test_a_smallest_distance_is_kept_by_drawing_again(eight):
     model = VAE.for_data(eight, representation="symmetric", **SMALL).eval()
     before = model.sample(30, seed=0)
-    model.apart = 1.0
+    model.min_distance = 1.0
     after = model.sample(30, seed=0)
     kept = (min_distance(before) >= 1.0).float().mean()
     assert float(kept) < 0.95  # there is something to do
@@ -421,13 +421,13 @@ def test_what_fails_is_drawn_again_with_another_size_unless_one_was_asked(
 ):
     """Under a mask, which fixes sizes beforehand, as well as without one."""
     model = VAE.for_data(eight, representation="symmetric", **SMALL).eval()
-    model.apart = 1.0
+    model.min_distance = 1.0
     allowed = Masks((design.OnlyElements("Na", "Cl", "Mg", "O"),))
     request = dataclasses.replace(model.request(30, asked), choices=allowed)
-    model.apart = 0.0
+    model.min_distance = 0.0
     large = model.plan(request, generator(0)).n_atoms > 2
     assert large.any() and model.redrawn == 0
-    model.apart = 1.0
+    model.min_distance = 1.0
     near = "matdesign.generators.vae.min_distance"
     monkeypatch.setattr(near, lambda made: torch.where(made.mask.sum(1) > 2, 0.0, 9.0))
     plan = model.plan(request, generator(0))
@@ -443,14 +443,14 @@ def test_what_stands_apart_stays_as_it_was_drawn_at_first(eight):
     first = model.plan(model.request(40), generator(0))
     with torch.no_grad():
         whole = model.smallest_distance(first, 3, generator(0))
-    model.apart = float(whole.median())
+    model.min_distance = float(whole.median())
     model.redrawn = 0
     plan = model.plan(model.request(40), generator(0), steps=3)
-    kept = whole >= model.apart
+    kept = whole >= model.min_distance
     assert 0 < model.redrawn == int((~kept).sum()) < 40
     with torch.no_grad():
         assert (
-            model.smallest_distance(plan, 3, generator(0)) >= model.apart
+            model.smallest_distance(plan, 3, generator(0)) >= model.min_distance
         ).sum() > kept.sum()
     for part in ("whole", "orbits"):
         wide = min(getattr(one.latent, part).shape[1] for one in (plan, first))
@@ -462,7 +462,7 @@ def test_what_stands_apart_stays_as_it_was_drawn_at_first(eight):
 def test_crystals_do_not_depend_on_what_is_made_beside_them(eight):
     """What fails in any batch is drawn again beforehand: batches change nothing."""
     model = awake(eight, "symmetric").float()
-    model.apart = 1.0
+    model.min_distance = 1.0
     whole = model.sample(24, seed=0)
     parts = model.sample(24, seed=0, batch_size=5)
     assert whole.info["redrawn"] == parts.info["redrawn"] > 0
