@@ -246,7 +246,7 @@ class Autoregressive(Family):
             steps: not needed for it.
         """
         if not len(request):
-            return plan_cells(request, request.n_atoms, len(self.properties), rng)
+            return plan_cells(request, request.n_atoms)
         parts = []
         with eval_mode(self):
             for rows in torch.arange(len(request)).split(512):

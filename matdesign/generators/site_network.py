@@ -157,13 +157,13 @@ class SiteNetwork(nn.Module):
         Args:
             asked: vector of the condition, zero where nothing is asked, (crystals, width).
         """
-        said: Tensor = self.size_head(asked)
-        return said * asked.any(1, keepdim=True)
+        logits: Tensor = self.size_head(asked)
+        return logits * asked.any(1, keepdim=True)
 
     def group_logits(self, asked: Tensor, n_atoms: Tensor) -> Tensor:
         """Return what a condition adds to the log prior of space groups, (crystals, 231)."""
-        said: Tensor = self.group_head(torch.cat([asked, self.size(n_atoms)], dim=1))
-        return said * asked.any(1, keepdim=True)
+        logits: Tensor = self.group_head(torch.cat([asked, self.size(n_atoms)], dim=1))
+        return logits * asked.any(1, keepdim=True)
 
     def about(self, asked: Tensor, spacegroup: Tensor, n_atoms: Tensor) -> Tensor:
         """Return the vector that every token of a crystal carries, (crystals, width)."""
