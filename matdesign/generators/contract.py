@@ -178,7 +178,7 @@ class Generator(nn.Module, abc.ABC):
         n_atoms: int | Sequence[int] | Tensor | None = None,
         conditions: Conditions | None = None,
     ) -> Request:
-        """Return checked wishes for n crystals.
+        """Return the checked conditions of n crystals.
 
         Raises:
             ShapeError: numbers that no sampling can have.

@@ -323,7 +323,7 @@ def resample(
     """Draw rows, and draw again those that are not as they must be.
 
     Args:
-        draw: draws the rows of the given numbers and keeps them; told the attempt too,
+        draw: draws the rows of the given numbers and keeps them; is given the attempt too,
             from 0.
         ok: says which of the rows of the given numbers are as they must be, bool.
         n: number of rows.
