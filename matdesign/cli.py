@@ -192,8 +192,7 @@ def report(
 
     wanted = shell.constraint(want)
     crystals = shell.read([file])
-    relaxed = shell.record_path(file).exists()
-    results = shell.read_results(file) if relaxed else None
+    results = shell.read_results(file) if shell.record_path(file).exists() else None
     known = shell.reference(reference) if reference else None
     judged = judge(crystals, known)
     everything = shell.read([proposed]) if proposed is not None else crystals
@@ -225,8 +224,8 @@ def design(
     build = which.resolve().parent.parent / "build"
     saved = out or build / which.name
     typer.echo(f"running {which.name}")
-    seconds = workbook.run(which, saved, say=typer.echo)
-    typer.echo(f"done in {seconds:.0f} s; the notebook with its outputs: {saved}")
+    workbook.run(which, saved, say=typer.echo)
+    typer.echo(f"done; the notebook with its outputs: {saved}")
     page = build / "report.html"
     if page.exists():
         typer.echo(f"open in a browser: {page}")

@@ -19,89 +19,51 @@ from matdesign.tables import html_table
 T = TypeVar("T")
 
 PACKAGES = (
-    "matdesign",
-    "torch",
-    "numpy",
-    "pymatgen",
-    "ase",
-    "moyopy",
-    "spglib",
-    "smact",
-    "chgnet",
-    "lightning",
-    "pyarrow",
-    "nglview",
-    "jupyterlab",
-    "jupyter-book",
-)
+    "matdesign torch numpy pymatgen ase moyopy spglib smact chgnet lightning pyarrow "
+    "nglview jupyterlab jupyter-book"
+).split()
 """Distributions whose version can change a number or break a page."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class About:
     """What runs here; print it, or put it into a bug report.
 
     Args:
-        versions: distribution -> version, "not installed" where it is missing.
-        system: operating system, processor and number of cores.
-        device: the line of `device_line`.
-        data: shipped data set or model -> its licence.
-        mirror: folder named by MATDESIGN_DATA, and whether it is there.
-        licence: the licence of code and prose.
+        rows: topic -> text, in reading order: versions, system, device, the licence of
+            each shipped data set and model, whether there is a mirror, licence.
     """
 
-    versions: Mapping[str, str]
-    system: str
-    device: str
-    data: Mapping[str, str]
-    mirror: str
-    licence: str
+    rows: Mapping[str, str]
 
-    def rows(self) -> list[tuple[str, str]]:
-        """Return (topic, text) in reading order."""
-        versions = ", ".join(f"{name} {v}" for name, v in self.versions.items())
-        data = [(f"data: {name}", licence) for name, licence in self.data.items()]
-        return [
-            ("versions", versions),
-            ("system", self.system),
-            ("device", self.device),
-            *(data or [("data", "no shipped data found")]),
-            ("mirror", self.mirror),
-            ("licence", self.licence),
-        ]
-
-    def __str__(self) -> str:
-        rows = self.rows()
-        width = max(len(topic) for topic, _ in rows)
-        return "\n".join(f"{topic:<{width}}  {text}" for topic, text in rows)
-
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        width = max(map(len, self.rows))
+        return "\n".join(f"{topic:<{width}}  {x}" for topic, x in self.rows.items())
 
     def _repr_html_(self) -> str:
-        return html_table([], self.rows())
+        return html_table([], list(self.rows.items()))
 
 
 def about() -> About:
     """Return versions, device, data found and licences; printing it is a bug report.
 
-    Returns:
-        A record that prints as text and as a table in a notebook. It names no path
-        below the home folder, so it can be pasted in public.
+    It names no path below the home folder, so it can be pasted in public.
 
     Example:
-        >>> "torch" in about().versions
+        >>> "torch" in about().rows["versions"]
         True
     """
     versions = {"python": platform.python_version()}
     versions |= {name: package_version(name) for name in PACKAGES}
-    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return About(
-        versions=versions,
-        system=system,
-        device=device_line(_best()),
-        data=_data(),
-        mirror=_mirror(),
-        licence="code MIT, prose CC BY 4.0, data as stated above",
+        {
+            "versions": ", ".join(f"{name} {v}" for name, v in versions.items()),
+            "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "device": device_line(_best()),
+            **_data(),
+            "mirror": _mirror(),
+            "licence": "code MIT, prose CC BY 4.0, data as stated above",
+        }
     )
 
 
@@ -127,14 +89,13 @@ def device_line(which: torch.device) -> str:
     Args:
         which: any torch device of this machine.
     """
+    what, size = f"{torch.get_num_threads()} threads", "CPU"
     if which.type == "cuda":
         card = torch.cuda.get_device_properties(which)
-        memory = f"{card.total_memory / 2**30:.0f} GiB"
-        return f"device: {which} ({card.name}, {memory}); pages use their GPU sizes"
-    if which.type == "mps":
-        return f"device: {which} (Apple GPU); pages use their GPU sizes"
-    threads = torch.get_num_threads()
-    return f"device: {which} ({threads} threads); pages use their CPU sizes"
+        what, size = f"{card.name}, {card.total_memory / 2**30:.0f} GiB", "GPU"
+    elif which.type == "mps":
+        what, size = "Apple GPU", "GPU"
+    return f"device: {which} ({what}); pages use their {size} sizes"
 
 
 def scale(*, cpu: T, gpu: T) -> T:
@@ -158,9 +119,7 @@ def scale(*, cpu: T, gpu: T) -> T:
 def _best() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @cache
@@ -176,11 +135,10 @@ def _data() -> dict[str, str]:
     try:
         root = data_dir()
     except DataError:
-        return {}
-    cards = [*root.glob("*/card.json"), *root.glob("*/*/card.json")]
+        return {"data": "no shipped data found"}
+    cards = sorted([*root.glob("*/card.json"), *root.glob("*/*/card.json")])
     return {
-        card.parent.relative_to(root).as_posix(): _licence(card)
-        for card in sorted(cards)
+        f"data: {c.parent.relative_to(root).as_posix()}": _licence(c) for c in cards
     }
 
 

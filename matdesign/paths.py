@@ -11,9 +11,6 @@ def data_dir() -> Path:
     A checkout (or an editable install of it) has `data/` at its root; a wheel carries
     the same folder as `matdesign/_data`.
 
-    Returns:
-        An existing directory.
-
     Raises:
         DataError: neither folder exists; reinstall the package.
     """

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import typer
@@ -17,24 +17,15 @@ from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.data.sets import load
+from matdesign.crystals.io import files
 from matdesign.errors import DataError, MatdesignError
-
-if TYPE_CHECKING:
-    from matdesign.loop.results import Results
+from matdesign.loop.results import UNITS, Results
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-COLUMNS = (
-    "energy_per_atom",
-    "formation_energy_per_atom",
-    "energy_above_hull",
-    "hull_error",
-    "competing",
-    "ok",
-    "steps",
-    "seconds",
-)
+COLUMNS = (*UNITS, "competing", "ok", "steps")
 """Columns of results that are kept beside the crystals."""
 
 
@@ -80,10 +71,11 @@ def constraint(words: Sequence[str]) -> Constraint | None:
 
 def _constraint(word: str) -> Constraint:
     name, _, value = word.partition("=")
+    symbols = value.replace(",", " ").split()
     makers: dict[str, Callable[[str], Constraint]] = {
-        "only": lambda text: OnlyElements(*_symbols(text)),
-        "without": lambda text: OnlyElements.without(*_symbols(text)),
-        "require": lambda text: RequiredElements(*_symbols(text)),
+        "only": lambda _: OnlyElements(*symbols),
+        "without": lambda _: OnlyElements.without(*symbols),
+        "require": lambda _: RequiredElements(*symbols),
         "formula": Composition,
         "pattern": lambda text: Composition(pattern=text),
         "min-distance": lambda text: MinDistance(_number(text)),
@@ -92,10 +84,12 @@ def _constraint(word: str) -> Constraint:
             "volume_per_atom", *_ends(text), unit="angstrom^3"
         ),
     }
-    if word == "neutral":
-        return ChargeNeutral()
-    if word == "harmless":
-        return OnlyElements.harmless()
+    alone: dict[str, Callable[[], Constraint]] = {
+        "neutral": ChargeNeutral,
+        "harmless": OnlyElements.harmless,
+    }
+    if word in alone:
+        return alone[word]()
     if name not in makers or not value:
         raise DataError(f"unknown constraint {word!r}; write one of: {WANTS}.")
     return makers[name](value)
@@ -103,8 +97,6 @@ def _constraint(word: str) -> Constraint:
 
 def read(paths: list[Path]) -> Crystals:
     """Return the crystals of one or more files as one batch."""
-    from matdesign.crystals.io import files
-
     for path in paths:
         if not path.exists():
             raise DataError(f"no such file: {path}. Check the name and the folder.")
@@ -112,12 +104,11 @@ def read(paths: list[Path]) -> Crystals:
     beside = info_path(paths[0])
     if len(paths) == 1 and beside.exists():
         try:
-            info = json.loads(beside.read_text(encoding="utf-8"))
+            info = dict(json.loads(beside.read_text(encoding="utf-8")))
         except ValueError:
-            raise DataError(
-                f"{beside} is not JSON; delete it, or sample again."
-            ) from None
-        crystals = crystals.replace(info={**crystals.info, **dict(info)})
+            message = f"{beside} is not JSON; delete it, or sample again."
+            raise DataError(message) from None
+        crystals = crystals.replace(info={**crystals.info, **info})
     return crystals
 
 
@@ -133,8 +124,6 @@ def read_each(paths: list[Path]) -> tuple[Crystals, dict[str, str]]:
     Raises:
         DataError: a path does not exist, or no file can be read.
     """
-    from matdesign.crystals.io import files
-
     found: list[Path] = []
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else []
@@ -172,22 +161,18 @@ def say_failed(failed: dict[str, str]) -> None:
     for reason in failed.values():
         typer.echo(f"matdesign: {reason}", err=True)
     if failed:
-        what = "files" if len(failed) > 1 else "file"
-        typer.echo(f"matdesign: {len(failed)} {what} could not be read", err=True)
+        typer.echo(f"matdesign: files that could not be read: {len(failed)}", err=True)
         raise typer.Exit(1)
 
 
 def write(crystals: Crystals, path: Path, symmetrize: bool = False) -> None:
     """Write crystals by the ending of the name, their record beside, and say so."""
-    from matdesign.crystals.io import files
-
     if not len(crystals):
         raise DataError(f"nothing to write to {path}: no crystal is left.")
     path.parent.mkdir(parents=True, exist_ok=True)
     written = files.write(crystals, path, symmetrize=symmetrize)
     if crystals.info:
-        text = json.dumps(crystals.info, indent=1)
-        info_path(path).write_text(text + "\n", encoding="utf-8")
+        info_path(path).write_text(json.dumps(crystals.info, indent=1) + "\n")
     more = f" and {len(written) - 1} more" if len(written) > 1 else ""
     typer.echo(f"wrote {written[0]}{more} ({len(crystals)} crystals)")
 
@@ -197,8 +182,6 @@ def reference(name: str) -> Crystals:
     path = Path(name)
     if path.exists():
         return read([path])
-    from matdesign.crystals.data.sets import load
-
     return load(name, split="train")
 
 
@@ -212,7 +195,7 @@ def record_path(path: Path) -> Path:
     return path.with_suffix(".results.json")
 
 
-def write_results(results: "Results", path: Path, symmetrize: bool = False) -> None:
+def write_results(results: Results, path: Path, symmetrize: bool = False) -> None:
     """Write relaxed crystals, and what the oracle said beside them as JSON."""
     write(results.structures.replace(properties={}, units={}), path, symmetrize)
     columns = {name: getattr(results, name).tolist() for name in COLUMNS}
@@ -222,7 +205,7 @@ def write_results(results: "Results", path: Path, symmetrize: bool = False) -> N
     record_path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def read_results(path: Path) -> "Results":
+def read_results(path: Path) -> Results:
     """Return what `write_results` wrote.
 
     Args:
@@ -231,8 +214,6 @@ def read_results(path: Path) -> "Results":
     Raises:
         DataError: there is no record beside the file, or it does not fit.
     """
-    from matdesign.loop.results import Results
-
     crystals = read([path])
     beside = record_path(path)
     try:
@@ -256,12 +237,9 @@ def _plain(value: float) -> float | None:
 
 
 def _tensor(values: list[float | None]) -> torch.Tensor:
-    numbers = [math.nan if v is None else v for v in values]
-    return torch.tensor(numbers, dtype=torch.float64)
-
-
-def _symbols(text: str) -> list[str]:
-    return [word for word in text.replace(",", " ").split() if word]
+    return torch.tensor(
+        [math.nan if v is None else v for v in values], dtype=torch.float64
+    )
 
 
 def _ends(text: str) -> tuple[float, float]:
@@ -270,10 +248,7 @@ def _ends(text: str) -> tuple[float, float]:
         raise DataError(
             f"a range is written LOW:HIGH, as in 2:5 or 2: or :5; got {text!r}."
         )
-    return (
-        _number(low) if low else -math.inf,
-        _number(high) if high else math.inf,
-    )
+    return _number(low or "-inf"), _number(high or "inf")
 
 
 def _number(text: str) -> float:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import chapters
+import vendor_js
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="execute every page again")
     args = parser.parse_args()
     started = time.perf_counter()
-    subprocess.run([sys.executable, ROOT / "scripts" / "vendor_js.py"], check=True)
+    vendor_js.vendor()
     key = key_of_inputs()
     if args.fresh or not KEY.exists() or KEY.read_text() != key:
         shutil.rmtree(BUILD, ignore_errors=True)

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from cards.page import write_data_card
+from cards.page import WORDS, write_data_card
 from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
@@ -236,40 +236,13 @@ def calibrate(name: str, crystals: Crystals) -> Calibration:
 # ---- the card ---------------------------------------------------------------------
 
 
-ABOUT = {
-    "name": "references",
-    "title": "Known compounds, and references that put potentials on their scale",
-    "what": "compounds.parquet: known compounds with the lowest formation energy of "
-    "their formula by density functional theory (PBE, with U for some oxides and "
-    "fluorides). The others: one reference energy per element for one potential, so that "
-    "its formation energies meet that scale, with the error on crystals left out.",
-    "how": "scripts/build_references.py says it step by step. Where both sources know a "
-    "formula, MP-20's value is taken, or the shifted one where it is lower, but not below "
-    "the Materials Project's own hull.",
-    "not": "A hull of 0 K energies without entropy, of what was known in the Materials "
-    "Project in 2019 and what reduced MP-20 adds. A distance below 0 is either a compound "
-    "that this table does not know or a mistake of the potential. Elements that are "
-    "missing from a calibration occur in fewer than 10 crystals of reduced MP-20; their "
-    "crystals get no distance. Elements themselves are fitted less well than compounds. "
-    "Errors are on crystals left out of the fit of the references, but the potentials "
-    "were trained on the Materials Project, these crystals among them, and the energies "
-    "are of its geometries: on new crystals the errors are larger.",
-    "sources": "formation energies: the Materials Project (Jain et al. 2013, APL Mater. 1, "
-    "011002; CC BY 4.0), as the matbench_mp_e_form task of Matbench (Dunn et al. 2020, "
-    "npj Comput. Mater. 6, 138; table of lowest energies as kept in the repository "
-    "anthony-wang/CrabNet) and as MP-20 (Xie et al. 2022, CDVAE; MIT). Changed: one shift "
-    "per element, union of both. Potentials: CHGNet (Deng et al. 2023, Nat. Mach. Intell. "
-    "5, 1031; BSD-3), SevenNet 7net-l3i5 (Park et al. 2024, J. Chem. Theory Comput. 20, "
-    "4857; MIT)",
-    "licence": "CC-BY-4.0, Materials Project",
-}
-
-
 def write_card(changes: dict[str, Any], folder: Path = FOLDER) -> None:
     """Write card.json and card.md of the references; other entries stay as they are."""
     path = folder / "card.json"
     card = json.loads(path.read_text()) if path.is_file() else {}
-    write_data_card(folder, {**card, **ABOUT, **changes, "units": {DFT: "eV/atom"}})
+    write_data_card(
+        folder, {**card, **WORDS["references"], **changes, "units": {DFT: "eV/atom"}}
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -87,7 +87,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
         }
         text = json.dumps(card, indent=1) + "\n"
         storage.write_atomic(folder / "card.json", text.encode())
-    page = "\n".join(kind.page(card)) + "\n"
+    page: str = kind.page(card)
     storage.write_atomic(folder / "card.md", page.encode())
     print(page)
     return card

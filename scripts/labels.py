@@ -121,19 +121,26 @@ def guided(data: str, predictor: str, count: int, seed: int) -> list[Crystals]:
 def sampled(
     data: str, *, count: int, guides: int = 0, predictor: str = "", seed: int = 0
 ) -> Crystals:
-    """Return sampled crystals with their energies; absurd ones are left out."""
-    path = KEPT / f"{data}-{count}-{guides}-{predictor}-{seed}.parquet"
-    units = dict.fromkeys((FORMATION, ABOVE), "eV/atom")
+    """Return sampled crystals with their energies; absurd ones are left out.
+
+    Kept are the crystals and their energies, and nothing of a hull.
+    """
+    path = KEPT / f"sampled-{data}-{count}-{guides}-{predictor}-{seed}.parquet"
     if not path.exists():
         parts = unguided(data, count, seed)
         parts += guided(data, predictor, guides, seed) if guides else []
         bare = [Crystals(one.species, one.frac, one.lattice) for one in parts]
-        made, hull = Crystals.cat(bare), design.Hull.shipped()
-        energy = energies(made).numpy()
-        above = torch.as_tensor(hull.energy_above_hull(made, energy)).float()
-        formed = torch.as_tensor(hull.formation_energy(made, energy)).float()
+        made = Crystals.cat(bare)
         ids = tuple(f"made-{k}" for k in range(len(made)))
-        made = made.replace(properties={FORMATION: formed, ABOVE: above}, ids=ids)
+        made = made.replace(properties={"energy_per_atom": energies(made)}, ids=ids)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_parquet(made[(above < FARTHEST) & formed.isfinite()], path)
-    return read_parquet(path).replace(units=units)
+        write_parquet(made, path)
+    made, hull = read_parquet(path), design.Hull.shipped()
+    energy = made.properties["energy_per_atom"].numpy()
+    above = torch.as_tensor(hull.energy_above_hull(made, energy)).float()
+    formed = torch.as_tensor(hull.formation_energy(made, energy)).float()
+    made = made.replace(
+        properties={FORMATION: formed, ABOVE: above},
+        units=dict.fromkeys((FORMATION, ABOVE), "eV/atom"),
+    )
+    return made[(above < FARTHEST) & formed.isfinite()]

@@ -28,12 +28,10 @@ def test_a_public_name_resolves_and_says_what_it_is(name):
 
 
 def test_public_names_are_declared_for_type_checkers():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text())
     typed = {
-        alias.name: f"{node.module}"
-        for block in tree.body
-        if isinstance(block, ast.If)
-        for node in block.body
+        alias.asname: f"{node.module}"
+        for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

@@ -13,8 +13,7 @@ from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.unfinished import amounts_of, possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.elements import MASK
-from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import MASK, is_pattern, parse_formula, parse_pattern
 from matdesign.errors import DataError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import is_pattern, parse_formula, parse_pattern
 from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import InfeasibleTarget
 

@@ -10,7 +10,7 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.distance import MinDistance, root
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 from matdesign.errors import DataError, InfeasibleTarget
 
 _MOST_IMAGES = 5

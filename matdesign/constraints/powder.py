@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 
 CU_K_ALPHA = 1.54184
 """Mean wavelength of copper K-alpha radiation, angstrom."""

@@ -26,7 +26,7 @@ Case = tuple[str, tuple[Any, ...], Callable[[Any], str]]
 """Which input in words, the arguments, and the judge of the answer."""
 
 Inputs = Mapping[str, tuple[Any, ...]] | Iterable[tuple[Any, ...]]
-"""Arguments of each call, by what they are called if the call is not described."""
+"""Arguments of each call, by name or not."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def checked(cases: Callable[[], Iterable[Case]]) -> Callable[[Any], Verdict]:
         for where, given, judge in cases():
             wrong = _wrong(answer, given, judge)
             if wrong:
-                return Verdict(False, f"for {where} {wrong}")
+                return Verdict(False, f"for {where}: {wrong}")
             passed += 1
         return Verdict(True, f"all {passed} inputs.")
 
@@ -72,22 +72,20 @@ def checked(cases: Callable[[], Iterable[Case]]) -> Callable[[Any], Verdict]:
 
 
 def exercise(
-    inputs: Callable[[], Inputs], judge: Judge | None = None, where: str = ""
+    inputs: Callable[[], Inputs], judge: Judge | None = None
 ) -> Callable[[Callable[..., Any]], Callable[[Any], Verdict]]:
     """Return a decorator that makes a check of a right answer.
 
     Args:
-        inputs: gives the arguments of each call.
+        inputs: gives the arguments of each call; where it has no name they describe it.
         judge: of an answer beside the right one; `near()` where left out.
-        where: describes a call by the parameters of the right answer in braces; where
-            left out, inputs are given by name.
 
     Example:
-        >>> @exercise(lambda: [(2,), (3,)], where="n = {n}")
+        >>> @exercise(lambda: [(2,), (3,)])
         ... def check_square(n):
         ...     return n * n
         >>> check_square(lambda n: n + 2)
-        Not yet: for n = 3 your answer is 5, which is not right.
+        Not yet: for n = 3: your answer is 5, which is not right.
     """
 
     def made(right: Callable[..., Any]) -> Callable[[Any], Verdict]:
@@ -97,17 +95,26 @@ def exercise(
         def cases() -> Iterable[Case]:
             calls = inputs()
             if not isinstance(calls, Mapping):
-                texts = (
-                    (where.format(**dict(zip(names, given, strict=True))), given)
-                    for given in calls
-                )
-                calls = dict(texts)
+                calls = {_told(names, given): given for given in calls}
             for text, given in calls.items():
                 yield text, given, partial(judge or near(), right(*given))
 
         return checked(cases)
 
     return made
+
+
+def _told(names: list[str], given: tuple[Any, ...]) -> str:
+    """Return the arguments of a call in words: large tensors by their shape."""
+    told = []
+    for name, one in zip(names, given, strict=True):
+        if isinstance(one, Tensor) and one.numel() > 4:
+            told.append(f"{name} of shape {tuple(one.shape)}")
+        elif isinstance(one, Tensor):
+            told.append(f"{name} = {one.numpy().round(4).tolist()}")
+        elif not callable(one):
+            told.append(f"{name} = {one}"[:80])
+    return ", ".join(told)
 
 
 def _wrong(

@@ -117,7 +117,6 @@ def check_fingerprint() -> Iterator[Case]:
 @exercise(
     lambda: [(name,) for name in FAMILIES],
     whole(hint="Count what the symmetry leaves of three lengths and three angles."),
-    "{family}",
 )
 def check_free_numbers(family: str) -> int:
     """Check a function family -> how many numbers of the lattice code are free."""
@@ -145,7 +144,6 @@ def _orbit(want: Any, got: Any) -> str:
 @exercise(
     lambda: [(0.1, 0.2, 0.3), (0.45, 0.9, 0.05), (0, 0, 0), (0.5, 0, 0.5), (0, 0, 0.5)],
     _orbit,
-    "the point ({x}, {y}, {z})",
 )
 def check_orbit(x: float, y: float, z: float) -> Any:
     """Check a function (x, y, z) -> all images in P2_1/c, unique axis b, each once."""
@@ -159,7 +157,6 @@ _TEMPLATES = "225 ab, 227 ade, 136 af, 166 acc, 62 cccd, 14 aee, 1 aaa, 2 ai"
 @exercise(
     lambda: [(int(n), word) for n, word in map(str.split, _TEMPLATES.split(", "))],
     whole(),
-    "group {spacegroup} with letters {letters}",
 )
 def check_freedom(spacegroup: int, letters: str) -> int:
     """Check a function (spacegroup, letters) -> numbers that the template leaves free."""
@@ -170,7 +167,7 @@ def check_freedom(spacegroup: int, letters: str) -> int:
 _GROUPS = (1, 2, 4, 8, 14, 19, 25, 33, 99, 129, 160, 166, 186, 216, 225)
 
 
-@exercise(lambda: [(group,) for group in _GROUPS], whole(), "group {spacegroup}")
+@exercise(lambda: [(group,) for group in _GROUPS], whole())
 def check_origin(spacegroup: int) -> int:
     """Check a function spacegroup -> directions along which the origin may be moved."""
     return round(float(np.trace(operations(spacegroup)[0].mean(0))))
@@ -211,11 +208,7 @@ def _interval(want: tuple[float, float, float], got: Any) -> str:
     return "" if off <= 0.03 else found
 
 
-@exercise(
-    lambda: [(50, 100), (3, 40), (0, 25), (25, 25), (870, 1000)],
-    _interval,
-    "{hits} of {of}",
-)
+@exercise(lambda: [(50, 100), (3, 40), (0, 25), (25, 25), (870, 1000)], _interval)
 def check_interval(hits: int, of: int) -> tuple[float, float, float]:
     """Check a function (hits, of) -> (low, high), a 95 % interval of a share."""
     return hits / of, *wilson(hits, of)

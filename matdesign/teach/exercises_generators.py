@@ -36,7 +36,7 @@ def _normals() -> Iterator[tuple[Tensor, Tensor]]:
         yield mean, log_std / 2
 
 
-@exercise(_normals, where="{mean.shape[0]} rows of {mean.shape[1]} numbers")
+@exercise(_normals)
 def check_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
     """Check a function (mean, log_std) -> KL from N(0, I) in nats, one per row."""
     return elbo.Normal(mean, log_std).kl()
@@ -96,7 +96,6 @@ def check_any_origin(x: Tensor, kappa: Tensor) -> Tensor:
 @exercise(
     lambda: [(0.001,), (0.004,), (0.02,), (0.05,)],
     near(1e-3, "The loss cannot fall below the entropy of the blur, in nats."),
-    "a standard deviation of {width}",
 )
 def check_floor(width: float) -> float:
     """Check a function (standard deviation of the blur) -> lowest loss per coordinate."""
@@ -112,7 +111,7 @@ def _maps() -> list[tuple[Any, Tensor]]:
     return found
 
 
-@exercise(_maps, near(1e-6), "a map of {x.shape[0]} dimensions")
+@exercise(_maps, near(1e-6))
 def check_log_det(forward: Any, x: Tensor) -> Tensor:
     """Check a function (map, x) -> ln |det| of the Jacobian of the map at x."""
     jacobian: Any = torch.autograd.functional.jacobian(forward, x)
@@ -128,7 +127,7 @@ def _velocities() -> list[tuple[Any, Tensor]]:
     return found
 
 
-@exercise(_velocities, near(1e-6), "4 points in {x.shape[1]} dimensions")
+@exercise(_velocities, near(1e-6))
 def check_divergence_of(velocity: Any, x: Tensor) -> Tensor:
     """Check a function (velocity, x) -> its divergence at each of several points."""
     each = torch.func.vmap(torch.func.jacrev(lambda one: velocity(one[None])[0]))(x)
@@ -162,11 +161,7 @@ def _letters() -> Iterator[tuple[int, int, int]]:
                 yield group, last, left
 
 
-@exercise(
-    _letters,
-    sets("the list"),
-    "space group {spacegroup}, last letter {last}, {left} atoms left",
-)
+@exercise(_letters, sets("the list"))
 def check_letter_mask(spacegroup: int, last: int, left: int) -> set[int]:
     """Check a function (spacegroup, last, left) -> indices of the letters that may follow."""
     table = wyckoff_table()
@@ -185,9 +180,7 @@ def _mixtures() -> Iterator[tuple[Tensor, ...]]:
         yield weights, means, widths, torch.randn(d, generator=rng)
 
 
-@exercise(
-    _mixtures, near(1e-3), "{means.shape[0]} components of {means.shape[1]} entries"
-)
+@exercise(_mixtures, near(1e-3))
 def check_joint_mixture(
     weights: Tensor, means: Tensor, widths: Tensor, x: Tensor
 ) -> Tensor:
@@ -217,7 +210,7 @@ def _score(want: tuple[Tensor, float], got: Any) -> str:
     return f"score x sigma: {wrong}" if wrong else ""
 
 
-@exercise(_wells, _score, "wells at {centres} with weights {weights}, sigma {sigma}")
+@exercise(_wells, _score)
 def check_mixture_score(
     x: Tensor, centres: Tensor, weights: Tensor, sigma: float
 ) -> tuple[Tensor, float]:
@@ -238,7 +231,7 @@ def _steps() -> list[tuple[Any, ...]]:
     return [(x, score, now, then, z) for now, then in widths]
 
 
-@exercise(_steps, on_circle(1e-5), "a step from width {now} to {then}")
+@exercise(_steps, on_circle(1e-5))
 def check_step_back(
     x: Tensor, score: Tensor, now: float, then: float, z: Tensor
 ) -> Tensor:
@@ -257,18 +250,14 @@ _COUNTS: Sequence[tuple[int, ...]] = (
 )
 
 
-@exercise(lambda: _COUNTS, near(0.02), "{a} of {n} against {b} of {m}")
+@exercise(lambda: _COUNTS, near(0.02))
 def check_difference(a: int, n: int, b: int, m: int) -> float:
     """Check a function of four counts that gives a difference in standard errors."""
     p = (a + b) / (n + m)
     return (b / m - a / n) / math.sqrt(p * (1 - p) * (1 / n + 1 / m))
 
 
-@exercise(
-    lambda: [(0.95, 0.01), (0.5, 0.1), (0.99, 0.005)],
-    whole(slack=0.02),
-    "rate {rate}, difference {gap}",
-)
+@exercise(lambda: [(0.95, 0.01), (0.5, 0.1), (0.99, 0.005)], whole(slack=0.02))
 def check_count(rate: float, gap: float) -> float:
     """Check a function that says how many crystals tell two rates apart."""
     return 8 * rate * (1 - rate) / gap**2

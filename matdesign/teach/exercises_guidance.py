@@ -35,7 +35,7 @@ def _reachable(counts: Iterable[int], states: Iterable[list[int]]) -> set[int]:
     return found
 
 
-@exercise(lambda: _CHARGES, sets("the set"), "counts {counts} with states {states}")
+@exercise(lambda: _CHARGES, sets("the set"))
 def check_reachable(counts: list[int], states: list[list[int]]) -> set[int]:
     """Check a function (counts, states) -> all total charges that can be reached."""
     return _reachable(counts, states)
@@ -54,13 +54,7 @@ _ROWS = [
 ]
 
 
-@exercise(
-    lambda: {
-        f"{' '.join(row)} with {counts} atoms": (row, counts, _IONS)
-        for row, counts in _ROWS
-    },
-    sets("open orbit"),
-)
+@exercise(lambda: [(*one, _IONS) for one in _ROWS], sets("open orbit"))
 def check_completion(
     row: Sequence[str], counts: Sequence[int], states: Mapping[str, list[int]]
 ) -> list[set[str]]:
@@ -85,13 +79,7 @@ _FEW = [
 ]
 
 
-@exercise(
-    lambda: {
-        f"{' '.join(row)} and at most {k}": (row, k, ["Ca", "Ti", "O", "F"])
-        for row, k in _FEW
-    },
-    sets("open orbit"),
-)
+@exercise(lambda: [(*one, ["Ca", "Ti", "O", "F"]) for one in _FEW], sets("open orbit"))
 def check_few(row: Sequence[str], k: int, vocabulary: Sequence[str]) -> list[set[str]]:
     """Check a mask for "at most k elements": (row, k, vocabulary) -> list of sets."""
     return _listed(row, vocabulary, lambda made: len(set(made)) <= k)
@@ -150,11 +138,7 @@ def check_weights(table: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     return WordToy(table).masked(good), wanted / wanted.sum()
 
 
-@exercise(
-    lambda: [(0.5, 1), (0.1, 1), (0.3, 12), (0.05, 20), (1.0, 7)],
-    whole(),
-    "rate {rate} and n = {n}",
-)
+@exercise(lambda: [(0.5, 1), (0.1, 1), (0.3, 12), (0.05, 20), (1.0, 7)], whole())
 def check_draws(rate: float, n: int) -> int:
     """Check a function (rate, n) -> draws after which n have met, with 95 % certainty."""
     return next(m for m in itertools.count(n) if binom.sf(n - 1, m, rate) >= 0.95)
@@ -179,7 +163,7 @@ def _known() -> list[tuple[Any, ...]]:
     return [(x, known, now, then, z) for now, then in widths]
 
 
-@exercise(_known, on_circle(1e-5), "a step from width {now} to {then}")
+@exercise(_known, on_circle(1e-5))
 def check_known_step(
     x: Tensor, known: Tensor, now: float, then: float, z: Tensor
 ) -> Tensor:
@@ -213,7 +197,7 @@ def _drawn(want: list[int], got: Any) -> str:
     return "" if have == want else f"{have} are not the particles under the marks."
 
 
-@exercise(_populations, _drawn, "weights {weights}, first {first}")
+@exercise(_populations, _drawn)
 def check_resampling(weights: Tensor, first: float) -> list[int]:
     """Check systematic resampling of one population, (weights, first) -> K particles."""
     marks = (torch.arange(len(weights)) + first).double() / len(weights)
@@ -225,20 +209,14 @@ def check_resampling(weights: Tensor, first: float) -> list[int]:
 
 
 @exercise(
-    lambda: [(6, 50, 4), (1, 10, 10), (0, 20, 5), (3, 8, 1), (5, 6, 3)],
-    near(1e-6),
-    "{hits} hits of {m}, n = {n}",
+    lambda: [(6, 50, 4), (1, 10, 10), (0, 20, 5), (3, 8, 1), (5, 6, 3)], near(1e-6)
 )
 def check_best_of(hits: int, m: int, n: int) -> float:
     """Check a function (hits, m, n) -> chance that one of n out of m is a hit."""
     return 1 - math.comb(m - hits, n) / math.comb(m, n)
 
 
-@exercise(
-    lambda: [(0.1, 0.5, 8.0), (0.02, 0.4, 2.0), (0.3, 0.3, 1.0)],
-    near(1e-6),
-    "p = {p}, g = {g}, c = {c}",
-)
+@exercise(lambda: [(0.1, 0.5, 8.0), (0.02, 0.4, 2.0), (0.3, 0.3, 1.0)], near(1e-6))
 def check_price(p: float, g: float, c: float) -> float:
     """Check a function (p, g, c) -> cost of a guided hit over that of an unguided one."""
     return c * p / g

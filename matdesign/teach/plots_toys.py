@@ -38,29 +38,24 @@ def plot_tilted(points: Tensor, exact: Tensor, *, title: str = "") -> Plot:
     panels = figure.subplots(1, 3)
     top = max(p.max(), share.max())
     most = max(np.abs(share - p).max(), top / 3)
-    shown: list[tuple[str, Any, dict[str, Any]]] = [
-        ("exact", p, {"cmap": "cividis", "vmin": 0, "vmax": top}),
-        (f"{n:,} points", share, {"cmap": "cividis", "vmin": 0, "vmax": top}),
-        (
-            "too many (+), too few (-)",
-            share - p,
-            {"cmap": "RdBu_r", "vmin": -most, "vmax": most},
-        ),
-    ]
-    for axes, (name, values, look) in zip(panels, shown, strict=True):
+    density = {"cmap": "cividis", "vmin": 0, "vmax": top}
+    difference = {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
+    shown: dict[str, tuple[Any, dict[str, Any]]] = {
+        "exact": (p, density),
+        f"{n:,} points": (share, density),
+        "too many (+), too few (-)": (share - p, difference),
+    }
+    for axes, (name, (values, look)) in zip(panels, shown.items(), strict=True):
         axes.imshow(values.T, origin="lower", extent=(0, 1, 0, 1), **look)
         axes.set_title(name, fontsize=10)
-        axes.set_xlabel("x", fontsize=9)
-        axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], xlabel="x", ylabel="y")
         axes.tick_params(labelsize=9)
-    panels[0].set_ylabel("y", fontsize=9)
     for i, j in np.argwhere(off != 0):
         sign = "+" if off[i, j] > 0 else "\u2212"
-        place = ((i + 0.5) / bins, (j + 0.5) / bins)
-        panels[2].annotate(sign, place, ha="center", va="center", fontsize=9)
+        centre = ((i + 0.5) / bins, (j + 0.5) / bins)
+        panels[2].annotate(sign, centre, ha="center", va="center", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    many, few = int((off > 0).sum()), int((off < 0).sum())
     words = (
         f"total variation {metric.value:.2f} ({metric.low:.2f} to {metric.high:.2f}; "
         f"exact draws {metric.floor:.2f})"
@@ -68,6 +63,6 @@ def plot_tilted(points: Tensor, exact: Tensor, *, title: str = "") -> Plot:
     return Plot(
         figure,
         f"{title or 'Points'} against the exact density: {words}; of {bins * bins} cells "
-        f"{many} hold too many points and {few} too few.",
+        f"{(off > 0).sum()} hold too many points and {(off < 0).sum()} too few.",
         words[0].upper() + words[1:] + ".",
     )

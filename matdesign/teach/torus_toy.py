@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matdesign.crystals.batch import generator
 from matdesign.crystals.geometry import torus_difference, wrap
-from matdesign.errors import DataError, InfeasibleTarget
+from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import combine
 from matdesign.guidance.particles import Particles
 
@@ -46,11 +46,8 @@ class TorusToy:
 
     Args:
         centres: of the wells, each of d numbers.
-        weights: of the wells, summing to 1; none means equal ones.
+        weights: of the wells, summing to 1.
         width: standard deviation of each well, in turns.
-
-    Raises:
-        DataError: numbers of centres and weights differ, or the width is not positive.
 
     Example:
         >>> [round(w, 3) for w in TorusToy().given(0, 0.25).weights]  # where x is known
@@ -65,22 +62,6 @@ class TorusToy:
     )
     weights: tuple[float, ...] = (0.4, 0.1, 0.2, 0.3)
     width: float = 0.08
-
-    def __post_init__(self) -> None:
-        if not self.weights:
-            equal = (1 / len(self.centres),) * len(self.centres)
-            object.__setattr__(self, "weights", equal)
-        wrong = len(self.weights) != len(self.centres) or self.width <= 0
-        if wrong or not math.isclose(sum(self.weights), 1, abs_tol=1e-6):
-            raise DataError(
-                f"each well needs a share of 1 and a positive width; got "
-                f"{len(self.centres)} centres, weights {self.weights}, width {self.width}."
-            )
-
-    @property
-    def dimensions(self) -> int:
-        """How many coordinates a point has."""
-        return len(self.centres[0])
 
     # ---- what is known exactly -------------------------------------------------------
 
@@ -139,7 +120,8 @@ class TorusToy:
         Returns:
             Sums to 1, float64, shape (bins,) * d.
         """
-        d, fine = self.dimensions, 64 if self.dimensions == 1 else 8
+        d = len(self.centres[0])
+        fine = 64 if d == 1 else 8
         line = (torch.arange(bins * fine, dtype=torch.float64) + 0.5) / (bins * fine)
         x = torch.stack(torch.meshgrid(*[line] * d, indexing="ij"), -1).view(-1, d)
         weight = self.density(x) * reward(x).exp()
@@ -187,7 +169,7 @@ class TorusToy:
         """
         rng = generator(seed)
         crowd = Particles(n, particles, rng)
-        x = torch.rand(n * particles, self.dimensions, generator=rng)
+        x = torch.rand(n * particles, len(self.centres[0]), generator=rng)
         ends = math.log10(WIDEST), math.log10(NARROWEST)
         widths = torch.logspace(*ends, steps + 1).tolist()
         for now, then in itertools.pairwise(widths):
@@ -247,7 +229,7 @@ class TorusToy:
             InfeasibleTarget: a thousand draws for each point were not enough.
         """
         rng = generator(seed)
-        kept, drawn = torch.zeros(0, self.dimensions), 0
+        kept, drawn = torch.zeros(0, len(self.centres[0])), 0
         while drawn < MOST_DRAWS * n:
             x = self.sample(n, seed=rng, steps=steps)
             good = torch.rand(n, generator=rng) < (reward(x) - top).exp()

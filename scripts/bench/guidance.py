@@ -15,7 +15,9 @@ Every cell is kept in --cache: start the same command again and it continues.
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -153,79 +155,57 @@ def band_gap(low: float, high: float) -> Case:
 # ---- what is measured ----------------------------------------------------------------
 
 
-class Bench:
-    """The cells of the table, kept one by one.
+def cells(
+    args: argparse.Namespace, name: str, train: Crystals, cases: list[Case]
+) -> Iterator[Cell]:
+    """Yield the cells of a model, each made where it is not kept yet."""
+    settings: dict[str, Any] = {"particles": args.particles}
+    settings |= {"steps": args.steps} if args.steps else {}
+    load = cache(partial(design.load_model, name))
 
-    Args:
-        args: the command line.
-        train: training crystals.
-    """
+    @cache
+    def pool(given: str) -> Sample:
+        print(f"{name}: {args.pool} unguided, given {given}", flush=True)
+        (constraint, *_) = (one.given for one in cases if str(one.given) == given)
+        return unguided(load(), constraint, args.pool, train, args.seed, settings)
 
-    def __init__(self, args: argparse.Namespace, train: Crystals) -> None:
-        self.args, self.train = args, train
-        self.free: dict[tuple[str, str], Sample] = {}
-        self.settings: dict[str, Any] = {"particles": args.particles}
-        if args.steps:
-            self.settings["steps"] = args.steps
+    def make(case: Case, method: str) -> dict[str, Any]:
+        free, way = pool(str(case.given)), None if method == "chosen" else method
+        row = (load(), case, free, train, name, way, args.n, args.seed, settings)
+        return asdict(measure(*row))
 
-    def pool(self, name: str, case: Case) -> Sample:
-        """Return the unguided crystals beside a case."""
-        key, args = (name, str(case.given)), self.args
-        if key not in self.free:
-            print(f"{name}: {args.pool} unguided, given {case.given}", flush=True)
-            model, n = design.load_model(name), args.pool
-            self.free[key] = unguided(
-                model, case.given, n, self.train, args.seed, self.settings
-            )
-        return self.free[key]
-
-    def cell(self, name: str, case: Case, method: str) -> Cell:
-        """Return one cell, made where it is not kept yet."""
-        args = self.args
-        key = {
-            "case": str(case),
-            "judge": str(case.judge),
-            "model": checksum(weights_of(name)),
-            "method": method,
-            "n": [args.n, args.pool, args.seed],
-            "settings": self.settings,
-        }
-
-        def make() -> dict[str, Any]:
-            model, free = design.load_model(name), self.pool(name, case)
-            way = None if method == "chosen" else method
-            return asdict(
-                measure(
-                    model, case, free, self.train, name, way, args.n, args.seed,
-                    self.settings,
-                )
-            )  # fmt: skip
-
-        return restored(kept(args.cache, key, make))
+    for case in cases:
+        for method in args.methods:
+            key = {
+                "case": str(case),
+                "judge": str(case.judge),
+                "model": checksum(weights_of(name)),
+                "method": method,
+                "n": [args.n, args.pool, args.seed],
+                "settings": settings,
+            }
+            yield restored(kept(args.cache, key, partial(make, case, method)))
 
 
 def work(args: argparse.Namespace) -> GuidanceTable:
     """Return the table, written after every cell."""
     path = args.output or args.cache / "guidance.json"
+    record = {
+        "command": command("bench.py", ["guidance", *args.words]),
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+    }
     table = GuidanceTable()
     for data, train, cases in asked(args):
-        bench = Bench(args, train)
-        names = [f"{family}-{data}" for family in args.families]
-        for name in [one for one in names if one in design.models()]:
-            for case in cases:
-                if args.cases and not any(word in str(case) for word in args.cases):
-                    continue
-                for method in args.methods:
-                    cell = bench.cell(name, case, method)
-                    table = table.add(cell)
-                    print(GuidanceTable((cell,)).cells_as_text()[1][0], flush=True)
-                    record = {
-                        "command": command("bench.py", ["guidance", *args.words]),
-                        "hardware": hardware(),
-                        "threads": torch.get_num_threads(),
-                        "cells": table.record(),
-                    }
-                    write_record(path, record)
+        words = args.cases or [""]
+        some = [one for one in cases if any(word in str(one) for word in words)]
+        for name in [f"{family}-{data}" for family in args.families]:
+            for cell in (
+                cells(args, name, train, some) if name in design.models() else ()
+            ):
+                table = table.add(cell)
+                print(GuidanceTable((cell,)).cells_as_text()[1][0], flush=True)
+                write_record(path, record | {"cells": table.record()})
     return table
 
 

@@ -45,7 +45,6 @@ from mp20 import load_reduced
 
 import matdesign as design
 from bench import stages
-from bench.published import read_samples
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError
 from matdesign.loop.hull import Hull
@@ -145,7 +144,7 @@ def published(path: Path, n: int, seed: int) -> dict[str, Crystals]:
     Fewer samples of the same seed are the first of more.
     """
     found = {}
-    for name, whole in read_samples(path).items():
+    for name, whole in stages.published(path).items():
         order = torch.randperm(len(whole), generator=generator(seed))[:n]
         found[name] = whole[order]
     return found

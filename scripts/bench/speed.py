@@ -1,14 +1,12 @@
 """Time what a reader waits for: a cold start, sampling and training, model by model.
 
     python scripts/bench.py speed --output FILE.json
-    python scripts/bench.py speed --models diffusion-prototypes --clock cpu
 
-A cold start is the wall time of a whole new process, the median of several, so that
-nothing that is already loaded helps; its last line makes eight crystals. The package
-loads its names when they are first used: `import matdesign` alone costs next to nothing.
-Sampling takes the model's own settings; a training step is forward, backward and AdamW
-on a batch of training crystals (for models of MP-20: of the prototypes). To compare two
-versions of the package, run both on the same idle machine.
+A cold start is the wall time of a whole new process that loads a model and makes eight
+crystals, the median of several, so that nothing that is already loaded helps. Sampling
+takes the model's own settings; a training step is forward, backward and AdamW on a batch
+of training crystals (for models of MP-20: of the prototypes). To compare two versions of
+the package, run both on the same idle machine.
 """
 
 import argparse
@@ -29,42 +27,30 @@ from bench.stages import write_record
 from matdesign.generators.contract import Generator
 from matdesign.tables import text_table
 
-PROGRAMS = {
-    "python alone": "pass",
-    "import torch": "import torch",
-    "import matdesign": "import matdesign",
-    "torch and matdesign": (
-        "import torch, matdesign as design\n"
-        "design.Crystals, design.load_model, design.Diffusion, design.evaluate"
-    ),
-    "eight crystals": (
-        "import matdesign as design\n"
-        "print(design.load_model('diffusion-prototypes').sample(8, seed=0))"
-    ),
-}
+EIGHT = (
+    "import matdesign as design\n"
+    "print(design.load_model('diffusion-prototypes').sample(8, seed=0))"
+)
+
+
+def seconds(call: Callable[[], Any], repeat: int) -> float:
+    """Return the median wall time of a call, after one that does not count."""
+    call()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def cold(program: str, repeat: int, threads: int) -> float:
     """Return the median wall time of new processes that run a program, in seconds."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    run, times = [sys.executable, "-c", program], list[float]()
-    for _ in range(repeat + 1):  # the first fills the file cache
-        start = time.perf_counter()
-        subprocess.run(run, check=True, env=environment, stdout=subprocess.DEVNULL)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def seconds(call: Callable[[], Any], repeat: int, clock: str) -> float:
-    """Return the median time of a call, after one that does not count."""
-    now = time.process_time if clock == "cpu" else time.perf_counter
-    call()
-    times = []
-    for _ in range(repeat):
-        start = now()
-        call()
-        times.append(now() - start)
-    return statistics.median(times)
+    run, silent = [sys.executable, "-c", program], subprocess.DEVNULL
+    return seconds(
+        lambda: subprocess.run(run, check=True, env=environment, stdout=silent), repeat
+    )
 
 
 def training_step(model: Generator, n: int) -> Callable[[], None]:
@@ -87,60 +73,47 @@ def training_step(model: Generator, n: int) -> Callable[[], None]:
 def one_model(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Return what was measured of a shipped generator."""
     model, n = design.load_model(name), args.samples
-    made = model.sample(n, seed=0, steps=args.steps)
-    drawing = seconds(
-        lambda: model.sample(n, seed=0, steps=args.steps), args.repeat, args.clock
-    )
+    made = model.sample(n, seed=0)
+    drawing = seconds(lambda: model.sample(n, seed=0), args.repeat)
     step = training_step(model.train(), args.batch)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "sampled per second": n / drawing,
         "evaluations per crystal": made.info["network_evaluations"] / n,
-        "trained per second": args.batch / seconds(step, args.repeat, args.clock),
+        "trained per second": args.batch / seconds(step, args.repeat),
     }
-
-
-def arguments(given: list[str]) -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        "bench.py speed", description=__doc__.split("\n")[0]
-    )
-    add = parser.add_argument
-    add("--models", nargs="*", help="shipped generators; all if left out")
-    add("--samples", type=int, default=64, help="crystals of a sampling")
-    add("--steps", type=int, help="sampling steps; each model's own")
-    add("--batch", type=int, default=128, help="crystals of a training step")
-    add("--repeat", type=int, default=3, help="the median counts")
-    add("--cold", type=int, default=5, help="processes of a cold start; 0: none")
-    add("--threads", type=int, default=1)
-    add("--clock", default="wall", choices=["wall", "cpu"])
-    add("--output", type=Path, help="JSON record to write")
-    return parser.parse_args(given)
 
 
 def main(given: list[str]) -> int:
     """Measure, print, and write a record where asked."""
-    args = arguments(given)
+    words = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser("bench.py speed", description=words)
+    add = parser.add_argument
+    add("--models", nargs="*", help="shipped generators; all if left out")
+    add("--samples", type=int, default=64, help="crystals of a sampling")
+    add("--batch", type=int, default=128, help="crystals of a training step")
+    add("--repeat", type=int, default=3, help="the median counts")
+    add("--cold", type=int, default=5, help="processes of a cold start; 0: none")
+    add("--threads", type=int, default=1)
+    add("--output", type=Path, help="JSON record to write")
+    args = parser.parse_args(given)
     torch.set_num_threads(args.threads)
     record: dict[str, Any] = {
         "command": command("bench.py", ["speed", *given]),
         "hardware": hardware(),
         "load": os.getloadavg()[0],
-        "cold": {},
         "models": {},
     }
-    for name, program in PROGRAMS.items() if args.cold else ():
-        record["cold"][name] = cold(program, args.cold, args.threads)
-        print(f"{name:<20}{record['cold'][name]:8.2f} s", flush=True)
+    if args.cold:
+        record["eight crystals, cold"] = cold(EIGHT, args.cold, args.threads)
+        print(f"eight crystals, cold: {record['eight crystals, cold']:.2f} s")
     for name in design.models() if args.models is None else args.models:
         record["models"][name] = one_model(name, args)
         print(name, flush=True)
-        if args.output:
-            write_record(args.output, record)
-    rows = [
-        [k, *(f"{x:,.4g}" for x in v.values())] for k, v in record["models"].items()
-    ]
-    head = next(iter(record["models"].values()), {})
-    print(text_table(["model", *head], rows))
+    if args.output:
+        write_record(args.output, record)
+    found = record["models"].items()
+    rows = [[name, *(f"{x:,.4g}" for x in row.values())] for name, row in found]
+    print(text_table(["model", *next(iter(dict(found).values()), {})], rows))
     print(f"{record['hardware']}, load {record['load']:.1f} at the start")
     return 0

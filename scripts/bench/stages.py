@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import torch
 from numpy.typing import NDArray
+from pyarrow import parquet
 from torch import Tensor
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
 from matdesign.generators.storage import FACTS, WEIGHTS, write_atomic
@@ -254,6 +257,24 @@ def crystals_of(rows: list[dict[str, Any]], frac: str = "frac") -> Crystals:
         places[i, :n] = torch.tensor(row[frac]).reshape(n, 3)
     lattice = torch.tensor([row["lattice"] for row in rows]).reshape(-1, 3, 3)
     return Crystals(species, places, lattice)
+
+
+def published(path: Path) -> dict[str, Crystals]:
+    """Return crystals that other models generated, by model.
+
+    Raises:
+        DataError: the file is missing, is no parquet, or lacks a column.
+    """
+    columns = ["model", "numbers", "frac_coords", "lattice"]
+    try:
+        rows = parquet.read_table(path, columns=columns).to_pylist()
+    except (pyarrow.ArrowException, KeyError, OSError) as error:
+        raise DataError(f"{path} has not the columns {columns}: {error}") from error
+    models: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        models.setdefault(row["model"], []).append(row)
+    made = {name: crystals_of(some, "frac_coords") for name, some in models.items()}
+    return {name: some.replace(frac=wrap(some.frac)) for name, some in made.items()}
 
 
 def placed(

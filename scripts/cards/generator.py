@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import matdesign as design
+from cards.page import render
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.symmetry.wyckoff import operations
 from matdesign.metrics.intervals import wilson
@@ -36,14 +37,6 @@ MP20_BARS = {
     HOLDS: 1.0,
 }
 """What is aimed at: rates at least, distances at most."""
-
-SOURCES = {
-    "mp20": "Trained on reduced MP-20 (Materials Project, PBE and PBE+U, CC BY 4.0), the "
-    "part of MP-20 that holds its validation split and some of its training split; the "
-    "test rows are ours and were held out from all training. The set is not shipped.",
-    "shipped": "Data, labels and hull are those of the potential CHGNet 0.3.0, an "
-    "approximation of PBE(+U); no density functional calculation was made.",
-}
 
 
 # ---- figures -------------------------------------------------------------------------
@@ -228,21 +221,8 @@ def row(name: str, one: dict[str, Any]) -> str:
     )
 
 
-def begun(training: dict[str, Any]) -> str:
-    """Return the weights that a training started from, in words; "" where at random."""
-    first = training.get("started_from")
-    if not first:
-        return ""
-    return (
-        f", going on from weights (checksum {first['weights_sha256'][:16]}) of "
-        f"{first['steps']:,} steps by `{first['command']}`{begun(first)}"
-    )
-
-
-def page(card: dict[str, Any]) -> list[str]:
-    """Return the lines of card.md."""
-    training, drawn, n = card["training"], card["sampling"], card["samples"]
-    source = SOURCES["mp20" if training.get("data") == "mp20" else "shipped"]
+def page(card: dict[str, Any]) -> str:
+    """Return the text of card.md."""
     found = card["stability"]
     others = {
         **card["symmetry"],
@@ -250,72 +230,15 @@ def page(card: dict[str, Any]) -> list[str]:
         **card["evaluation"]["metrics"],
         **card["prediction"].get("metrics", {}),
     }
-    lines = [
-        f"# {card['name']}",
-        "",
-        f"{card['model']} {source}",
-        "",
-        f"| of {n:,} samples, seed {drawn['seed']} | figure | 95 % interval | bar |",
-        "| --- | --- | --- | --- |",
-        *(row(name, one) for name, one in card["bars"].items()),
-        # a figure that no crystal qualified for has no value
-        *(
-            row(k, v)
-            for k, v in others.items()
-            if k not in card["bars"] and v.get("value") is not None
-        ),
+    # a figure that no crystal qualified for has no value
+    known = {k: v for k, v in others.items() if v.get("value") is not None}
+    rows = [
+        row(name, one)
+        for name, one in (
+            card["bars"] | {k: v for k, v in known.items() if k not in card["bars"]}
+        ).items()
     ]
-    if card["symmetry"]:
-        lines += [
-            "",
-            "**Symmetry.** Every sample was given to spglib at symprec "
-            f"{SYMPREC} angstrom: the asked space group holds where its operations are "
-            "among those found, and is exact where they are all.",
-        ]
-    if found:
-        lines += [
-            "",
-            f"Rates of stability count all {found['relaxed']:,} relaxed samples; a failed "
-            "or unbelievable relaxation counts as not stable. Median distance to the hull "
-            f"of the rest: {found['median distance to the hull (eV/atom)']} eV/atom. The "
-            "hull is that of the known compounds in data/references, whose card says how "
-            f"far a distance is off. Relaxed with {card['oracle']}.",
-        ]
-    if one := card["prediction"]:
-        lines += [
-            "",
-            f"**Structure prediction.** {one['targets']:,} held-out crystals, one sample "
-            f"each for its formula and number of atoms, {one['seconds']:.0f} s. "
-            f"{one['targets'] - one['asked']} could not be asked for (an element or a "
-            "formula that no layout fits) and count as misses.",
-        ]
-    again = ""
-    if "redrawn" in drawn:
-        again = (
-            f" {drawn['redrawn']:,} of {n:,} crystals were drawn more than once, because "
-            f"atoms overlapped; in {drawn['overlapping']:,} they still do."
-        )
-    return [
-        *lines,
-        "",
-        f"**Training.** {training.get('crystals', 0):,} crystals of "
-        f"`{training.get('data', '')}` (checksum {training.get('data_sha256', '')[:16]}), "
-        f"{training.get('steps', 0):,} steps of {training.get('batch_size', 0)} in "
-        f"{training.get('seconds', 0) / 60:.0f} minutes on {training.get('device', '')}, "
-        f"{training.get('precision', '32-true')}, seed {training.get('seed')}: "
-        f"`{training.get('command', '')}`{begun(training)}. "
-        f"Loss at the end {training.get('loss')} in training, "
-        f"{training.get('val_loss')} in validation: where the second is much "
-        "higher, the model has begun to learn its training set by heart; novelty above "
-        "says how far that goes.",
-        "",
-        f"**Sampling.** {drawn['steps']} steps, "
-        f"{drawn['network_evaluations'] / max(1, n):.0f} network evaluations "
-        f"a crystal, {drawn['seconds']:.0f} s for {n:,} crystals on "
-        f"{drawn['threads']} thread(s) of a machine shared with other work: "
-        f"{card['hardware']}." + again,
-        "",
-        f"**Repeat.** `{card['command']}`",
-        "",
-        "Weights: MIT, like the code.",
-    ]
+    begun, first = [], card["training"]
+    while first := first.get("started_from"):
+        begun.append(first)
+    return render("generator", **card, rows=rows, begun=begun, symprec=SYMPREC)

@@ -2,10 +2,29 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import yaml
+
 from matdesign.generators.storage import write_atomic
+
+WORDS = yaml.safe_load(Path(__file__).with_name("data_sets.yaml").read_text())
+"""What the cards of data sets say in words."""
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(name: str, /, **values: Any) -> str:
+    """Return the page of a template, with each paragraph on one line."""
+    made = TEMPLATES.get_template(f"{name}.md").render(values)
+    return re.sub(r"(?<=[^\n|])\n(?=[^\n|#])", " ", made) + "\n"
 
 
 def text(value: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cards.page import table
+from cards.page import render, table
 from matdesign.crystals.batch import Crystals
 from matdesign.metrics.intervals import bootstrap
 from matdesign.paths import data_dir
@@ -27,16 +27,6 @@ SOURCES = {
     "band_gap": " Gaps of PBE are far smaller than measured ones, often by 40 to 50 %: a gap "
     "from here is one of PBE.",
 }
-PART = (
-    "One compound may stand in the training part and in the test part as two polymorphs, "
-    "which makes these errors smaller than those on new chemistry."
-)
-APART = (
-    "A judge of crystals that `{other}` guided, trained apart: with another seed, another "
-    "order of the data, a network of another shape, and every second row of the training "
-    "part. `{other}` saw all of these rows, so that what both know is not disjoint. Shaken "
-    "copies and crystals that generators made, where there are any, are its own."
-)
 SHAKEN, SAMPLED, SEED = 300, 400, 1_000
 """Test crystals that are shaken, crystals that generators make, and of which seed."""
 
@@ -246,49 +236,12 @@ def section(name: str, one: dict[str, Any]) -> list[str]:
     return lines
 
 
-def page(card: dict[str, Any]) -> list[str]:
-    """Return the lines of card.md."""
-    made, found = card["training"], card["test"]
-    shaken, sampled = made.get("shaken_crystals", 0), made.get("made_crystals", 0)
-    text = (
-        f", and {shaken:,} shaken copies of them with the energy that the potential CHGNet "
-        "0.3.0 adds"
-        if shaken
-        else ", all of them relaxed: what an atom in the wrong place costs the network was "
-        "never shown"
-    )
-    if sampled:
-        text += f", and {sampled:,} crystals that the shipped generators made, guided or not"
-    first = made.get("started_from") or {}
-    before = f", going on from the weights of `{first['command']}`" if first else ""
-    if "train_property.py" in made["command"]:  # its name of that day
-        before += " (now `scripts/train.py property`)"
+def page(card: dict[str, Any]) -> str:
+    """Return the text of card.md."""
+    found = card["test"]
     aims = [f"{name}={one['aim']:g}" for name, one in found.items() if "aim" in one]
     repeat = f"python scripts/card.py {card['name']}"
-    repeat += " --mp20 mp_20_dev.parquet" * (made["data"] in MP20)
+    repeat += " --mp20 mp_20_dev.parquet" * (card["training"]["data"] in MP20)
     repeat += f" --aim {' '.join(aims)}" if aims else ""
-    lines = [f"# {card['name']}", "", f"{card['model']} {card['source']}", ""]
-    if "apart_from" in made:
-        lines += [APART.format(other=made["apart_from"]), ""]
-    for name, one in found.items():
-        lines += section(name, one)
-    return [
-        *lines,
-        PART,
-        "",
-        f"**Training.** {made['crystals'] - shaken - sampled:,} crystals of "
-        f"`{made['data']}`{text} "
-        f"(checksum {made['data_sha256'][:16]}); {made['steps']:,} steps of "
-        f"{made['batch_size']} in {made['seconds'] / 60:.0f} minutes on {made['device']} "
-        f"of a machine shared with much other work ({made['hardware']}), seed "
-        f"{made['seed']}: `{made['command']}`{before}. Mean absolute error at the end, "
-        f"validation: {made.get('val_loss')}; training: "
-        f"{', '.join(f'{v} ({k})' for k, v in made['terms'].items())}.",
-        "",
-        f"**Speed.** {card['crystals_per_second']:.0f} crystals per second on one thread of "
-        "the same machine.",
-        "",
-        f"**Repeat.** `{repeat}`",
-        "",
-        "Weights: MIT, like the code.",
-    ]
+    sections = [line for name, one in found.items() for line in section(name, one)]
+    return render("predictor", **card, sections=sections, repeat=repeat)

@@ -7,19 +7,16 @@ any moment loses at most the shards in flight; the next run skips every id on di
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import as_completed
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from databuild.candidates import Candidate
+from matdesign.loop.workers import TaskFailed, Workers
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -73,9 +70,7 @@ def spacegroup(structure: Structure, symprec: float) -> int:
         return 1
 
 
-def run_shard(
-    candidates: Sequence[Candidate], potential: Potential, *, time_limit: float
-) -> list[Row]:
+def run_shard(candidates: Sequence[Candidate], time_limit: float) -> list[Row]:
     """Build, relax, guard and label a group of candidates.
 
     Returns:
@@ -83,7 +78,7 @@ def run_shard(
     """
     from matdesign.loop.guards import Guards
     from matdesign.loop.hull import Hull
-    from matdesign.loop.relax import Relaxed, relax
+    from matdesign.loop.relax import relax
 
     begin = time.monotonic()
     built: list[tuple[Candidate, Structure]] = []
@@ -95,13 +90,7 @@ def run_shard(
             rows.append(_row(candidate, None, None, f"cannot be built: {error}"[:120]))
     starts = [structure for _, structure in built]
     options = {"fmax": 0.05, "steps": 120, "active_atoms": 48}
-    try:
-        _alarm(time_limit * 1.5)
-        results = relax(starts, potential, time_limit=time_limit, **options)
-    except TimeoutError:
-        results = [Relaxed(s, reason="time limit") for s in starts]
-    finally:
-        _alarm(0)
+    results = relax(starts, potential(), time_limit=time_limit, **options)
     hull, guards = Hull.shipped(), Guards()
     for (candidate, start), result in zip(built, results, strict=True):
         formation, reason = float("nan"), result.reason
@@ -162,49 +151,12 @@ def _row(
     return row
 
 
-def _alarm(seconds: float) -> None:
-    """Raise TimeoutError in this process after some seconds; 0 switches it off."""
-
-    def ring(signum: int, frame: object) -> None:
-        raise TimeoutError(f"no end after {seconds:.0f} s")
-
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-
-
 @cache
-def _potential() -> Potential:
+def potential() -> Potential:
+    """Return the potential of this process."""
     from matdesign.loop.potential import Potential
 
     return Potential()
-
-
-def _begin() -> None:
-    """Prepare a worker process: one thread, and no orphan if the build is killed."""
-    import torch
-
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(group: list[Candidate], folder: Path, time_limit: float) -> None:
-    """Relax one shard in a worker process and write it."""
-    rows = run_shard(group, _potential(), time_limit=time_limit)
-    path = write_shard(folder, group[0].identity, rows)
-    good = sum(not row["reason"] for row in rows)
-    print(
-        f"{time.strftime('%H:%M:%S')} {path.parent.name}/{path.name} "
-        f"{good}/{len(rows)} usable, {rows[0]['seconds']:.2f} s each",
-        flush=True,
-    )
 
 
 def run_all(
@@ -217,17 +169,24 @@ def run_all(
     size: int,
 ) -> None:
     """Relax what is pending in worker processes until done or enough is usable."""
-    context = multiprocessing.get_context("spawn")
-    running: set[Future[None]] = set()
-    with ProcessPoolExecutor(workers, context, _begin) as pool:
-        for group in pending(candidates, folder, size):
-            if len(running) == workers:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for one in done:
-                    one.result()
-            rows = read_shards(folder, ["id", "reason"]) if target is not None else []
-            if target is not None and sum(not r["reason"] for r in rows) >= target:
+    done = read_shards(folder, ["id", "reason"])
+    usable = sum(not row["reason"] for row in done)
+    with Workers(workers, prepare=potential) as pool:
+        tasks = {
+            pool.submit(run_shard, group, time_limit, time_limit=2 * time_limit): group
+            for group in pending(candidates, folder, size)
+        }
+        for task in as_completed(tasks):
+            group = tasks[task]
+            try:
+                rows = task.result()
+            except TaskFailed as failure:
+                rows = [_row(one, None, None, failure.reason) for one in group]
+                rows = [{**row, "seconds": 2 * time_limit / len(rows)} for row in rows]
+            path = write_shard(folder, group[0].identity, rows)
+            good = sum(not row["reason"] for row in rows)
+            each = f"{good}/{len(rows)} usable, {rows[0]['seconds']:.2f} s each"
+            print(f"{time.strftime('%H:%M:%S')} {path.name} {each}", flush=True)
+            usable += good
+            if target is not None and usable >= target:
                 break
-            running.add(pool.submit(_work, group, folder, time_limit))
-        for one in running:
-            one.result()

@@ -143,7 +143,7 @@ def test_a_card_from_end_to_end(symmetric, eight, tmp_path, monkeypatch):
 def test_shipped_pages_are_those_of_their_figures(name):
     folder = data_dir() / "models" / name
     card = json.loads((folder / "card.json").read_text())
-    assert (folder / "card.md").read_text() == page_of(card) + "\n"
+    assert (folder / "card.md").read_text() == page_of(card)
     (repeat,) = re.findall(
         r"\*\*Repeat.\*\* `python scripts/card.py (.*)`", page_of(card)
     )
@@ -152,7 +152,7 @@ def test_shipped_pages_are_those_of_their_figures(name):
 
 def page_of(card):
     kind = predictor if "test" in card else generator
-    return "\n".join(kind.page(card))
+    return kind.page(card)
 
 
 def test_a_card_of_a_property_network(eight, tmp_path, monkeypatch):

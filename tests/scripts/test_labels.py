@@ -36,6 +36,16 @@ def test_they_are_kept(some, monkeypatch):
     assert torch.equal(first.frac, again.frac) and again.units == first.units
 
 
+def test_another_hull_labels_anew_what_was_kept(some, monkeypatch):
+    first = labels.sampled("prototypes", count=24, seed=3)
+    other = design.Hull.shipped("chgnet-r2scan")
+    monkeypatch.setattr(design.Hull, "shipped", lambda: other)
+    again = labels.sampled("prototypes", count=24, seed=3)
+    assert not torch.equal(
+        first.properties[labels.ABOVE], again.properties[labels.ABOVE][: len(first)]
+    )
+
+
 def test_guided_ones_are_made_beside():
     parts = labels.unguided("perovskites", 5, 0)
     assert [len(one) for one in parts] == [1] * 5

@@ -66,7 +66,7 @@ def rounded(start, end, lattice):
         (
             exercises.check_fingerprint,
             lambda s: s.frac_coords,
-            "reordering sites the numbers change",
+            "reordering sites: the numbers change",
         ),
         (exercises.check_fingerprint, lambda s: [len(s)], "taking a supercell"),
         (
@@ -75,7 +75,11 @@ def rounded(start, end, lattice):
             "caesium chloride .* those of rock salt",
         ),
         (exercises.check_fingerprint, lambda s: s.lattice.abc, "taking a supercell"),
-        (exercises.check_free_numbers, lambda name: 6, "for monoclinic 6 is not right"),
+        (
+            exercises.check_free_numbers,
+            lambda name: 6,
+            "for family = monoclinic: 6 is not right",
+        ),
         (exercises.check_interval, lambda h, n: (h / n, h / n), "is not an interval"),
         (exercises.check_interval, lambda h, n: (0.0, 0.1), "must hold 0.5"),
     ],

@@ -40,4 +40,4 @@ def test_the_joint_mixture():
         return torch.logsumexp(weights.log()[:, None] + each, 0).sum()
 
     assert exercises.check_joint_mixture(joint)
-    assert "3 components of 6" in exercises.check_joint_mixture(separate).text
+    assert "means of shape (3, 6)" in exercises.check_joint_mixture(separate).text

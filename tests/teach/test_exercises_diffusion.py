@@ -34,7 +34,7 @@ def test_the_score_of_wells():
     for wrong in (unweighted, on_the_line, lambda x, c, w, s: -score(x, c, w, s)):
         verdict = exercises.check_mixture_score(wrong)
         assert not verdict
-        assert "wells at" in verdict.text
+        assert "centres = " in verdict.text
 
 
 def test_a_score_that_fails_is_told_how():
@@ -64,7 +64,7 @@ def test_the_step_back(wrong):
     assert exercises.check_step_back(step)
     verdict = exercises.check_step_back(wrong)
     assert not verdict
-    assert "from width 0.3 to 0.2" in verdict.text
+    assert "now = 0.3, then = 0.2" in verdict.text
 
 
 def test_the_step_is_exact_for_one_point():

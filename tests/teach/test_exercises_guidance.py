@@ -65,7 +65,7 @@ def test_the_step_of_known_coordinates(wrong):
     assert exercises.check_known_step(known_step)
     verdict = exercises.check_known_step(wrong)
     assert not verdict
-    assert "from width 0.3 to 0.2" in verdict.text
+    assert "now = 0.3, then = 0.2" in verdict.text
 
 
 def test_the_known_step_is_that_of_the_torus():
@@ -105,7 +105,7 @@ def test_resampling():
     assert exercises.check_resampling(lambda w, f: right(w, f).flip(0))
     assert not exercises.check_resampling(lambda w, f: torch.arange(len(w)))
     verdict = exercises.check_resampling(lambda w, f: right(w, 0.5))
-    assert "first 0" in verdict.text
+    assert "first = 0" in verdict.text
     rng = torch.Generator().manual_seed(3)
     first = float(torch.rand(1, 1, generator=torch.Generator().manual_seed(3)))
     w = torch.tensor([[0.1, 0.2, 0.3, 0.4]])

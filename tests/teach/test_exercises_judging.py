@@ -30,7 +30,7 @@ def test_right_answers_pass():
         (
             exercises.check_wasserstein,
             lambda a, b: np.abs(np.sort(a) - np.sort(b)).mean(),
-            "samples of 30 and 70 it raised ValueError",
+            "samples of 30 and 70: it raised ValueError",
         ),
         (
             exercises.check_wasserstein,

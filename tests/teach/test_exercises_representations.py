@@ -49,27 +49,35 @@ def forgets_half(x, y, z):
 @pytest.mark.parametrize(
     ("check", "answer", "says"),
     [
-        (exercises.check_orbit, four_always, r"\(0, 0, 0\) 4 images are not right"),
+        (
+            exercises.check_orbit,
+            four_always,
+            "x = 0, y = 0, z = 0: 4 images are not right",
+        ),
         (
             exercises.check_orbit,
             forgets_half,
-            r"\(0.1, 0.2, 0.3\) .* is no image of it",
+            "x = 0.1, y = 0.2, z = 0.3: .* is no image of it",
         ),
         (exercises.check_orbit, lambda x, y, z: [x, y, z], r"give rows"),
         (exercises.check_orbit, lambda x, y, z: None, "gave nothing back"),
         (
             exercises.check_freedom,
             lambda g, w: count(g, set(w)),
-            "group 166 .* is not right",
+            "spacegroup = 166, .* is not right",
         ),
         (
             exercises.check_freedom,
             lambda g, w: 6,
-            "group 225 with letters ab 6 is not right",
+            "spacegroup = 225, letters = ab: 6 is not right",
         ),
         (exercises.check_freedom, lambda g: 1, "raised TypeError"),
-        (exercises.check_origin, lambda g: 0, "group 1 0 is not right"),
-        (exercises.check_origin, lambda g: int(g == 1) * 3, "group 4 0 is not right"),
+        (exercises.check_origin, lambda g: 0, "spacegroup = 1: 0 is not right"),
+        (
+            exercises.check_origin,
+            lambda g: int(g == 1) * 3,
+            "spacegroup = 4: 0 is not right",
+        ),
         (exercises.check_origin, lambda g: None, "gave nothing back"),
         (exercises.check_pull_back, lambda v, m: v.mean(0), "that keep the symmetry"),
         (exercises.check_pull_back, lambda v, m: v[0] @ torch.linalg.pinv(m[0]), "any"),

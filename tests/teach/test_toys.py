@@ -13,7 +13,7 @@ from matdesign.teach.toys import NormalToy, WordToy
 
 N = 4_000
 
-CIRCLE = TorusToy(((0.25,), (0.75,)), (), 0.06)
+CIRCLE = TorusToy(((0.25,), (0.75,)), (0.5, 0.5), 0.06)
 
 
 def close(x: Tensor, mean: float, std: float, tolerance: float = 4.0) -> None:
@@ -32,7 +32,7 @@ def test_the_normal_sampler_is_exact_at_any_number_of_steps(steps: int) -> None:
 
 
 def test_the_circle_sampler_follows_its_density() -> None:
-    toy = TorusToy(((0.2,), (0.7,)), (), 0.05)
+    toy = TorusToy(((0.2,), (0.7,)), (0.5, 0.5), 0.05)
     made = toy.sample(N, seed=0)
     counts = torch.histc(made, 20, 0, 1) / N
     exact = toy.tilted(lambda x: 0 * x[:, 0], 20).float()
