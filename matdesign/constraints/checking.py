@@ -212,54 +212,45 @@ def _soft(one: Constraint, crystals: Crystals) -> Found:
 
 
 def _gradient(one: Constraint, crystals: Crystals, rng: torch.Generator) -> Found:
-    """Compare gradients with differences to both sides, along a random way of each field.
+    """Compare gradients with differences to both sides along a random way.
 
     Elements are made undecided first, so that their probabilities may move.
     """
     soft = crystals.soft()
-    known = soft.species.flatten(0, 1).any(0)
+    known, there = soft.species.flatten(0, 1).any(0), soft.mask[..., None]
     other = torch.rand(soft.species.shape, generator=rng, dtype=torch.float64) * known
     p = 0.7 * soft.species.double() + 0.3 * other / other.sum(-1, keepdim=True)
-    there = soft.mask[..., None]
-    fields = {
-        "species": p * there,
-        "coordinates": soft.frac.double(),
-        "cell": soft.lattice.double(),
-    }
+    start = [p * there, soft.frac.double(), soft.lattice.double()]
+    way = [torch.randn(x.shape, generator=rng, dtype=x.dtype) for x in start]
+    way[0] = way[0] * (start[0] > 0)  # probabilities keep their sum
+    way[0] = way[0] - start[0] * way[0].sum(-1, keepdim=True)
+    way[1] = way[1] * there
 
-    def violation(**moved: Tensor) -> Tensor:
-        species, frac, lattice = (fields | moved).values()
-        return one.violation(SoftCrystals(species, frac, lattice, soft.mask))
+    def violation(fields: list[Tensor]) -> Tensor:
+        return one.violation(SoftCrystals(fields[0], fields[1], fields[2], soft.mask))
 
-    used, tried = [], 0
-    for name, start in fields.items():
-        way = torch.randn(start.shape, generator=rng, dtype=torch.float64)
-        if name == "species":  # probabilities keep their sum
-            way = way * (start > 0)
-            way = way - start * way.sum(-1, keepdim=True)
-        way = way if name == "cell" else way * there
-        leaf = start.clone().requires_grad_()
-        with torch.enable_grad():
-            v = violation(**{name: leaf})
-            grad = None
-            if v.requires_grad:
-                (grad,) = torch.autograd.grad(v.sum(), [leaf], allow_unused=True)
-        here, h = v.detach(), 1e-6 if v.dtype == torch.float64 else 1e-3
-        right = (violation(**{name: start + h * way}) - here) / h
-        left = (here - violation(**{name: start - h * way})) / h
-        slope = torch.zeros_like(here)
-        if grad is not None:
-            slope = (grad * way).flatten(1).sum(1).to(here)
-        used += [name] * bool(slope.any())
-        size = right.abs().maximum(left.abs()).maximum(slope.abs())
-        smooth = here.isfinite() & ((right - left).abs() <= 0.01 * size + 1e-9)
-        off, largest = (slope - (right + left) / 2).abs()[smooth], size[smooth]
-        tried += len(off)
-        if len(off) and largest.max() > 1e-6 and off.max() > 0.02 * largest.max():
-            return "failed", f"by {name}: off by {off.max() / largest.max():.0%}"
+    leaves = [x.clone().requires_grad_() for x in start]
+    found: tuple[Tensor | None, ...] = (None,) * 3
+    with torch.enable_grad():
+        v = violation(leaves)
+        if v.requires_grad:
+            found = torch.autograd.grad(v.sum(), leaves, allow_unused=True)
+    grads = [torch.zeros_like(x) if g is None else g for x, g in zip(start, found)]
+    here, h = v.detach(), 1e-6 if v.dtype == torch.float64 else 1e-3
+    right = (violation([x + h * w for x, w in zip(start, way)]) - here) / h
+    left = (here - violation([x - h * w for x, w in zip(start, way)])) / h
+    each = [(g * w).flatten(1).sum(1) for g, w in zip(grads, way, strict=True)]
+    slope = torch.stack(each).sum(0).to(here)
+    size = right.abs().maximum(left.abs()).maximum(slope.abs())
+    smooth = here.isfinite() & ((right - left).abs() <= 0.01 * size + 1e-9)
+    off, largest = (slope - (right + left) / 2).abs()[smooth], size[smooth]
+    if len(off) and largest.max() > 1e-6 and off.max() > 0.02 * largest.max():
+        return "failed", f"off by {off.max() / largest.max():.0%} of the slope"
+    names = ("species", "coordinates", "cell")
+    used = [name for name, g in zip(names, grads, strict=True) if bool(g.any())]
     if not used:
         return "none", "a guide can use particles, masks or reject"
-    return "passed", f"by {listing(used)}; {tried} slopes"
+    return "passed", f"by {listing(used)}; {len(off)} slopes"
 
 
 def _keeps(one: Constraint, crystals: Crystals, rng: torch.Generator) -> Found:
