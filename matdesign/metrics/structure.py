@@ -51,8 +51,8 @@ def geometry(
     found["density"][at] = density.numpy()
     columns = finite, batch.n_atoms, found["volume"], found["min_distance"]
     reasons = [
-        _reason(*row, shortest, smallest)
-        for row in zip(*(column.tolist() for column in columns), strict=True)
+        _reason(known, n, volume, apart, shortest, smallest)
+        for known, n, volume, apart in zip(*(c.tolist() for c in columns), strict=True)
     ]
     return found | {"reason": np.array(reasons, dtype=object)}
 
