@@ -1,5 +1,6 @@
 """The interface of a constraint, and how constraints combine."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from itertools import cycle
@@ -26,7 +27,7 @@ class Constraint(ABC):
 
     What else a constraint may offer has a default that says "nothing": `allowed` (a mask
     over elements), `conditions` (what a generator can be asked for), `project` (an exact
-    projection), `known` (sites that are fixed beforehand), `reward`.
+    projection), `known` (sites that are fixed beforehand), `excludes` (what it rules out).
 
     Example:
         >>> from matdesign.constraints.elements import OnlyElements
@@ -44,7 +45,8 @@ class Constraint(ABC):
     rate is what counts (density, a predicted property)."""
 
     scale: float = 1.0
-    """Violation, in `unit`, that costs one nat of `reward`."""
+    """Violation, in `unit`, that costs one nat: a crystal that misses by so much weighs
+    exp(-1) of one that meets the constraint, where particles are weighed."""
 
     required: frozenset[int] = frozenset()
     """Atomic numbers that every crystal that meets this constraint holds."""
@@ -95,7 +97,8 @@ class Constraint(ABC):
 
         Decided orbits allow the element they have where the constraint can still be met,
         and none where it cannot; padding allows none. An element is allowed on an open
-        orbit when the constraint can still be met after it is put there.
+        orbit when the constraint can still be met after it is put there, or when that
+        cannot be told; what ends nowhere is drawn again.
 
         Args:
             species: element of each orbit, 0 = padding, 104 = undecided, shape
@@ -157,17 +160,6 @@ class Constraint(ABC):
         """
         return 0.0, float("inf")
 
-    def reward(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return -violation / scale, in nats, shape (crystals,).
-
-        The weight exp(lambda * reward) of a crystal that misses by `scale` is exp(-lambda)
-        of that of one that meets the constraint.
-
-        Args:
-            crystals: finished or undecided crystals.
-        """
-        return -self.violation(crystals) / self.scale
-
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     @property
@@ -194,9 +186,9 @@ class Constraint(ABC):
                 "Make it again where it is needed."
             )
         args, settings = self._made_with
-        return {"class": type(self).__name__, "args": _plain(args, self)} | {
-            "settings": {name: _plain(one, self) for name, one in settings.items()}
-        }
+        words = {"class": type(self).__name__, "args": args, "settings": settings}
+        plain: dict[str, Any] = json.loads(json.dumps(words, default=_plain))
+        return plain
 
     @staticmethod
     def from_dict(words: Mapping[str, Any]) -> "Constraint":
@@ -312,35 +304,27 @@ class All(Constraint):
         return moved
 
     def known(self) -> Known | None:
-        """Return what the first part that knows places knows; None where none does."""
+        """Return what the first part that knows coordinates knows; None where none does."""
         found = (one.known() for one in self.parts)
         return next((one for one in found if one is not None), None)
-
-    def reward(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return the sum of the parts' rewards, each on its own scale, (crystals,)."""
-        return torch.stack([one.reward(crystals) for one in self.parts]).sum(dim=0)
 
     def sentence(self) -> str:
         """Return the parts' sentences, joined."""
         return ", and ".join(one.sentence() for one in self.parts)
 
 
-def _plain(value: Any, of: Constraint) -> Any:
-    """Return a value as JSON has it; constraints as their dict."""
+def _plain(value: Any) -> dict[str, Any]:
+    """Return the dict of a constraint, for JSON."""
     if isinstance(value, Constraint):
         return value.to_dict()
-    if isinstance(value, list | tuple):
-        return [_plain(one, of) for one in value]
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
     raise DataError(
-        f"{of!r} was made with {type(value).__name__}, which cannot be written as JSON. "
-        "Make it again where it is needed."
+        f"a constraint was made with {type(value).__name__}, which cannot be written as "
+        "JSON. Make it again where it is needed."
     )
 
 
 def _read(value: Any) -> Any:
-    """Return a value of `_plain`; lists as tuples."""
+    """Return a value as it was before JSON; lists as tuples."""
     if isinstance(value, Mapping):
         return Constraint.from_dict(value)
     return tuple(_read(one) for one in value) if isinstance(value, list) else value

@@ -1,7 +1,7 @@
 """The printed check: which crystals meet which constraints."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.tables import text_table
 
 if TYPE_CHECKING:
     import pandas
@@ -50,49 +51,43 @@ class Check:
         reasons = []
         for row in self.satisfied.tolist():
             pairs = zip(self.constraints, row, strict=True)
-            missed = [str(one) for one, held in pairs if not held]
+            missed = [str(one) for one, met in pairs if not met]
             reasons.append(f"misses: {'; '.join(missed)}" if missed else "")
         return tuple(reasons)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one dict per crystal: name, formula, met, and each violation."""
-        made = []
-        for i, formula in enumerate(self.formulas):
-            row: dict[str, Any] = {"id": self.ids[i] if self.ids else str(i)}
-            row |= {"formula": formula, "met": bool(self.met[i])}
-            for j, one in enumerate(self.constraints):
-                row[f"{one} [{one.unit}]"] = float(self.violation[i, j])
-            made.append(row)
-        return made
-
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return the rows as a pandas table."""
+        """Return a table with name, formula, whether all are met, and each violation."""
         import pandas
 
-        return pandas.DataFrame(self.rows())
+        names = self.ids or tuple(map(str, range(len(self))))
+        columns = {"id": names, "formula": self.formulas, "met": self.met.tolist()}
+        for j, one in enumerate(self.constraints):
+            columns[f"{one} [{one.unit}]"] = self.violation[:, j].tolist()
+        return pandas.DataFrame(columns)
 
     def __len__(self) -> int:
         return len(self.formulas)
 
     def __repr__(self) -> str:
         total = len(self)
-        lines = [f"{int(self.met.sum())} of {total} crystals meet every constraint", ""]
-        for k, (one, count) in enumerate(
-            zip(self.constraints, self.satisfied.sum(dim=0).tolist(), strict=True)
-        ):
-            lines.append(f"  {_letter(k)}  {count:>6} of {total}  {one}  [{one.unit}]")
-        heads = "".join(f"{_letter(k):>10}" for k in range(len(self.constraints)))
-        lines += ["", f"  {'id':<16}{'formula':<18}{heads}   (met, or by how much not)"]
-        shown = range(total) if total <= 24 else range(20)
+        letters = [chr(ord("A") + k) for k in range(len(self.constraints))]
+        each = self.satisfied.sum(dim=0).tolist()
+        counts = [
+            [f"  {letter}", f"{k:>6} of {total}", f"{one}  [{one.unit}]"]
+            for letter, k, one in zip(letters, each, self.constraints, strict=True)
+        ]
+        shown, rows = range(total if total <= 24 else 20), []
         for i in shown:
-            name = (self.ids[i] if self.ids else str(i))[:15]
-            cells = "".join(
-                f"{'met' if self.satisfied[i, k] else _short(self.violation[i, k]):>10}"
-                for k in range(len(self.constraints))
-            )
-            lines.append(f"  {name:<16}{self.formulas[i][:17]:<18}{cells}")
+            pairs = zip(self.satisfied[i].tolist(), self.violation[i].tolist())
+            cells = ["met" if met else f"{v:.3g}" for met, v in pairs]
+            name = self.ids[i] if self.ids else str(i)
+            rows.append([f"  {name[:15]}", self.formulas[i][:17], *cells])
+        first = f"{int(self.met.sum())} of {total} crystals meet every constraint"
+        lines = [first, "", text_table([""] * 3, counts).lstrip("\n"), ""]
+        lines += [text_table(["  id", "formula", *letters], rows), ""]
+        lines += ["  (met, or by how much not)"]
         if len(shown) < total:
-            lines.append(f"  ... and {total - len(shown)} more; see .to_pandas()")
+            lines[-1] += f"  ... and {total - len(shown)} more; see .to_pandas()"
         return "\n".join(lines)
 
 
@@ -118,29 +113,8 @@ def check(crystals: Crystals, wanted: Constraint) -> Check:
             f"check needs a constraint as its second argument; got {wanted!r}. "
             "Build one such as MinDistance(1.4), and join several with &."
         )
-    parts, satisfied = wanted.parts, held(crystals, wanted)
+    parts = wanted.parts
     with torch.no_grad():
+        satisfied = torch.stack([one.satisfied(crystals) for one in parts], dim=1)
         violation = torch.stack([one.violation(crystals) for one in parts], dim=1)
     return Check(parts, crystals.formulas, satisfied, violation, crystals.ids)
-
-
-@torch.no_grad()
-def held(crystals: Crystals, wanted: Constraint) -> Tensor:
-    """Return which of the wanted constraints each crystal meets, strictly.
-
-    Args:
-        crystals: finished crystals.
-        wanted: one constraint, or several joined with `&`.
-
-    Returns:
-        Booleans of shape (crystals, constraints).
-    """
-    return torch.stack([one.satisfied(crystals) for one in wanted.parts], dim=1)
-
-
-def _letter(k: int) -> str:
-    return chr(ord("A") + k) if k < 26 else f"#{k + 1}"
-
-
-def _short(value: Tensor) -> str:
-    return f"{float(value):.3g}"

@@ -10,11 +10,10 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
 from matdesign.constraints.charge import ChargeNeutral
-from matdesign.constraints.unfinished import possible
+from matdesign.constraints.unfinished import amounts_of, possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.elements import MASK
-from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import MASK, is_pattern, parse_formula, parse_pattern
 from matdesign.errors import DataError
 
 
@@ -61,18 +60,16 @@ class Composition(Constraint):
             formula, pattern = None, formula
         self.pattern = pattern
         self.formula = formula
-        self.amounts: dict[str, int] = {}
+        self.numbers = {} if formula is None else parse_formula(formula)
+        """Atoms of each atomic number in the reduced formula; empty for a pattern."""
+        self.amounts = {elements.symbols()[z]: k for z, k in self.numbers.items()}
         """Atoms of each element in the reduced formula; empty for a pattern."""
+        self.counts = tuple(sorted(self.numbers.values(), reverse=True))
+        """Atoms of each different element in the smallest unit, largest first."""
         if formula is not None:
-            names = elements.symbols()
-            parsed = parse_formula(formula)
-            self.amounts = {names[z]: k for z, k in parsed.items()}
-            self.counts = tuple(sorted(self.amounts.values(), reverse=True))
-            self.required = frozenset(parsed)
-            self.only = self.required
+            self.required = self.only = frozenset(self.numbers)
         else:
             self.counts = parse_pattern(str(pattern))
-        """Atoms of each different element in the smallest unit, largest first."""
 
     def sentence(self) -> str:
         """Return for example "formula SrTiO3"."""
@@ -87,8 +84,8 @@ class Composition(Constraint):
         wanted = counts.new_zeros(counts.shape[1])
         total = sum(self.counts)
         if self.amounts:
-            for symbol, amount in self.amounts.items():
-                wanted[elements.atomic_number(symbol)] = amount / total
+            for z, amount in self.numbers.items():
+                wanted[z] = amount / total
         else:
             counts = counts.sort(dim=1, descending=True).values
             for k, amount in enumerate(self.counts):
@@ -116,24 +113,26 @@ class Composition(Constraint):
         if not self.amounts:
             return None
         found = possible(species, within)
-        wanted = {elements.atomic_number(s): k for s, k in self.amounts.items()}
         mask = torch.zeros_like(found, device="cpu")
         rows = zip(species.tolist(), counts.tolist(), strict=True)
         for b, (row, atoms) in enumerate(rows):
             times, rest = divmod(sum(atoms), sum(self.counts))
-            left = {z: k * times for z, k in wanted.items()}
+            left = {z: k * times for z, k in self.numbers.items()}
             for z, n in zip(row, atoms, strict=True):
                 if 0 < z < MASK:
                     left[z] = left.get(z, -1) - n
-            if rest or min(left.values()) < 0:
+            sizes = sorted((n for z, n in zip(row, atoms) if z == MASK), reverse=True)
+            if rest or not _packs(tuple(left.values()), tuple(sizes)):
                 continue
-            sizes = [n for z, n in zip(row, atoms, strict=True) if z == MASK]
-            choices = _fillable(tuple(sorted(left.items())), tuple(sorted(sizes)))
             for o, (z, n) in enumerate(zip(row, atoms, strict=True)):
-                if z == MASK:
-                    mask[b, o, sorted(choices[n])] = True
-                elif z and (not sizes or any(choices.values())):
-                    mask[b, o, z] = True
+                if z != MASK:
+                    mask[b, o, z] = z > 0
+                    continue
+                others = list(sizes)
+                others.remove(n)
+                for e, k in left.items():
+                    rooms = tuple((left | {e: k - n}).values())
+                    mask[b, o, e] = _packs(rooms, tuple(others))
         return found & mask.to(found.device)
 
     def conditions(self) -> dict[str, Any]:
@@ -151,58 +150,29 @@ class Composition(Constraint):
             unit = sum(self.counts)
             return other.high // unit * unit < other.low
         if isinstance(other, ChargeNeutral) and not other.mixed_valence:
-            numbers = {elements.atomic_number(s): k for s, k in self.amounts.items()}
-            return other.residual(numbers) > 0
+            return other.residual(self.numbers) > 0
         few = other.only is not None and len(other.only) < len(self.counts)
         return few or len(other.required) > len(self.counts)
 
     def _holds(self, species: list[int]) -> bool:
-        found: dict[int, int] = {}
-        for z in species:
-            if z:
-                found[z] = found.get(z, 0) + 1
+        found = amounts_of(species)
         unit = math.gcd(*found.values())
-        if self.amounts:
-            symbols = elements.symbols()
-            return {symbols[z]: k // unit for z, k in found.items()} == self.amounts
-        return (
-            tuple(sorted((k // unit for k in found.values()), reverse=True))
-            == self.counts
-        )
-
-
-@lru_cache(maxsize=20_000)
-def _fillable(
-    left: tuple[tuple[int, int], ...], sizes: tuple[int, ...]
-) -> dict[int, set[int]]:
-    """Return the elements that an orbit of each size may be; none where none fits.
-
-    Args:
-        left: (atomic number, atoms still to be placed).
-        sizes: atoms of each open orbit, sorted; together as many as are left.
-    """
-    found: dict[int, set[int]] = {n: set() for n in sizes}
-    for n in found:
-        others = list(sizes)
-        others.remove(n)
-        for z, room in left:
-            rest = tuple(sorted(k - n * (y == z) for y, k in left))
-            if room >= n and _packs(rest, tuple(sorted(others, reverse=True))):
-                found[n].add(z)
-    return found if all(found.values()) else {n: set() for n in sizes}
+        reduced = {z: k // unit for z, k in found.items()}
+        if self.numbers:
+            return reduced == self.numbers
+        return tuple(sorted(reduced.values(), reverse=True)) == self.counts
 
 
 @lru_cache(maxsize=200_000)
 def _packs(rooms: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
     """Return whether orbits of these sizes, largest first, fill the rooms exactly."""
-    if not sizes:
+    if not sizes or min(rooms) < 0:
         return not any(rooms)
-    for k, room in enumerate(rooms):
-        if room >= sizes[0] and (not k or room != rooms[k - 1]):
-            rest = (*rooms[:k], room - sizes[0], *rooms[k + 1 :])
-            if _packs(tuple(sorted(rest)), sizes[1:]):
-                return True
-    return False
+    fits = (k for k, room in enumerate(rooms) if room >= sizes[0])
+    return any(
+        _packs((*rooms[:k], rooms[k] - sizes[0], *rooms[k + 1 :]), sizes[1:])
+        for k in fits
+    )
 
 
 def _counts(crystals: Crystals | SoftCrystals) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import is_pattern, parse_formula, parse_pattern
 from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import InfeasibleTarget
 
@@ -41,19 +41,17 @@ def merged(several: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _formula(one: str, other: str) -> str:
+def _formula(*both: str) -> str:
     """Return the narrower of two compositions."""
-    if is_pattern(one) and not is_pattern(other):
-        one, other = other, one
-    if is_pattern(one):
-        same = parse_pattern(one) == parse_pattern(other)
-    elif is_pattern(other):
+    one, other = sorted(both, key=is_pattern)  # a formula first
+    parse = parse_pattern if is_pattern(one) else parse_formula
+    if is_pattern(other) and not is_pattern(one):
         counts = tuple(sorted(parse_formula(one).values(), reverse=True))
         same = counts == parse_pattern(other)
     else:
-        same = parse_formula(one) == parse_formula(other)
+        same = parse(one) == parse(other)
     if not same:
-        raise _clash("composition", one, other)
+        raise _clash("composition", *both)
     return one
 
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.distance import MinDistance
+from matdesign.constraints.distance import MinDistance, root
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 from matdesign.errors import DataError, InfeasibleTarget
 
 _MOST_IMAGES = 5
@@ -122,16 +122,15 @@ class Coordination(Constraint):
         rows, steps = _reduced(crystals.lattice, self.cutoff)
         weight = self._weight(crystals)  # (crystals, sites)
         frac, mask = crystals.frac.double(), crystals.mask
-        apart = (frac[:, None] - frac[:, :, None]) @ _change(crystals.lattice, rows)
-        apart = apart - apart.detach().round()  # (crystals, i, j, 3)
+        offset = (frac[:, None] - frac[:, :, None]) @ _change(crystals.lattice, rows)
+        offset = offset - offset.detach().round()  # (crystals, i, j, 3)
         total = weight.new_zeros(mask.shape)
         own = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
         for step in itertools.product(*(range(-k, k + 1) for k in steps)):
             shift = torch.tensor(step, dtype=rows.dtype, device=rows.device)
-            square = ((apart + shift) @ rows[:, None]).square().sum(-1)
+            square = ((offset + shift) @ rows[:, None]).square().sum(-1)
             self_image = own if not any(step) else torch.zeros_like(own)
-            zero = square == 0
-            far = torch.where(zero, torch.ones_like(square), square).sqrt() * ~zero
+            far = root(square)
             if soft:
                 near = torch.sigmoid((self.cutoff - far) / self.width)
             else:

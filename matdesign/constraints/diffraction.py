@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.between import Range
-from matdesign.constraints.powder import CU_K_ALPHA, REACH, obstacle, powder_pattern
+from matdesign.constraints.powder import (
+    CU_K_ALPHA,
+    MOST_REFLECTIONS,
+    REACH,
+    powder_pattern,
+)
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 
@@ -30,7 +35,7 @@ class Diffraction(Range):
     violation is what is missing to `at_least`. It is infinite where a crystal has no
     pattern: a cell without volume or with more than `MOST_REFLECTIONS` reflections, an
     element beyond Cf. On undecided crystals each site scatters with the expected form
-    factor over the belief of its elements.
+    factor.
 
     Peaks meet only where the cells agree: at 40 degrees, a cell longer by 1 % moves a
     peak by 0.4 degrees. A large width forgives that and gives gradients something to
@@ -150,17 +155,11 @@ class Diffraction(Range):
             name = f"that of {target.formulas[0]}"
             with torch.no_grad():
                 made = self.pattern(target)[0].cpu()
-            why = obstacle(
-                target,
-                self.two_theta,
-                width=self.width,
-                wavelength=self.wavelength,
-            )
-            if why:
+            if bool(made.isnan().any()):
                 raise DataError(
-                    f"the target of Diffraction, {name}, has no pattern from "
-                    f"{float(self.two_theta[0]):g} to {float(self.two_theta[-1]):g} "
-                    f"degrees at {self.wavelength:g} angstrom: {why}."
+                    f"the target of Diffraction, {name}, has no pattern: it holds an "
+                    "element beyond Cf, or its cell has no volume or "
+                    f"over {MOST_REFLECTIONS:,} reflections. Narrow two_theta for these."
                 )
         else:
             name, made = "the given one", self._measured(target)
@@ -189,22 +188,23 @@ class Diffraction(Range):
                 "a pattern is two arrays of the same length, 2 or more; got shapes "
                 f"{tuple(angles.shape)} and {tuple(heights.shape)}."
             )
-        if not bool((angles.isfinite() & heights.isfinite() & (heights >= 0)).all()):
-            raise DataError(
-                "a pattern has finite angles, and intensities of 0 or more."
-            )
         steps, grid = angles.diff(), self.two_theta
-        if not bool((steps > 0).all()) or float(steps.max()) > self.width / 2:
-            raise DataError(
-                "the angles of a pattern rise in steps of at most half the width, "
-                f"{self.width / 2:g} degrees; got steps from {float(steps.min()):g} to "
-                f"{float(steps.max()):g}. Broaden a list of peaks first."
+        first, last, ends = float(angles[0]), float(angles[-1]), self.two_theta[[0, -1]]
+        if not bool((angles.isfinite() & heights.isfinite() & (heights >= 0)).all()):
+            wrong = (
+                "has an angle that is not finite, or an intensity that is not 0 or more"
             )
-        if angles[0] > grid[0] + 1e-6 or angles[-1] < grid[-1] - 1e-6:
-            raise DataError(
-                f"the pattern covers {float(angles[0]):g} to {float(angles[-1]):g} degrees"
-                f"; two_theta asks for {float(grid[0]):g} to {float(grid[-1]):g}."
+        elif not bool((steps > 0).all()) or float(steps.max()) > self.width / 2:
+            wrong = (
+                "does not rise in steps of at most half the width, "
+                f"{self.width / 2:g} degrees. Broaden a list of peaks first"
             )
+        elif first > ends[0] + 1e-6 or last < ends[1] - 1e-6:
+            wrong = f"covers {first:g} to {last:g} degrees, not all of two_theta"
+        else:
+            wrong = ""
+        if wrong:
+            raise DataError(f"the given pattern {wrong}.")
         right = torch.searchsorted(angles, grid).clamp(1, len(angles) - 1)
         part = ((grid - angles[right - 1]) / steps[right - 1]).clamp(0, 1)
         return heights[right - 1] + part * (heights[right] - heights[right - 1])

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint
@@ -58,3 +59,10 @@ def _shortest(crystals: Crystals | SoftCrystals) -> Tensor:
     if isinstance(hard, SoftCrystals):
         hard = Crystals(hard.mask.long(), hard.frac, hard.lattice)
     return geometry.min_distance(hard, include_self=True)
+
+
+def root(square: Tensor) -> Tensor:
+    """Return the square root, with a gradient of zero at zero."""
+    zero = square <= 0
+    found = torch.where(zero, torch.ones_like(square), square).sqrt()
+    return torch.where(zero, torch.zeros_like(found), found)

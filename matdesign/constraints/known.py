@@ -1,4 +1,4 @@
-"""`Known`: places and a cell that are fixed before sampling begins."""
+"""`Known`: coordinates and a cell that are fixed before sampling begins."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
 """The constraint that a known net of atoms is in the crystal."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +9,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
-from matdesign.constraints.distance import MinDistance
+from matdesign.constraints.distance import MinDistance, root
 from matdesign.constraints.known import Known
 from matdesign.constraints.plane_nets import NETS, Net, holds
 from matdesign.crystals import elements
@@ -21,15 +18,12 @@ from matdesign.crystals.geometry import displacement, wrap
 from matdesign.crystals.lattice_code import from_code, to_code
 from matdesign.errors import DataError
 
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
 
 class Motif(Constraint):
     """Atoms of one element make a net in some layer of the crystal.
 
-    The net is "kagome", "honeycomb", "lieb", "square" or "triangular", or a fragment: a
-    structure whose sites all lie in the plane of its rows a and b. The strict check finds
+    The net is "kagome", "honeycomb", "lieb", "square" or "triangular", or a `Net` of
+    your own. The strict check finds
     it in any layer, orientation, origin and cell; atoms of other elements, and of the
     same one in other layers, may be anywhere, but none of the same in the net's own
     layer between its points: a triangular net is no kagome net.
@@ -49,15 +43,14 @@ class Motif(Constraint):
         the given bond) and c of the crystal, and c upright.
 
     Args:
-        net: name of a net, or a structure with its points.
+        net: name of a net, or the net.
         element: symbol of the atoms that make it; None = any, but one for all.
         bond: shortest distance between points of the net in angstrom; None = any from 1
             to 6.
         tolerance: how far a point may be from where its neighbours say, in angstrom.
 
     Raises:
-        DataError: an unknown name; a fragment that is not flat; a bond or tolerance that
-            is not positive.
+        DataError: an unknown name; a bond or tolerance that is not positive.
 
     Source:
         Okabe et al. 2025, SCIGEN, arXiv:2407.04557 (motifs held during sampling). Changed:
@@ -72,7 +65,7 @@ class Motif(Constraint):
 
     def __init__(
         self,
-        net: str | Structure,
+        net: str | Net,
         *,
         element: str | None = None,
         bond: float | None = None,
@@ -80,15 +73,15 @@ class Motif(Constraint):
     ) -> None:
         if isinstance(net, str) and net.lower() not in NETS:
             raise DataError(
-                f"no net is called {net!r}; choose {', '.join(NETS)}, or give a flat "
-                "structure."
+                f"no net is called {net!r}; choose {', '.join(NETS)}, or give a "
+                "Net of your own."
             )
         for name, value in (("bond", bond), ("tolerance", tolerance)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise DataError(
                     f"the {name} of a motif is a positive length in angstrom; got {value!r}."
                 )
-        self.net = NETS[net.lower()] if isinstance(net, str) else _fragment(net)
+        self.net = NETS[net.lower()] if isinstance(net, str) else net
         self.element = element
         self.bond = bond
         self.tolerance = float(tolerance)
@@ -204,7 +197,7 @@ class Motif(Constraint):
             way = displacement(wanted[:, :, None], soft.frac[:, None], soft.lattice)
             square = way.square().sum(-1) + unlike.square()
             near = square.masked_fill(~mask[:, None], torch.inf).amin(-1)
-            total = total + _root(near)
+            total = total + root(near)
         return (total / len(at)).masked_fill(~mask, torch.inf)
 
     def _misfit(self, lattice: Tensor) -> Tensor:
@@ -217,32 +210,4 @@ class Motif(Constraint):
         size = torch.ones_like(size) if self.bond is not None else size
         flat = gram[:, :2, :2] - size[:, None, None] * shape
         square = flat.square().sum((1, 2)) + 2 * gram[:, 2, :2].square().sum(1)
-        return _root(square) / area.sqrt()
-
-
-def _root(square: Tensor) -> Tensor:
-    """Return the square root with a gradient of zero at zero."""
-    zero = square <= 0
-    root = torch.where(zero, torch.ones_like(square), square).sqrt()
-    return torch.where(zero, torch.zeros_like(root), root)
-
-
-def _fragment(structure: Structure) -> Net:
-    """Return the net of a flat structure."""
-    rows = np.array(structure.lattice.matrix)
-    normal = np.cross(rows[0], rows[1])
-    normal = normal / np.linalg.norm(normal)
-    frac = np.array(structure.frac_coords)
-    heights = frac[:, 2] * abs(rows[2] @ normal)
-    if np.ptp(heights) > 0.1:
-        raise DataError(
-            "a fragment must lie in the plane of its rows a and b; got heights from "
-            f"{heights.min():.2f} to {heights.max():.2f} angstrom. Give one layer."
-        )
-    first = rows[0] / np.linalg.norm(rows[0])
-    across = np.cross(normal, first)
-    plane = tuple((float(row @ first), float(row @ across)) for row in rows[:2])
-    tilt = (rows[2] - (rows[2] @ normal) * normal) @ np.linalg.pinv(rows[:2])
-    flat = frac[:, :2] + (frac[:, 2:] - frac[:1, 2:]) * tilt
-    name = f"given {len(flat)}-point"
-    return Net(name, plane, tuple((float(x), float(y)) for x, y in flat))
+        return root(square) / area.sqrt()

@@ -143,9 +143,9 @@ def _around(
     heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     steps = np.minimum(np.floor(longest / heights + 1), 12).astype(int)
     images = np.array(list(itertools.product(*(range(-k, k + 1) for k in steps))))
-    apart = points - points[i]
-    apart = apart - np.round(apart)
-    vectors = ((apart[None] + images[:, None]) @ lattice).reshape(-1, 3)
+    offset = points - points[i]
+    offset = offset - np.round(offset)
+    vectors = ((offset[None] + images[:, None]) @ lattice).reshape(-1, 3)
     which = np.tile(np.arange(len(points)), len(images))
     far = np.linalg.norm(vectors, axis=1)
     order = np.argsort(far, kind="stable")

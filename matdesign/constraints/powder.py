@@ -7,25 +7,19 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.checkpoint import checkpoint
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.data.primitive import primitive_cells
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 
 CU_K_ALPHA = 1.54184
 """Mean wavelength of copper K-alpha radiation, angstrom."""
 
 MOST_REFLECTIONS = 20_000
-"""Reflections of one primitive cell, at most, one of each pair hkl and -h-k-l."""
+"""Reflections of one cell, at most, one of each pair hkl and -h-k-l."""
 
 REACH = 6 / math.sqrt(8 * math.log(2))
 """How far from its centre a peak is added up, in widths: 6 standard deviations."""
-
-_CHUNK = 8_000
-"""Reflections whose intermediate numbers are held at once; about 10 kB each."""
 
 
 def powder_pattern(
@@ -38,8 +32,8 @@ def powder_pattern(
     """Return the powder X-ray diffraction patterns of crystals.
 
     All reflections hkl that the angles show are added up, so multiplicities need no
-    table. A site that is still undecided scatters with the expected form factor over the
-    belief of its elements; what is believed to be beyond Cf scatters nothing.
+    table. A site that is still undecided scatters with the expected form factor of its
+    elements; those beyond Cf scatter nothing.
 
     Equation:
         F_hkl = sum_j f_j(s) exp(2 pi i hkl . x_j), s = |hkl L^-T| / 2 = sin(theta) / l;
@@ -56,8 +50,8 @@ def powder_pattern(
 
     Returns:
         Intensities in electrons^2 per cell, float64, shape (crystals, angles); NaN where
-        a crystal has no pattern: see `obstacle`. A finished crystal in a cell with more
-        than `MOST_REFLECTIONS` is read in its primitive cell.
+        a crystal has no pattern: a site of nothing but elements beyond Cf, a cell without
+        volume or with more than `MOST_REFLECTIONS`.
 
     Accuracy:
         Atoms stand still (no Debye-Waller factor), do not absorb and scatter without
@@ -69,142 +63,74 @@ def powder_pattern(
         factors from pymatgen's table.
     """
     grid = two_theta.to(crystals.lattice.device)
-    low, high = _ends(grid, width, wavelength)
-    many: dict[int, float] = {}
-    if isinstance(crystals, Crystals):
-        crystals, many = _fewer(crystals, low, high)
+    reach = REACH * width
+    ends = float(grid[0]) - reach, float(grid[-1]) + reach
+    low, high = (2 * math.sin(math.radians(t) / 2) / wavelength for t in ends)
     lattice = crystals.lattice.double()
     change = reduce_lattice(lattice)
     rows = change @ lattice
     # whole numbers: coordinates in the reduced cell, where few hkl need a look
     frac = crystals.frac.double() @ torch.linalg.inv_ex(change).inverse.round()
-    numbers, belief = _belief(crystals)
-    unknown = (crystals.mask & (belief.detach().sum(-1) == 0)).any(1)
-    found: dict[int, Tensor] = {}
-    for i in (~unknown).nonzero().squeeze(1).tolist():
-        hkl = _reflections(rows[i].detach(), low, high)
-        if not isinstance(hkl, str):
-            found[i] = hkl
-    made = rows.new_full((len(rows), len(grid)), torch.nan)
-    chunks = _chunks(found)
-    again = len(chunks) > 1 and torch.is_grad_enabled()
-    for chunk in chunks:
-        which = torch.tensor(chunk, device=rows.device)
-        hkl = pad_sequence([found[i] for i in chunk], batch_first=True)
-        parts = (hkl, rows[which], frac[which], belief[which], numbers)
-        rest = (grid, width, wavelength)
-        # many crystals: numbers on the way are made again rather than kept
-        some = (
-            checkpoint(_peaks, *parts, *rest, use_reentrant=False)
-            if again
-            else _peaks(*parts, *rest)
-        )
-        made = made.index_copy(0, which, some)
-    for i, cells in many.items():
-        made[i] *= cells**2
-    return made
+    numbers, p = _scattering(crystals)
+    unknown = (crystals.mask & (p.detach().sum(-1) == 0)).any(1).tolist()
+    made = [rows.new_full((0, len(grid)), torch.nan)]
+    for i in range(len(rows)):
+        hkl = None if unknown[i] else _reflections(rows[i].detach(), low, high)
+        if hkl is None:
+            made.append(rows.new_full((1, len(grid)), torch.nan))
+        else:
+            one = _peaks(hkl, rows[i], frac[i], p[i], numbers, grid, width, wavelength)
+            made.append(one[None])
+    return torch.cat(made)
 
 
-def obstacle(
-    crystal: Crystals, two_theta: Tensor, *, width: float, wavelength: float
-) -> str:
-    """Return why one crystal has no pattern, as a clause; "" where it has one.
-
-    Args:
-        crystal: a batch of one.
-        two_theta: as in `powder_pattern`, like the other two.
-        width: of a peak, degrees.
-        wavelength: of the X-rays, angstrom.
-    """
-    low, high = _ends(two_theta, width, wavelength)
-    one, _ = _fewer(crystal, low, high)
-    _, belief = _belief(one)
-    if bool((one.mask & (belief.sum(-1) == 0)).any()):
-        return "it holds an element beyond Cf"
-    hkl = _reflections(
-        reduce_lattice(one.lattice.double()) @ one.lattice.double(), low, high
-    )
-    if isinstance(hkl, str):
-        return hkl
-    return "" if len(hkl) else "no reflection lies between these angles"
-
-
-def _ends(two_theta: Tensor, width: float, wavelength: float) -> tuple[float, float]:
-    """Return the smallest and largest 1 / d whose peaks the angles show."""
-    reach = REACH * width
-    ends = float(two_theta[0]) - reach, float(two_theta[-1]) + reach
-    low, high = (2 * math.sin(math.radians(t) / 2) / wavelength for t in ends)
-    return low, high
-
-
-def _fewer(
-    crystals: Crystals, low: float, high: float
-) -> tuple[Crystals, dict[int, float]]:
-    """Return crystals, those of too many reflections in primitive cells; cells in each."""
-    sphere = 2 * math.pi / 3 * (high**3 - low**3) * crystals.volume.double()
-    many = (sphere > MOST_REFLECTIONS / 2) & sphere.isfinite()
-    if not many.any():
-        return crystals, {}
-    small = primitive_cells(crystals[many]).to(crystals.device)
-    rows = many.nonzero().squeeze(1)
-    order = torch.arange(len(crystals), device=crystals.device)
-    order[rows] = len(crystals) + torch.arange(len(rows), device=crystals.device)
-    times = (crystals.n_atoms[rows] / small.n_atoms).tolist()
-    return Crystals.cat([crystals, small])[order], dict(zip(rows.tolist(), times))
-
-
-def _reflections(rows: Tensor, low: float, high: float) -> Tensor | str:
-    """Return half of the hkl with 1 / d between two ends, (reflections, 3), or why not."""
-    rows = rows.reshape(3, 3)
+def _reflections(rows: Tensor, low: float, high: float) -> Tensor | None:
+    """Return half of the hkl with 1 / d between two ends, (reflections, 3), if few."""
     sizes = (high * rows.norm(dim=1)).tolist()  # |h| = |g . a| <= |g| |a|
     if not all(map(math.isfinite, sizes)) or float(torch.linalg.det(rows).abs()) < 1e-3:
-        return "its cell has no volume"
+        return None
     most = [math.floor(size) for size in sizes]
-    over = f"it has over {MOST_REFLECTIONS:,} reflections: narrow two_theta"
     if math.prod(2 * k + 1 for k in most) > 16 * MOST_REFLECTIONS:
-        return over
+        return None
     hkl = torch.cartesian_prod(*(torch.arange(-k, k + 1).to(rows) for k in most))
     hkl = hkl[len(hkl) // 2 + 1 :]
     far = (hkl @ torch.linalg.inv(rows).mT).norm(dim=1)
     hkl = hkl[(far > low) & (far < high)]
-    return hkl if len(hkl) <= MOST_REFLECTIONS else over
+    return hkl if len(hkl) <= MOST_REFLECTIONS else None
 
 
 def _peaks(
     hkl: Tensor,
     rows: Tensor,
     frac: Tensor,
-    belief: Tensor,
+    p: Tensor,
     numbers: Tensor,
     grid: Tensor,
     width: float,
     wavelength: float,
 ) -> Tensor:
-    """Return patterns, (crystals, angles), of hkl padded with 0 0 0."""
-    there = hkl.any(-1)
+    """Return the pattern of one crystal, shape (angles,)."""
     square = (hkl @ torch.linalg.inv(rows).mT).square().sum(-1) / 4  # s^2
-    square = torch.where(there, square, 0.25 / wavelength**2)
     a, b = _form_factors().to(rows)[numbers].unbind(-1)  # (elements, 4)
-    fall = torch.exp(-b * square[..., None, None])  # (crystals, hkl, elements, 4)
-    factors = numbers - 41.78214 * square[..., None] * (a * fall).sum(-1)
-    factor = factors @ belief.mT  # (crystals, hkl, sites)
-    phase = 2 * math.pi * (hkl @ frac.mT)
+    fall = torch.exp(-b * square[:, None, None])  # (hkl, elements, 4)
+    factor = (numbers - 41.78214 * square[:, None] * (a * fall).sum(-1)) @ p.mT
+    phase = 2 * math.pi * (hkl @ frac.mT)  # (hkl, sites)
     real, imaginary = (factor * phase.cos()).sum(-1), (factor * phase.sin()).sum(-1)
     sine = wavelength * square.sqrt()
     angle = 2 * sine.asin()
     polar = (1 + angle.cos() ** 2) / (sine**2 * (angle / 2).cos())
-    height = 2 * (real**2 + imaginary**2) * polar * there
+    height = 2 * (real**2 + imaginary**2) * polar
     angle = angle.rad2deg()
     step = (grid[-1] - grid[0]) / (len(grid) - 1)
     side = math.ceil(REACH * width / float(step))
     near = torch.arange(-side, side + 1, device=rows.device)
-    place = ((angle.detach() - grid[0]) / step).round().long()[..., None] + near
-    apart = (grid[0] + place * step - angle[..., None]) / width
-    shape = torch.exp(-4 * math.log(2) * apart**2)
-    inside = (place >= 0) & (place < len(grid))
-    added = (height[..., None] * shape * inside).flatten(1)
-    place = place.clamp(0, len(grid) - 1).flatten(1)
-    return rows.new_zeros(len(rows), len(grid)).scatter_add(1, place, added)
+    at = ((angle.detach() - grid[0]) / step).round().long()[..., None] + near
+    offset = (grid[0] + at * step - angle[..., None]) / width
+    shape = torch.exp(-4 * math.log(2) * offset**2)
+    inside = (at >= 0) & (at < len(grid))
+    added = (height[:, None] * shape * inside).flatten()
+    at = at.clamp(0, len(grid) - 1).flatten()
+    return rows.new_zeros(len(grid)).scatter_add(0, at, added)
 
 
 @cache
@@ -219,7 +145,7 @@ def _form_factors() -> Tensor:
     return rows
 
 
-def _belief(crystals: Crystals | SoftCrystals) -> tuple[Tensor, Tensor]:
+def _scattering(crystals: Crystals | SoftCrystals) -> tuple[Tensor, Tensor]:
     """Return the elements that can scatter, and their probabilities at each site."""
     species = crystals.species
     if isinstance(crystals, SoftCrystals):
@@ -232,14 +158,3 @@ def _belief(crystals: Crystals | SoftCrystals) -> tuple[Tensor, Tensor]:
     if isinstance(crystals, SoftCrystals):
         return numbers, species[..., numbers].double()
     return numbers, (species[..., None] == numbers).double()
-
-
-def _chunks(found: dict[int, Tensor]) -> list[list[int]]:
-    """Return which crystals to read together: alike in size, and few enough."""
-    chunks: list[list[int]] = []
-    for i in sorted(found, key=lambda i: len(found[i])):
-        if chunks and len(found[i]) * (len(chunks[-1]) + 1) <= _CHUNK:
-            chunks[-1].append(i)
-        else:
-            chunks.append([i])
-    return chunks

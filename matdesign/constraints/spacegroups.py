@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint, listing
+from matdesign.constraints.distance import root
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.geometry import displacement
 from matdesign.crystals.lattice_code import SYSTEMS, system_of
@@ -176,34 +177,23 @@ def _from_images(soft: SoftCrystals, number: int) -> Tensor:
     """Return how far crystals are from their images under a group, in angstrom."""
     rotations, shifts = (t.to(soft.frac) for t in _primitive(number))
     p, mask = soft.species, soft.mask
-    apart = (p[:, :, None] - p[:, None]).abs().sum(-1) / 2  # (b, s, s)
+    unlike = (p[:, :, None] - p[:, None]).abs().sum(-1) / 2  # (b, s, s)
     gram = soft.lattice @ soft.lattice.transpose(1, 2)
     size = gram.diagonal(dim1=1, dim2=2).sum(-1).sqrt()
     total = soft.frac.new_zeros(len(soft))
     for rotation, shift in zip(rotations, shifts, strict=True):
         moved = soft.frac @ rotation + shift
-        near = _away(moved, soft, apart)  # (b, s)
+        near = _away(moved, soft, unlike)  # (b, s)
         total = total + (near * mask).sum(1) / mask.sum(1).clamp(min=1)
         turned = rotation @ gram @ rotation.T
-        total = total + _norm(turned - gram) / size
+        total = total + root((turned - gram).square().sum((1, 2))) / size
     return total / len(rotations)
 
 
-def _away(moved: Tensor, soft: SoftCrystals, apart: Tensor) -> Tensor:
+def _away(moved: Tensor, soft: SoftCrystals, unlike: Tensor) -> Tensor:
     """Return the distance from each moved atom to the nearest like one, (b, s)."""
     way = displacement(moved[:, :, None], soft.frac[:, None], soft.lattice)
-    square = way.square().sum(-1) + apart.square()
+    square = way.square().sum(-1) + unlike.square()
     square = square.masked_fill(~soft.mask[:, None], torch.inf)
     nearest = square.amin(-1)
-    zero = (nearest <= 0) | ~soft.mask
-    return torch.where(zero, torch.zeros_like(nearest), _root(nearest, zero))
-
-
-def _root(square: Tensor, zero: Tensor) -> Tensor:
-    return torch.where(zero, torch.ones_like(square), square).sqrt()
-
-
-def _norm(matrix: Tensor) -> Tensor:
-    square = matrix.square().sum((1, 2))
-    zero = square <= 0
-    return torch.where(zero, torch.zeros_like(square), _root(square, zero))
+    return root(torch.where(soft.mask, nearest, torch.zeros_like(nearest)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 from matdesign.errors import DataError
 
 Counts = tuple[tuple[int, int], ...]
@@ -107,7 +107,7 @@ def same_in_batch(
         kept: list[int] = []
         for i in some if len(some) > 1 else ():
             if kept:
-                _find(found, batch, i, batch, kept, how.fit, how.stol, limit)
+                _find(found, batch, i, batch, kept, how, limit)
             if found.match[i] < 0 and i not in found.reason:
                 kept.append(i)
     return found
@@ -145,7 +145,6 @@ def same_in_reference(
     how = matcher(tolerances)
     found = Search(np.full(len(crystals), -1, dtype=np.int64))
     batch, known = _prepared(crystals), _prepared(reference)
-    fit = how.fit_anonymous if anonymous else how.fit
     for i in range(len(crystals)) if of is None else of:
         formula = batch.formulas[i]
         if anonymous:
@@ -153,7 +152,7 @@ def same_in_reference(
         else:
             candidates = known.by_formula.get(formula, [])
         if candidates:
-            _find(found, batch, i, known, candidates, fit, how.stol, limit)
+            _find(found, batch, i, known, candidates, how, limit, anonymous)
     return found
 
 
@@ -183,12 +182,8 @@ def sketches(crystals: Crystals) -> NDArray[np.float64]:
     for size in crystals.n_atoms.unique().tolist():
         rows = (crystals.n_atoms == size).nonzero().squeeze(1)
         for some in rows.split(1 + 8_000 // size**2) if size else ():
-            sites = crystals.mask[some].argsort(dim=1, descending=True, stable=True)[
-                :, :size
-            ]
-            species = crystals.species[some].gather(1, sites)
-            frac = crystals.frac[some].double()
-            frac = frac.gather(1, sites[..., None].expand(-1, -1, 3))
+            species = crystals.species[some, :size]
+            frac = crystals.frac[some, :size].double()
             cell = crystals.lattice[some].double()
             change = reduce_lattice(cell)
             frac = torch.linalg.solve(change.mT, frac.mT).mT
@@ -198,9 +193,7 @@ def sketches(crystals: Crystals) -> NDArray[np.float64]:
             same = (species[:, :, None] == species[:, None])[..., None]
             own = torch.where(same, far, torch.inf)
             near, own = (
-                d.flatten(2).topk(_NEIGHBOURS + 1, largest=False, sorted=True)[0][
-                    ..., 1:
-                ]
+                d.flatten(2).topk(_NEIGHBOURS + 1, largest=False)[0][..., 1:]
                 for d in (far, own)
             )
             length = (torch.linalg.det(cell).abs() / size) ** (1 / 3)
@@ -221,16 +214,14 @@ class _Prepared:
             self.by_formula[formula].append(i)
             self.by_pattern[pattern(formula)].append(i)
         self._sketches = np.full((len(crystals), 3 * _NEIGHBOURS), np.nan)
-        self._sketched = np.zeros(len(crystals), dtype=bool)
         self._cells: dict[int, Any] = {}
 
     def sketches(self, of: Sequence[int]) -> NDArray[np.float64]:
         """Return the sketches of some crystals."""
         at = np.asarray(of)
-        new = at[~self._sketched[at]]
+        new = at[np.isnan(self._sketches[at, 0])]
         if len(new):
             self._sketches[new] = sketches(self.crystals[new.tolist()])
-            self._sketched[new] = True
         return self._sketches[at]
 
     def cell(self, i: int) -> Any:
@@ -277,18 +268,18 @@ def _find(
     i: int,
     known: _Prepared,
     candidates: Sequence[int],
-    fit: Any,
-    farthest: float,
+    how: Any,
     limit: int,
+    anonymous: bool = False,
 ) -> None:
     """Note the first candidate that crystal i matches, most similar first."""
     if isinstance(one := batch.cell(i), str):
         found.reason[i] = one
         return
     apart = np.abs(known.sketches(candidates) - batch.sketches([i])).max(1)
-    compared = 0
+    compared, fit = 0, how.fit_anonymous if anonymous else how.fit
     for k in np.argsort(apart, kind="stable"):
-        if not apart[k] <= farthest:
+        if not apart[k] <= how.stol:
             return
         other = known.cell(candidates[k])
         # the matcher never equates primitive cells of different size

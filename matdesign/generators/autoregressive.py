@@ -22,9 +22,8 @@ from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
-from matdesign.generators.planning import Plan, plan_cells
+from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
-from matdesign.generators.retries import resample
 from matdesign.generators.sampling import eval_mode
 from matdesign.generators.sequence import log_terms, sequences
 from matdesign.generators.site_network import SiteNetwork, SiteSample
@@ -247,7 +246,7 @@ class Autoregressive(Family):
             steps: not needed for it.
         """
         if not len(request):
-            return plan_cells(request, request.n_atoms, len(self.properties), rng)
+            return plan_cells(request, request.n_atoms)
         parts = []
         with eval_mode(self):
             for rows in torch.arange(len(request)).split(512):

@@ -12,7 +12,13 @@ from matdesign.crystals.batch import generator
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.control import Scales
-from matdesign.generators.features import PairFeatures, SpeciesEmbedding, SpeciesHead
+from matdesign.generators.layers import (
+    PairAttention,
+    PairFeatures,
+    SpeciesEmbedding,
+    SpeciesHead,
+    sinusoid,
+)
 
 
 class Prediction(NamedTuple):
@@ -28,82 +34,6 @@ class Prediction(NamedTuple):
     frac: Tensor
     lattice: Tensor
     species: Tensor
-
-
-def sinusoid(value: Tensor, size: int, longest: float = 1000.0) -> Tensor:
-    """Return sines and cosines of a number at geometrically spaced frequencies.
-
-    Args:
-        value: shape (crystals,).
-        size: even number of features.
-        longest: highest angular frequency.
-
-    Returns:
-        Shape (crystals, size).
-    """
-    rate = torch.logspace(0, math.log10(longest), size // 2, device=value.device)
-    angle = value[:, None] * rate.to(value.dtype)
-    return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
-
-
-class Layer(nn.Module):
-    """Attention with pair bias and pair values, then a perceptron; both gated.
-
-    Equation:
-        a^h_ij = softmax_j(q_i.k_j / sqrt(d) + b^h_ij);
-        o^h_i = sum_j a^h_ij (v_j + W^h u_ij).
-
-    A bias alone can weigh neighbours but not say in which direction they lie; the pair
-    values W u_ij can, through the sines in u.
-
-    Args:
-        width: size of the tokens.
-        heads: attention heads.
-        pair_width: size of the pair vectors u.
-    """
-
-    def __init__(self, width: int, heads: int, pair_width: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_1 = nn.LayerNorm(width, elementwise_affine=False)
-        self.norm_2 = nn.LayerNorm(width, elementwise_affine=False)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.pair_value = nn.Parameter(torch.empty(heads, pair_width, width // heads))
-        self.merge = nn.Linear(width, width)
-        self.widen = nn.Linear(width, 4 * width)
-        self.narrow = nn.Linear(4 * width, width)
-
-    def forward(
-        self, x: Tensor, pair: Tensor, bias: Tensor, modulation: Tensor
-    ) -> Tensor:
-        """Return updated tokens.
-
-        Args:
-            x: tokens, shape (crystals, tokens, width).
-            pair: pair vectors u, shape (crystals, tokens, tokens, pair_width).
-            bias: b, minus a large number for absent tokens j, shape
-                (crystals, heads, tokens, tokens).
-            modulation: shift, scale, gate, twice, shape (crystals, 6, width).
-        """
-        b, n, width = x.shape
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation[
-            :, :, None
-        ].unbind(1)
-        y = torch.addcmul(shift_1, self.norm_1(x), 1 + scale_1)
-        qkv = (
-            self.query_key_value(y).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        )
-        q, k, v = qkv.unbind(0)  # (b, heads, n, size)
-        logits = torch.matmul(q / math.sqrt(q.shape[-1]), k.transpose(2, 3)) + bias
-        weight = logits.softmax(-1)  # (b, heads, n, n)
-        out = torch.matmul(weight, v).transpose(1, 2)  # (b, n, heads, size)
-        seen = torch.matmul(weight.transpose(1, 2), pair)  # (b, n, heads, pair_width)
-        value = torch.matmul(seen.permute(2, 0, 1, 3).flatten(1, 2), self.pair_value)
-        out = out + value.unflatten(1, (b, n)).permute(1, 2, 0, 3)
-        x = torch.addcmul(x, gate_1, self.merge(out.reshape(b, n, width)))
-        y = torch.addcmul(shift_2, self.norm_2(x), 1 + scale_2)
-        y = self.narrow(nn.functional.silu(self.widen(y)))
-        return torch.addcmul(x, gate_2, y)
 
 
 class PairTransformer(nn.Module):
@@ -154,7 +84,7 @@ class PairTransformer(nn.Module):
         self.offset = nn.Parameter(torch.zeros(layers, 6, width))
         self.whole = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(
-            Layer(width, heads, pair_width) for _ in range(layers)
+            PairAttention(width, heads, pair_width) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
         self.species_head = SpeciesHead(width)
@@ -175,7 +105,7 @@ class PairTransformer(nn.Module):
                 part.weight.uniform_(-bound, bound, generator=rng)
                 if part.bias is not None:
                     part.bias.zero_()
-            elif isinstance(part, Layer):
+            elif isinstance(part, PairAttention):
                 part.pair_value.normal_(generator=rng)
                 part.pair_value.div_(math.sqrt(part.pair_value.shape[1]))
         self.species.learned.weight.normal_(generator=rng).mul_(0.3)

@@ -14,7 +14,7 @@ from matdesign.crystals import elements
 from matdesign.crystals.batch import generator
 from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.generators.features import chemistry_code
+from matdesign.generators.layers import chemistry_code
 
 CONDITIONABLE = (
     "formation_energy_per_atom",
@@ -111,7 +111,7 @@ class Condition:
         return Condition.cat([open_, self])
 
 
-def combine(null: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
+def combine(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Return the guided prediction from one without and one with the condition.
 
     Vectors and logits combine alike; a logit that is -inf on either side stays -inf. On
@@ -124,8 +124,7 @@ def combine(null: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
     Args:
         null: prediction with nothing given, shape (crystals, ...).
         conditional: prediction with the condition, same shape.
-        scale: 0 unconditional, 1 conditional, above 1 guided; one for all, or one for
-            each crystal, shape (crystals,).
+        scale: 0 unconditional, 1 conditional, above 1 guided.
 
     Source:
         Ho and Salimans, arXiv 2207.12598, with gamma = 1 + w.
@@ -134,14 +133,9 @@ def combine(null: Tensor, conditional: Tensor, scale: float | Tensor) -> Tensor:
         >>> combine(torch.tensor([1.0]), torch.tensor([2.0]), 3.0).tolist()
         [4.0]
     """
-    if isinstance(scale, Tensor) and scale.ndim:
-        scale = scale.view(-1, *(1,) * (null.ndim - 1)).to(null)
     impossible = torch.isneginf(null) | torch.isneginf(conditional)
-    mixed = torch.lerp(
-        null.masked_fill(impossible, 0.0),
-        conditional.masked_fill(impossible, 0.0),
-        scale if isinstance(scale, Tensor) else float(scale),
-    )
+    null = null.masked_fill(impossible, 0.0)
+    mixed = torch.lerp(null, conditional.masked_fill(impossible, 0.0), float(scale))
     return mixed.masked_fill(impossible, -torch.inf)
 
 

@@ -19,7 +19,7 @@ from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
 from matdesign.errors import ShapeError
 from matdesign.generators import storage
 from matdesign.generators.control import Controller, Preview, State, States
-from matdesign.generators.planning import Plan, draw_sizes, plan_cells, replanned
+from matdesign.generators.planning import Plan, draw_sizes, feasible_plan, plan_cells
 from matdesign.generators.request import Conditions, Request, resolve
 from matdesign.generators.sampling import draw_request, eval_mode
 
@@ -215,18 +215,10 @@ class Generator(nn.Module, abc.ABC):
         def planned(some: Request) -> Plan:
             if self.templates is not None:
                 return self.templates.choose(some, at_home, shared=self.share_elements)
-            sizes = draw_sizes(some, len(some), self.size_histogram, at_home)
-            return plan_cells(some, sizes, len(self.properties), at_home)
+            sizes = draw_sizes(some, self.size_histogram, at_home)
+            return plan_cells(some, sizes)
 
-        plan = planned(request)
-        if request.choices is None or not len(request):
-            return plan
-        return replanned(
-            dataclasses.replace(plan, choices=request.choices),
-            self.known_elements,
-            lambda bad: planned(request[bad]),
-            str(request.choices),
-        )
+        return feasible_plan(request, planned, self.known_elements)
 
     def trajectory(
         self,

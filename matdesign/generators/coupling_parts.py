@@ -1,4 +1,4 @@
-"""Parts of `CouplingFlow`: attention, tokens of orbits, the flow of the lattice."""
+"""Parts of `CouplingFlow`: tokens of orbits, the flow of the lattice."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.backbone import sinusoid
-from matdesign.generators.features import SpeciesEmbedding
+from matdesign.generators.layers import Attention, SpeciesEmbedding, sinusoid
 from matdesign.generators.splines import line_spline
 
 VOLUME_FIRST = (5, 4, 3, 2, 1, 0)
@@ -20,40 +18,6 @@ VOLUME_FIRST = (5, 4, 3, 2, 1, 0)
 
 CALM = 0.1
 """Factor on the numbers of all splines: a step of the optimiser bends them a little only."""
-
-
-class Attention(nn.Module):
-    """One transformer layer: attention with an additive bias, then a perceptron.
-
-    Args:
-        width: size of the tokens, a multiple of `heads`.
-        heads: attention heads.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.merge = nn.Linear(width, width)
-        self.widen = nn.Linear(width, 2 * width)
-        self.narrow = nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return updated tokens.
-
-        Args:
-            x: tokens, shape (crystals, tokens, width).
-            bias: added to the logits, very negative where a token may not look, shape
-                (crystals, heads or 1, tokens, tokens).
-        """
-        qkv = self.query_key_value(self.norm_1(x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (crystals, heads, tokens, size)
-        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        x = x + self.merge(seen.transpose(1, 2).flatten(2))
-        inner = functional.silu(self.widen(self.norm_2(x)))
-        out: Tensor = x + self.narrow(inner)
-        return out
 
 
 def hidden(present: Tensor, like: Tensor) -> Tensor:
@@ -145,7 +109,9 @@ class OrbitEncoder(nn.Module):
         super().__init__()
         self.species = SpeciesEmbedding(width)
         self.position = PositionFeatures(width)
-        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(
@@ -188,7 +154,7 @@ class LatticeFlow(nn.Module):
         done = list(VOLUME_FIRST[: VOLUME_FIRST.index(entry)])
         before[:, done] = x[:, done]
         inner = torch.cat([whole, before, free.to(x)], dim=1)
-        out: Tensor = self.numbers[entry](functional.silu(self.read[entry](inner)))
+        out: Tensor = self.numbers[entry](nn.functional.silu(self.read[entry](inner)))
         return CALM * out
 
     def forward(self, x: Tensor, whole: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:

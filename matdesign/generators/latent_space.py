@@ -47,7 +47,7 @@ def decode(
     rng = generator(seed, model.device)
     request, z = model.request(len(z), n_atoms), z.to(model.device)
     asked = model.embedding(request.condition)
-    sizes = draw_sizes(request, len(z), model.size_histogram, rng)
+    sizes = draw_sizes(request, model.size_histogram, rng)
     layout, species, met = model.skeleton.draw(
         z, asked, request, sizes, model.scales.allowed, rng, temperature=temperature
     )

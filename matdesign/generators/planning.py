@@ -15,7 +15,6 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition
 from matdesign.generators.request import Choices, Request
-from matdesign.generators.retries import resample
 
 REPLANS = 60
 """How often a plan that no choice of elements can finish is made anew."""
@@ -120,46 +119,39 @@ class Plan:
 
 
 def draw_sizes(
-    request: Request | None, n: int, histogram: Sequence[int], rng: torch.Generator
+    request: Request, histogram: Sequence[int], rng: torch.Generator
 ) -> Tensor:
-    """Return how many atoms each of n crystals shall have.
+    """Return how many atoms each crystal shall have.
 
     Sizes that are not given are drawn from the training set's, among the multiples of
     the formula or pattern where there is one.
 
     Args:
-        request: what was asked for; None = nothing.
-        n: number of crystals.
+        request: what was asked for.
         histogram: number of training crystals with 0, 1, 2, ... atoms.
         rng: source of randomness.
 
     Returns:
-        Atoms per crystal, shape (n,), long, on the CPU.
+        Atoms per crystal, shape (crystals,), long, on the CPU.
     """
     weight = torch.tensor(histogram, dtype=torch.float64)
-    cut = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64).cpu()
-    total = weight.cumsum(0)
-    drawn = torch.searchsorted(total, cut * total[-1], right=True)
-    if request is None:
-        return drawn
+    cut = torch.rand(
+        len(request), generator=rng, device=rng.device, dtype=torch.float64
+    ).cpu()
+    drawn = torch.zeros(len(request), dtype=torch.long)
     for unit in request.unit.unique().tolist():
-        part = (weight * (torch.arange(len(weight)) % unit == 0)).cumsum(0)
-        at = torch.searchsorted(part, cut * part[-1], right=True)
-        drawn = torch.where(request.unit == unit, at, drawn)
+        total = (weight * (torch.arange(len(weight)) % unit == 0)).cumsum(0)
+        size = torch.searchsorted(total, cut * total[-1], right=True)
+        drawn = torch.where(request.unit == unit, size, drawn)
     return torch.where(request.n_atoms > 0, request.n_atoms, drawn)
 
 
-def plan_cells(
-    request: Request | None, sizes: Tensor, n_properties: int, rng: torch.Generator
-) -> Plan:
+def plan_cells(request: Request, sizes: Tensor) -> Plan:
     """Return plans in the representation "cell": all atoms free, in P1.
 
     Args:
-        request: what was asked for, for as many crystals as there are sizes; None =
-            nothing.
+        request: what was asked for, for as many crystals as there are sizes.
         sizes: atoms per crystal, shape (crystals,), as `draw_sizes` gives them.
-        n_properties: number of properties that the model knows.
-        rng: source of randomness; unused, for the atoms of a cell have no order.
 
     Returns:
         The plan, on the CPU: species sorted by atomic number where a formula is given,
@@ -169,9 +161,7 @@ def plan_cells(
     n, width = layout.count.shape
     species = torch.zeros(n, width, dtype=torch.long)
     role = torch.full((n, width), -1)
-    if request is None:
-        return Plan(layout, species, role, Condition.nothing(n, n_properties))
-    times = layout.n_atoms // request.unit.clamp(min=1)  # formula units per cell
+    times = layout.n_atoms // request.unit  # formula units per cell
     site = torch.arange(width).expand(n, width).contiguous()
     for counts, target, blank in (
         (request.formula, species, 0),
@@ -230,7 +220,7 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
 def decide(
     plan: Plan,
     species: Tensor,
-    turned: Tensor,
+    chosen: Tensor,
     probabilities: Tensor,
     allowed: Tensor,
     rng: torch.Generator,
@@ -249,20 +239,20 @@ def decide(
     Args:
         plan: roles, layouts and choices.
         species: 104 where undecided, shape (crystals, orbits).
-        turned: orbits to decide now, bool, shape (crystals, orbits).
+        chosen: orbits to decide now, bool, shape (crystals, orbits).
         probabilities: probability of each element, shape (crystals, orbits, 104).
         allowed: elements that the model knows, bool, shape (104,).
         rng: source of randomness.
     """
     species, log_p = species.clone(), probabilities.clamp(min=1e-30).log()
     if plan.choices is None and not bool((plan.role >= 0).any()):
-        turned = turned & (species == MASK)
-        if bool(turned.any()):
-            drawn = torch.multinomial(probabilities[turned], 1, generator=rng)
-            species[turned] = drawn.squeeze(1)
+        chosen = chosen & (species == MASK)
+        if bool(chosen.any()):
+            drawn = torch.multinomial(probabilities[chosen], 1, generator=rng)
+            species[chosen] = drawn.squeeze(1)
         return species
     for orbit in range(species.shape[1]):
-        here = turned[:, orbit] & (species[:, orbit] == MASK)
+        here = chosen[:, orbit] & (species[:, orbit] == MASK)
         rows = here.nonzero().squeeze(1)
         if not len(rows):
             continue
@@ -278,55 +268,43 @@ def decide(
     return species
 
 
-def feasible(plan: Plan, allowed: Tensor) -> Tensor:
-    """Return for which crystals elements can be found at all, bool, shape (crystals,).
-
-    Args:
-        plan: layouts, given species, roles and choices.
-        allowed: elements that the model knows, bool, shape (104,).
-    """
-    if plan.choices is None:
-        return torch.ones(len(plan), dtype=torch.bool)
-    bare = dataclasses.replace(plan, choices=None)
-    may = allowed_elements(bare, plan.start, allowed)
-    role = plan.role if bool((plan.role >= 0).any()) else None
-    left = plan.choices(plan.start, plan.layout.count, role, may).any(-1)
-    return (left | (plan.start != MASK)).all(1)
-
-
-def replanned(
-    plan: Plan, allowed: Tensor, again: Callable[[Tensor], Plan], words: str
+def feasible_plan(
+    request: Request, make: Callable[[Request], Plan], allowed: Tensor
 ) -> Plan:
-    """Return a plan of which every crystal can be finished.
+    """Return a plan of which every crystal can be finished with what is asked of it.
 
     Args:
-        plan: with choices.
+        request: what is asked for.
+        make: makes plans for a request.
         allowed: elements that the model knows, bool, shape (104,).
-        again: makes new plans for crystals that are named by their numbers.
-        words: what was asked for, for the message.
 
     Raises:
         InfeasibleTarget: no plan was found for some crystal in `REPLANS` attempts.
     """
-    found = plan
+    found, choices = make(request), request.choices
+    if choices is None or not len(request):
+        return found
 
     def draw(rows: Tensor, attempt: int) -> None:
         nonlocal found
         if attempt:
-            fresh = dataclasses.replace(again(rows), choices=plan.choices)
             order = torch.arange(len(found))
             order[rows] = len(found) + torch.arange(len(rows))
-            found = Plan.cat([found, fresh])[order]
+            found = Plan.cat([found, make(request[rows])])[order]
 
     def ok(rows: Tensor) -> Tensor:
-        return feasible(found[rows], allowed)
+        some = found[rows]
+        may = allowed_elements(some, some.start, allowed)
+        role = some.role if bool((some.role >= 0).any()) else None
+        left = choices(some.start, some.layout.count, role, may).any(-1)
+        return (left | (some.start != MASK)).all(1)
 
-    bad = resample(draw, ok, len(plan), REPLANS)
+    bad = resample(draw, ok, len(request), REPLANS)
     if not len(bad):
-        return found
+        return dataclasses.replace(found, choices=choices)
     raise InfeasibleTarget(
         f"no arrangement of atoms that the model knows leaves elements to choose for "
-        f"{len(bad)} of {len(plan)} crystals: {words}. Allow more elements, or drop "
+        f"{len(bad)} of {len(request)} crystals: {choices}. Allow more elements, or drop "
         "one of the constraints on composition, charge or size."
     )
 
@@ -334,3 +312,37 @@ def replanned(
 def _widen(tensor: Tensor, width: int, blank: int) -> Tensor:
     extra = tensor.new_full((len(tensor), width - tensor.shape[1]), blank)
     return torch.cat([tensor, extra], dim=1)
+
+
+def resample(
+    draw: Callable[[Tensor, int], None],
+    ok: Callable[[Tensor], Tensor],
+    n: int,
+    tries: int,
+) -> Tensor:
+    """Draw rows, and draw again those that are not as they must be.
+
+    Args:
+        draw: draws the rows of the given numbers and keeps them; told the attempt too,
+            from 0.
+        ok: says which of the rows of the given numbers are as they must be, bool.
+        n: number of rows.
+        tries: how often a row is drawn at most.
+
+    Returns:
+        The rows that never were, long.
+
+    Example:
+        >>> kept = torch.zeros(3)
+        >>> def draw(rows, attempt):
+        ...     kept[rows] = rows + float(attempt)
+        >>> resample(draw, lambda rows: kept[rows] > 1, 3, tries=2), kept
+        (tensor([0]), tensor([1., 2., 2.]))
+    """
+    left = torch.arange(n)
+    for attempt in range(tries):
+        if not len(left):
+            break
+        draw(left, attempt)
+        left = left[~ok(left).to(left.device)]
+    return left

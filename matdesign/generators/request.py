@@ -1,4 +1,4 @@
-"""`Request`: wishes for crystals, checked, and made ready for a generator."""
+"""`Request`: what is asked of crystals, checked, and made ready for a generator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.crystals.formulas import is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import is_pattern, parse_formula, parse_pattern
 from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.find import spacegroup_number
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
@@ -62,8 +62,8 @@ class Request:
             (crystals, 104).
         pattern: atoms of each role in the unit of a pattern, largest first, all zero =
             none, long, shape (crystals, roles).
-        condition: what the network is told.
-        asked: the wishes as they were written, for messages and records.
+        condition: what the network is conditioned on.
+        conditions: as they were written, for messages and records.
         choices: says which elements may still be where; None forbids nothing.
     """
 
@@ -72,7 +72,7 @@ class Request:
     formula: Tensor
     pattern: Tensor
     condition: Condition
-    asked: dict[str, Any]
+    conditions: dict[str, Any]
     choices: Choices | None = None
 
     def __len__(self) -> int:
@@ -84,11 +84,11 @@ class Request:
         return (self.formula.sum(1) + self.pattern.sum(1)).clamp(min=1)
 
     def alike(self) -> list[tuple[int, Tensor]]:
-        """Return one crystal of each kind of wish, and all crystals that have it."""
-        told = self.condition
+        """Return one crystal of each kind of request, and all crystals that have it."""
+        given = self.condition
         amounts, ranges = (
             (self.formula, self.pattern),
-            (told.given, told.low, told.high),
+            (given.given, given.low, given.high),
         )
         kinds: dict[bytes, list[int]] = {}
         for i in range(len(self)):
@@ -103,20 +103,20 @@ class Request:
         """Return what is asked of one crystal, for messages."""
         parts = []
         if bool(self.formula[one].any() | self.pattern[one].any()):
-            text = self.asked.get("composition")
+            text = self.conditions.get("composition")
             shown = text if isinstance(text, str) or text is None else text[one]
             parts.append(f"the composition {shown}")
         if int(self.n_atoms[one]):
             parts.append(f"{int(self.n_atoms[one])} atoms")
         if self.groups is not None:
             for name in ("spacegroup", "crystal_system"):
-                if self.asked.get(name) is not None:
-                    parts.append(f"{name} {self.asked[name]}")
-        return " and ".join(parts) or "no wish at all"
+                if self.conditions.get(name) is not None:
+                    parts.append(f"{name} {self.conditions[name]}")
+        return " and ".join(parts) or "what is asked"
 
     def __getitem__(self, index: Tensor) -> Request:
         """Return the requests for some crystals."""
-        asked, text = dict(self.asked), self.asked.get("composition")
+        asked, text = dict(self.conditions), self.conditions.get("composition")
         if text is not None and not isinstance(text, str):
             asked["composition"] = [text[i] for i in torch.arange(len(self))[index]]
         return Request(
@@ -140,7 +140,7 @@ def resolve(
     properties: Mapping[str, Sequence[float]],
     units: Mapping[str, str] | None = None,
 ) -> Request:
-    """Return checked wishes for n crystals.
+    """Return a checked request for n crystals.
 
     Conditions: the name of a property with a value, or a range (low, high) whose open
     ends are None, in the units of the data; `spacegroup`, a number or symbol, or several
@@ -149,7 +149,7 @@ def resolve(
     or one of these for each crystal; `n_atoms`.
 
     Args:
-        conditions: name -> wish; None = nothing.
+        conditions: name -> value; None = nothing.
         n_atoms: atoms in the primitive cell, one number or one for each crystal.
         n: number of crystals.
         allowed: elements that the model knows, bool, shape (104,).
@@ -158,37 +158,37 @@ def resolve(
         units: unit of each property, for messages.
 
     Raises:
-        DataError: a wish that cannot be read: an unknown name, formula, space group ...
+        DataError: a condition that cannot be read: an unknown name, formula, space group ...
         ShapeError: numbers of atoms that are not one, or one for each crystal.
-        InfeasibleTarget: wishes that contradict each other or the model's data.
+        InfeasibleTarget: conditions that contradict each other or the model's data.
 
     Example:
-        >>> wish = resolve({"composition": "SrTiO3"}, None, 2,
+        >>> request = resolve({"composition": "SrTiO3"}, None, 2,
         ...     allowed=torch.ones(104, dtype=torch.bool), histogram=[0] * 10 + [1],
         ...     properties={})
-        >>> wish.unit.tolist()
+        >>> request.unit.tolist()
         [5, 5]
     """
-    wishes = dict(conditions or {})
+    given = dict(conditions or {})
     known = (*STRUCTURAL, *properties)
-    for name in wishes:
+    for name in given:
         if name not in known:
             raise DataError(_unknown(name, tuple(properties), units or {}))
-    if wishes.get("n_atoms") is not None and n_atoms is not None:
+    if given.get("n_atoms") is not None and n_atoms is not None:
         raise DataError(
-            f"n_atoms is given twice: got {n_atoms} and {wishes['n_atoms']} among the "
+            f"n_atoms is given twice: got {n_atoms} and {given['n_atoms']} among the "
             "conditions. Give it once."
         )
     size = _sizes(
-        wishes.get("n_atoms") if n_atoms is None else n_atoms, n, len(histogram) - 1
+        given.get("n_atoms") if n_atoms is None else n_atoms, n, len(histogram) - 1
     )
-    groups = _groups(wishes.get("spacegroup"), wishes.get("crystal_system"))
-    formula, pattern = _compositions(wishes.get("composition"), n, allowed)
-    _fits(size, formula, pattern, histogram, wishes.get("composition"))
+    groups = _groups(given.get("spacegroup"), given.get("crystal_system"))
+    formula, pattern = _compositions(given.get("composition"), n, allowed)
+    _fits(size, formula, pattern, histogram, given.get("composition"))
     condition = Condition.nothing(n, len(properties))
     for i, (name, (mean, std)) in enumerate(properties.items()):
-        if wishes.get(name) is not None:
-            low, high = _range(name, wishes[name], n)
+        if given.get(name) is not None:
+            low, high = _range(name, given[name], n)
             condition.low[:, i] = (low - mean) / std
             condition.high[:, i] = (high - mean) / std
             condition.given[:, i] = low.isfinite() | high.isfinite()
@@ -197,7 +197,7 @@ def resolve(
     condition = Condition(
         condition.low, condition.high, condition.given, group, system, formula / total
     )
-    return Request(size, groups, formula, pattern, condition, wishes)
+    return Request(size, groups, formula, pattern, condition, given)
 
 
 def _unknown(name: str, properties: tuple[str, ...], units: Mapping[str, str]) -> str:
@@ -232,10 +232,10 @@ def _sizes(
     return asked.expand(n).clone()
 
 
-def _range(name: str, wish: Any, n: int) -> tuple[Tensor, Tensor]:
+def _range(name: str, value: Any, n: int) -> tuple[Tensor, Tensor]:
     """Return both ends of a property for each crystal, open ones infinite."""
-    if isinstance(wish, Tensor):
-        value = wish.detach().cpu().float()
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().float()
         if value.ndim > 1 or (value.ndim and len(value) != n):
             raise ShapeError(
                 f"{name} as a tensor is one value for each of {n} crystals; got shape "
@@ -243,27 +243,27 @@ def _range(name: str, wish: Any, n: int) -> tuple[Tensor, Tensor]:
             )
         ends = (value.expand(n), value.expand(n))
     else:
-        pair = (wish, wish) if isinstance(wish, numbers.Real) else wish
+        pair = (value, value) if isinstance(value, numbers.Real) else value
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise DataError(
                 f"{name} must be a number or a range (low, high) with None for an open "
-                f"end; got {wish!r}."
+                f"end; got {value!r}."
             )
         try:
             low = -math.inf if pair[0] is None else float(pair[0])
             high = math.inf if pair[1] is None else float(pair[1])
         except (TypeError, ValueError):
             raise DataError(
-                f"the ends of {name} must be numbers or None; got {wish!r}."
+                f"the ends of {name} must be numbers or None; got {value!r}."
             ) from None
         ends = (torch.full((n,), low), torch.full((n,), high))
     if any(bool(end.isnan().any()) for end in ends):
-        raise DataError(f"{name} must not be NaN; got {wish!r}. Leave it out instead.")
+        raise DataError(f"{name} must not be NaN; got {value!r}. Leave it out instead.")
     if bool((ends[0] > ends[1]).any()) or any(
         bool((end == sign * torch.inf).any()) for end, sign in zip(ends, (1, -1))
     ):
         raise InfeasibleTarget(
-            f"the range of {name} is empty: got {wish!r}. Write (low, high) with low "
+            f"the range of {name} is empty: got {value!r}. Write (low, high) with low "
             "not above high."
         )
     return ends
@@ -301,20 +301,20 @@ def _groups(spacegroup: Any, system: Any) -> Tensor | None:
     return allowed
 
 
-def _several(wish: Any) -> Iterable[Any]:
-    if isinstance(wish, Tensor):
-        listed: list[Any] = wish.flatten().tolist()
-    elif isinstance(wish, str) or not isinstance(wish, Iterable):
-        listed = [wish]
+def _several(value: Any) -> Iterable[Any]:
+    if isinstance(value, Tensor):
+        listed: list[Any] = value.flatten().tolist()
+    elif isinstance(value, str) or not isinstance(value, Iterable):
+        listed = [value]
     else:
-        listed = list(wish)
+        listed = list(value)
     if not listed:
         raise DataError("got an empty list; name at least one, or leave it out.")
     return listed
 
 
 def _named(groups: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
-    """Return the one space group and the one system that a network is told, or 0."""
+    """Return the one space group and the one system that a network is conditioned on, or 0."""
     group = system = 0
     if groups is not None:
         listed = groups.nonzero().squeeze(1)
@@ -324,15 +324,15 @@ def _named(groups: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
     return torch.full((n,), group), torch.full((n,), system)
 
 
-def _compositions(wish: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
+def _compositions(value: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
     """Return formulas (n, 104) and patterns (n, roles), zero where none is asked."""
-    if wish is None:
+    if value is None:
         formula = torch.zeros(n, elements.MAX_Z + 1, dtype=torch.long)
         return formula, torch.zeros(n, 1, dtype=torch.long)
-    listed = [wish] * n if isinstance(wish, str) else wish
+    listed = [value] * n if isinstance(value, str) else value
     if not isinstance(listed, Sequence) or not all(isinstance(w, str) for w in listed):
         raise DataError(
-            f"composition must be a formula or a pattern, as text; got {wish!r}."
+            f"composition must be a formula or a pattern, as text; got {value!r}."
         )
     if len(listed) != n:
         raise ShapeError(
@@ -371,14 +371,14 @@ def _compositions(wish: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fits(
-    size: Tensor, formula: Tensor, pattern: Tensor, histogram: Sequence[int], wish: Any
+    size: Tensor, formula: Tensor, pattern: Tensor, histogram: Sequence[int], value: Any
 ) -> None:
     """Raise where a number of atoms is no multiple of the formula, or none can be."""
     unit = (formula.sum(1) + pattern.sum(1)).clamp(min=1)
     wrong = ((size > 0) & (size % unit > 0)).nonzero().squeeze(1)
     if len(wrong):
         i = int(wrong[0])
-        text = wish if isinstance(wish, str) else wish[i]
+        text = value if isinstance(value, str) else value[i]
         raise InfeasibleTarget(
             f"{int(size[i])} atoms do not make whole formula units of {text!r}, which "
             f"has {int(unit[i])}. Ask for a multiple of {int(unit[i])}."
@@ -386,7 +386,7 @@ def _fits(
     for one in unit[size == 0].unique().tolist():
         if one > 1 and not any(histogram[one::one]):
             i = int(((size == 0) & (unit == one)).nonzero()[0])
-            text = wish if isinstance(wish, str) else wish[i]
+            text = value if isinstance(value, str) else value[i]
             sizes = [k for k, count in enumerate(histogram) if count]
             raise InfeasibleTarget(
                 f"no crystal of the training set has a multiple of the {one} atoms of "

@@ -15,9 +15,8 @@ from matdesign.crystals import geometry
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import ShapeError
 from matdesign.generators.control import Controller, State, States
-from matdesign.generators.planning import Plan
+from matdesign.generators.planning import Plan, resample
 from matdesign.generators.request import Request
-from matdesign.generators.retries import resample
 
 
 def draw_request(

@@ -123,7 +123,7 @@ def log_terms(
     Args:
         net: what comes next.
         seq: the crystals.
-        asked: what is told to the network.
+        asked: what the network is conditioned on.
         prior: log share of each space group and size, shape (231, sizes).
         fill: of `fill_table`.
         allowed: elements seen in training, bool, shape (104,).

@@ -10,8 +10,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from matdesign.crystals.elements import MASK
-from matdesign.crystals.symmetry.wyckoff import wyckoff_table
-from matdesign.generators.filling import Counts, fillable, orbit_sizes, taken, unit_of
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.generators.filling import (
+    Counts,
+    element_mask,
+    fillable,
+    orbit_sizes,
+    taken,
+    unit_of,
+)
 from matdesign.generators.request import Choices, Request
 
 
@@ -149,7 +156,8 @@ class SiteMask:
         *,
         ordered: bool = True,
     ) -> None:
-        self.group, self.choices, self.known = group, choices, known
+        self.group, self.choices = group, choices
+        self.known, self.ordered = known, ordered
         listed = known.nonzero().squeeze(1).tolist()
         self.amounts = {
             row: Amounts(g, counts, [*kinds], listed, ordered)
@@ -173,12 +181,10 @@ class SiteMask:
             last: letter of the site before.
             species: its element.
         """
-        growing, may = self._growing(active), may.clone()
-        if self.choices is not None and any(
-            0 in one.element for one in growing.values()
-        ):
-            self._restrict(list(growing.values()))
-        for row, one in growing.items():
+        open_, may = self._unfinished(active), may.clone()
+        if self.choices is not None and any(0 in one.element for one in open_.values()):
+            self._restrict(list(open_.values()))
+        for row, one in open_.items():
             some = may[row].nonzero().squeeze(1).tolist()
             fit = one.letters(some, int(last[row]), int(species[row]))
             may[row] = False
@@ -197,7 +203,7 @@ class SiteMask:
             left: atoms that are still to be placed, this site's too.
         """
         may = may.clone()
-        for row, one in self._growing(active).items():
+        for row, one in self._unfinished(active).items():
             fit = torch.zeros_like(may[row])
             fit[one.elements(int(letter[row]))] = True
             may[row] &= fit
@@ -211,50 +217,65 @@ class SiteMask:
         pick: Callable[[Tensor], Tensor],
         score: Tensor,
         may: Tensor,
+        element_score: Callable[[Tensor], Tensor],
         active: Tensor,
-        letter: Tensor,
-        left: Tensor,
-    ) -> Tensor:
-        """Return an element for each active crystal, 0 where none can be, (crystals,).
+        site: tuple[Tensor, Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Return letter and element of one more site, `NONE` and 0 where none can be.
 
-        Only elements as heavy or heavier follow on the last letter of a group: one after
-        which nothing fits is drawn again.
+        A letter that no element can take is drawn again. So is an element after which
+        nothing fits on the last letter of a group, where no lighter one can follow.
 
         Args:
-            pick: draws one of the elements by their scores, -inf = never.
-            score: of all elements, shape (crystals, 104).
-            may: those of `elements`, which see.
-            active: crystals that get one, bool, shape (crystals,).
-            letter: chosen for each.
-            left: atoms that are still to be placed, this site's too.
+            pick: draws one choice for each row of scores, -inf = never.
+            score: of the letters, shape (crystals, letters); one more means the end.
+            may: letters to choose from, bool, of the same shape.
+            element_score: scores of the elements on chosen letters, (crystals, 104).
+            active: crystals that are not finished, bool, shape (crystals,).
+            site: letter and element of the site before, and atoms that are left.
         """
-        found, may = torch.zeros_like(letter), may.clone()
-        rows = (active & may.any(1)).nonzero().squeeze(1)
+        (last, species, left), may = site, may.clone()
+        may[:, :NONE] = self.letters(may[:, :NONE], active, last, species)
+        letter, found = torch.full_like(last, NONE), torch.zeros_like(last)
+        least = species if self.ordered else torch.where(self.given, 0, species)
+        fits = torch.zeros_like(self.known).repeat(len(last), 1)
+        todo = may.any(1)
+        while bool(todo.any()):
+            letter[todo] = pick(score[todo].masked_fill(~may[todo], -torch.inf))
+            todo = todo & (letter < NONE)
+            some = element_mask(self.known, letter, last, least)
+            fits[todo] = self.elements(some, todo, letter, left)[todo]
+            todo = todo & ~fits.any(1)
+            may[todo, letter[todo]] = False
+            letter[todo] = NONE
+            todo = todo & may.any(1)
+        rows, score = fits.any(1).nonzero().squeeze(1), element_score(letter)
         while len(rows):
-            z = pick(score[rows].masked_fill(~may[rows], -torch.inf))
+            z = pick(score[rows].masked_fill(~fits[rows], -torch.inf))
             found[rows] = z
             if self.choices is None:
                 break
             rows, z = rows[~self.given[rows]], z[~self.given[rows]]
-            one = torch.nn.functional.one_hot(z, len(self.known)).bool()
-            good = self._choices(rows, one, letter, left, z).any(1) if len(rows) else z
-            rows, z = rows[~good.bool()], z[~good.bool()]
-            found[rows], may[rows, z] = 0, False
-            rows = rows[may[rows].any(1)]
-        return found
+            if len(rows):
+                one = torch.nn.functional.one_hot(z, len(self.known)).bool()
+                lost = ~self._choices(rows, one, letter, left, z).any(1)
+                rows, z = rows[lost], z[lost]
+                found[rows], fits[rows, z] = 0, False
+                rows = rows[fits[rows].any(1)]
+        return letter, found
 
     def place(
         self, active: Tensor, letter: Tensor, species: Tensor, rng: torch.Generator
     ) -> Tensor:
         """Take notice of one more site, and return its atoms, shape (crystals,)."""
-        for row, one in self._growing(active).items():
+        for row, one in self._unfinished(active).items():
             one.place(int(letter[row]), int(species[row]), rng)
         count = wyckoff_table(str(letter.device)).count
         size = torch.where(active, count[self.group, letter], 0)
         self.sites.append((species, size))
         return size
 
-    def _growing(self, active: Tensor) -> dict[int, Amounts]:
+    def _unfinished(self, active: Tensor) -> dict[int, Amounts]:
         there = active.tolist()
         return {row: one for row, one in self.amounts.items() if there[row]}
 
@@ -288,11 +309,8 @@ class SiteMask:
         with elements not lighter than `least`.
         """
         assert self.choices is not None
-        table, group, letter = (
-            wyckoff_table(str(rows.device)),
-            self.group[rows],
-            letter[rows],
-        )
+        table, group = wyckoff_table(str(rows.device)), self.group[rows]
+        letter = letter[rows]
         size = table.count[group, letter]
         left = left[rows] - size
         first = torch.where(table.freedom[group, letter] > 0, letter, letter + 1)
@@ -309,9 +327,8 @@ class SiteMask:
         if least is not None:
             number = torch.arange(len(self.known), device=rows.device)
             others = table.count[group, letter + 1] > 0  # letters have no gaps
-            among[:, at + 1 :] &= ((number >= least[:, None]) | others[:, None])[
-                :, None
-            ]
+            heavy = (number >= least[:, None]) | others[:, None]
+            among[:, at + 1 :] &= heavy[:, None]
         found = self.choices(species, sizes, None, among)
         whole = (found.any(-1) | (species == 0)).all(1)
         return found[:, at] & whole[:, None]

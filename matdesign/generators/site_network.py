@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from matdesign.crystals.batch import generator
 from matdesign.crystals.lattice_code import system_of
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.causal import Cache, CausalTransformer
 from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.control import Sample
-from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.layers import (
+    Cache,
+    CausalTransformer,
+    SpeciesEmbedding,
+    SpeciesHead,
+)
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
 
@@ -153,13 +157,13 @@ class SiteNetwork(nn.Module):
         Args:
             asked: vector of the condition, zero where nothing is asked, (crystals, width).
         """
-        said: Tensor = self.size_head(asked)
-        return said * asked.any(1, keepdim=True)
+        logits: Tensor = self.size_head(asked)
+        return logits * asked.any(1, keepdim=True)
 
     def group_logits(self, asked: Tensor, n_atoms: Tensor) -> Tensor:
         """Return what a condition adds to the log prior of space groups, (crystals, 231)."""
-        said: Tensor = self.group_head(torch.cat([asked, self.size(n_atoms)], dim=1))
-        return said * asked.any(1, keepdim=True)
+        logits: Tensor = self.group_head(torch.cat([asked, self.size(n_atoms)], dim=1))
+        return logits * asked.any(1, keepdim=True)
 
     def about(self, asked: Tensor, spacegroup: Tensor, n_atoms: Tensor) -> Tensor:
         """Return the vector that every token of a crystal carries, (crystals, width)."""
@@ -288,7 +292,7 @@ class SiteNetwork(nn.Module):
     def read(
         self, tokens: Tensor, valid: Tensor, cache: Cache | None = None
     ) -> tuple[Tensor, Cache]:
-        """Return one vector for each token and the memory of all; see `causal`."""
+        """Return one vector for each token and the memory of all; see `CausalTransformer`."""
         made: tuple[Tensor, Cache] = self.transformer(tokens, valid, cache)
         return made
 

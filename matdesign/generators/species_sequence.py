@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import combine
-from matdesign.generators.coupling_parts import Attention, PositionFeatures
-from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.coupling_parts import PositionFeatures
 from matdesign.generators.filling import element_mask
+from matdesign.generators.layers import Attention, SpeciesEmbedding, SpeciesHead
 from matdesign.generators.planning import Plan, allowed_elements, take
 
 
@@ -37,15 +37,17 @@ class SpeciesSequence(nn.Module):
         self.species = SpeciesEmbedding(width)
         self.last_position = nn.Linear(width, width, bias=False)
         self.any_order = nn.Parameter(torch.zeros(width))
-        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.head = SpeciesHead(width)
 
-    def context(self, layout: Layout, wish: Tensor) -> tuple[Tensor, Tensor]:
+    def context(self, layout: Layout, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors of orbits (crystals, orbits, width) and wholes (crystals, width)."""
-        position = self.position(layout, wish)
+        position = self.position(layout, condition)
         share = (layout.count / layout.n_atoms.clamp(min=1)[:, None]).to(position)
-        return position, wish + (position * share[..., None]).sum(1)
+        return position, condition + (position * share[..., None]).sum(1)
 
     def forward(
         self,
@@ -87,7 +89,7 @@ class SpeciesSequence(nn.Module):
         self,
         layout: Layout,
         species: Tensor,
-        wish: Tensor,
+        condition: Tensor,
         allowed: Tensor,
         order: Tensor,
         any_order: Tensor,
@@ -97,12 +99,12 @@ class SpeciesSequence(nn.Module):
         Args:
             layout: orbits.
             species: element of each orbit, shape (crystals, orbits).
-            wish: vector of the condition, shape (crystals, width).
+            condition: vector of the condition, shape (crystals, width).
             allowed: elements that the model knows, bool, shape (104,).
             order: orbits in the order of drawing, shape (crystals, orbits).
             any_order: the order is not the canonical one, bool, shape (crystals,).
         """
-        logits = self(self.context(layout, wish), species, order, any_order)
+        logits = self(self.context(layout, condition), species, order, any_order)
         drawn = species.gather(1, order)
         letter, pad = layout.letter.gather(1, order), nn.functional.pad
         last, before = pad(letter, (1, -1), value=-1), pad(drawn, (1, -1))
@@ -134,7 +136,7 @@ class SpeciesSequence(nn.Module):
     def draw(
         self,
         plan: Plan,
-        wish: Tensor,
+        condition: Tensor,
         allowed: Tensor,
         rng: torch.Generator,
         *,
@@ -149,7 +151,7 @@ class SpeciesSequence(nn.Module):
 
         Args:
             plan: layouts, and elements and roles that are given.
-            wish: vector of the condition, shape (crystals, width).
+            condition: vector of the condition, shape (crystals, width).
             allowed: elements that the model knows, bool, shape (104,).
             rng: source of randomness.
             scale: of classifier-free guidance, on the logits.
@@ -164,18 +166,18 @@ class SpeciesSequence(nn.Module):
         key = torch.where(lay.orbits, lay.letter + 1, 99)
         order = torch.where(plan.species > 0, 0, key).argsort(dim=1, stable=True)
         letter = lay.letter.gather(1, order)
-        told = self.context(lay, wish)
-        untold = self.context(lay, torch.zeros_like(wish))
+        known = self.context(lay, condition)
+        blank = self.context(lay, torch.zeros_like(condition))
         for place in range(order.shape[1]):
             orbit, upto = order[:, place], order[:, : place + 1]
             drawn = species.gather(1, upto)
             waits = drawn[:, -1] == MASK
             if not bool(waits.any()):
                 continue
-            logits = self(told, species, upto, given)[:, -1]
+            logits = self(known, species, upto, given)[:, -1]
             if scale != 1:
                 logits = combine(
-                    self(untold, species, upto, given)[:, -1], logits, scale
+                    self(blank, species, upto, given)[:, -1], logits, scale
                 )
             last = letter[:, place - 1].masked_fill(given, -1)
             before = drawn[:, -2] if place else torch.zeros_like(orbit)

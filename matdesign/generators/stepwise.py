@@ -165,7 +165,8 @@ class AbsorbingNoise:
     Equation:
         m(t) = clip((t - settled) / (1 - settled), 0, 1);
         back from t to s an undecided site is decided with probability 1 - m(s) / m(t),
-        its element drawn from the preview's probabilities; decided sites stay.
+        its element drawn from the preview's probabilities (`planning.decide`); decided
+        sites stay.
 
     With `settled` > 0 all elements are decided before the coordinates are sharp, so the
     last part of a trajectory fits positions to a composition that no longer changes.
@@ -231,30 +232,6 @@ class AbsorbingNoise:
         open_sites = logits.masked_fill(~(may_be | ~undecided), -torch.inf).softmax(-1)
         decided = nn.functional.one_hot(species, MASK + 1)[..., :MASK].to(logits)
         return torch.where(undecided, open_sites, decided) * (species > 0)[..., None]
-
-    def back(
-        self,
-        species: Tensor,
-        probabilities: Tensor,
-        t: Tensor,
-        s: Tensor,
-        rng: torch.Generator,
-    ) -> Tensor:
-        """Return species at an earlier time s < t.
-
-        Args:
-            species: with undecided sites, shape (crystals, sites).
-            probabilities: of every element, shape (crystals, sites, 104).
-            t: time now, shape (crystals,).
-            s: earlier time, shape (crystals,).
-            rng: source of randomness.
-        """
-        decide = self.newly_decided(species, t, s, rng)
-        species = species.clone()
-        if decide.any():
-            drawn = torch.multinomial(probabilities[decide], 1, generator=rng)
-            species[decide] = drawn.squeeze(1)
-        return species
 
     def newly_decided(
         self, species: Tensor, t: Tensor, s: Tensor, rng: torch.Generator

@@ -14,7 +14,7 @@ from matdesign.crystals import elements
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.generators.features import chemistry_code
+from matdesign.generators.layers import chemistry_code
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
 
@@ -210,7 +210,7 @@ class Templates(nn.Module):
                 if shared or len(amounts):
                     role[members] = index.slot[row[members]]
         if not n:
-            return plan_cells(request, row, request.condition.low.shape[1], rng)
+            return plan_cells(request, row)
         letters = [[k for k in r if k != ABSENT] for r in index.letters[row].tolist()]
         layout = symmetric_layouts(index.spacegroup[row].tolist(), letters)
         width = layout.count.shape[1]
@@ -218,7 +218,7 @@ class Templates(nn.Module):
         free, fits = cells.nonzero().squeeze(1), (cells == 0).nonzero().squeeze(1)
         if not len(free):
             return plan
-        alone = plan_cells(request[free], cells[free], 0, rng)
+        alone = plan_cells(request[free], cells[free])
         return Plan.cat([plan[fits], alone])[torch.cat([fits, free]).argsort()]
 
     def _having(

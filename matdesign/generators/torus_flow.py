@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.wyckoff import wyckoff_table
-from matdesign.generators.coupling_parts import CALM, Attention, hidden
+from matdesign.generators.coupling_parts import CALM, hidden
+from matdesign.generators.layers import Attention
 from matdesign.generators.splines import circular_spline
 
 AXES = (0, 1, 2, None, None)
@@ -182,7 +183,9 @@ class Coupling(nn.Module):
         self.read = nn.Linear(6 * frequencies + 3 + 6, width)
         self.context = nn.Linear(width, width, bias=False)
         self.pair = nn.Parameter(torch.empty(heads, 6 * frequencies))
-        self.layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.numbers = nn.Linear(width, self.each * (3 if axis is None else 1))
 

@@ -22,9 +22,8 @@ from matdesign.generators.conditions import (
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
 from matdesign.generators.family import Family
-from matdesign.generators.planning import Plan, draw_sizes, plan_cells
+from matdesign.generators.planning import Plan, draw_sizes, plan_cells, resample
 from matdesign.generators.request import Request
-from matdesign.generators.retries import resample
 from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentSample
 from matdesign.generators.vae_latent import (
     Encoder,
@@ -283,16 +282,14 @@ class VAE(Family):
         """
         n, steps = len(request), self._steps(steps)
         if not n:
-            return plan_cells(request, request.n_atoms, len(self.properties), rng)
+            return plan_cells(request, request.n_atoms)
         made: list[LatentPlan] = []
         at, good = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
 
         def draw(rows: Tensor, attempt: int) -> None:
             some = request[rows]
             home = torch.randint(2**62, (1,), generator=rng, device=rng.device)
-            n_atoms = draw_sizes(
-                some, len(rows), self.size_histogram, generator(int(home))
-            )
+            n_atoms = draw_sizes(some, self.size_histogram, generator(int(home)))
             asked = self.embedding(some.condition, scale)
             z = self.prior.draw(asked, rng)
             about = z, asked, some, n_atoms, self.scales.allowed, rng

@@ -15,7 +15,7 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators import von_mises
 from matdesign.generators.backbone import PairTransformer
 from matdesign.generators.control import Sample, Scales
-from matdesign.generators.features import SpeciesEmbedding
+from matdesign.generators.layers import SpeciesEmbedding
 from matdesign.generators.vae_latent import (
     Latent,
     OrbitEmbedding,

@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.backbone import Layer, sinusoid
 from matdesign.generators.control import Scales
 from matdesign.generators.elbo import Normal
-from matdesign.generators.features import PairFeatures, SpeciesEmbedding
+from matdesign.generators.layers import (
+    PairAttention,
+    PairFeatures,
+    SpeciesEmbedding,
+    sinusoid,
+)
 from matdesign.generators.planning import Plan
 
 
@@ -120,7 +124,7 @@ class Transformer(nn.Module):
             pair_width = 1
         self.modulation = nn.Linear(width, 6 * width)
         self.layers = nn.ModuleList(
-            Layer(width, heads, pair_width) for _ in range(layers)
+            PairAttention(width, heads, pair_width) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
 
@@ -311,6 +315,6 @@ def redraw(module: nn.Module, rng: torch.Generator) -> None:
     for part in module.modules():
         if isinstance(part, nn.Embedding):
             part.weight.normal_(generator=rng).mul_(0.3)
-        elif isinstance(part, Layer):
+        elif isinstance(part, PairAttention):
             part.pair_value.mul_((3 * part.pair_value.shape[2]) ** 0.5)
             part.pair_value.div_(part.pair_value.shape[1] ** 0.5)

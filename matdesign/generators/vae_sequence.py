@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.orbits import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import combine
-from matdesign.generators.features import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask
+from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead
 from matdesign.generators.mixtures import perturbed
 from matdesign.generators.request import Request
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
@@ -210,6 +210,10 @@ class SequenceDecoder(nn.Module):
         def pick(scores: Tensor) -> Tensor:
             return perturbed(scores, rng, temperature).argmax(-1)
 
+        def element_score(wide: Tensor, letter: Tensor) -> Tensor:
+            both = torch.cat([wide, self.letter(letter.repeat(again))], 1)
+            return mix(self.element(self.hidden(both)))
+
         scores = mix(self.group(torch.cat([z, asked], 1)))
         wanted = wanted_amounts(request, n_atoms)
         met, group = may.any(1), torch.ones_like(left)
@@ -240,23 +244,19 @@ class SequenceDecoder(nn.Module):
             out, state = self.memory(read, state)
             wide = torch.cat([out[:, 0], context], 1)
             may = self.letters(group, letter, left, exact)
-            may[:, :NONE] = asks.letters(may[:, :NONE], live, letter, species)
-            met &= ~live | may.any(1)
-            live &= met
             may[:, NONE] |= ~live
-            new = pick(mix(self.next_letter(wide)).masked_fill(~may, -torch.inf))
-            live &= new < NONE
+            letter, species = asks.draw(
+                pick,
+                mix(self.next_letter(wide)),
+                may,
+                partial(element_score, wide),
+                live,
+                (letter, species, left),
+            )
+            live &= species > 0
             if not bool(live.any()):
                 break
-            least = torch.where(asks.given, 0, species)  # roles come in any order
-            fits = element_mask(allowed, new, letter, least)
-            fits = asks.elements(fits, live, new, left)
-            hidden = torch.cat([wide, self.letter(new.repeat(again))], 1)
-            score = mix(self.element(self.hidden(hidden)))
-            species = asks.draw(pick, score, fits, live, new, left)
-            met &= ~live | (species > 0)  # no element can follow: drawn again, all
-            live &= met
-            letter = torch.where(live, new, NONE)
+            letter = torch.where(live, letter, NONE)
             left = left - asks.place(live, letter, species, rng)
             letters.append(letter)
             kinds.append(species)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,10 +13,10 @@ from torch import Tensor
 from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
-from matdesign.generators.filling import element_mask, fillable, letter_mask
+from matdesign.generators.filling import fillable, letter_mask
 from matdesign.generators.mixtures import choose
+from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
-from matdesign.generators.retries import resample
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
@@ -75,7 +76,7 @@ class WyckoffSampler:
                     raise InfeasibleTarget(
                         "no size, space group and letters leave elements to choose for "
                         f"{never or len(rows)} of {n} crystals: "
-                        f"{request.choices or request.asked}. Allow more elements, or "
+                        f"{request.choices or request.conditions}. Allow more elements, or "
                         "drop one of the constraints on composition, charge or size."
                     )
                 warnings.warn(
@@ -106,7 +107,7 @@ class WyckoffSampler:
             symmetric: space groups are free.
 
         Raises:
-            InfeasibleTarget: no space group and size that the model knows fit the wishes.
+            InfeasibleTarget: no space group and size that the model knows fit the request.
         """
         prior = self.prior.to(self.allowed.device)
         if request.groups is not None and symmetric:
@@ -124,7 +125,7 @@ class WyckoffSampler:
             row = int(lost.int().argmax())
             raise InfeasibleTarget(
                 f"no crystal of at most {len(sizes) - 1} atoms can be as asked: got "
-                f"{request.asked}, n_atoms {int(request.n_atoms[row]) or 'open'}. Ask for "
+                f"{request.conditions}, n_atoms {int(request.n_atoms[row]) or 'open'}. Ask for "
                 "fewer atoms, another space group or another composition."
             )
         n_atoms = choose(base + self.scale * self.network.size_logits(asked), self.rng)
@@ -137,7 +138,7 @@ class WyckoffSampler:
             if bool(logits[rows].isneginf().all(1).any()):
                 raise InfeasibleTarget(
                     "no space group can hold the asked composition: got "
-                    f"{request.asked}. Ask for more atoms, or leave the space group open."
+                    f"{request.conditions}. Ask for more atoms, or leave the space group open."
                 )
             group[rows] = choose(logits[rows], self.rng)
 
@@ -160,7 +161,7 @@ class WyckoffSampler:
         """Return letters and elements, (crystals, sites), and which came to a dead end.
 
         Args:
-            request: what is asked for, one wish for each crystal.
+            request: what is asked of each crystal.
             n_atoms: atoms in each primitive cell.
             group: space group of each.
             first: letters and elements of the first sites, the same for all crystals.
@@ -178,6 +179,10 @@ class WyckoffSampler:
         def mixed(raw: Tensor) -> Tensor:
             null, conditional = raw[:b, 0], raw[-b:, 0]
             return combine(null, conditional, self.scale) if twice else conditional
+
+        def element_score(hidden: Tensor, letter: Tensor) -> Tensor:
+            some = letter.repeat(again)[:, None]
+            return mixed(net.species_logits(hidden, keys, some))
 
         def pick(score: Tensor) -> Tensor:
             return choose(score / self.temperature, self.rng)
@@ -202,22 +207,14 @@ class WyckoffSampler:
                 new = torch.where(active, first[0][step], NONE)
                 now = torch.where(active, first[1][step], 0)
             else:
-                mask = letter_mask(self.fill, group, last, kind, left)
-                mask = asked.letters(mask, active, last, kind)
-                raw, todo = mixed(net.letter_logits(hidden, keys)), active & mask.any(1)
-                new = torch.full_like(last, NONE)
-                fits = torch.zeros_like(self.allowed).expand(b, -1)
-                while bool(todo.any()):
-                    score = raw[todo].masked_fill(~mask[todo], -torch.inf)
-                    new[todo] = pick(score)
-                    may = element_mask(self.allowed, new, last, kind)
-                    may = asked.elements(may, todo, new, left)
-                    fits = torch.where(todo[:, None], may, fits)
-                    todo = todo & ~fits.any(1)
-                    mask[todo, new[todo]] = False  # a letter that no element can take
-                    todo = todo & mask.any(1)
-                raw = net.species_logits(hidden, keys, new.repeat(again)[:, None])
-                now = asked.draw(pick, mixed(raw), fits, active, new, left)
+                new, now = asked.draw(
+                    pick,
+                    mixed(net.letter_logits(hidden, keys)),
+                    letter_mask(self.fill, group, last, kind, left),
+                    partial(element_score, hidden),
+                    active,
+                    (last, kind, left),
+                )
                 dead |= active & (now == 0)
             alive = active & ~dead
             left = left.masked_fill(dead, 0) - asked.place(alive, new, now, self.rng)

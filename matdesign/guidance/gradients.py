@@ -61,7 +61,7 @@ def proximal_step(
         (crystals, orbits, 104), or None where all are decided.
 
     Accuracy:
-        With `least` = 0 exact for normal data (tests/constraints/test_toys.py);
+        With `least` = 0 exact for normal data (tests/teach/test_toys.py);
         otherwise strength is a dial and not the exponent of the reward.
 
     Source:

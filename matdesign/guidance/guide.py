@@ -88,13 +88,9 @@ class Guide:
             )
         if strict not in ("all", "hard"):
             raise DataError(f'strict must be "all" or "hard"; got {strict!r}.')
-        if draws is not None and draws < 1:
-            raise DataError(f"draws must be at least 1; got {draws}.")
-        if particles < 2:
-            raise DataError(
-                f"particles must be at least 2; got {particles}. For one use another "
-                "method than steer."
-            )
+        for name, value, least in (("draws", draws, 1), ("particles", particles, 2)):
+            if value is not None and value < least:
+                raise DataError(f"{name} must be at least {least}; got {value}.")
         if not 0 <= scale < float("inf") or not 0 <= noise < float("inf"):
             raise DataError(
                 f"scale and noise must be finite and >= 0; got {scale} and {noise}."
@@ -221,8 +217,7 @@ class Guide:
                 f"{', '.join(sorted(both))} is asked for twice: as a constraint and "
                 "among the conditions. Give it once."
             )
-        same = {k: theirs.pop(k) for k in list(theirs) if k in masked}
-        return {**merged([masked, same]), **learned, **theirs}
+        return merged([masked, theirs]) | learned
 
     def _log(self, choices: Choices) -> dict[str, Any]:
         """Return how constraints are served, as plain JSON."""

@@ -11,7 +11,7 @@ from matdesign.constraints.known import Known
 from matdesign.crystals.elements import MASK
 
 REMEMBERED = 100_000
-"""Half-decided crystals of which the answer is remembered."""
+"""Half-decided crystals of which answers are remembered, about."""
 
 
 class Masks:
@@ -44,7 +44,7 @@ class Masks:
     def __call__(
         self, species: Tensor, counts: Tensor, role: Tensor | None, among: Tensor
     ) -> Tensor:
-        """Return what each orbit may become, as `frames.Choices` says.
+        """Return what each orbit may become, as `Choices` of the generators says.
 
         Args:
             species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
@@ -54,28 +54,27 @@ class Masks:
         """
         first = 0
         for one in self.known:
-            among = _held(one, first, species, counts, among)
+            among = _known_only(one, first, species, counts, among)
             first += len(one.species)
         if not len(species) or self.wanted is None:
             return among
         blank = torch.full_like(species, -1) if role is None else role
-        asked = torch.cat([species, counts, blank], 1).cpu().numpy()
+        rows = torch.cat([species, counts, blank], 1).cpu().numpy()
         bits = np.packbits(among.cpu().flatten(1).numpy(), axis=1)
-        keys = [row.tobytes() + bit.tobytes() for row, bit in zip(asked, bits)]
+        keys = [row.tobytes() + bit.tobytes() for row, bit in zip(rows, bits)]
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
         new = {key: i for i, key in enumerate(keys) if key not in self._known}
         if new:
-            if len(self._known) + len(new) > REMEMBERED:
-                self._known.clear()
-                new = {key: i for i, key in enumerate(keys)}
             at = torch.tensor(list(new.values()), device=species.device)
             roles = None if role is None else role[at]
-            found = self.wanted.allowed(species[at], counts[at], roles, among[at])
-            left = among[at] if found is None else found & among[at]
+            left = self.wanted.allowed(species[at], counts[at], roles, among[at])
+            left = among[at] if left is None else left & among[at]
             self._known |= zip(new, left.cpu(), strict=True)
         return torch.stack([self._known[key] for key in keys]).to(species.device)
 
 
-def _held(
+def _known_only(
     known: Known, first: int, species: Tensor, counts: Tensor, among: Tensor
 ) -> Tensor:
     """Return what is left where some sites have known elements, or one for all."""

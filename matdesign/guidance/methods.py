@@ -26,8 +26,16 @@ METHODS = (
 )
 """The guidance methods there are."""
 
-MASKED = "holds at every step, and a dead end is drawn again"
-"""Why a constraint is masked."""
+WHY = {
+    "mask": "holds at every step, and a dead end is drawn again",
+    "project": "the finished crystal is moved into the range exactly",
+    "gradient": "what the model expects is moved towards it",
+    "classifier_free": "the model is asked for it",
+    "replace": "its coordinates are known beforehand",
+    "steer": "particles are selected",
+    "reject": "the baseline: draw, check, keep what holds",
+}
+"""What each method does for a constraint."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +123,7 @@ def refusal(
             return "it fixes no coordinates beforehand"
         if not all(fixed.fits(one.known()) for one in beside):
             return "its cell is not the one that another constraint fixes"
-        if not getattr(model, "stepwise", False):
+        if not _stepwise(model):
             return (
                 f"{family} has no steps between which known coordinates can be put back"
             )
@@ -146,10 +154,6 @@ def serve(
     if method is None:
         made = tuple(_default(one, model, parts[:k]) for k, one in enumerate(parts))
         return Choices(family, made, strict)
-    if method == "reject":
-        reason = "the baseline: draw, check, keep what holds"
-        plain = tuple(Choice(one, ("reject",), reason) for one in parts)
-        return Choices(family, plain, strict)
     why_not = {
         one: refusal(one, method, model, parts[:k]) for k, one in enumerate(parts)
     }
@@ -159,54 +163,52 @@ def serve(
             f"{method} cannot guide {family} here: {reasons}. Choose another method, or "
             "leave it out and let the guide choose."
         )
-    chosen = []
     masked = {one for one in parts if not refusal(one, "mask", model)}
-    if all(one in masked or why_not[one] for one in parts):
-        masked -= {one for one in parts if not why_not[one]}
-    for one in parts:
+    if method == "reject":
+        masked.clear()
+    elif all(one in masked or why for one, why in why_not.items()):
+        masked = {one for one in masked if why_not[one]}
+    chosen = []
+    for one, why in why_not.items():
         if one in masked:
-            chosen.append(Choice(one, ("mask",), MASKED))
-        elif not why_not[one]:
-            chosen.append(Choice(one, (method,), "as asked"))
+            chosen.append(Choice(one, ("mask",), WHY["mask"]))
+        elif why:
+            chosen.append(Choice(one, ("reject",), f"not {method}: {why}"))
         else:
-            chosen.append(Choice(one, ("reject",), f"not {method}: {why_not[one]}"))
+            chosen.append(Choice(one, (method,), f"as asked: {WHY[method]}"))
     return Choices(family, tuple(chosen), strict)
 
 
 def _default(
     one: Constraint, model: Generator, beside: tuple[Constraint, ...]
 ) -> Choice:
-    can = {method for method in METHODS if not refusal(one, method, model, beside)}
-    steps = getattr(model, "stepwise", False)
-    learned = ("classifier_free",) if "classifier_free" in can else ()
-    asked = "the model is asked for it, and " if learned else ""
-    pulled = "gradient" in can and steps
-    if "mask" in can:
-        return Choice(one, ("mask",), MASKED)
-    if "replace" in can:
-        return Choice(one, ("replace",), "its coordinates are known beforehand")
-    if "steer" not in can:
-        return Choice(one, ("reject",), refusal(one, "steer", model))
-    if one.known() and any(other.known() for other in beside):
-        return Choice(one, ("reject",), refusal(one, "project", model, beside))
-    if "project" in can:
-        why = "the finished cell is scaled into range"
-        if pulled:
-            why = "each preview is moved, and the last one put into the range exactly"
-        moved = ("gradient",) if pulled else ()
-        return Choice(one, (*learned, *moved, "project"), asked + why)
-    if one.hard and pulled:
-        return Choice(one, (*learned, "gradient"), f"{asked}each preview is moved")
-    if one.hard:
-        reason = "nothing cheaper is sure: " + refusal(one, "mask", model)
-        return Choice(one, ("reject",), reason)
-    if learned:
-        return Choice(one, (*learned, "steer"), f"{asked}particles are selected")
-    if "gradient" in can:
-        moved_what = "previews are" if steps else "the finished crystal is"
-        why = f"particles are selected, and {moved_what} moved"
-        return Choice(one, ("steer", "gradient"), why)
-    return Choice(one, ("steer",), "no gradient: particles are selected on the way")
+    """Return how a constraint is served where nobody asks for a method."""
+    why_not = {method: refusal(one, method, model, beside) for method in METHODS}
+    able = [method for method in METHODS if not why_not[method]]
+    pulled = ["gradient"] if "gradient" in able and _stepwise(model) else []
+    learned = ["classifier_free"] if "classifier_free" in able else []
+    if "steer" not in able:
+        return Choice(one, ("reject",), why_not["steer"])
+    if "mask" in able or "replace" in able:
+        methods = ["mask" if "mask" in able else "replace"]
+    elif one.known() and any(other.known() for other in beside):
+        return Choice(one, ("reject",), why_not["project"])
+    elif "project" in able:
+        methods = [*learned, *pulled, "project"]
+    elif one.hard and not pulled:
+        why = f"nothing cheaper is sure: {why_not['mask']}"
+        return Choice(one, ("reject",), why)
+    elif one.hard:
+        methods = [*learned, *pulled]
+    elif learned:
+        methods = [*learned, "steer"]
+    else:
+        methods = ["steer", *(["gradient"] if "gradient" in able else [])]
+    return Choice(one, tuple(methods), ", and ".join(WHY[m] for m in methods))
+
+
+def _stepwise(model: Generator) -> bool:
+    return bool(getattr(model, "stepwise", False))
 
 
 def property_of(constraint: Constraint, model: Generator) -> str:

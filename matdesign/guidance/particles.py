@@ -112,9 +112,9 @@ class Particles:
             self.log_evidence + logits.logsumexp(1) - math.log(self.size)
         )
         if good is not None:
-            held = good.view(self.groups, self.size)
-            held = held | ~held.any(1, keepdim=True)
-            logits = logits.masked_fill(~held, -torch.inf)
+            good = good.view(self.groups, self.size)
+            good = good | ~good.any(1, keepdim=True)
+            logits = logits.masked_fill(~good, -torch.inf)
         drawn = torch.multinomial(logits.softmax(1), 1, generator=self.rng)
         start = torch.arange(self.groups, device=drawn.device) * self.size
         return start + drawn.squeeze(1)

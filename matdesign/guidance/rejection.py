@@ -131,28 +131,28 @@ def draw_until_met(
         DataError: n is negative, or n_atoms does not name n sizes.
     """
     n = record.asked
-    missing = dict(enumerate(_sizes(n, n_atoms)))  # place in the result -> atoms
-    kept, places = list[Crystals](), list[int]()
+    missing = dict(enumerate(_sizes(n, n_atoms)))  # position in the result -> atoms
+    kept, positions = list[Crystals](), list[int]()
     while missing:
         size = record.next_size(len(missing))
         if size < 1:
-            raise InfeasibleTarget(record.failure(len(places)))
+            raise InfeasibleTarget(record.failure(len(positions)))
         wanted = list(missing.values()) * math.ceil(size / len(missing))
         seed = int(torch.randint(2**62, (1,), generator=random, device=random.device))
         made = draw(size, seed, None if n_atoms is None else wanted[:size])
         atoms, chosen = made.n_atoms.tolist(), []
         for i in record.add(size, made):
             fits = (k for k, many in missing.items() if many in (0, atoms[i]))
-            place = next(fits, None)
-            if place is not None:
-                del missing[place]
+            position = next(fits, None)
+            if position is not None:
+                del missing[position]
                 chosen.append(i)
-                places.append(place)
+                positions.append(position)
         kept.append(made[chosen])
     if not n:
         nothing = torch.zeros(0, 1, 3)
         return Crystals(nothing[..., 0].long(), nothing, torch.zeros(0, 3, 3))
-    return Crystals.cat(kept)[sorted(range(n), key=places.__getitem__)]
+    return Crystals.cat(kept)[sorted(range(n), key=positions.__getitem__)]
 
 
 def _sizes(n: int, n_atoms: int | Sequence[int] | Tensor | None) -> list[int]:

@@ -58,13 +58,11 @@ def best_of(
         )
     order = np.argsort(v, kind="stable")
     share = _equal_means(v[order], flags[order])
-    shares = np.empty(m)
-    shares[order] = share
     weight = _weights(m, n)
     value = min(float(share @ weight), 1.0)  # the weights sum to 1 but for rounding
 
     def again(draws: NDArray[np.int64]) -> float:
-        return float(np.repeat(shares[order], draws[order]) @ weight)
+        return float(np.repeat(share, draws[order]) @ weight)
 
     low, high = bootstrap(again, m, seed=seed, level=level)
     low, high = max(low, 0.0), min(high, 1.0)

@@ -166,7 +166,6 @@ def _nearest(
     to: Floats,
     of_ok: NDArray[np.bool_],
     to_ok: NDArray[np.bool_],
-    block: int = 500,
 ) -> tuple[Floats, Floats]:
     """Return distances to the nearest row of the other array, for both; NaN if not ok."""
     from scipy.spatial.distance import cdist
@@ -176,8 +175,8 @@ def _nearest(
     if not len(rows) or not len(columns):
         return forth, back
     back[columns] = np.inf
-    for at in range(0, len(rows), block):
-        some = rows[at : at + block]
+    for at in range(0, len(rows), 500):
+        some = rows[at : at + 500]
         apart = cdist(of[some], to[columns])
         forth[some] = apart.min(axis=1)
         back[columns] = np.minimum(back[columns], apart.min(axis=0))

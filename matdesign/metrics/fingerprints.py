@@ -7,7 +7,7 @@ computed by several processes.
 
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,6 @@ def fingerprints(
     *,
     workers: int = 1,
     cache: Path | None = None,
-    time_limit: float = 60.0,
 ) -> Fingerprints:
     """Return the fingerprints of every crystal; one that fails says why.
 
@@ -71,7 +70,6 @@ def fingerprints(
         workers: processes; 1 computes in this one.
         cache: file that keeps fingerprints by the content of the crystal, made when
             missing; several processes may use one at a time.
-        time_limit: processor seconds that one crystal may take.
 
     Returns:
         One row per crystal.
@@ -96,11 +94,9 @@ def fingerprints(
     # the same crystal is computed once, however often it occurs
     left = {key: i for i, key in enumerate(keys) if key not in known}
     items, names = [plain[i] for i in left.values()], list(left)
-    task = partial(fingerprint, time_limit=time_limit)
-    for k, outcome in in_processes(task, items, workers):
+    for k, outcome in in_processes(fingerprint, items, workers):
         known[names[k]] = outcome
-        slow = isinstance(outcome, str) and outcome == TOO_SLOW
-        if store is not None and not slow:
+        if store is not None and not (isinstance(outcome, str) and outcome == TOO_SLOW):
             store.write(names[k], outcome)
     structure = np.full((len(plain), LENGTH), np.nan)
     reason = [""] * len(plain)
@@ -134,7 +130,7 @@ def _key(one: Crystals) -> bytes:
     return f"{VERSION} {' '.join(tools)} {checksum(arrays)}".encode()
 
 
-def fingerprint(one: Crystals, time_limit: float = 60.0) -> Outcome:
+def fingerprint(one: Crystals) -> Outcome:
     """Return the structure's fingerprint of one crystal, or why it has none."""
     if not one.species.numel():
         return "no fingerprint (no atoms)"
@@ -147,7 +143,7 @@ def fingerprint(one: Crystals, time_limit: float = 60.0) -> Outcome:
     if not heights.min() > 0.5:
         return "no fingerprint (flat cell)"
     try:
-        with deadline(time_limit):
+        with deadline():
             return _mean_over_sites(one)
     except TimeoutError:
         return TOO_SLOW

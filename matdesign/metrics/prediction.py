@@ -71,11 +71,8 @@ def evaluate_prediction(
     targets: Crystals,
     *,
     of: Tensor | None = None,
-    seed: int = 0,
     tolerances: str = "cdvae",
-    protocol: Protocol | None = None,
     workers: int = 1,
-    time_limit: float = 60.0,
 ) -> Predictions:
     """Return how often, and how closely, candidates are the structures they should be.
 
@@ -89,11 +86,8 @@ def evaluate_prediction(
         targets: the true crystals.
         of: index of the target that each candidate was made for, shape (candidates,).
             None: the first k are for the first target, and so on.
-        seed: of the bootstrap.
         tolerances: of the matcher: "cdvae" as published, or "mattergen".
-        protocol: level and resamples of the intervals.
         workers: processes.
-        time_limit: processor seconds that one pair may take.
 
     Returns:
         A table per target, and `match rate`, `RMSE`, `METRe` and `cRMSE`.
@@ -114,7 +108,7 @@ def evaluate_prediction(
         >>> evaluate_prediction(salt, salt)["match rate"].figure()
         '1/1'
     """
-    settings = protocol or Protocol()
+    settings = Protocol()
     stol = matcher(tolerances).stol
     index = _indices(candidates, targets, of)
     made, wanted = reduced(candidates.species), reduced(targets.species)
@@ -127,7 +121,7 @@ def evaluate_prediction(
     items = [(candidates[[j]], targets[[i]]) for i, j in pairs]
     rms = np.full(len(pairs), np.nan)
     lost = 0
-    task = partial(_distance, tolerances=tolerances, time_limit=time_limit)
+    task = partial(_distance, tolerances=tolerances)
     for k, outcome in in_processes(task, items, workers):
         if isinstance(outcome, str):
             lost += 1
@@ -138,9 +132,9 @@ def evaluate_prediction(
     close = np.where(table["matched_by_any"], table["rmse_of_any"], stol)
     metrics = [
         Metric.rate("match rate", found, settings.level),
-        mean("RMSE", near[found], UNIT, settings, seed),
+        mean("RMSE", near[found], UNIT, settings, seed=0),
         Metric.rate("METRe", table["matched_by_any"], settings.level),
-        mean("cRMSE", close, UNIT, settings, seed),
+        mean("cRMSE", close, UNIT, settings, seed=0),
     ]
     notes = (f"{lost} pairs could not be compared and count as no match",)
     return Predictions(
@@ -209,13 +203,11 @@ def _table(
     return table
 
 
-def _distance(
-    pair: tuple[Crystals, Crystals], tolerances: str, time_limit: float
-) -> Outcome:
+def _distance(pair: tuple[Crystals, Crystals], tolerances: str) -> Outcome:
     """Return the RMS displacement of a candidate and a target, NaN for no match."""
     candidate, target = pair
     try:
-        with deadline(time_limit):
+        with deadline():
             found = matcher(tolerances).get_rms_dist(
                 candidate.structure(0), target.structure(0)
             )

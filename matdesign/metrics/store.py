@@ -21,6 +21,9 @@ Outcome = Vector | str
 
 DIED = "its process ended"
 
+TIME_LIMIT = 60.0
+"""Processor seconds that one crystal may take."""
+
 
 class Store:
     """Vectors on disk, by key, each written at once.
@@ -88,7 +91,7 @@ def in_processes(
 
 
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
+def deadline(seconds: float = TIME_LIMIT) -> Iterator[None]:
     """Raise TimeoutError inside the block after some processor seconds.
 
     A busy machine does not count. In a thread that is not the main one, where Python

@@ -49,10 +49,15 @@ def geometry(
     found["min_distance"][at] = min_distance(double).numpy()
     density = torch.where(double.volume > 0, double.density, torch.nan)
     found["density"][at] = density.numpy()
-    columns = finite, batch.n_atoms, found["volume"], found["min_distance"]
     reasons = [
-        _reason(known, n, volume, apart, shortest, smallest)
-        for known, n, volume, apart in zip(*(c.tolist() for c in columns), strict=True)
+        _reason(fine, n, volume, apart, shortest, smallest)
+        for fine, n, volume, apart in zip(
+            finite.tolist(),
+            batch.n_atoms.tolist(),
+            found["volume"].tolist(),
+            found["min_distance"].tolist(),
+            strict=True,
+        )
     ]
     return found | {"reason": np.array(reasons, dtype=object)}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.reduction import reduce_lattice
+from matdesign.crystals.geometry import reduce_lattice
 
 _CANDIDATES = 2_000_000
 """Site pairs, images counted, after which the neighbour search begins a new block."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from matdesign.crystals.batch import generator
 from matdesign.crystals.elements import MASK
-from matdesign.generators.features import SpeciesEmbedding
+from matdesign.generators.layers import SpeciesEmbedding
 from matdesign.predictors.features import Moments
 
 

@@ -15,7 +15,7 @@ from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.formulas import PLACEHOLDERS
+from matdesign.crystals.elements import PLACEHOLDERS
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
 
 

@@ -16,8 +16,7 @@ from pymatgen.io.vasp import Poscar
 
 from matdesign.constraints.composition import Composition
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.elements import atomic_number
-from matdesign.crystals.formulas import is_pattern, parse_formula
+from matdesign.crystals.elements import atomic_number, is_pattern, parse_formula
 from matdesign.crystals.io.files import (
     file_format,
     from_ase,

@@ -15,11 +15,11 @@ from matdesign.crystals.geometry import (
     displacement,
     distances,
     min_distance,
+    reduce_lattice,
     shortest_vector,
     torus_difference,
     wrap,
 )
-from matdesign.crystals.reduction import reduce_lattice
 from matdesign.errors import ShapeError
 
 coordinates = st.floats(-1e3, 1e3, allow_nan=False, width=32)

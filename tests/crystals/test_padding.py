@@ -32,8 +32,8 @@ def test_p1_crystals_in_the_symmetric_representation_are_p1() -> None:
     labelled = some.replace(properties={"spacegroup": torch.tensor([225.0, 221.0])})
     free, found = (encode(labelled, kind) for kind in ("cell", "symmetric"))
     assert found.layout.spacegroup.tolist() == [1, 1]
-    assert _true_groups(found, None).tolist() == [1, 1]
-    assert _true_groups(free, None).tolist() == [225, 221]
+    assert _true_groups(found).tolist() == [1, 1]
+    assert _true_groups(free).tolist() == [225, 221]
 
 
 def test_a_crystal_larger_than_any_in_training_has_no_probability() -> None:

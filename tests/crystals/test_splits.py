@@ -112,7 +112,7 @@ def test_the_whole_crystal_moves_together() -> None:
         ({}, {"by": "colour"}, "unknown kind of split 'colour'; choose one of random"),
         ({}, {"fractions": (0.5, 0.4, 0.2)}, "sum to 1"),
         ({}, {"fractions": (1.1, -0.1, 0.0)}, "sum to 1"),
-        ({"labels": {}}, {"by": "prototype"}, "no prototype label; it has no labels"),
+        ({"labels": {}}, {"by": "prototype"}, "200 of 200 crystals have no prototype"),
         (
             {"labels": {"prototype": ("",) * 200}},
             {"by": "prototype"},

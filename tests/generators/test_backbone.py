@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from matdesign.crystals.elements import MASK
-from matdesign.generators.backbone import PairTransformer, sinusoid
-from matdesign.generators.features import PairFeatures, chemistry_code
+from matdesign.generators.backbone import PairTransformer
+from matdesign.generators.layers import PairFeatures, chemistry_code, sinusoid
 
 
 @pytest.fixture(scope="module")

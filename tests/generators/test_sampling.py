@@ -13,6 +13,7 @@ from matdesign.generators.contract import Generator
 from matdesign.generators.control import Preview, Sample, Scales
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.planning import plan_cells
+from matdesign.generators.request import resolve
 from matdesign.generators.sampling import draw, overlap
 
 
@@ -49,8 +50,10 @@ class Scatter(Generator):
 
 @pytest.fixture
 def plan():
-    rng = torch.Generator().manual_seed(0)
-    return plan_cells(None, torch.tensor([2, 3] * 100), 0, rng)
+    sizes, known = [2, 3] * 100, torch.ones(104).bool()
+    rest = {"allowed": known, "histogram": [0] * 9, "properties": {}}
+    request = resolve(None, sizes, 200, **rest)
+    return plan_cells(request, request.n_atoms)
 
 
 def rng(seed=0):

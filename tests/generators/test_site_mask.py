@@ -10,7 +10,7 @@ from matdesign.constraints.elements import RequiredElements
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import unit_of
 from matdesign.generators.mixtures import perturbed
-from matdesign.generators.retries import resample
+from matdesign.generators.planning import resample
 from matdesign.generators.site_mask import SiteMask
 from matdesign.guidance.masks import Masks
 

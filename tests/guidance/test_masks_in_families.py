@@ -181,7 +181,8 @@ def test_a_size_that_leaves_no_elements_is_refused(name: str) -> None:
 
 
 def test_only_undecided_crystals_are_asked_about() -> None:
-    plan = plan_cells(None, torch.tensor([2, 2, 1]), 0, torch.Generator())
+    request = shipped("diffusion-prototypes-cell").request(3, [2, 2, 1])
+    plan = plan_cells(request, request.n_atoms)
     asked = []
 
     def choices(

@@ -373,7 +373,7 @@ def quick_prints(monkeypatch):
     """Fingerprints of the structure that cost nothing: the density, and zeros."""
     from matdesign.metrics import fingerprints
 
-    def quick(one, time_limit=0.0):
+    def quick(one):
         if not np.isfinite(one.frac).all():
             return "no fingerprint (not a number)"
         made = np.zeros(fingerprints.LENGTH)

@@ -237,7 +237,7 @@ def test_a_crystal_that_was_too_slow_is_tried_again(real, tmp_path, monkeypatch)
 def test_the_same_crystal_is_computed_once(real, monkeypatch):
     calls = []
 
-    def count(one, time_limit):
+    def count(one):
         calls.append(one)
         return np.ones(prints.LENGTH)
 

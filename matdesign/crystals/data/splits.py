@@ -114,19 +114,14 @@ def group_of(crystals: Crystals, by: str) -> torch.Tensor:
 
 
 def _prototypes(crystals: Crystals) -> tuple[str, ...]:
-    found = crystals.labels.get("prototype")
-    if found is None:
-        raise DataError(
-            "this batch has no prototype label; it has "
-            f"{', '.join(crystals.labels) or 'no labels at all'}. Split by spacegroup "
-            "or composition, or load a set that names its prototypes, such as "
-            "'prototypes'."
-        )
+    found = crystals.labels.get("prototype", ("",) * len(crystals))
     unknown = sum(not word for word in found)
     if unknown:
         raise DataError(
-            f"{unknown} of {len(found)} crystals have no prototype. Drop them, or "
-            "split by spacegroup."
+            f"{unknown} of {len(found)} crystals have no prototype; this batch has the "
+            f"labels {', '.join(crystals.labels) or '(none)'}. Drop them, split by "
+            "spacegroup or composition, or load a set that names its prototypes, such as "
+            "'prototypes'."
         )
     return found
 

@@ -67,16 +67,9 @@ def from_ase(atoms: Iterable[ase.Atoms], names: Sequence[str] = ()) -> Crystals:
 
 def to_ase(crystals: Crystals) -> list[ase.Atoms]:
     """Return every crystal as ASE atoms; properties and labels go to `atoms.info`."""
-    import ase
-
     made = []
     for one in crystals:
-        atoms = ase.Atoms(
-            numbers=[site.specie.Z for site in one],
-            scaled_positions=one.frac_coords,
-            cell=one.lattice.matrix,
-            pbc=True,
-        )
+        atoms = one.to_ase_atoms(msonable=False)
         atoms.info.update(one.properties)
         if crystals.units:
             atoms.info["units"] = dict(crystals.units)

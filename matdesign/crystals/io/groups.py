@@ -11,7 +11,7 @@ from typing import Any
 import gemmi
 import numpy as np
 
-from matdesign.crystals.symmetry.symbols import settings
+from matdesign.crystals.symmetry.find import settings
 from matdesign.errors import DataError
 
 Array = np.ndarray[Any, Any]

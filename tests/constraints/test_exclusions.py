@@ -169,5 +169,3 @@ def test_projections_follow_one_another_and_parts_that_have_none_are_passed() ->
     assert (OnlyElements("Na") & RequiredElements("Na")).project(soft) is None
     assert (OnlyElements("Na") & Motif("kagome")).known() is not None
     assert wanted.known() is None
-    total = OnlyElements("Na").reward(soft) + Density(3, 4).reward(soft)
-    assert torch.equal((OnlyElements("Na") & Density(3, 4)).reward(soft), total)
