@@ -38,7 +38,13 @@ def floors() -> dict[str, list[str]]:
         for part, names in found.items()
         if part != "root"
     }
-    order = sorted(reads, key=lambda part: -len(reads[part] & set(reads)))
+    for part in reads:  # a part reads what the parts that it reads do
+        reads[part] &= set(reads)
+    for _ in reads:
+        reads = {
+            k: some.union(*(reads[one] for one in some)) for k, some in reads.items()
+        }
+    order = sorted(reads, key=lambda part: -len(reads[part]))
     return {part: found[part] for part in ["root", *order]}
 
 
