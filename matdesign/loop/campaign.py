@@ -50,8 +50,8 @@ class Campaign:
         propose: crystals drawn in each iteration; default twice the batch.
         guide: steers the generator. None lets the constraints mask what can be masked
             (elements, composition, charge, size, symmetry), where the generator can be
-            steered; `Guide(wanted, scale=0)` leaves it alone. An iteration whose guide finds
-            nothing in its draws is empty and says why.
+            steered; `Guide(wanted, scale=0)` leaves it alone. An iteration
+            whose guide finds nothing in its draws is empty and says why.
         seed: of the campaign; None draws one and keeps it in the store.
 
     Raises:
@@ -242,9 +242,8 @@ class Campaign:
             seconds=time.monotonic() - began,
             nothing=nothing,
         )
-        self.store.finish(
-            number, iteration.counts | {"draw": iteration_seed(self.seed, number)}
-        )
+        drawn = {"draw": iteration_seed(self.seed, number)}
+        self.store.finish(number, iteration.counts | drawn)
         self._next += 1
         self._idle = 0 if selected else self._idle + 1
         return replace(iteration, stopped=self.stopped)
@@ -377,10 +376,8 @@ class Campaign:
         """Return every evaluation as a pandas table, in the order of iterations."""
         import pandas
 
-        rows = []
-        for one in sorted(
-            self._evaluations.values(), key=lambda e: (e.iteration, e.place)
-        ):
+        rows, done = [], self._evaluations.values()
+        for one in sorted(done, key=lambda e: (e.iteration, e.place)):
             row = one.result.rows()[0] | {"id": f"{one.iteration}-{one.place}"}
             value = rebuild.value(self.objective, one.result)
             rows.append({"iteration": one.iteration, **row, "objective": value})
