@@ -25,15 +25,14 @@ BUDGET = {
     "files of a guide": 36, "lines of a guide": 6_000, "modules in cycles": 0,
 }  # fmt: skip
 TODAY = {
-    "crystals": 4_750, "generators": 10_250, "predictors": 1_250,
-    "constraints": 3_550, "guidance": 1_700, "metrics": 2_300, "teach": 2_450,
-    "root": 850, "scripts": 4_700, "files of a family": 48,
-    "lines of a family": 7_850, "files of a guide": 82, "lines of a guide": 13_000,
-    "modules in cycles": 8,
+    "crystals": 4_500, "generators": 8_400, "predictors": 1_000,
+    "constraints": 3_000, "guidance": 1_300, "metrics": 2_150, "teach": 2_100,
+    "scripts": 4_400, "files of a family": 33, "lines of a family": 6_700,
+    "files of a guide": 45, "lines of a guide": 8_350,
 }  # fmt: skip
 """Where a budget is not met yet: what may not grow, rounded up. Lower it with what lands."""
 
-TESTS, TESTS_TODAY = 0.8, 0.61
+TESTS, TESTS_TODAY = 0.8, 0.69
 """Least lines of tests for a line of the package; today's value, which may not shrink."""
 
 
