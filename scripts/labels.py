@@ -7,10 +7,12 @@ shipped generators made, clashes and all. Labels are energies of the crystals as
 stand, not of what relaxation would make of them; they are kept in build/labels.
 """
 
+import hashlib
 import math
 from pathlib import Path
 
 import torch
+from bench.stages import code, sampler
 from torch import Tensor
 
 import matdesign as design
@@ -18,6 +20,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
 from matdesign.generators.storage import read_checkpoint, write_checkpoint
 from matdesign.generators.trainer import fingerprint
+from matdesign.paths import data_dir
 
 KEPT = Path(__file__).resolve().parent.parent / "build" / "labels"
 FORMATION, ABOVE = "formation_energy_per_atom", "energy_above_hull"
@@ -97,13 +100,18 @@ def shaken(crystals: Crystals, *, copies: float, seed: int) -> Crystals:
 # ---- sampled -------------------------------------------------------------------------
 
 
+def families(data: str) -> list[str]:
+    """Return the shipped generators of a data set."""
+    return [name for name in design.models() if name.endswith(f"-{data}")]
+
+
 def unguided(data: str, count: int, seed: int) -> list[Crystals]:
     """Return crystals of every family in equal shares, without a guide."""
-    made, families = [], [name for name in design.models() if name.endswith(f"-{data}")]
-    for name in families:
+    made, names = [], families(data)
+    for name in names:
         model = design.load_model(name)
         steps = 25 if model.stepwise else None
-        made.append(model.sample(count // len(families), seed=seed, steps=steps))
+        made.append(model.sample(count // len(names), seed=seed, steps=steps))
     return made
 
 
@@ -125,7 +133,10 @@ def sampled(
 
     Kept are the crystals and their energies, and nothing of a hull.
     """
-    path = KEPT / f"sampled-{data}-{count}-{guides}-{predictor}-{seed}.parquet"
+    models = [f"flow-matching-{data}", *families(data)] + [predictor] * bool(predictor)
+    made_by = "".join(sampler(data_dir() / "models" / name) for name in models) + code()
+    stamp = hashlib.sha256(made_by.encode()).hexdigest()[:12]
+    path = KEPT / f"sampled-{data}-{count}-{guides}-{predictor}-{seed}-{stamp}.parquet"
     if not path.exists():
         parts = unguided(data, count, seed)
         parts += guided(data, predictor, guides, seed) if guides else []

@@ -176,13 +176,26 @@ def metals() -> frozenset[int]:
 
 @cache
 def _extremes(rule: Neutrality) -> tuple[Tensor, Tensor]:
-    """Return the lowest and highest state of every element at each cut, (cuts, 104)."""
+    """Return the lowest and highest state of every element at each cut, (cuts, 104).
+
+    A cut that leaves no element a state that another cut does not leave it is left out:
+    an element without a state would count as one without charge.
+    """
     known = [z for z, kind in enumerate(rule.kinds) if kind]
+    cuts = {
+        tuple(
+            frozenset(sum(rule.kind(z, cut), ())) for z in range(len(rule.kinds))
+        ): None
+        for cut in rule.cuts(known)
+    }
     low, high = [], []
-    for cut in rule.cuts(known):
-        kinds = [sum(rule.kind(z, cut), ()) for z in range(len(rule.kinds))]
-        low.append([float(min(states, default=0)) for states in kinds])
-        high.append([float(max(states, default=0)) for states in kinds])
+    for one in cuts:
+        wider = (
+            all(map(frozenset.issubset, one, other)) for other in cuts if other != one
+        )
+        if not any(wider):
+            low.append([float(min(states, default=0)) for states in one])
+            high.append([float(max(states, default=0)) for states in one])
     return torch.tensor(low), torch.tensor(high)
 
 

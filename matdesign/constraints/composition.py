@@ -107,7 +107,8 @@ class Composition(Constraint):
     ) -> Tensor | None:
         """Return what leaves the formula reachable; see `Constraint.allowed`.
 
-        Exact where every open orbit may be each element of the formula. A pattern has no
+        Exact where every open orbit may be each element of the formula; orbits of one role
+        are read one by one, so that it may leave what leads to a dead end. A pattern has no
         mask of its own: ask for it with `conditions`, which gives every orbit a role.
         """
         if not self.amounts:

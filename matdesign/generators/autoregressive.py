@@ -285,15 +285,16 @@ class Autoregressive(Family):
         raw = _combined(each, net.lattices.components, plan.scale)
         u = torch.zeros_like(lay.free, dtype=raw.dtype)
         code, fixed = raw.new_zeros(len(plan), 6), lay.orbits & ~lay.free.any(-1)
+        best = raw.new_full((len(plan),), -1.0)
 
         def draw(rows: Tensor, attempt: int) -> None:
             drawn = net.lattices.sample(raw[rows], rng, self.lattice_temperature)
-            code[rows] = self.scales.clamp(drawn) * lay.code_free[rows]
+            drawn = self.scales.clamp(drawn) * lay.code_free[rows]
+            room = self._room(plan, rows, u[rows], drawn, fixed)
+            code[rows] = torch.where((room > best[rows])[:, None], drawn, code[rows])
+            best[rows] = torch.maximum(best[rows], room)
 
-        def apart(rows: Tensor) -> Tensor:
-            return self._apart(plan, rows, u[rows], code[rows], fixed)
-
-        resample(draw, apart, len(plan), self.tries)
+        resample(draw, lambda rows: best[rows] >= 1, len(plan), self.tries)
         moves = lay.free.clone()
         moves[:, 0] &= ~wyckoff_table(str(self.device)).polar[lay.spacegroup]
         return SiteSample(plan, plan.species, u, code, moves, readings)
@@ -310,7 +311,10 @@ class Autoregressive(Family):
     def step(
         self, x: SiteSample, preview: Preview, t: float, s: float, rng: torch.Generator
     ) -> SiteSample:
-        """Return x with one more site placed, drawn again while atoms overlap."""
+        """Return x with one more site placed, drawn again while atoms overlap.
+
+        Of draws that all overlap, the one with the most room stands.
+        """
         net, lay, sites = self.network, x.layout, x.species.shape[1]
         i = round((1 - t) * sites)
         x = dataclasses.replace(x, u=preview.u, code=preview.code)
@@ -322,6 +326,7 @@ class Autoregressive(Family):
         there, new = lay.orbits & (number <= i), lay.orbits & (number == i)
 
         some, u = x.free[:, i].any(-1).nonzero().squeeze(1), x.u.clone()
+        best = u.new_full((len(u),), -1.0)
 
         def draw(numbers: Tensor, attempt: int) -> None:
             rows = some[numbers]
@@ -331,16 +336,16 @@ class Autoregressive(Family):
                 raw = _combined(each, net.circle.components, x.plan.scale)
                 drawn = net.circle.sample(raw, rng, self.coordinate_temperature)
                 point[:, axis] = drawn * x.free[rows, i, axis]
-            u[rows, i] = point
+            tried = u[rows]
+            tried[:, i] = point
+            room = self._room(x.plan, rows, tried, x.code[rows], there, new)
+            u[rows, i] = torch.where((room > best[rows])[:, None], point, u[rows, i])
+            best[rows] = torch.maximum(best[rows], room)
 
-        def apart(numbers: Tensor) -> Tensor:
-            rows = some[numbers]
-            return self._apart(x.plan, rows, u[rows], x.code[rows], there, new)
-
-        resample(draw, apart, len(some), self.tries)
+        resample(draw, lambda numbers: best[some[numbers]] >= 1, len(some), self.tries)
         return dataclasses.replace(x, u=u, readings=readings)
 
-    def _apart(
+    def _room(
         self,
         plan: Plan,
         rows: Tensor,
@@ -349,20 +354,19 @@ class Autoregressive(Family):
         orbits: Tensor,
         new: Tensor | None = None,
     ) -> Tensor:
-        """Return in which of some crystals no two atoms of some orbits overlap, (rows,).
+        """Return the `clearance` of some crystals, atoms of some orbits counted, (rows,).
 
         With `new`, an atom of these orbits at least is in each pair that counts.
         """
         lay = plan.layout[rows]
         m = lay.count.shape[1]
-        room = clearance(
+        return clearance(
             lay.expand(u[:, :m]),
             lay.expand_species(plan.species[rows, :m]),
             self.scales.lattice(code, lay),
             lay.mask & orbits[rows, :m].gather(1, lay.orbit),
             None if new is None else new[rows, :m].gather(1, lay.orbit),
         )
-        return room >= 1
 
     def describe(self) -> dict[str, str]:
         """Return lines for `repr`."""

@@ -94,7 +94,7 @@ def training(
         model: trained in place; any module with `prepare` and `loss` as in `Generator`.
             Where it has `members`, networks of an ensemble, each learns as if alone.
         train: training set.
-        val: validation set.
+        val: validation set; its loss is measured.
         steps: optimiser steps.
         batch_size: crystals in each step, over all devices.
         seed: of batches and noise; the initial weights have their own in `for_data`.
@@ -170,15 +170,17 @@ def training(
             rng = generator(_seed(seed, record.steps, rank), fabric.device)
             groups = by_size(n_atoms, index)
             total, terms = 0.0, dict[str, float]()
-            for i, some in enumerate(groups):
-                batch = data[some].to(fabric.device)
-                weight = len(some) / len(index)
-                with fabric.no_backward_sync(wrapped, enabled=i + 1 < len(groups)):
-                    loss, parts = wrapped(lambda batch=batch: batch, rng)
-                    fabric.backward(loss * weight)
-                total += weight * float(loss.detach())
-                for name, value in parts.items():
-                    terms[name] = terms.get(name, 0.0) + weight * float(value)
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                torch.manual_seed(_seed(seed, record.steps, rank))  # what dropout reads
+                for i, some in enumerate(groups):
+                    batch = data[some].to(fabric.device)
+                    weight = len(some) / len(index)
+                    with fabric.no_backward_sync(wrapped, enabled=i + 1 < len(groups)):
+                        loss, parts = wrapped(lambda batch=batch: batch, rng)
+                        fabric.backward(loss * weight)
+                    total += weight * float(loss.detach())
+                    for name, value in parts.items():
+                        terms[name] = terms.get(name, 0.0) + weight * float(value)
             for part in clipped:
                 nn.utils.clip_grad_norm_(part, clip)
             tied.step()

@@ -346,7 +346,7 @@ class VAE(Family):
 
     def predict(self, x: LatentSample, t: float) -> Preview:
         """Return the guess, with the cell within the bounds of the training set."""
-        p = nn.functional.one_hot(x.species, MASK).to(x.u)
+        p = nn.functional.one_hot(x.species, MASK).to(x.u) * (x.species > 0)[..., None]
         code = self.scales.clamp(x.code)
         return Preview(x.layout, self.scales, x.species, p, x.u, code)
 

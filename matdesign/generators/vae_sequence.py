@@ -252,6 +252,7 @@ class SequenceDecoder(nn.Module):
             if not bool(live.any()):
                 break
             letter = torch.where(live, letter, NONE)
+            species = torch.where(live, species, 0)  # nothing on padding
             left = left - sites.place(live, letter, species, rng)
             letters.append(letter)
             kinds.append(species)

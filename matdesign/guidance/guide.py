@@ -52,7 +52,7 @@ class Guide:
         particles: for each crystal, with the method `steer`, at least 2.
         strict: "all" draws again whatever misses any constraint; "hard" lets soft ones
             (ranges, predicted properties) be missed, so that hit rates can be compared.
-        noise: of the stochastic twin of a deterministic sampler (`FlowMatching`), which
+        noise: of the SDE that a deterministic sampler follows (`FlowMatching`), which
             `steer` needs so that copies of a particle part.
         draws: at most how many crystals to draw; None means 50 for each one asked.
 

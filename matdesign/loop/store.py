@@ -234,6 +234,8 @@ class Store:
 
     def iterations(self) -> list[dict[str, Any]]:
         """Return the rows of finished iterations, in order."""
+        if self.count("turn"):
+            raise DataError(f"{self.name} is of an earlier version; begin a new store.")
         rows = [dict(row.key_value_pairs) for row in self._db.select(kind="iteration")]
         return sorted(rows, key=lambda row: int(row["iteration"]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -161,11 +161,16 @@ def _letters() -> Iterator[tuple[int, int, int]]:
                 yield group, last, left
 
 
+@cache
+def _filled() -> Tensor:
+    table = wyckoff_table()
+    return fill_table(table.count[:, :NONE], table.freedom[:, :NONE], 8)
+
+
 @exercise(_letters, sets("the list"))
 def check_letter_mask(spacegroup: int, last: int, left: int) -> set[int]:
     """Check a function (spacegroup, last, left) -> indices of the letters that may follow."""
-    table = wyckoff_table()
-    fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], 8)
+    fill = _filled()
     given = (spacegroup, max(last, 0), int(last >= 0), left)
     mask = letter_mask(fill, *map(torch.tensor, given))
     return set(mask.nonzero().squeeze(1).tolist())

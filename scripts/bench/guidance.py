@@ -26,7 +26,7 @@ from machine import command, hardware
 from mp20 import load_reduced
 
 import matdesign as design
-from bench.stages import ROOT, checksum, kept, weights_of, write_record
+from bench.stages import ROOT, checksum, code, kept, weights_of, write_record
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.tables import text_table
@@ -180,6 +180,7 @@ def cells(
                 "case": str(case),
                 "judge": str(case.judge),
                 "model": checksum(weights_of(name)),
+                "code": code(),
                 "method": method,
                 "n": [args.n, args.pool, args.seed],
                 "settings": settings,

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,22 @@ def sampler(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
+def code() -> str:
+    """Return a checksum of the source that samples come from."""
+    parts = ("crystals", "generators", "predictors", "constraints", "guidance")
+    files = [p for part in parts for p in (ROOT / "matdesign" / part).rglob("*.py")]
+    text = b"".join(path.read_bytes() for path in sorted(files))
+    return hashlib.sha256(text).hexdigest()[:12]
+
+
 # ---- samples -------------------------------------------------------------------------
 
 
 def stem(name: str, n: int, seed: int) -> str:
     """Return what names the samples of a model."""
     folder = weights_of(name)
-    return f"{folder.name}-{sampler(folder)[:12]}-{n}-{seed}"
+    return f"{folder.name}-{sampler(folder)[:12]}-{code()}-{n}-{seed}"
 
 
 def drawn(cache: Path, name: str, n: int, seed: int) -> tuple[Crystals, dict[str, Any]]:
@@ -153,6 +163,7 @@ def predicted(
     folder = weights_of(name)
     key = {
         "model": sampler(folder),
+        "code": code(),
         "targets": digest(targets),
         "seed": seed,
         "version": Protocol().record()["versions"],

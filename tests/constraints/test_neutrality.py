@@ -286,3 +286,17 @@ def test_the_nearest_sum_is_the_smallest_charge() -> None:
                     sums = {s + size * q for s in sums for q in states[z]}
             least = min((abs(s) for s in sums), default=float("inf"))
             assert rule.residual(amounts) == least, amounts
+
+
+@pytest.mark.parametrize("symbols", ["Na Ca", "Fe Ti", "Ca Ti O", "Na Na Na Cl"])
+def test_the_order_asks_of_undecided_crystals_at_least_what_neutrality_asks(symbols):
+    numbers = [elements.atomic_number(symbol) for symbol in symbols.split()]
+    some = Crystals(
+        torch.tensor([numbers]),
+        torch.rand(1, len(numbers), 3, generator=torch.Generator().manual_seed(0)),
+        5 * torch.eye(3)[None],
+    ).soft()
+    ordered, free = (
+        rule().violation(some) for rule in (ElectronegativityOrder, ChargeNeutral)
+    )
+    assert ordered >= free > 0

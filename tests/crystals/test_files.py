@@ -26,6 +26,7 @@ from matdesign.crystals.io.files import (
     write,
     write_parquet,
 )
+from matdesign.crystals.io.poscar import parse_poscar
 from matdesign.crystals.symmetry.find import spacegroup
 from matdesign.errors import DataError
 
@@ -485,3 +486,24 @@ def test_writing_refuses_what_cannot_be(tmp_path: Path) -> None:
 def test_format_by_name() -> None:
     assert file_format("POSCAR.relaxed") == "poscar"
     assert file_format("x.CIF") == "cif" and file_format("folder", strict=False) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "volume"),
+    [
+        ("1.0 2 x 2 x 2 supercell", 64),
+        ("1 # 300 K, 1 atm", 64),
+        ("1 2 3", 384),
+        ("-8", 8),
+    ],
+)
+def test_line_2_of_a_poscar_may_end_in_a_comment(line, volume):
+    text = f"iron\n{line}\n4 0 0\n0 4 0\n0 0 4\nFe\n1\nDirect\n0 0 0\n"
+    assert parse_poscar(text, "POSCAR", 10).volume == pytest.approx(volume)
+
+
+@pytest.mark.parametrize("row", ["", "# 0 4 0", "0 4"])
+def test_a_cell_row_that_is_no_row_is_refused(row):
+    text = f"iron\n1\n4 0 0\n{row}\n0 0 4\nFe\n1\nDirect\n0 0 0\n"
+    with pytest.raises(DataError, match="malformed"):
+        parse_poscar(text, "POSCAR", 10)

@@ -10,6 +10,7 @@ import torch
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.io.parquet import write_parquet
 from matdesign.errors import DataError
+from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.diffusion import Diffusion
 from matdesign.generators.trainer import Run, _rate, by_size, fit, pick, training
 
@@ -25,18 +26,19 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def test_resumed_training_equals_uninterrupted_training(crystals, tmp_path):
+@pytest.mark.parametrize("kind", [Diffusion, Autoregressive])  # without, with dropout
+def test_resumed_training_equals_uninterrupted_training(kind, crystals, tmp_path):
     options = {"steps": 20, "batch_size": 6, "seed": 5, "val": crystals, "val_every": 7}
-    whole = Diffusion.for_data(crystals, **SMALL)
+    whole = kind.for_data(crystals, **SMALL)
     run = fit(whole, crystals, log_every=5, **options)
 
     file = tmp_path / "half.safetensors"
-    first = Diffusion.for_data(crystals, **SMALL)
+    first = kind.for_data(crystals, **SMALL)
     # killed after step 13: only what step 10 saved is left
     loop = training(first, crystals, checkpoint=file, checkpoint_every=10, **options)
     list(itertools.islice(loop, 13))
     loop.close()
-    second = Diffusion.for_data(crystals, seed=99, **SMALL)
+    second = kind.for_data(crystals, seed=99, **SMALL)
     again = fit(second, crystals, checkpoint=file, log_every=5, **options)
 
     assert torch.equal(weights(whole), weights(second))

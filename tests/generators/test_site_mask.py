@@ -10,6 +10,7 @@ from matdesign.constraints.elements import RequiredElements
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.filling import unit_of
 from matdesign.generators.planning import resample
+from matdesign.generators.shipped import load_model
 from matdesign.generators.site_mask import SiteMask
 from matdesign.guidance.masks import Masks
 
@@ -77,3 +78,10 @@ def test_rows_are_drawn_again_until_they_are_good() -> None:
     assert seen == [[0, 1, 2, 3], [0, 1, 2], [0, 1]]
     assert value.tolist() == [0, 3, 4, 3]
     assert len(resample(draw, lambda rows: value[rows] >= 3, 0, tries=3)) == 0
+
+
+@pytest.mark.parametrize("name", ["vae-prototypes", "autoregressive-prototypes"])
+def test_plans_hold_nothing_on_padding(name):
+    model = load_model(name)
+    plan = model.plan(model.request(100), torch.Generator().manual_seed(100))
+    assert not bool(((plan.species > 0) & ~plan.layout.orbits).any())

@@ -90,7 +90,10 @@ def read_parquet(
     check_cells(lattice.double().numpy(), name)
     check_coordinates(frac.numpy(), name)
     properties, labels = _others(table)
-    units = json.loads((table.schema.metadata or {}).get(b"units", b"{}"))
+    try:
+        units = dict(json.loads((table.schema.metadata or {}).get(b"units", b"{}")))
+    except (TypeError, ValueError):  # not a table of ours
+        units = {}
     return Crystals(
         species,
         frac,

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matdesign.crystals import elements
 from matdesign.crystals.io.checks import check_cells, check_size, unknown_element
@@ -73,10 +74,11 @@ def parse_poscar(text: str, name: str, max_atoms: int) -> Structure:
             f"lists {len(sites)}. Fetch or export it again."
         )
     try:
-        factors = re.findall(r"(?<!\S)-?[\d.]\S*", lines[1])[:3] or [lines[1]]
-        scale = np.array([float(word) for word in factors])
+        scale = _scale(lines[1])
         rows, points = (
-            np.loadtxt(some, usecols=(0, 1, 2), ndmin=2).reshape(-1, 3)
+            np.array(
+                [[float(word) for word in line.split()[:3]] for line in some]
+            ).reshape(-1, 3)
             for some in (lines[2:5], sites)
         )
     except ValueError as error:
@@ -84,19 +86,30 @@ def parse_poscar(text: str, name: str, max_atoms: int) -> Structure:
             f"{name} cannot be read as a POSCAR ({error}). It is malformed or cut "
             "short; correct it, or export it again."
         ) from error
-    if len(scale) < 3 or scale.min() <= 0:  # no factor per axis: one, or minus a volume
-        volume = max(abs(np.linalg.det(rows)), 1e-300)
-        scale = scale[:1] if scale[0] > 0 else np.cbrt(-scale[:1] / volume)
-    rows = rows * scale
-    check_cells(rows[None], lambda _: name)
+    if scale[0] <= 0:  # minus the volume
+        scale = np.cbrt(-scale / max(abs(np.linalg.det(rows)), 1e-300))
+    cell = rows * scale
+    check_cells(cell[None], lambda _: name)
     cartesian = mode[:1].lower() in ("c", "k")
     species = [s for s, count in zip(symbols, counts) for _ in range(int(count))]
     return Structure(
-        rows,
+        cell,
         species,
         points * scale if cartesian else points,
         coords_are_cartesian=cartesian,
     )
+
+
+def _scale(line: str) -> NDArray[np.float64]:
+    """Return the factors of line 2: three positive ones, or the first; a comment follows."""
+    words = line.split()
+    try:
+        three = np.array([float(word) for word in words[:3]])
+    except ValueError:
+        three = np.array([])
+    if len(three) == 3 and three.min() > 0:
+        return three
+    return np.array([float(words[0] if words else "")])
 
 
 def format_poscar(structure: Structure, comment: str) -> str:
