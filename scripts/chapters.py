@@ -13,6 +13,7 @@ import ast
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jupytext
@@ -71,6 +72,8 @@ def write() -> None:
     for name, notebook in made.items():
         if not save(notebook, CHAPTERS / f"{name}.ipynb"):
             print(f"{name}.ipynb has been worked in and is kept")
+    for image in (ROOT / "book").glob("*.svg"):
+        shutil.copy(image, CHAPTERS)
     print(f"{len(made)} notebooks: {CHAPTERS}")
 
 
