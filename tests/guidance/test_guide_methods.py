@@ -14,6 +14,7 @@ from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
@@ -84,9 +85,9 @@ def test_masks_know_what_is_asked_for_and_remember() -> None:
     class Counting(ChargeNeutral):
         rows = 0
 
-        def allowed(self, species: torch.Tensor, *rest: Any) -> Any:
-            Counting.rows += len(species)
-            return super().allowed(species, *rest)
+        def allowed(self, orbits: Orbits) -> Any:
+            Counting.rows += len(orbits.species)
+            return super().allowed(orbits)
 
     masks = Masks((Counting(),))
     species = torch.tensor([[22, 104, 0]] * 50)
