@@ -79,7 +79,7 @@ class Composition(Constraint):
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the number of atoms that would have to change, shape (crystals,)."""
-        counts = _counts(crystals)  # (crystals, 104)
+        counts = atoms_of_each(crystals)  # (crystals, 104)
         n = counts.sum(dim=1, keepdim=True).clamp(min=1e-12)
         wanted = counts.new_zeros(counts.shape[1])
         total = sum(self.counts)
@@ -169,8 +169,12 @@ def _packs(rooms: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
     )
 
 
-def _counts(crystals: Crystals | SoftCrystals) -> Tensor:
-    """Return the (expected) number of atoms of every element, shape (crystals, 104)."""
+def atoms_of_each(crystals: Crystals | SoftCrystals) -> Tensor:
+    """Return the (expected) number of atoms of every element, shape (crystals, 104).
+
+    Args:
+        crystals: finished or undecided crystals.
+    """
     if isinstance(crystals, SoftCrystals):
         return crystals.species.sum(dim=1)
     made = crystals.frac.new_zeros(len(crystals), elements.MAX_Z + 1)
