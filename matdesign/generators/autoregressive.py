@@ -75,6 +75,8 @@ class Autoregressive(Family):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
+    renamed: ClassVar[dict[str, str]] = {"templates": ""}
+    """Keywords of older files that have no effect."""
     seen: Tensor
     fill: Tensor
 
@@ -367,14 +369,6 @@ class Autoregressive(Family):
             lay.mask & orbits[rows, :m].gather(1, lay.orbit),
             None if new is None else new[rows, :m].gather(1, lay.orbit),
         )
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        groups = int((self.seen.sum(1) > 0).sum())
-        return {
-            **super().describe(),
-            "sampling": f"site by site in {groups} space groups, up to {self.tries} draws",
-        }
 
 
 def _combined(raw: Sequence[Tensor], weights: int, scale: float) -> Tensor:
