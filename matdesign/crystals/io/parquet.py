@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.geometry import wrap
-from matdesign.crystals.io.checks import (
-    MAX_ATOMS,
-    check_cells,
-    check_coordinates,
-    check_size,
-    unknown_element,
-)
+from matdesign.crystals.io.checks import MAX_ATOMS, packed
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,28 +68,14 @@ def read_parquet(
     def name(i: int) -> str:
         return f"{path}: row {i}" + (f" ({ids[i]})" if ids else "")
 
-    check_size(counts, name, max_atoms)
-    width = int(counts.max(initial=0))
-    filled = torch.arange(width) < torch.from_numpy(counts)[:, None]
-    species = torch.zeros(len(counts), width, dtype=torch.long)
-    species[filled] = torch.from_numpy(flat["numbers"].astype(np.int64))
-    for i, at in (filled & ((species < 1) | (species > elements.MAX_Z))).nonzero():
-        raise unknown_element(name(int(i)), f"Z = {species[i, at]}")
-    frac = torch.zeros(len(counts), width, 3)
-    raw = torch.from_numpy(flat["frac_coords"].astype(np.float64)).reshape(-1, 3)
-    frac[filled] = wrap(wrap(raw).float())
-    lattice = torch.from_numpy(flat["lattice"].astype(np.float32)).reshape(-1, 3, 3)
-    check_cells(lattice.double().numpy(), name)
-    check_coordinates(frac.numpy(), name)
     properties, labels = _others(table)
     try:
         units = dict(json.loads((table.schema.metadata or {}).get(b"units", b"{}")))
     except (TypeError, ValueError):  # not a table of ours
         units = {}
+    frac = flat["frac_coords"].reshape(-1, 3)
     return Crystals(
-        species,
-        frac,
-        lattice,
+        **packed(counts, flat["numbers"], [frac], flat["lattice"], name, max_atoms),
         properties=properties,
         units={k: str(v) for k, v in units.items() if k in properties},
         labels=labels,
