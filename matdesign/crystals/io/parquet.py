@@ -63,7 +63,8 @@ def read_parquet(
                 f"`num_atoms` asks for {want}: one number and 3 coordinates per atom, 9 "
                 "numbers per row of `lattice`. Fetch or make the table again."
             )
-    ids = tuple(table["material_id"].to_pylist()) if _has_ids(table) else ()
+    named = "material_id" in table.column_names and not table["material_id"].null_count
+    ids = tuple(table["material_id"].to_pylist()) if named else ()
 
     def name(i: int) -> str:
         return f"{path}: row {i}" + (f" ({ids[i]})" if ids else "")
@@ -152,20 +153,13 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
     if rows is None:
         return table
     column, value = rows
-    if column not in names:
-        raise DataError(
-            f"{path} has no column {column!r} to choose rows by; it has "
-            f"{', '.join(names)}. Read it whole, and use matdesign.split."
-        )
-    words = table[column].cast(pa.string())
-    chosen = table.filter(pc.equal(words, value))
-    if not len(chosen):
-        known = sorted(map(str, words.unique().to_pylist()))
-        raise DataError(
-            f"{path} has no row with {column} = {value!r}; choose one of "
-            f"{', '.join(known[:12])}."
-        )
-    return chosen
+    words = table[column].cast(pa.string()) if column in names else pa.array([""])
+    if column in names and len(chosen := table.filter(pc.equal(words, value))):
+        return chosen
+    known = sorted(map(str, words.unique().to_pylist()))[:12]
+    raise DataError(
+        f"{path} has no row with {column} = {value!r}; choose one of {', '.join(known)}."
+    )
 
 
 def _values(
@@ -184,10 +178,6 @@ def _values(
             f"{path}: column `{name}` has empty entries. Drop those rows first."
         )
     return np.asarray(values.to_numpy(zero_copy_only=False))
-
-
-def _has_ids(table: pa.Table) -> bool:
-    return "material_id" in table.column_names and not table["material_id"].null_count
 
 
 def _others(table: pa.Table) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
