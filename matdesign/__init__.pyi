@@ -56,6 +56,8 @@ from matdesign.guidance.guide import Guide as Guide
 from matdesign.loop.acquisition import Bayesian as Bayesian
 from matdesign.loop.campaign import Campaign as Campaign
 from matdesign.loop.hull import Hull as Hull
+from matdesign.loop.learning import PolicyGradient as PolicyGradient
+from matdesign.loop.learning import RewardWeighted as RewardWeighted
 from matdesign.loop.oracle import ASEOracle as ASEOracle
 from matdesign.loop.oracle import PotentialOracle as PotentialOracle
 from matdesign.loop.potential import Potential as Potential
