@@ -58,6 +58,7 @@ from matdesign.loop.hull import Hull as Hull
 from matdesign.loop.oracle import ASEOracle as ASEOracle
 from matdesign.loop.oracle import PotentialOracle as PotentialOracle
 from matdesign.loop.potential import Potential as Potential
+from matdesign.loop.results import Column as Column
 from matdesign.loop.results import Results as Results
 from matdesign.loop.second_opinion import judge as judge
 from matdesign.metrics.evaluator import Evaluation as Evaluation
