@@ -38,6 +38,12 @@ class Loss:
     total: Tensor
     terms: dict[str, Tensor]
 
+    @classmethod
+    def of(cls, terms: dict[str, Tensor]) -> Self:
+        """Return the sum of terms of equal weight."""
+        parts = {name: term.detach() for name, term in terms.items()}
+        return cls(torch.stack(list(terms.values())).sum(), parts)
+
 
 class Guide(Protocol):
     """Anything that guides sampling: it calls the model as it sees fit."""

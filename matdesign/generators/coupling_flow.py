@@ -177,10 +177,7 @@ class CouplingFlow(Templated):
             "lattice": -log_lattice.sum() / lay.code_free.sum(),
             "coordinates": -change.sum() / free.sum().clamp(min=1),
         }
-        return Loss(
-            torch.stack(list(terms.values())).sum(),
-            {k: v.detach() for k, v in terms.items()},
-        )
+        return Loss.of(terms)
 
     @torch.no_grad()
     def log_prob(

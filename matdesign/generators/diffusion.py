@@ -80,9 +80,7 @@ class Diffusion(Stepwise):
         code = self.scales.standardize(data.code, lay)
         x, v = self.lattice_noise.add(code, t, rng)
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        condition = None
-        if self.network.asked is not None:
-            condition = self.network.asked.training_condition(data, rng)
+        condition = self.training_condition(data, rng)
         x = x * lay.code_free
         out = self.prediction(lay, species, u, x, t, condition, 1.0)
 
@@ -97,10 +95,7 @@ class Diffusion(Stepwise):
                 data.species, hidden, out.species
             ),
         }
-        return Loss(
-            torch.stack(list(terms.values())).sum(),
-            {k: x.detach() for k, x in terms.items()},
-        )
+        return Loss.of(terms)
 
     def predict(self, x: Sample, t: float) -> Preview:
         """Return the denoised crystals, by Tweedie's formula and x_0 = a x_t - s v."""

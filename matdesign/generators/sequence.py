@@ -134,7 +134,7 @@ def log_terms(
     """
     b, m = seq.letter.shape
     table = wyckoff_table(str(seq.letter.device))
-    ask = net.ask(asked)
+    ask = net.asked(asked)
     size = (prior.logsumexp(0) + net.size_logits(ask)).log_softmax(-1)
     group = (prior.T[seq.n_atoms] + net.group_logits(ask, seq.n_atoms)).log_softmax(-1)
 
@@ -157,7 +157,7 @@ def log_terms(
     )
     steps = torch.arange(m + 1, device=last.device)
     valid = torch.cat([steps <= seq.length[:, None], seq.exists], dim=1)
-    hidden, _ = net.read(torch.cat([first, second], dim=1), valid)
+    hidden, _ = net.transformer(torch.cat([first, second], dim=1), valid)
     first, second = hidden[:, : m + 1], hidden[:, m + 1 :]
 
     letter, species = log_sites(
