@@ -86,9 +86,7 @@ class Diffusion(Stepwise):
         code = self.scales.standardize(data.code, lay)
         x, v = self.lattice_noise.add(code, t, rng)
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        condition = None
-        if self.network.asked is not None:
-            condition = self.network.asked.training_condition(data, rng)
+        condition = self.training_condition(data, rng)
         x = x * lay.code_free
         out = self.prediction(lay, species, u, x, t, condition, 1.0)
 

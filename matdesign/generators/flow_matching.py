@@ -88,9 +88,7 @@ class FlowMatching(Stepwise):
         end = torch.randn(clean.shape, generator=rng, device=clean.device)
         x = torch.lerp(clean, end * lay.code_free, column(t, clean))
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        condition = None
-        if self.network.asked is not None:
-            condition = self.network.asked.training_condition(data, rng)
+        condition = self.training_condition(data, rng)
         out = self.prediction(lay, species, frac, x, t, condition, 1.0)
 
         free = lay.free.sum((1, 2)) - 3 * (lay.spacegroup == 1)  # P1: any origin

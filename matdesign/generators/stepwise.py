@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import Denoiser, Prediction
 from matdesign.generators.conditions import Condition
@@ -87,11 +88,20 @@ class Stepwise(Templated):
         scale: float,
     ) -> Prediction:
         """Return the network's output; in P1 that for the coordinates has no mean."""
-        self.evaluations += len(species) * self.network.passes(condition, scale)
+        condition = None if self.network.asked is None else condition
+        twice = condition is not None and scale not in (0.0, 1.0)
+        self.evaluations += len(species) * (1 + twice)
         out = self.network.guided(
             layout, self.scales, species, u, code, t, condition, scale
         )
         return out._replace(frac=centred(out.frac, layout))
+
+    def training_condition(
+        self, data: Encoded, rng: torch.Generator
+    ) -> Condition | None:
+        """Return a random part of what is true of each crystal, as training gives it."""
+        asked = self.network.asked
+        return None if asked is None else asked.training_condition(data, rng)
 
     def output(self, x: Sample, t: float) -> Prediction:
         """Return the network's output for samples at time t."""
