@@ -23,7 +23,7 @@ from matdesign.crystals.io.ase_atoms import format_xyz, from_ase, parse_xyz, to_
 from matdesign.crystals.io.checks import MAX_ATOMS
 from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
-from matdesign.crystals.io.poscar import format_poscar, parse_poscar
+from matdesign.crystals.io.poscar import parse_poscar
 from matdesign.crystals.symmetry.find import SYMPREC
 from matdesign.errors import DataError
 
@@ -294,8 +294,12 @@ def _format(batch: Crystals, kind: str, symmetrize: bool) -> str:
     if kind == "xyz":
         return format_xyz(batch)
     if kind == "poscar":
-        comment = f"{batch.ids[0] if batch.ids else ''} {batch.formulas[0]}"
-        return format_poscar(batch[0], comment)
+        from pymatgen.io.vasp import Poscar
+
+        one, kinds = batch[0], list(batch[0].composition)
+        grouped = one.get_sorted_structure(key=lambda site: kinds.index(site.specie))
+        comment = f"{_file_names(batch)[0]} {batch.formulas[0]}"
+        return Poscar(grouped, comment).get_str(significant_figures=10)
     from pymatgen.io.cif import CifWriter
 
     blocks = []
