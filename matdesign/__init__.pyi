@@ -53,6 +53,7 @@ from matdesign.generators.trainer import fit as fit
 from matdesign.generators.trainer import training as training
 from matdesign.generators.vae import VAE as VAE
 from matdesign.guidance.guide import Guide as Guide
+from matdesign.loop.acquisition import Bayesian as Bayesian
 from matdesign.loop.campaign import Campaign as Campaign
 from matdesign.loop.hull import Hull as Hull
 from matdesign.loop.learning import PolicyGradient as PolicyGradient
@@ -60,8 +61,15 @@ from matdesign.loop.learning import RewardWeighted as RewardWeighted
 from matdesign.loop.oracle import ASEOracle as ASEOracle
 from matdesign.loop.oracle import PotentialOracle as PotentialOracle
 from matdesign.loop.potential import Potential as Potential
+from matdesign.loop.proposers import Pool as Pool
+from matdesign.loop.proposers import Substitution as Substitution
+from matdesign.loop.results import Column as Column
 from matdesign.loop.results import Results as Results
 from matdesign.loop.second_opinion import judge as judge
+from matdesign.loop.surrogate import Ensemble as Ensemble
+from matdesign.loop.surrogate import GaussianProcess as GaussianProcess
+from matdesign.loop.surrogate import conformal_width as conformal_width
+from matdesign.loop.surrogate import interval_coverage as interval_coverage
 from matdesign.metrics.evaluator import Evaluation as Evaluation
 from matdesign.metrics.evaluator import Protocol as Protocol
 from matdesign.metrics.evaluator import compare as compare

@@ -86,9 +86,7 @@ class Diffusion(Stepwise):
         code = self.scales.standardize(data.code, lay)
         x, v = self.lattice_noise.add(code, t, rng)
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        condition = None
-        if self.network.asked is not None:
-            condition = self.network.asked.training_condition(data, rng)
+        condition = self.training_condition(data, rng)
         x = x * lay.code_free
         out = self.prediction(lay, species, u, x, t, condition, 1.0)
 
@@ -170,12 +168,6 @@ class Diffusion(Stepwise):
         """
         sigma = self.frac_noise.low ** (1 - t) * self.frac_noise.high**t
         return min(sigma, 12**-0.5), math.sin(0.5 * math.pi * t)
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        lines = super().describe()
-        how = "predictor and corrector" if self.corrector else "predictor"
-        return {**lines, "sampling": f"{lines['sampling']}, {how}"}
 
 
 class WrappedNoise:

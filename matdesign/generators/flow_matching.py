@@ -88,9 +88,7 @@ class FlowMatching(Stepwise):
         end = torch.randn(clean.shape, generator=rng, device=clean.device)
         x = torch.lerp(clean, end * lay.code_free, column(t, clean))
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        condition = None
-        if self.network.asked is not None:
-            condition = self.network.asked.training_condition(data, rng)
+        condition = self.training_condition(data, rng)
         out = self.prediction(lay, species, frac, x, t, condition, 1.0)
 
         free = lay.free.sum((1, 2)) - 3 * (lay.spacegroup == 1)  # P1: any origin
@@ -222,11 +220,6 @@ class FlowMatching(Stepwise):
             of u: t / sqrt(12), uniform; of x: t / sqrt(t^2 + (1 - t)^2), N(0, 1) data.
         """
         return t / TORUS, t / math.hypot(t, 1 - t)
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        lines = super().describe()
-        return {**lines, "sampling": f"{lines['sampling']}, slope {self.slope:g}"}
 
 
 def torus_sde(
