@@ -14,11 +14,17 @@ from matdesign.teach import (
     exercises_crystals,
     exercises_generators,
     exercises_guidance,
+    exercises_learning,
 )
 
 CHECKS = [
     check
-    for module in (exercises_crystals, exercises_generators, exercises_guidance)
+    for module in (
+        exercises_crystals,
+        exercises_generators,
+        exercises_guidance,
+        exercises_learning,
+    )
     for name, check in inspect.getmembers(module, inspect.isfunction)
     if name.startswith("check_") and name != "check_fooling"
     if check.__module__ == module.__name__
