@@ -48,12 +48,6 @@ class Loss:
         parts = {name: term.detach() for name, term in terms.items()}
         return cls(torch.stack(list(terms.values())).sum(), parts, *rest)
 
-    @classmethod
-    def of(cls, terms: dict[str, Tensor]) -> Self:
-        """Return the sum of terms of equal weight."""
-        parts = {name: term.detach() for name, term in terms.items()}
-        return cls(torch.stack(list(terms.values())).sum(), parts)
-
 
 class Guide(Protocol):
     """Anything that guides sampling: it calls the model as it sees fit."""
