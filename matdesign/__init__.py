@@ -43,7 +43,7 @@ _NAMES = {
     "guidance.guide": "Guide",
     "loop.potential": "Potential",
     "loop.oracle": "PotentialOracle ASEOracle",
-    "loop.results": "Results",
+    "loop.results": "Results Column",
     "loop.hull": "Hull",
     "loop.campaign": "Campaign",
     "loop.surrogate": "GaussianProcess Ensemble interval_coverage conformal_width",

@@ -61,6 +61,7 @@ from matdesign.loop.oracle import PotentialOracle as PotentialOracle
 from matdesign.loop.potential import Potential as Potential
 from matdesign.loop.proposers import Pool as Pool
 from matdesign.loop.proposers import Substitution as Substitution
+from matdesign.loop.results import Column as Column
 from matdesign.loop.results import Results as Results
 from matdesign.loop.second_opinion import judge as judge
 from matdesign.loop.surrogate import Ensemble as Ensemble

@@ -10,7 +10,7 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
 from matdesign.constraints.charge import ChargeNeutral
-from matdesign.constraints.unfinished import amounts_of, possible
+from matdesign.constraints.unfinished import Orbits, amounts_of, possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.elements import MASK, is_pattern, parse_formula, parse_pattern
@@ -79,7 +79,7 @@ class Composition(Constraint):
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the number of atoms that would have to change, shape (crystals,)."""
-        counts = _counts(crystals)  # (crystals, 104)
+        counts = atoms_of_each(crystals)  # (crystals, 104)
         n = counts.sum(dim=1, keepdim=True).clamp(min=1e-12)
         wanted = counts.new_zeros(counts.shape[1])
         total = sum(self.counts)
@@ -97,14 +97,7 @@ class Composition(Constraint):
         answers = [self._holds(row) for row in crystals.species.tolist()]
         return torch.tensor(answers, dtype=torch.bool, device=crystals.device)
 
-    def allowed(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor | None:
+    def allowed(self, orbits: Orbits) -> Tensor | None:
         """Return what leaves the formula reachable; see `Constraint.allowed`.
 
         Exact where every open orbit may be each element of the formula; orbits of one role
@@ -113,9 +106,9 @@ class Composition(Constraint):
         """
         if not self.amounts:
             return None
-        found = possible(species, within)
+        found = possible(orbits)
         mask = torch.zeros_like(found, device="cpu")
-        rows = zip(species.tolist(), counts.tolist(), strict=True)
+        rows = zip(orbits.species.tolist(), orbits.counts.tolist(), strict=True)
         for b, (row, atoms) in enumerate(rows):
             times, rest = divmod(sum(atoms), sum(self.counts))
             left = {z: k * times for z, k in self.numbers.items()}
@@ -176,8 +169,12 @@ def _packs(rooms: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
     )
 
 
-def _counts(crystals: Crystals | SoftCrystals) -> Tensor:
-    """Return the (expected) number of atoms of every element, shape (crystals, 104)."""
+def atoms_of_each(crystals: Crystals | SoftCrystals) -> Tensor:
+    """Return the (expected) number of atoms of every element, shape (crystals, 104).
+
+    Args:
+        crystals: finished or undecided crystals.
+    """
     if isinstance(crystals, SoftCrystals):
         return crystals.species.sum(dim=1)
     made = crystals.frac.new_zeros(len(crystals), elements.MAX_Z + 1)

@@ -12,14 +12,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.crystals.geometry import wrap
-from matdesign.crystals.io.checks import (
-    MAX_ATOMS,
-    check_cells,
-    check_coordinates,
-    check_size,
-    unknown_element,
-)
+from matdesign.crystals.io.checks import MAX_ATOMS, packed, unknown_element
 from matdesign.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -257,10 +250,6 @@ class Crystals:
         def name(i: int) -> str:
             return ids[i] if i < len(ids) else f"structure {i}"
 
-        width = max((len(one) for one in rows), default=0)
-        species = torch.zeros(len(rows), width, dtype=torch.long)
-        frac = torch.zeros(len(rows), width, 3, dtype=torch.float64)
-        lattice = torch.zeros(len(rows), 3, 3, dtype=torch.float64)
         for i, one in enumerate(rows):
             if not one.is_ordered:
                 raise DataError(
@@ -269,22 +258,19 @@ class Crystals:
                     "model first, for example with pymatgen's "
                     "OrderDisorderedStructureTransformation."
                 )
-            # of a dummy species: any integer
-            numbers = [getattr(site.specie, "Z", 0) for site in one]
-            for z, site in zip(numbers, one):
-                if not 0 < z <= elements.MAX_Z:
-                    raise unknown_element(name(i), str(site.specie))
-            species[i, : len(one)] = torch.tensor(numbers)
-            frac[i, : len(one)] = torch.tensor(one.frac_coords)
-            lattice[i] = torch.tensor(one.lattice.matrix)
-        n_atoms = (species > 0).sum(1).numpy()
-        check_size(n_atoms, name, max_atoms or MAX_ATOMS)
-        check_cells(lattice.numpy(), name)
-        check_coordinates(frac.numpy(), name)
+            for kind in one.species:
+                # of a dummy species, Z is any integer
+                if not 0 < getattr(kind, "Z", 0) <= elements.MAX_Z:
+                    raise unknown_element(name(i), str(kind))
         return cls(
-            species,
-            wrap(wrap(frac).float()),
-            lattice.float(),
+            **packed(
+                [len(one) for one in rows],
+                [kind.Z for one in rows for kind in one.species],
+                [one.frac_coords for one in rows],
+                [one.lattice.matrix for one in rows],
+                name,
+                max_atoms or MAX_ATOMS,
+            ),
             properties=properties or {},
             units=units or {},
             labels=labels or {},

@@ -20,7 +20,6 @@ from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
-from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
 from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
@@ -33,7 +32,7 @@ IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""
 
 
-class Autoregressive(Family):
+class Autoregressive(WyckoffSampler):
     """Letters, elements, lattice and coordinates of a crystal, one after the other.
 
     Every crystal is one sequence of sites in a canonical order, and a network says how
@@ -75,8 +74,8 @@ class Autoregressive(Family):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
-    seen: Tensor
-    fill: Tensor
+    renamed: ClassVar[dict[str, str]] = {"templates": ""}
+    """Keywords of older files that have no effect."""
 
     def __init__(
         self,
@@ -115,11 +114,6 @@ class Autoregressive(Family):
         fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], largest)
         self.register_buffer("fill", fill, persistent=False)
         self.register_buffer("seen", torch.zeros(231, largest + 1))
-
-    def count(self, data: Encoded) -> None:
-        """Take how often each space group and size occur in a training set."""
-        pair = data.layout.spacegroup, data.n_atoms
-        self.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
 
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed."""
@@ -192,23 +186,6 @@ class Autoregressive(Family):
             self.scales.allowed,
         )
 
-    @property
-    def log_prior(self) -> Tensor:
-        """Log share of each space group and size in training, shape (231, sizes).
-
-        What training never showed keeps a little weight, `rare` crystals, except that in
-        the representation "cell" there is only P1.
-        """
-        only = self.representation == "cell"
-        group, size = self.seen.sum(1), self.seen.sum(0)
-        exists = torch.arange(231, device=group.device) >= 1
-        p_group = group + self.rare * exists * (not only)
-        p_size = size + self.rare
-        joint = self.seen + self.rare * p_group[:, None] * p_size / p_size.sum()
-        joint = joint * self.fill[:, 0] * (p_group > 0)[:, None]
-        joint[:, 0] = 0.0
-        return (joint / joint.sum()).log()
-
     # ---- sampling -----------------------------------------------------------------------
 
     @torch.no_grad()
@@ -236,23 +213,9 @@ class Autoregressive(Family):
         with eval_mode(self):
             for rows in torch.arange(len(request)).split(512):
                 some = request[rows]
-                sampler = self.sampler(rng, scale)
-                drawn = sampler.draw(some, self.representation == "symmetric")
-                self.evaluations += sampler.evaluations
+                drawn = self.draw_sequences(some, rng, scale)
                 parts.append(self.plan_of(*drawn, some.condition))
         return Plan.cat(parts)
-
-    def sampler(self, rng: torch.Generator, scale: float) -> WyckoffSampler:
-        """Return what draws sizes, space groups, letters and elements."""
-        return WyckoffSampler(
-            self.network,
-            self.log_prior,
-            self.fill,
-            self.scales.allowed,
-            self.temperature,
-            scale,
-            rng,
-        )
 
     def plan_of(
         self, group: Tensor, letter: Tensor, species: Tensor, condition: Condition
@@ -367,14 +330,6 @@ class Autoregressive(Family):
             lay.mask & orbits[rows, :m].gather(1, lay.orbit),
             None if new is None else new[rows, :m].gather(1, lay.orbit),
         )
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        groups = int((self.seen.sum(1) > 0).sum())
-        return {
-            **super().describe(),
-            "sampling": f"site by site in {groups} space groups, up to {self.tries} draws",
-        }
 
 
 def _combined(raw: Sequence[Tensor], weights: int, scale: float) -> Tensor:

@@ -198,8 +198,8 @@ def complete(
                 )
         group = torch.full_like(sizes, partial.spacegroup)
         first = partial._index.to(sizes.device), partial._kinds.to(sizes.device)
-        sampler = model.sampler(rng, scale)
-        letter, species, _ = sampler.sites(request, sizes, group, first)
+        about = request, sizes, group, rng, scale, first
+        letter, species, _ = model.sites(*about)
         plan = model.plan_of(group, letter, species, request.condition)
         plan = dataclasses.replace(plan, scale=scale).to(model.device)
         states = model.states(plan, 1, rng)

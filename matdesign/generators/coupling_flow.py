@@ -21,7 +21,6 @@ from matdesign.generators.conditions import (
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
-from matdesign.generators.family import Family
 from matdesign.generators.planning import Plan
 from matdesign.generators.sampling import normal, uniform
 from matdesign.generators.species_sequence import (
@@ -29,6 +28,7 @@ from matdesign.generators.species_sequence import (
     canonical_order,
     log_arrangements,
 )
+from matdesign.generators.templates import Templated
 from matdesign.generators.torus_flow import (
     Coupling,
     Setting,
@@ -50,7 +50,7 @@ class FlowSample(Sample):
     about: Setting
 
 
-class CouplingFlow(Family):
+class CouplingFlow(Templated):
     """A normalizing flow: every step has an inverse, so every crystal has a density.
 
     Given its layout a crystal is made in three exact steps: elements one orbit after the
@@ -86,7 +86,6 @@ class CouplingFlow(Family):
     """
 
     likelihood = "exact"
-    templated = True
     bucketing = "orbits"
     default_batch_size = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
@@ -109,7 +108,7 @@ class CouplingFlow(Family):
     ) -> None:
         super().__init__(locals(), **data)
         self.default_steps = couplings
-        self.blur, self.temperature = blur, temperature
+        self.blur, self.temperature, self.redraws = blur, temperature, redraws
         self.asked = ConditionEncoder(width, self.properties)
         self.sequence = SpeciesSequence(width, heads, 3)
         self.encoder = OrbitEncoder(width, heads, 2)
@@ -328,7 +327,3 @@ class CouplingFlow(Family):
     ) -> tuple[Tensor, Tensor]:
         """Return what is free, and u, with the first orbit held that may be."""
         return hold(layout, u, rarest(layout, species).long().argmax(1))
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        return {**super().describe(), "sampling": "one pass, exact density"}

@@ -165,12 +165,6 @@ class Diffusion(Stepwise):
         sigma = self.frac_noise.low ** (1 - t) * self.frac_noise.high**t
         return min(sigma, 12**-0.5), math.sin(0.5 * math.pi * t)
 
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        lines = super().describe()
-        how = "predictor and corrector" if self.corrector else "predictor"
-        return {**lines, "sampling": f"{lines['sampling']}, {how}"}
-
 
 class WrappedNoise:
     """Coordinates: a normal distribution that widens and wraps around the torus.

@@ -218,11 +218,6 @@ class FlowMatching(Stepwise):
         """
         return t / TORUS, t / math.hypot(t, 1 - t)
 
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        lines = super().describe()
-        return {**lines, "sampling": f"{lines['sampling']}, slope {self.slope:g}"}
-
 
 def torus_sde(
     there: Tensor,

@@ -13,12 +13,12 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import Denoiser, Prediction
 from matdesign.generators.conditions import Condition
 from matdesign.generators.control import Preview, Sample
-from matdesign.generators.family import Family
 from matdesign.generators.planning import Plan, allowed_elements, decide
 from matdesign.generators.sampling import uniform
+from matdesign.generators.templates import Templated
 
 
-class Stepwise(Family):
+class Stepwise(Templated):
     """A generator whose one network predicts coordinates, cell and species at every step.
 
     Subclasses say how coordinates and cell come back from noise (`loss`, `predict`,
@@ -43,7 +43,6 @@ class Stepwise(Family):
         {"permutation", "translation", "integer_shift", "rotation"}
     )
     stepwise: ClassVar[bool] = True
-    templated: ClassVar[bool] = True
     network: Denoiser
 
     def __init__(
@@ -62,7 +61,8 @@ class Stepwise(Family):
     ) -> None:
         super().__init__(locals(), **data)
         self.default_steps, self.reveal = steps, reveal
-        self.temperature = temperature
+        self.temperature, self.redraws = temperature, redraws
+        self.share_elements = share_elements
         self.species_noise = AbsorbingNoise(settled)
         self.network = Denoiser(
             properties=self.config["properties"],
@@ -131,10 +131,6 @@ class Stepwise(Family):
         """Return what is expected of the finished crystals, and how uncertain it is."""
         std = self.preview_std(t)
         return Preview(x.layout, self.scales, x.species, probabilities, u, code, std, t)
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        return {**super().describe(), "sampling": f"{self.default_steps} steps"}
 
 
 class AbsorbingNoise:

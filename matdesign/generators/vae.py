@@ -80,6 +80,7 @@ class VAE(Family):
         "apart": "min_distance",
         "spread": "",
         "temperature": "",
+        "templates": "",
     }
     """Keywords and parts of older files: their names now, "" for what had no effect."""
 
@@ -374,12 +375,3 @@ class VAE(Family):
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         return self.posterior(crystals).whole.mean
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        many = self.prior.components
-        prior = f"mixture of {many} normals" if many else "N(0, I)"
-        own = self.geometry.own.in_features
-        latent = f"{self.prior.size} per crystal, {own} per orbit, prior {prior}"
-        sampling = f"{self.default_steps} passes"
-        return {**super().describe(), "latent": latent, "sampling": sampling}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError
 from matdesign.loop.results import Results
+from matdesign.loop.strategies import Chosen
 from matdesign.loop.surrogate import Ensemble, GaussianProcess, Prediction, Surrogate
 
 Acquisition = Literal[
@@ -25,19 +25,6 @@ SURROGATES: tuple[type[Any], ...] = (GaussianProcess, Ensemble)
 
 DRAWS = 512
 """Joint draws from the posterior that a batch is chosen by."""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What a selector chose.
-
-    Args:
-        order: indices of the chosen candidates, best first.
-        reason: of every candidate, chosen or not; "" where there is nothing to say.
-    """
-
-    order: list[int]
-    reason: list[str]
 
 
 class Bayesian:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.between import Between
-from matdesign.constraints.composition import Composition
+from matdesign.constraints.composition import Composition, atoms_of_each
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.data.sets import load
 from matdesign.generators.contract import Generator
@@ -152,7 +152,9 @@ def nearest(made: Crystals, train: Crystals) -> tuple[Crystals, Tensor]:
     the same composition, 1 for no common element. Among equals the cell volume per atom
     decides.
     """
-    apart = torch.cdist(_fractions(made), _fractions(train), p=1.0) / 2
+    counts = atoms_of_each(made), atoms_of_each(train)
+    ours, theirs = (each / each.sum(1, keepdim=True) for each in counts)
+    apart = torch.cdist(ours, theirs, p=1.0) / 2
     own, volume = ((one.volume / one.n_atoms).log() for one in (made, train))
     at = (apart + 1e-3 * (own[:, None] - volume[None]).abs()).argmin(1)
     return train[at], apart.gather(1, at[:, None]).squeeze(1)
@@ -172,10 +174,3 @@ def neighbours(made: Crystals, train: Crystals) -> pandas.DataFrame:
         "distance of compositions": [f"{one:.3f}" for one in distance.tolist()],
     }
     return pandas.DataFrame(columns)
-
-
-def _fractions(crystals: Crystals) -> Tensor:
-    """Return atomic fractions of all elements, shape (crystals, 104)."""
-    counts = torch.zeros(len(crystals), 104)
-    counts.scatter_add_(1, crystals.species, crystals.mask.float())
-    return counts / counts.sum(1, keepdim=True)

@@ -190,6 +190,7 @@ MEASURED = (
 def measured() -> pandas.DataFrame:
     """Return what scripts/bench.py quality measured on reduced MP-20, as text.
 
+    Rows are the figures of `MEASURED` that any batch has.
     Columns are batches of crystals, published samples beside those of the shipped models;
     every cell has its 95 % interval. `attrs["source"]` is the command, machine and day.
 
@@ -205,6 +206,7 @@ def measured() -> pandas.DataFrame:
             for name, batch in found["batches"].items()
         }
     )
+    table = table[(table != "").any(axis=1)]
     table.attrs["source"] = source(found)
     return table
 

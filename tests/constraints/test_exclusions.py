@@ -16,6 +16,7 @@ from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.constraints.motif import Motif
 from matdesign.constraints.predicted import Property
 from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.request import resolve
@@ -153,11 +154,11 @@ def test_a_formula_leaves_what_listing_leaves() -> None:
             if amounts == {z: k * times for z, k in wanted.items()}:
                 for o, z in enumerate(row):
                     expected[o, z] = True
-        found = one.allowed(species, counts)
+        found = one.allowed(Orbits(species, counts))
         assert found is not None and torch.equal(found[0], expected), (species, counts)
         seen += int(expected.any())
     assert seen > 3
-    assert Composition(pattern="ABX3").allowed(species, counts) is None
+    assert Composition(pattern="ABX3").allowed(Orbits(species, counts)) is None
 
 
 def test_projections_follow_one_another_and_parts_that_have_none_are_passed() -> None:

@@ -208,10 +208,11 @@ def _read_one(path: Path, max_atoms: int, max_bytes: int) -> Crystals:
         return read_parquet(path, max_atoms=max_atoms)
     text = _text(path, max_bytes)
     if kind == "xyz":
-        frames = parse_xyz(text, name, max_atoms)
+        frames = parse_xyz(text, name)
         for i, atoms in enumerate(frames):
             atoms.info.setdefault("id", f"{path.stem}-{i}" if frames[1:] else path.stem)
-        return from_ase(frames, [f"{name} (frame {i})" for i in range(len(frames))])
+        names = [f"{name} (frame {i})" for i in range(len(frames))]
+        return from_ase(frames, names, max_atoms)
     if kind == "poscar":
         found = [(path.name, parse_poscar(text, name, max_atoms))]
     else:
