@@ -43,7 +43,7 @@ class PairTransformer(nn.Module):
     together, moved by whole cells or rotated: species, differences f_j - f_i on the
     torus, distances, and a rotation-free lattice code. So its outputs are equivariant to
     reordering and invariant to the rest, with no equivariant tensors. Padding never
-    changes a result. All output layers start at zero.
+    changes a result. After `reset` all output layers are zero.
 
     Args:
         width: size of the tokens, a multiple of `heads`.
@@ -93,7 +93,6 @@ class PairTransformer(nn.Module):
         self.near = nn.Linear(width, pair_width)
         self.far = nn.Linear(width, pair_width, bias=False)
         self.direction = nn.Linear(pair_width, 3 * frequencies)
-        self.reset(0)
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
@@ -190,8 +189,8 @@ class Denoiser(PairTransformer):
     representation "cell" every orbit is one site and nothing is averaged.
 
     Args:
-        properties: name -> (mean, standard deviation) of the properties that may be asked
-            for; None builds no encoder of conditions.
+        properties: name -> (mean, standard deviation) of what may be asked for; None
+            builds no encoder of conditions.
         positions: give every site the features of its Wyckoff position.
         **sizes: of `PairTransformer`: `width`, `layers`, `heads`, ...
     """
@@ -214,9 +213,8 @@ class Denoiser(PairTransformer):
         """Draw all weights anew from a seed; output and gate layers start at zero."""
         rng = generator(seed)
         super().reset(rng)
-        asked = getattr(self, "asked", None)  # not there yet while the base is built
-        if isinstance(asked, ConditionEncoder):
-            asked.reset(rng)
+        if self.asked is not None:
+            self.asked.reset(rng)
 
     def about(
         self,
@@ -268,11 +266,6 @@ class Denoiser(PairTransformer):
             logits.masked_fill(~scales.allowed, -torch.inf),
         )
 
-    def passes(self, condition: Condition | None, scale: float) -> int:
-        """Return how often `guided` runs the network: twice with guidance, else once."""
-        given = self.asked is not None and condition is not None
-        return 2 if given and scale not in (0.0, 1.0) else 1
-
     def guided(
         self,
         layout: Layout,
@@ -293,7 +286,7 @@ class Denoiser(PairTransformer):
             Ho and Salimans, arXiv 2207.12598. On the torus the vectors are tangent, so
             that their linear combination is one again.
         """
-        if self.passes(condition, scale) == 1:
+        if condition is None or scale in (0.0, 1.0):
             wanted = condition if scale else None
             return self.about(layout, scales, species, u, x, t, wanted)
         free = self.about(layout, scales, species, u, x, t)

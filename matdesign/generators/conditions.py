@@ -69,7 +69,7 @@ class Condition:
             ends,
             torch.zeros_like(ends, dtype=torch.bool),
             none,
-            none,
+            none.clone(),
             torch.zeros(crystals, elements.MAX_Z + 1, device=device),
         )
 

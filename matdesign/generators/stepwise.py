@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import Denoiser, Prediction
 from matdesign.generators.conditions import Condition
 from matdesign.generators.control import Preview, Sample
-from matdesign.generators.family import Family
 from matdesign.generators.planning import Plan, allowed_elements, decide
 from matdesign.generators.sampling import uniform
+from matdesign.generators.templates import Templated
 
 
-class Stepwise(Family):
+class Stepwise(Templated):
     """A generator whose one network predicts coordinates, cell and species at every step.
 
     Subclasses say how coordinates and cell come back from noise (`loss`, `predict`,
@@ -43,7 +44,6 @@ class Stepwise(Family):
         {"permutation", "translation", "integer_shift", "rotation"}
     )
     stepwise: ClassVar[bool] = True
-    templated: ClassVar[bool] = True
     network: Denoiser
 
     def __init__(
@@ -62,7 +62,8 @@ class Stepwise(Family):
     ) -> None:
         super().__init__(locals(), **data)
         self.default_steps, self.reveal = steps, reveal
-        self.temperature = temperature
+        self.temperature, self.redraws = temperature, redraws
+        self.share_elements = share_elements
         self.species_noise = AbsorbingNoise(settled)
         self.network = Denoiser(
             properties=self.config["properties"],
@@ -87,11 +88,20 @@ class Stepwise(Family):
         scale: float,
     ) -> Prediction:
         """Return the network's output; in P1 that for the coordinates has no mean."""
-        self.evaluations += len(species) * self.network.passes(condition, scale)
+        condition = None if self.network.asked is None else condition
+        twice = condition is not None and scale not in (0.0, 1.0)
+        self.evaluations += len(species) * (1 + twice)
         out = self.network.guided(
             layout, self.scales, species, u, code, t, condition, scale
         )
         return out._replace(frac=centred(out.frac, layout))
+
+    def training_condition(
+        self, data: Encoded, rng: torch.Generator
+    ) -> Condition | None:
+        """Return a random part of what is true of each crystal, as training gives it."""
+        asked = self.network.asked
+        return None if asked is None else asked.training_condition(data, rng)
 
     def output(self, x: Sample, t: float) -> Prediction:
         """Return the network's output for samples at time t."""
@@ -131,10 +141,6 @@ class Stepwise(Family):
         """Return what is expected of the finished crystals, and how uncertain it is."""
         std = self.preview_std(t)
         return Preview(x.layout, self.scales, x.species, probabilities, u, code, std, t)
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        return {**super().describe(), "sampling": f"{self.default_steps} steps"}
 
 
 class AbsorbingNoise:
@@ -185,7 +191,7 @@ class AbsorbingNoise:
 
     @staticmethod
     def cross_entropy(species: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
-        """Return the cross entropy in nats per hidden site, a mean over crystals.
+        """Return the cross entropy of each crystal in nats per hidden site, (crystals,).
 
         Args:
             species: true elements, shape (crystals, sites).
@@ -194,8 +200,7 @@ class AbsorbingNoise:
         """
         log_p = logits.log_softmax(-1)
         each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
-        each = each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
-        return each.sum() / hidden.any(1).sum().clamp(min=1)
+        return each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
 
     @staticmethod
     def probabilities(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
@@ -231,6 +236,13 @@ class AbsorbingNoise:
 def column(value: Tensor, like: Tensor) -> Tensor:
     """Return per-crystal numbers (crystals,) shaped to multiply a tensor of a batch."""
     return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def flattened(out: Prediction, layout: Layout, hidden: Tensor) -> Tensor:
+    """Return what a network says of coordinates, cell and hidden species, one row each."""
+    species = out.species.softmax(-1) * hidden[..., None]
+    parts = out.frac * layout.free, out.lattice * layout.code_free, species
+    return torch.cat([x.flatten(1) for x in parts], dim=1)
 
 
 def random_times(n: int, like: Tensor, rng: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint
 from matdesign.constraints.known import Known
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.elements import MASK
 
 REMEMBERED = 100_000
@@ -68,7 +69,8 @@ class Masks:
         if new:
             at = torch.tensor(list(new.values()), device=species.device)
             roles = None if role is None else role[at]
-            left = self.wanted.allowed(species[at], counts[at], roles, among[at])
+            orbits = Orbits(species[at], counts[at], roles, among[at])
+            left = self.wanted.allowed(orbits)
             left = among[at] if left is None else left & among[at]
             self._known |= zip(new, left.cpu(), strict=True)
         return torch.stack([self._known[key] for key in keys]).to(species.device)
@@ -99,4 +101,4 @@ def speaks(constraint: Constraint) -> bool:
         constraint: a single one.
     """
     one = torch.full((1, 2), 104)
-    return constraint.allowed(one, torch.ones_like(one)) is not None
+    return constraint.allowed(Orbits(one, torch.ones_like(one))) is not None

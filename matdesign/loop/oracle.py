@@ -98,14 +98,22 @@ class PotentialOracle(WorkerOracle):
         self.steps = steps
         self.device = device
 
-    @property
-    def config(self) -> dict[str, Any] | None:
-        """The plain keywords that make this oracle again; None with a hull of your own."""
+    def to_dict(self) -> dict[str, Any] | None:
+        """Return what makes this oracle again; None with a hull of your own."""
         if isinstance(self._hull, Hull):
             return None
         names = ("weights", "workers", "time_limit", "fmax", "steps", "batch", "device")
         kept = {"guards": dataclasses.asdict(self.guards), "hull": self._hull}
         return {name: getattr(self, name) for name in names} | kept
+
+    @classmethod
+    def from_dict(cls, words: dict[str, Any]) -> PotentialOracle:
+        """Return the oracle of `to_dict`."""
+        bounds: dict[str, Any] = {
+            name: tuple(one) if isinstance(one, list) else one
+            for name, one in words.get("guards", {}).items()
+        }
+        return cls(**{**words, "guards": Guards(**bounds)})
 
     @property
     def name(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 
 import torch
@@ -16,7 +17,7 @@ from matdesign.errors import DataError
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull, shipped_key
 from matdesign.loop.jobs import Job, Outcome, Plain
-from matdesign.loop.results import Results
+from matdesign.loop.results import COUNTS, ENERGIES, UNITS, Column, Results
 from matdesign.loop.workers import Remote, TaskFailed, Workers, isolated
 
 SHORTEST = 0.5
@@ -88,11 +89,9 @@ class WorkerOracle(ABC):
         return self._loaded
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The numeric columns of `Results` that this oracle computes."""
-        if self._hull is None:
-            return ("energy_per_atom",)
-        return ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull")
+    def columns(self) -> dict[str, str]:
+        """The columns that an objective can be, with their units."""
+        return ENERGIES if self._hull else {"energy_per_atom": "eV/atom"}
 
     def _judging(self) -> str:
         """Return the hull, and what of the guards is not as usual, for `name`."""
@@ -168,41 +167,50 @@ class WorkerOracle(ABC):
         self, crystals: Crystals, place: int, found: Outcome | TaskFailed
     ) -> Results:
         """Return the table of one crystal."""
-        given = crystals[[place]]
-        row = Results.empty(given, self.name)
+        given, hull = crystals[[place]], self.hull
+        computed = UNITS if hull is not None else ("energy_per_atom", "steps")
+        numbers: dict[str, float] = {
+            name: 0 if name in COUNTS else math.nan for name in computed
+        }
         if isinstance(found, TaskFailed):
             reason = found.reason
             if reason.startswith("time limit"):
                 reason = f"time limit {self.time_limit:g} s"
-            return _fill(row, given, reason)
+            return self._table(given, numbers, reason)
         n = int(given.n_atoms[0])
         frac, lattice = given.frac.clone(), given.lattice.clone()
         frac[0, :n] = wrap(torch.tensor(found.frac.tolist()).to(frac))
         lattice[0] = torch.tensor(found.lattice.tolist()).to(lattice)
         energy, reason = found.energy_per_atom, found.reason
-        formed = above = error = float("nan")
-        competing = 0
-        hull = self.hull
+        numbers |= {"energy_per_atom": energy, "steps": found.steps}
         if hull is not None and energy == energy:
             formed = float(hull.formation_energy(given, [energy])[0])
-            above = float(hull.energy_above_hull(given, [energy])[0])
-            error = hull.error
-            competing = int(hull.competing(given)[0])
+            numbers |= {
+                "formation_energy_per_atom": formed,
+                "energy_above_hull": float(hull.energy_above_hull(given, [energy])[0]),
+                "hull_error": hull.error,
+                "competing": int(hull.competing(given)[0]),
+            }
             low, high = self.guards.formation_energy
             if not reason and not low < formed < high:
                 reason = f"formation energy {formed:.2f}"
-        return _fill(
-            row,
-            given.replace(frac=frac, lattice=lattice),
-            reason,
-            energy=energy,
-            formed=formed,
-            above=above,
-            error=error,
-            competing=competing,
-            steps=found.steps,
-            seconds=found.seconds,
-        )
+        relaxed = given.replace(frac=frac, lattice=lattice)
+        return self._table(relaxed, numbers, reason, found.seconds)
+
+    def _table(
+        self,
+        crystal: Crystals,
+        numbers: Mapping[str, float],
+        reason: str,
+        seconds: float = 0.0,
+    ) -> Results:
+        """Return the table of one crystal with its values."""
+        columns = {
+            name: Column(torch.tensor([value], dtype=_dtype(name)), UNITS[name])
+            for name, value in numbers.items()
+        }
+        spent = torch.tensor([seconds], dtype=torch.float64)
+        return Results(crystal, columns, (reason,), spent, self.name)
 
     def close(self) -> None:
         """End the worker processes; they start again when needed."""
@@ -255,6 +263,10 @@ def unfit(crystals: Crystals) -> list[str]:
     return reasons
 
 
+def _dtype(name: str) -> torch.dtype:
+    return torch.long if name in COUNTS else torch.float64
+
+
 def _late(outcome: Outcome) -> bool:
     return outcome.reason.startswith("time limit")
 
@@ -265,37 +277,4 @@ def _plain(crystals: Crystals, i: int) -> Plain:
         crystals.species[i][keep].numpy(),
         crystals.frac[i].detach().double()[keep].numpy(),
         crystals.lattice[i].detach().double().numpy(),
-    )
-
-
-def _fill(
-    row: Results,
-    structures: Crystals,
-    reason: str,
-    *,
-    energy: float = float("nan"),
-    formed: float = float("nan"),
-    above: float = float("nan"),
-    error: float = float("nan"),
-    competing: int = 0,
-    steps: int = 0,
-    seconds: float = 0.0,
-) -> Results:
-    """Return a table of one crystal with its values."""
-
-    def one(value: float, like: Tensor) -> Tensor:
-        return torch.tensor([value], dtype=like.dtype)
-
-    return Results(
-        structures.replace(properties={}, units={}),
-        one(energy, row.energy_per_atom),
-        one(formed, row.energy_per_atom),
-        one(above, row.energy_per_atom),
-        one(error, row.energy_per_atom),
-        one(competing, row.competing),
-        torch.tensor([not reason]),
-        (reason,),
-        one(steps, row.steps),
-        one(seconds, row.seconds),
-        row.oracle,
     )

@@ -49,33 +49,11 @@ def geometry(
     found["min_distance"][at] = min_distance(double).numpy()
     density = torch.where(double.volume > 0, double.density, torch.nan)
     found["density"][at] = density.numpy()
-    reasons = [
-        _reason(fine, n, volume, apart, shortest, smallest)
-        for fine, n, volume, apart in zip(
-            finite.tolist(),
-            batch.n_atoms.tolist(),
-            found["volume"].tolist(),
-            found["min_distance"].tolist(),
-            strict=True,
-        )
-    ]
-    return found | {"reason": np.array(reasons, dtype=object)}
-
-
-def _reason(
-    finite: bool,
-    n_atoms: int,
-    volume: float,
-    apart: float,
-    shortest: float,
-    smallest: float,
-) -> str:
-    if not finite:
-        return "a coordinate or cell entry is not a number"
-    if not n_atoms:
-        return "no atoms"
-    if not volume >= smallest:
-        return f"volume below {smallest:g} Å^3"
-    if not apart >= shortest:
-        return f"atoms closer than {shortest:g} Å"
-    return ""
+    faults = {  # the first that applies is the reason
+        "a coordinate or cell entry is not a number": ~finite.numpy(),
+        "no atoms": batch.n_atoms.numpy() == 0,
+        f"volume below {smallest:g} Å^3": ~(found["volume"] >= smallest),
+        f"atoms closer than {shortest:g} Å": ~(found["min_distance"] >= shortest),
+    }
+    reasons = np.select([*faults.values()], [*faults], "")
+    return found | {"reason": reasons.astype(object)}

@@ -326,6 +326,17 @@ class PropertyNetwork(nn.Module):
         Raises:
             DataError: no such property, or several to choose from.
         """
+        number = self.properties.index(self.named(name))
+        raw = self._values(soft)
+        floored = raw + (self._floored(raw) - raw).detach()
+        return floored[..., number].mean(0)
+
+    def named(self, name: str | None) -> str:
+        """Return which property is meant: the only one, where there is no name.
+
+        Raises:
+            DataError: no such property, or several to choose from.
+        """
         if name is None and len(self.properties) == 1:
             name = self.properties[0]
         if name not in self.properties:
@@ -333,9 +344,7 @@ class PropertyNetwork(nn.Module):
                 f"this network predicts {', '.join(self.properties)}; got {name!r}. "
                 "Name one of them."
             )
-        raw = self._values(soft)
-        floored = raw + (self._floored(raw) - raw).detach()
-        return floored[..., self.properties.index(name)].mean(0)
+        return name
 
     def _floored(self, values: Tensor) -> Tensor:
         return torch.maximum(values, self._lowest(values))

@@ -32,7 +32,6 @@ def ask(conditions=None, n=2, n_atoms=None):
         allowed=KNOWN,
         histogram=SIZES,
         properties=SCALES,
-        units={"gap": "eV"},
     )
 
 
@@ -269,7 +268,7 @@ def test_compositions_and_patterns_of_each_crystal():
 @pytest.mark.parametrize(
     ("conditions", "kind", "words"),
     [
-        ({"gapp": 1}, DataError, "'gapp'. Did you mean 'gap'?.*gap \\[eV\\], energy"),
+        ({"gapp": 1}, DataError, "'gapp'. Did you mean 'gap'?.*gap, energy"),
         ({"gap": "big"}, DataError, "gap must be a number.*'big'"),
         ({"gap": (1, 2, 3)}, DataError, "range \\(low, high\\)"),
         ({"gap": (2, 1)}, InfeasibleTarget, "gap is empty: got \\(2, 1\\)"),
