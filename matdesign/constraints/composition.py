@@ -1,7 +1,6 @@
 """Constraints on the proportions of the elements: a formula, or a pattern of one."""
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,10 +9,10 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
 from matdesign.constraints.charge import ChargeNeutral
-from matdesign.constraints.unfinished import Orbits, amounts_of, possible
+from matdesign.constraints.unfinished import amounts_of
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.elements import MASK, is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import is_pattern, parse_formula, parse_pattern
 from matdesign.errors import DataError
 
 
@@ -97,38 +96,6 @@ class Composition(Constraint):
         answers = [self._holds(row) for row in crystals.species.tolist()]
         return torch.tensor(answers, dtype=torch.bool, device=crystals.device)
 
-    def allowed(self, orbits: Orbits) -> Tensor | None:
-        """Return what leaves the formula reachable; see `Constraint.allowed`.
-
-        Exact where every open orbit may be each element of the formula; orbits of one role
-        are read one by one, so that it may leave what leads to a dead end. A pattern has no
-        mask of its own: ask for it with `conditions`, which gives every orbit a role.
-        """
-        if not self.amounts:
-            return None
-        found = possible(orbits)
-        mask = torch.zeros_like(found, device="cpu")
-        rows = zip(orbits.species.tolist(), orbits.counts.tolist(), strict=True)
-        for b, (row, atoms) in enumerate(rows):
-            times, rest = divmod(sum(atoms), sum(self.counts))
-            left = {z: k * times for z, k in self.numbers.items()}
-            for z, n in zip(row, atoms, strict=True):
-                if 0 < z < MASK:
-                    left[z] = left.get(z, -1) - n
-            sizes = sorted((n for z, n in zip(row, atoms) if z == MASK), reverse=True)
-            if rest or not _packs(tuple(left.values()), tuple(sizes)):
-                continue
-            for o, (z, n) in enumerate(zip(row, atoms, strict=True)):
-                if z != MASK:
-                    mask[b, o, z] = z > 0
-                    continue
-                others = list(sizes)
-                others.remove(n)
-                for e, k in left.items():
-                    rooms = tuple((left | {e: k - n}).values())
-                    mask[b, o, e] = _packs(rooms, tuple(others))
-        return found & mask.to(found.device)
-
     def conditions(self) -> dict[str, Any]:
         """Return the formula or the pattern as a condition."""
         return {"composition": self.formula or self.pattern}
@@ -155,18 +122,6 @@ class Composition(Constraint):
         if self.numbers:
             return reduced == self.numbers
         return tuple(sorted(reduced.values(), reverse=True)) == self.counts
-
-
-@lru_cache(maxsize=200_000)
-def _packs(rooms: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
-    """Return whether orbits of these sizes, largest first, fill the rooms exactly."""
-    if not sizes or min(rooms) < 0:
-        return not any(rooms)
-    fits = (k for k, room in enumerate(rooms) if room >= sizes[0])
-    return any(
-        _packs((*rooms[:k], rooms[k] - sizes[0], *rooms[k + 1 :]), sizes[1:])
-        for k in fits
-    )
 
 
 def atoms_of_each(crystals: Crystals | SoftCrystals) -> Tensor:

@@ -36,6 +36,15 @@ def generator(
     return made
 
 
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of several batches as one; zeros pad the second axis."""
+    if tensors[0].ndim == 1:
+        return torch.cat(list(tensors))
+    width, pad = max(one.shape[1] for one in tensors), torch.nn.functional.pad
+    rest = (0, 0) * (tensors[0].ndim - 2)
+    return torch.cat([pad(one, (*rest, 0, width - one.shape[1])) for one in tensors])
+
+
 @dataclass(frozen=True, eq=False)
 class Crystals:
     """A batch of crystals as padded tensors that also behaves as a list of structures.
@@ -298,29 +307,22 @@ class Crystals:
         """Return one batch from several; properties that not all have are dropped."""
         if not batches:
             raise ShapeError("nothing to join: got no batches. Give at least one.")
-        width = max(one.species.shape[1] for one in batches)
-
-        def pad(t: Tensor) -> Tensor:
-            extra = width - t.shape[1]
-            return torch.cat([t, t.new_zeros(t.shape[0], extra, *t.shape[2:])], dim=1)
-
-        shared = set.intersection(*(set(one.properties) for one in batches))
-        words = set.intersection(*(set(one.labels) for one in batches))
         named = all(one.ids or not len(one) for one in batches)
+        properties = {
+            k: torch.cat([one.properties[k] for one in batches])
+            for k in batches[0].properties
+            if all(k in one.properties for one in batches)
+        }
         return Crystals(
-            torch.cat([pad(one.species) for one in batches]),
-            torch.cat([pad(one.frac) for one in batches]),
-            torch.cat([one.lattice for one in batches]),
-            properties={
-                k: torch.cat([one.properties[k] for one in batches])
-                for k in batches[0].properties
-                if k in shared
-            },
-            units={k: v for k, v in batches[0].units.items() if k in shared},
+            joined([one.species for one in batches]),
+            joined([one.frac for one in batches]),
+            joined([one.lattice for one in batches]),
+            properties=properties,
+            units={k: v for k, v in batches[0].units.items() if k in properties},
             labels={
                 k: tuple(word for one in batches for word in one.labels[k])
                 for k in batches[0].labels
-                if k in words
+                if all(k in one.labels for one in batches)
             },
             ids=tuple(i for one in batches for i in one.ids) if named else (),
         )

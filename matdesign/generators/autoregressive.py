@@ -24,7 +24,7 @@ from matdesign.generators.filling import fill_table
 from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import eval_mode
-from matdesign.generators.sequence import log_terms, sequences
+from matdesign.generators.sequence import at, log_coordinates, log_sites, sequences
 from matdesign.generators.site_network import SiteNetwork, SiteSample
 from matdesign.generators.wyckoff_sampler import WyckoffSampler
 
@@ -131,7 +131,8 @@ class Autoregressive(WyckoffSampler):
 
         Terms: `size`, `spacegroup`, `letter`, `species`, `lattice` (over standardised
         free entries of the code), `coordinates` (over free coordinates in [0, 1)). In
-        training a random part of what is true of each crystal is given as a condition.
+        training a random part of what is true of each crystal is given as a condition;
+        in evaluation mode `each` is minus `log_prob`, and can be differentiated.
         """
         batch = self.prepare(crystals)
         if self.training:
@@ -141,8 +142,10 @@ class Autoregressive(WyckoffSampler):
             asked = self.nothing(len(batch))
         terms = self.log_terms(batch, asked)
         terms = {k: v.clamp(min=-IMPOSSIBLE) for k, v in terms.items()}
-        total = -torch.stack(list(terms.values())).sum(0).mean()
-        return Loss(total, {k: -v.detach().mean() for k, v in terms.items()})
+        each = -torch.stack(list(terms.values())).sum(0)
+        return Loss(
+            each.mean(), {k: -v.detach().mean() for k, v in terms.items()}, each
+        )
 
     @torch.no_grad()
     def log_prob(self, crystals: Crystals | Encoded) -> Tensor:
@@ -161,11 +164,18 @@ class Autoregressive(WyckoffSampler):
         return total.masked_fill(total < -1e8, -torch.inf)
 
     def log_terms(self, batch: Encoded, asked: Condition) -> dict[str, Tensor]:
-        """Return the log probability of each part of each crystal, shapes (crystals,).
+        """Return the log probability of each part of each crystal, in nats.
+
+        All sites of all crystals are read at once; the mask of the transformer keeps every
+        token from seeing what it shall predict.
 
         Args:
             batch: in this model's representation.
             asked: what the network is conditioned on.
+
+        Returns:
+            `size`, `spacegroup`, `letter`, `species`, `lattice`, `coordinates`, each of
+            shape (crystals,).
 
         Raises:
             DataError: a crystal with more atoms than this model can place.
@@ -177,14 +187,58 @@ class Autoregressive(WyckoffSampler):
                 f"{int(batch.n_atoms.max())}. Leave it out, or train on larger ones."
             )
         self.evaluations += len(batch)
-        return log_terms(
-            self.network,
-            sequences(batch, self.scales),
-            asked,
-            self.log_prior,
+        net, seq = self.network, sequences(batch, self.scales)
+        b, m = seq.letter.shape
+        pad = torch.nn.functional.pad
+        table = wyckoff_table(str(seq.letter.device))
+        ask, prior = net.asked(asked), self.log_prior
+        size = (prior.logsumexp(0) + net.size_logits(ask)).log_softmax(-1)
+        group = prior.T[seq.n_atoms] + net.group_logits(ask, seq.n_atoms)
+        group = group.log_softmax(-1)
+
+        # the tokens of both passes; each knows the site before it
+        about = net.about(ask, seq.spacegroup, seq.n_atoms)
+        keys, left = net.keys(seq.spacegroup), seq.left()
+        last = pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
+        before = pad(seq.species, (1, 0))
+        u = pad(seq.u, (0, 0, 1, 0))
+        first = net.site_tokens(about, keys, last, before, left)
+        second = net.placing_tokens(
+            about,
+            keys,
+            seq.spacegroup,
+            seq.letter,
+            seq.species,
+            (last[:, :m], before[:, :m], u[:, :m]),
+            seq.x,
+            seq.code_free,
+        )
+        steps = torch.arange(m + 1, device=last.device)
+        valid = torch.cat([steps <= seq.length[:, None], seq.exists], dim=1)
+        hidden, _ = net.transformer(torch.cat([first, second], dim=1), valid)
+        first, second = hidden[:, : m + 1], hidden[:, m + 1 :]
+
+        letter, species = log_sites(
+            net,
+            first[:, :m],
+            keys,
+            seq.spacegroup,
+            (seq.letter, seq.species, left[:, :m]),
             self.fill,
             self.scales.allowed,
         )
+        # the token after the last site
+        end = first[torch.arange(b, device=last.device), seq.length]
+        count = table.count[seq.spacegroup[:, None], seq.letter]
+        raw = net.lattice_raw(end, seq.species, count)
+        return {
+            "size": at(size, seq.n_atoms),
+            "spacegroup": at(group, seq.spacegroup),
+            "letter": (letter * seq.exists).sum(1),
+            "species": (species * seq.exists).sum(1),
+            "lattice": net.lattices.log_prob(raw, seq.x, seq.code_free),
+            "coordinates": log_coordinates(net, second, seq),
+        }
 
     # ---- sampling -----------------------------------------------------------------------
 

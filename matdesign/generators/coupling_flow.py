@@ -171,16 +171,13 @@ class CouplingFlow(Templated):
         each, whole = self.encoder(lay, species, vector)
         _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
         about = Setting(lay, species, free, each, x)
-        change = self.torus_flow.straighten(u, about)[1].sum(0)
+        change = self.torus_flow(u, about)[1].sum(0)
         terms = {
             "species": -log_species.sum() / lay.orbits.sum(),
             "lattice": -log_lattice.sum() / lay.code_free.sum(),
             "coordinates": -change.sum() / free.sum().clamp(min=1),
         }
-        return Loss(
-            torch.stack(list(terms.values())).sum(),
-            {k: v.detach() for k, v in terms.items()},
-        )
+        return Loss.of(terms)
 
     @torch.no_grad()
     def log_prob(
@@ -228,7 +225,7 @@ class CouplingFlow(Templated):
         row, atom = rarest(lay, species).nonzero().unbind(1)  # all choices
         free, u = hold(lay[row], data.u[row], atom)
         about = Setting(lay[row], species[row], free, each[row], x[row])
-        _, changes = self.torus_flow.straighten(u, about)
+        _, changes = self.torus_flow(u, about)
         return {
             "species": log_species,
             "lattice": log_lattice,
@@ -253,27 +250,8 @@ class CouplingFlow(Templated):
         z, _ = self.lattice_flow(x, whole, lay.code_free)
         free, u = self.hold_first(lay, species, data.u)
         about = Setting(lay, species, free, each, x)
-        u, changes = self.torus_flow.straighten(u, about)
+        u, changes = self.torus_flow(u, about)
         return Latents(lay, species, u, z, changes)
-
-    @torch.no_grad()
-    def forward(
-        self, latents: Latents, *, condition: Condition | None = None
-    ) -> Encoded:
-        """Return the crystals of latents, the inverse of `inverse`.
-
-        Args:
-            latents: from `inverse`, or noise of the same shapes.
-            condition: what the crystals shall be; None leaves all open.
-        """
-        lay, species = latents.layout, latents.species
-        vector = self.embedding(len(species), condition)
-        each, whole = self.encoder(lay, species, vector)
-        x = self.lattice_flow.generate(latents.z, whole, lay.code_free)
-        free, _ = self.hold_first(lay, species, latents.u)
-        about = Setting(lay, species, free, each, x)
-        u = self.torus_flow.bend(latents.u * free, about)
-        return Encoded(lay, species, u, lay.project(self.scales.restore(x)))
 
     def times(self, steps: int, plan: Plan) -> list[float]:
         """Return the times of all states: one step for each coupling layer."""

@@ -57,7 +57,6 @@ class VAE(Family):
         latent: size of the crystal's latent.
         orbit_latent: size of each orbit's.
         passes: passes that mend the decoder's first guess.
-        components: normals in the prior's mixture; 0 takes N(0, I).
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
         beta: weight of the divergence; 1 makes the loss a bound.
         min_distance: smallest distance of two atoms in sampling, angstrom; what comes nearer is
@@ -79,6 +78,7 @@ class VAE(Family):
         "skeleton": "sequence",
         "apart": "min_distance",
         "spread": "",
+        "components": "",
         "temperature": "",
         "templates": "",
     }
@@ -93,7 +93,6 @@ class VAE(Family):
         latent: int = 32,
         orbit_latent: int = 4,
         passes: int = 2,
-        components: int = 0,
         free_nats: float = 8.0,
         beta: float = 1.0,
         min_distance: float = 1.0,
@@ -110,7 +109,7 @@ class VAE(Family):
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
         self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
-        self.prior = Prior(latent, components, width)
+        self.prior = Prior(latent)
         self.sequence = SequenceDecoder(
             width=width,
             latent=latent,
@@ -129,9 +128,6 @@ class VAE(Family):
         redraw(self, rng)
         for part in (self.encoder.whole, self.encoder.each):
             part.weight.mul_(0.5)
-        if self.prior.components:
-            self.prior.mean.normal_(generator=rng).mul_(0.7)
-            self.prior.weight.weight.zero_()
         self.geometry.mend.reset(rng)
         self.asked.reset(rng)
 
@@ -161,7 +157,7 @@ class VAE(Family):
             data.layout, data.species, z, embedded, self.scales, blur=noise
         )
         parts = [guess.log_prob(data, self.scales) for guess in guesses]
-        kl_whole = self.prior.kl(posterior.whole, z.whole, embedded).mean()
+        kl_whole = self.prior.kl(posterior.whole, z.whole).mean()
         kl_orbits = posterior.orbits.kl().mean()
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         likely = [torch.stack([*part.values()]).sum(0).mean() for part in parts]
@@ -185,7 +181,7 @@ class VAE(Family):
         terms |= guesses[-1].log_prob(data, self.scales)
         zero, there = torch.zeros_like(z.orbits), data.layout.orbits[..., None]
         own = elbo.Normal(zero, zero, there).log_prob(z.orbits)
-        total = sum(terms.values(), own + self.prior.log_prob(z.whole, embedded))
+        total = sum(terms.values(), own + self.prior.log_prob(z.whole))
         if self.representation == "cell":
             counts = torch.tensor(self.size_histogram, device=total.device).to(total)
             chance = (counts / counts.sum()).log()
@@ -281,7 +277,7 @@ class VAE(Family):
             some = request[rows]
             n_atoms = draw_sizes(some, self.size_histogram, rng)
             embedded = self.embedding(some.condition, scale)
-            z = self.prior.draw(embedded, rng)
+            z = self.prior.draw(len(some), rng)
             about = z, embedded, some, n_atoms, self.scales.allowed, rng
             layout, species, met = self.sequence.draw(*about, scale=scale)
             shape = (*species.shape, self.geometry.own.in_features)

@@ -15,9 +15,9 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fillable, letter_mask
-from matdesign.generators.mixtures import choose
 from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
+from matdesign.generators.sampling import choose
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
@@ -130,7 +130,7 @@ class WyckoffSampler(Family):
         if request.groups is not None and self.representation == "symmetric":
             other = ~request.groups.to(prior.device)[:, None]
             prior = prior.masked_fill(other, -torch.inf)
-        asked = self.network.ask(request.condition.to(prior.device))
+        asked = self.network.asked(request.condition.to(prior.device))
         sizes = torch.arange(prior.shape[1])
         fits = (request.n_atoms[:, None] == 0) | (request.n_atoms[:, None] == sizes)
         fits &= sizes % request.unit[:, None] == 0
@@ -189,7 +189,7 @@ class WyckoffSampler(Family):
         condition = request.condition.to(group.device)
         if scale == 0:
             condition = Condition.nothing(b, condition.low.shape[1], group.device)
-        ask = net.ask(condition.doubled() if twice else condition)
+        ask = net.asked(condition.doubled() if twice else condition)
         again = 2 if twice else 1
         about = net.about(ask, group.repeat(again), n_atoms.repeat(again))
         keys = net.keys(group).repeat(again, 1, 1)
@@ -222,7 +222,7 @@ class WyckoffSampler(Family):
             old, its, more = (x.repeat(again)[:, None] for x in (last, kind, left))
             tokens = net.site_tokens(about, keys, old, its, more, step)
             exists = active.repeat(again)[:, None] | (step == 0)
-            hidden, cache = net.read(tokens, exists, cache)
+            hidden, cache = net.transformer(tokens, exists, cache)
             self.evaluations += int(exists.sum())
             if first is not None and step < len(first[0]):
                 new = torch.where(active, first[0][step], NONE)

@@ -242,17 +242,17 @@ def test_reading_at_once_and_with_a_memory_agree(model):
     net, rng = model.network, torch.Generator().manual_seed(0)
     tokens = torch.randn(6, 9, 32, generator=rng)
     valid = torch.arange(9) < torch.tensor([9, 5, 1, 3, 7, 8])[:, None]
-    whole, _ = net.read(tokens, valid)
+    whole, _ = net.transformer(tokens, valid)
     cache, rows = None, []
     for i in range(9):
-        one, cache = net.read(tokens[:, i : i + 1], valid[:, i : i + 1], cache)
+        one, cache = net.transformer(tokens[:, i : i + 1], valid[:, i : i + 1], cache)
         rows.append(one)
     steps = torch.cat(rows, dim=1)
     assert torch.allclose(whole[valid], steps[valid], atol=1e-5)
     # a token never sees a later one
     changed = tokens.clone()
     changed[:, 5:] += 1.0
-    again, _ = net.read(changed, valid)
+    again, _ = net.transformer(changed, valid)
     assert torch.equal(again[:, :5], whole[:, :5])
 
 
