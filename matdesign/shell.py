@@ -2,10 +2,9 @@
 
 import functools
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 import typer
@@ -20,13 +19,10 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.data.sets import load
 from matdesign.crystals.io import files
 from matdesign.errors import DataError, MatdesignError
-from matdesign.loop.results import UNITS, Results
+from matdesign.loop.results import Results
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-COLUMNS = (*UNITS, "competing", "ok", "steps")
-"""Columns of results that are kept beside the crystals."""
 
 
 def plain_errors(command: Callable[P, T]) -> Callable[P, T]:
@@ -198,10 +194,7 @@ def record_path(path: Path) -> Path:
 def write_results(results: Results, path: Path, symmetrize: bool = False) -> None:
     """Write relaxed crystals, and what the oracle said beside them as JSON."""
     write(results.structures.replace(properties={}, units={}), path, symmetrize)
-    columns = {name: getattr(results, name).tolist() for name in COLUMNS}
-    kept = {name: [_plain(v) for v in values] for name, values in columns.items()}
-    record: dict[str, Any] = {"oracle": results.oracle, "reason": list(results.reason)}
-    text = json.dumps(record | kept, indent=1, allow_nan=False)
+    text = json.dumps(results.to_dict(), indent=1, allow_nan=False)
     record_path(path).write_text(text + "\n", encoding="utf-8")
 
 
@@ -218,28 +211,12 @@ def read_results(path: Path) -> Results:
     beside = record_path(path)
     try:
         record = json.loads(beside.read_text(encoding="utf-8"))
-        columns = {name: _tensor(record[name]) for name in COLUMNS}
-        return Results(
-            structures=crystals,
-            reason=tuple(str(one) for one in record["reason"]),
-            oracle=str(record["oracle"]),
-            **{**columns, "ok": columns["ok"].bool()},
-        )
+        return Results.from_dict(crystals, record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{beside} is missing or does not belong to {path.name} "
             f"({type(error).__name__}: {error}). Make both with `matdesign relax`."
         ) from None
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _tensor(values: list[float | None]) -> torch.Tensor:
-    return torch.tensor(
-        [math.nan if v is None else v for v in values], dtype=torch.float64
-    )
 
 
 def _ends(text: str) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.io.files import read, write
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
-from matdesign.loop.results import Results
+from matdesign.loop.results import Column, Results
 
 
 def call(*words: object, code: int = 0) -> str:
@@ -61,11 +61,11 @@ class Toy:
         self.name = f"toy {weights} {settings['workers']}"
 
     def evaluate(self, crystals: Crystals) -> Results:
-        table = Results.empty(crystals, self.name)
-        table.ok[1:] = True
-        table.energy_above_hull[1:] = 0.01
+        above = torch.full((len(crystals),), 0.01)
+        above[0] = torch.nan
         reason = ("exploded", *[""] * (len(crystals) - 1))
-        return Results(**{**vars(table), "reason": reason})
+        column = {"energy_above_hull": Column(above, "eV/atom")}
+        return Results(crystals, column, reason, oracle=self.name)
 
 
 def test_help_names_every_step() -> None:

@@ -150,7 +150,7 @@ def test_the_doors_of_contributing_open(tmp_path):
         tmp_path / "campaign.db",
         budget=4,
         batch=2,
-        objective=lambda results: results.energy_per_atom,
+        objective="volume_per_atom",
     )
     list(loop)
     best = loop.best(4)

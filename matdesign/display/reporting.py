@@ -161,7 +161,8 @@ def _add_results(
             row.values[column] = number if fine else None
         error = float(results.hull_error[k])
         row.values["± (eV/atom)"] = error if math.isfinite(error) else None
-        row.values["known compounds"] = int(results.competing[k])
+        if "competing" in results.columns:
+            row.values["known compounds"] = int(results.competing[k])
         row.values["seconds"] = float(results.seconds[k])
         if again is not None:
             held = int(again.satisfied[k].sum())

@@ -131,7 +131,8 @@ class Autoregressive(WyckoffSampler):
 
         Terms: `size`, `spacegroup`, `letter`, `species`, `lattice` (over standardised
         free entries of the code), `coordinates` (over free coordinates in [0, 1)). In
-        training a random part of what is true of each crystal is given as a condition.
+        training a random part of what is true of each crystal is given as a condition;
+        in evaluation mode `each` is minus `log_prob`, and can be differentiated.
         """
         batch = self.prepare(crystals)
         if self.training:
@@ -141,8 +142,10 @@ class Autoregressive(WyckoffSampler):
             asked = self.nothing(len(batch))
         terms = self.log_terms(batch, asked)
         terms = {k: v.clamp(min=-IMPOSSIBLE) for k, v in terms.items()}
-        total = -torch.stack(list(terms.values())).sum(0).mean()
-        return Loss(total, {k: -v.detach().mean() for k, v in terms.items()})
+        each = -torch.stack(list(terms.values())).sum(0)
+        return Loss(
+            each.mean(), {k: -v.detach().mean() for k, v in terms.items()}, each
+        )
 
     @torch.no_grad()
     def log_prob(self, crystals: Crystals | Encoded) -> Tensor:

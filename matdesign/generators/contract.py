@@ -33,16 +33,20 @@ class Loss:
     Args:
         total: scalar that is differentiated.
         terms: name -> detached scalar, each with the scale its generator documents.
+        each: the loss of every crystal, shape (crystals,), where a family tells it.
+        prediction: what the network predicts of each, shape (crystals, numbers), likewise.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
+    each: Tensor | None = None
+    prediction: Tensor | None = None
 
     @classmethod
-    def of(cls, terms: dict[str, Tensor]) -> Self:
-        """Return the sum of terms of equal weight."""
+    def of(cls, terms: dict[str, Tensor], *rest: Tensor) -> Self:
+        """Return the sum of terms of equal weight, `rest` as in the constructor."""
         parts = {name: term.detach() for name, term in terms.items()}
-        return cls(torch.stack(list(terms.values())).sum(), parts)
+        return cls(torch.stack(list(terms.values())).sum(), parts, *rest)
 
 
 class Guide(Protocol):

@@ -18,7 +18,13 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
 from matdesign.generators.sampling import normal
-from matdesign.generators.stepwise import Stepwise, centred, column, random_times
+from matdesign.generators.stepwise import (
+    Stepwise,
+    centred,
+    column,
+    flattened,
+    random_times,
+)
 
 
 class Diffusion(Stepwise):
@@ -88,14 +94,17 @@ class Diffusion(Stepwise):
         wrong = (out.frac - score).square().sum((1, 2)) / free.clamp(min=1)
         off = ((out.lattice - v) * lay.code_free).square().sum(1)
         hidden = species == MASK
+        each = (
+            wrong * (free > 0),
+            off / lay.code_free.sum(1),
+            self.species_noise.cross_entropy(data.species, hidden, out.species),
+        )
         terms = {
-            "frac": (wrong * (free > 0)).sum() / (free > 0).sum().clamp(min=1),
-            "lattice": (off / lay.code_free.sum(1)).mean(),
-            "species": self.species_noise.cross_entropy(
-                data.species, hidden, out.species
-            ),
+            "frac": each[0].sum() / (free > 0).sum().clamp(min=1),
+            "lattice": each[1].mean(),
+            "species": each[2].sum() / hidden.any(1).sum().clamp(min=1),
         }
-        return Loss.of(terms)
+        return Loss.of(terms, torch.stack(each).sum(0), flattened(out, lay, hidden))
 
     def predict(self, x: Sample, t: float) -> Preview:
         """Return the denoised crystals, by Tweedie's formula and x_0 = a x_t - s v."""

@@ -18,7 +18,13 @@ from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
 from matdesign.generators.sampling import normal, uniform
-from matdesign.generators.stepwise import Stepwise, centred, column, random_times
+from matdesign.generators.stepwise import (
+    Stepwise,
+    centred,
+    column,
+    flattened,
+    random_times,
+)
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """A velocity: points (crystals, dims) and times (crystals,) -> (crystals, dims)."""
@@ -89,15 +95,17 @@ class FlowMatching(Stepwise):
         wrong = (out.frac - TORUS * centred(path, lay)).square().sum((1, 2))
         off = ((out.lattice - (end - clean)) * lay.code_free).square().sum(1)
         hidden = species == MASK
+        each = (
+            wrong / free.clamp(min=1) * (free > 0),
+            off / lay.code_free.sum(1) / 2,
+            self.species_noise.cross_entropy(data.species, hidden, out.species),
+        )
         terms = {
-            "frac": (wrong / free.clamp(min=1) * (free > 0)).sum()
-            / (free > 0).sum().clamp(min=1),
-            "lattice": (off / lay.code_free.sum(1)).mean() / 2,
-            "species": self.species_noise.cross_entropy(
-                data.species, hidden, out.species
-            ),
+            "frac": each[0].sum() / (free > 0).sum().clamp(min=1),
+            "lattice": each[1].mean(),
+            "species": each[2].sum() / hidden.any(1).sum().clamp(min=1),
         }
-        return Loss.of(terms)
+        return Loss.of(terms, torch.stack(each).sum(0), flattened(out, lay, hidden))
 
     def predict(self, x: Sample, t: float) -> Preview:
         """Return where the straight paths through x end, by the learned velocity."""

@@ -303,7 +303,7 @@ class AbsorbingNoise:
 
     @staticmethod
     def cross_entropy(species: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
-        """Return the cross entropy in nats per hidden site, a mean over crystals.
+        """Return the cross entropy of each crystal in nats per hidden site, (crystals,).
 
         Args:
             species: true elements, shape (crystals, sites).
@@ -312,8 +312,7 @@ class AbsorbingNoise:
         """
         log_p = logits.log_softmax(-1)
         each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
-        each = each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
-        return each.sum() / hidden.any(1).sum().clamp(min=1)
+        return each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
 
     @staticmethod
     def probabilities(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
@@ -349,6 +348,13 @@ class AbsorbingNoise:
 def column(value: Tensor, like: Tensor) -> Tensor:
     """Return per-crystal numbers (crystals,) shaped to multiply a tensor of a batch."""
     return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def flattened(out: Prediction, layout: Layout, hidden: Tensor) -> Tensor:
+    """Return what a network says of coordinates, cell and hidden species, one row each."""
+    species = out.species.softmax(-1) * hidden[..., None]
+    parts = out.frac * layout.free, out.lattice * layout.code_free, species
+    return torch.cat([x.flatten(1) for x in parts], dim=1)
 
 
 def random_times(n: int, like: Tensor, rng: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matdesign.loop.results import kind_of
+from matdesign.loop.results import Results, kind_of
 from matdesign.loop.store import Proposal
 
 
@@ -22,7 +22,8 @@ class Iteration:
             dropped on the way is not counted here.
         passed: of these, sound and within the constraints.
         fresh: of these, not like any crystal seen before.
-        selected: of these, given to the oracle.
+        selected: of these, given to the oracle; the others were passed over, by the
+            selector or for want of room.
         usable: of these, with a result that can be used.
         failed: how many failed, by reason.
         best: lowest objective so far in the whole campaign; NaN when there is none.
@@ -30,6 +31,7 @@ class Iteration:
         spent: oracle calls so far.
         budget: oracle calls in all.
         seconds: of this iteration.
+        version: of the generator that proposed, 0 before it has learned.
         stopped: why the campaign ends with this iteration; "" where it goes on or its budget
             is spent.
         nothing: why the guide found no crystals in this iteration; "" where it found some.
@@ -47,6 +49,7 @@ class Iteration:
     spent: int
     budget: int
     seconds: float
+    version: int = 0
     stopped: str = ""
     nothing: str = ""
 
@@ -55,19 +58,41 @@ class Iteration:
         """What the store keeps of an iteration."""
         names = ("proposed", "passed", "fresh", "selected", "usable", "seconds")
         counts = {name: getattr(self, name) for name in names}
+        counts |= {"version": self.version} if self.version else {}
         return {**counts, "nothing": self.nothing} if self.nothing else counts
 
     def __repr__(self) -> str:
         why = ", ".join(f"{n} {kind}" for kind, n in self.failed.items())
         failed = f" (failed: {why})" if why else ""
         best = f"best {self.best:.3f} {self.best_formula}" if self.best_formula else ""
+        version = f" by version {self.version}" if self.version else ""
         return (
-            f"iteration {self.number}: {self.proposed} proposed, {self.passed} pass the "
+            f"iteration {self.number}: {self.proposed} proposed{version}, {self.passed} pass the "
             f"checks, {self.fresh} new, {self.selected} evaluated, {self.usable} usable"
             f"{failed}; {best or 'nothing usable yet'}; oracle calls {self.spent} of "
             f"{self.budget}; {self.seconds:.1f} s"
             + "".join(f"\n{why}" for why in (self.nothing, self.stopped) if why)
         )
+
+
+def counted(proposals: Sequence[Proposal], done: Sequence[Results]) -> dict[str, Any]:
+    """Return what `Iteration` says of its crystals.
+
+    Args:
+        proposals: all of the iteration.
+        done: what the oracle said of each selected one.
+    """
+    decisions = Counter(one.decision for one in proposals)
+    passed = len(proposals) - decisions["rejected"]
+    failed = Counter(kind_of(one.reason[0]) for one in done if one.reason[0])
+    return {
+        "proposed": len(proposals),
+        "passed": passed,
+        "fresh": passed - decisions["duplicate"],
+        "selected": len(done),
+        "usable": len(done) - failed.total(),
+        "failed": dict(failed.most_common()),
+    }
 
 
 def iteration_seed(seed: int, iteration: int) -> int:
@@ -91,6 +116,7 @@ def why_stopped(
         "duplicate": "Give a generator that makes others, or a larger `propose`.",
         "rejected": "Loosen what most of them miss, guide the generator (`guide=`), "
         "or raise `propose`.",
+        "passed over": "The selector lets nothing through; loosen its gate.",
     }
     most = Counter(one.decision for one in rows).most_common(1)
     words = (
@@ -110,8 +136,10 @@ def why_stopped(
 
 def _kind(one: Proposal) -> str:
     """Return why a crystal was not evaluated, without its figures."""
-    if one.decision == "duplicate":
-        return "like one that is known"
+    if one.decision in (
+        known := {"duplicate": "like one that is known", "passed over": "passed over"}
+    ):
+        return known[one.decision]
     if one.reason.startswith("misses: "):
         return "miss: " + one.reason.removeprefix("misses: ")
     return kind_of(one.reason)

@@ -7,129 +7,192 @@ the user's own is given to `Campaign.resume` once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint
-from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
-from matdesign.loop.results import Results
-from matdesign.loop.store import NUMBERS
+from matdesign.loop.results import ENERGIES, UNITS, Results
+from matdesign.loop.store import Proposal, Store
 
 Words = dict[str, Any]
 
 Objective = str | Callable[[Results], Tensor]
 
 
-class Proposer(Protocol):
-    """What proposes crystals: any generator of this package, or anything with this."""
-
-    def sample(self, n: int, *, seed: int) -> Crystals:
-        """Return n crystals, the same ones for the same seed."""
-
-
 @dataclass(frozen=True)
 class Parts:
-    """What a campaign is made of; None where it must be made again."""
+    """What a campaign is made of, or what of it is given again: None elsewhere."""
 
-    generator: Proposer | None
+    generator: Any
     constraints: Constraint | None
-    oracle: Oracle | None
-    objective: Objective | None
+    oracle: Any
+    objective: Any
     guide: Any
+    select: Any
+    learn: Any
 
 
-def describe(parts: Parts, store: str) -> Words:
-    """Return plain words about the parts, and save the generator beside the store."""
-    aim, wanted = parts.objective, parts.constraints
-    return {
-        "objective": aim if isinstance(aim, str) else None,
-        "oracle_name": parts.oracle.name if parts.oracle else "",
-        "oracle": describe_oracle(parts.oracle),
-        "wanted": repr(wanted) if wanted else "",
-        "constraints": describe_constraint(wanted),
-        "guided": parts.guide is not None,
-        "generator": save_generator(parts.generator, store),
-    }
+@contextmanager
+def opened(store: str | Path | Store) -> Iterator[Store]:
+    """Give the store; close it where what is done with it fails."""
+    held = store if isinstance(store, Store) else Store(store)
+    try:
+        yield held
+    except BaseException:
+        held.close()
+        raise
 
 
-def make(given: Parts, settings: Words, store: str, name: str) -> Parts:
-    """Return the parts given, and the others made again from the settings.
+COUNTS = ("batch", "propose", "learn_every")
+"""Settings that are 1 or more."""
+
+
+def begin(store: Store, parts: Parts, numbers: Words) -> None:
+    """Write down a new campaign, and save its generator beside the store.
 
     Raises:
-        DataError: a part cannot be made again and is not given, or is another one than
-            the campaign was begun with.
+        DataError: the store holds one already, or a number makes no sense.
     """
-    generator, wanted, oracle = given.generator, given.constraints, given.oracle
-    if generator is None:
-        if not settings["generator"]:
-            raise needed("generator", name)
-        generator = load_generator(settings["generator"], store)
-    if wanted is None:
-        if not isinstance(settings["constraints"], dict):
-            raise needed("constraints", name)
-        wanted = make_constraint(settings["constraints"])
-    if oracle is None:
-        if settings["oracle"] is None:
-            raise needed("oracle", name)
-        oracle = make_oracle(settings["oracle"])
-    objective = given.objective or settings["objective"]
-    if objective is None:
-        raise needed("objective", name)
-    if settings["guided"] and given.guide is None:
-        raise needed("guide", name)
-    for what, now, then in (
-        ("oracle", oracle.name, settings["oracle_name"]),
-        ("constraints", repr(wanted) if wanted else "", settings["wanted"]),
-    ):
-        if now != then:
+    if numbers["budget"] < 0 or min(numbers[n] for n in COUNTS) < 1:
+        raise DataError(
+            f"budget must be 0 or more, {', '.join(COUNTS)} 1 or more; got "
+            + ", ".join(f"{n}={numbers[n]}" for n in ("budget", *COUNTS))
+        )
+    if store.settings() is not None:
+        raise DataError(
+            f"{store.name} holds a campaign already. Continue it with "
+            f"Campaign.resume({store.name!r}), or choose another store."
+        )
+    aim = parts.objective
+    saved = save_generator(parts.generator, store.where)
+    words = {
+        "objective": aim if isinstance(aim, str) else None,
+        "guided": parts.guide is not None,
+        "generator": saved or describe(parts.generator),
+        "oracle": describe(parts.oracle),
+        "constraints": describe(parts.constraints),
+        "select": describe(parts.select),
+        "learn": describe(parts.learn),
+    }
+    store.write_settings({**numbers, **words, **_labels(parts)})
+
+
+def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
+    """Return the parts given, and the others made again; let the budget grow.
+
+    Raises:
+        DataError: there is no campaign, a part cannot be made again and is not given, or
+            is another one than the campaign was begun with, or the budget is smaller.
+    """
+    settings = store.settings()
+    if settings is None:
+        raise DataError(
+            f"{store.name} holds no campaign. Start one with "
+            f"Campaign(..., store={store.name!r})."
+        )
+    known = {"select": {}, "learn": {}} | settings
+    known["guide"] = None if settings["guided"] else {}
+    parts = Parts(
+        *(
+            _again(one.name, known[one.name], store) if part is None else part
+            for one in fields(given)
+            for part in [getattr(given, one.name)]
+        )
+    )
+    for what, now in _labels(parts).items():
+        if now != (then := settings.get(what, "")):
             raise DataError(
-                f"{name} was made with other {what}: got {now!r}, it has {then!r}. "
-                "Give the same, or start a new campaign in a new store."
+                f"{store.name} was made with other {LABELS[what]}: got {now!r}, it has "
+                f"{then!r}. Give the same, or start a new campaign in a new store."
             )
-    return Parts(generator, wanted, oracle, objective, given.guide)
+    check_objective(parts.oracle, parts.objective)
+    if budget is not None and budget < settings["budget"]:
+        raise DataError(
+            f"a budget can only grow: got {budget}, it was {settings['budget']}. "
+            "Leave it out, or stop iterating."
+        )
+    if budget is not None:
+        store.write_settings({**settings, "budget": int(budget)})
+    return parts
 
 
-def describe_constraint(constraint: Constraint | None) -> Words | None:
-    """Return a constraint as plain words, {} for none; None if it has no such form."""
-    if constraint is None:
+LABELS = {
+    "oracle_name": "oracle",
+    "wanted": "constraints",
+    "select_name": "select",
+    "learn_name": "learn",
+}
+"""What must be the same after a resume, by its key in the settings."""
+
+
+def _labels(parts: Parts) -> dict[str, str]:
+    words = {"select_name": parts.select, "learn_name": parts.learn}
+    return {
+        "oracle_name": parts.oracle.name,
+        "wanted": repr(parts.constraints) if parts.constraints else "",
+        **{
+            name: json.dumps(describe(part)) if describe(part) else _kind(part)
+            for name, part in words.items()
+        },
+    }
+
+
+def _kind(part: Any) -> str:
+    return "" if part is None else type(part).__name__
+
+
+def describe(part: Any) -> Words | None:
+    """Return class and settings of a part of a campaign as plain words and numbers.
+
+    Returns:
+        {} for no part; None for what cannot be made again from words: a class that is
+        not of this package, or one that holds more than words and numbers.
+    """
+    import matdesign
+
+    name, settings = type(part).__name__, None
+    if part is None:
         return {}
     try:
-        return constraint.to_dict()
+        if isinstance(part, Constraint):
+            return part.to_dict()
+        if getattr(matdesign, name, None) is type(part) and hasattr(part, "to_dict"):
+            settings = part.to_dict()
     except DataError:
         return None
+    return None if settings is None else {"class": name, "settings": settings}
 
 
-def make_constraint(words: Words) -> Constraint | None:
-    """Return the constraint of `describe_constraint`, or None for no constraint."""
-    return Constraint.from_dict(words) if words else None
+def _again(what: str, words: Any, store: Store) -> Any:
+    """Return the part of `describe`; what is a name, or a folder, is a text."""
+    import matdesign
 
-
-def describe_oracle(oracle: Any) -> Words | None:
-    """Return the oracle's keywords; None for one that cannot be made from them."""
-    from matdesign.loop.oracle import PotentialOracle
-
-    return oracle.config if type(oracle) is PotentialOracle else None
-
-
-def make_oracle(words: Words) -> Any:
-    """Return the oracle of `describe_oracle`."""
-    from matdesign.loop.guards import Guards
-    from matdesign.loop.oracle import PotentialOracle
-
-    bounds: dict[str, Any] = {
-        name: tuple(one) if isinstance(one, list) else one
-        for name, one in words.get("guards", {}).items()
-    }
-    return PotentialOracle(**{**words, "guards": Guards(**bounds)})
+    if words is None:
+        raise DataError(
+            f"{store.name} does not hold the campaign's {what}, which cannot be made again "
+            "from plain words and numbers. Resume with "
+            f"`Campaign.resume({store.name!r}, {what}=...)`."
+        )
+    if isinstance(words, str):
+        return load_generator(words, store.where) if what == "generator" else words
+    if not words:
+        return None
+    if what == "constraints":
+        return Constraint.from_dict(words)
+    if "weights" in words:  # a store of an earlier version
+        words = {"class": "PotentialOracle", "settings": words}
+    return getattr(matdesign, words["class"]).from_dict(words["settings"])
 
 
 def save_generator(generator: Any, store: str) -> str | None:
@@ -139,9 +202,33 @@ def save_generator(generator: Any, store: str) -> str | None:
     """
     if "://" in store or not hasattr(generator, "save"):
         return None
-    folder = Path(store).with_suffix(".generator")
+    folder = _folder(store, 0)
     generator.save(folder)
     return folder.name
+
+
+def _folder(store: str, version: int) -> Path:
+    suffix = f".generator-{version}" if version else ".generator"
+    return Path(store).absolute().with_suffix(suffix)
+
+
+def keep_version(generator: Any, store: Store, version: int) -> Any:
+    """Save a version of the generator beside the store and return it as saved.
+
+    One that cannot be saved is returned as it is, and learns again after a resume.
+    """
+    if "://" in store.where or not hasattr(generator, "save"):
+        return generator
+    generator.save(_folder(store.where, version))
+    store.write_settings({**(store.settings() or {}), "version": version})
+    return load_version(store, version)
+
+
+def load_version(store: Store, version: int) -> Any:
+    """Return a version of the generator, None where this campaign has not saved it."""
+    if version > (store.settings() or {}).get("version", 0):
+        return None
+    return load_generator(_folder(store.where, version).name, store.where)
 
 
 def load_generator(folder: str, store: str) -> Any:
@@ -149,14 +236,6 @@ def load_generator(folder: str, store: str) -> Any:
     from matdesign.generators.contract import Generator
 
     return Generator.load(Path(store).absolute().parent / folder)
-
-
-def needed(what: str, store: str) -> DataError:
-    """Return the error that a part of the campaign must be given again."""
-    return DataError(
-        f"{store} does not hold the campaign's {what}, which cannot be made again from "
-        f"plain words and numbers. Resume with `Campaign.resume({store!r}, {what}=...)`."
-    )
 
 
 def joined(
@@ -170,18 +249,39 @@ def joined(
 
 def check_objective(oracle: Oracle, objective: Objective) -> None:
     """Raise where an oracle says what it computes, and the objective is not among it."""
-    if isinstance(objective, str) and objective not in NUMBERS:
+    columns = getattr(oracle, "columns", ENERGIES)
+    if not isinstance(objective, str) or objective in columns:
+        return
+    hull = (
+        "Give it a hull (`hull=`) by the same method, or choose"
+        if (objective in UNITS)
+        else "Choose"
+    )
+    raise DataError(
+        f"the oracle {oracle.name} does not compute the objective: got {objective!r}, it "
+        f"computes {', '.join(columns)}. {hull} another column, or give a function of "
+        "Results where lower is better."
+    )
+
+
+def check_told(
+    results: Results, waiting: Mapping[str, Proposal], objective: Objective
+) -> None:
+    """Raise where results do not belong to the crystals that wait for one."""
+    ids = results.structures.ids or ("",) * len(results)
+    if isinstance(objective, str) and objective not in results.columns:
         raise DataError(
-            f"unknown objective: got {objective!r}; choose {', '.join(NUMBERS)}, "
-            "or give a function of Results where lower is better."
+            f"the objective {objective!r} is not among what is told: got "
+            f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
         )
-    columns = getattr(oracle, "columns", NUMBERS)
-    if isinstance(objective, str) and objective not in columns:
-        raise DataError(
-            f"the oracle {oracle.name} does not compute the objective: got "
-            f"{objective!r}, it computes {', '.join(columns)}. Give the oracle a hull "
-            "(`hull=`) by the same method, or choose another objective."
-        )
+    for name, formula in zip(ids, results.structures.formulas, strict=True):
+        if name not in waiting or ids.count(name) > 1:
+            raise DataError(
+                f"no result of {name!r} is waited for, or it is told twice; those that "
+                f"wait are {', '.join(waiting) or 'none'}. See `ask()`."
+            )
+        if formula != (known := waiting[name].crystal.formulas[0]):
+            raise DataError(f"{name} is {known}; got a result of {formula}.")
 
 
 def steering(parts: Parts) -> Any:
@@ -196,7 +296,7 @@ def steering(parts: Parts) -> Any:
 
 def value(objective: Objective, result: Results) -> float:
     """Return the objective of the first crystal of a result; NaN where it failed."""
-    if not result.ok[0]:
+    if result.reason[0]:
         return float("nan")
     if isinstance(objective, str):
         return float(getattr(result, objective)[0])

@@ -2,166 +2,272 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
-from matdesign.errors import ShapeError
+from matdesign.errors import DataError, ShapeError
+from matdesign.tables import text_table
 
 if TYPE_CHECKING:
     import pandas
 
-UNITS = {
-    "energy_per_atom": "eV/atom",
-    "formation_energy_per_atom": "eV/atom",
-    "energy_above_hull": "eV/atom",
-    "hull_error": "eV/atom",
-    "seconds": "s",
+ENERGIES = dict.fromkeys(
+    ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull"), "eV/atom"
+)
+UNITS = {**ENERGIES, "hull_error": "eV/atom", "competing": "", "steps": ""}
+"""Unit of each column of an oracle that relaxes and has a hull; counts have none."""
+
+COUNTS = ("competing", "steps")
+"""Columns that are no property of a crystal."""
+
+SHORT = {
+    "energy_per_atom": "energy",
+    "formation_energy_per_atom": "formation",
+    "energy_above_hull": "above hull",
+    "hull_error": "error",
 }
-"""Unit of each numeric column."""
+"""What the printed table calls these columns; their unit is eV/atom."""
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """The values of one property, one per crystal.
+
+    Args:
+        values: numbers, NaN where unknown; kept as float64, whole numbers as they are.
+        unit: "" for counts and pure numbers.
+        std: standard deviation of each value, in the same unit, where it is known.
+    """
+
+    values: Tensor
+    unit: str = ""
+    std: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", _numbers(self.values))
+        if self.std is not None:
+            object.__setattr__(self, "std", _numbers(self.std))
+
+    def __getitem__(self, which: Any) -> Column:
+        """Return some rows."""
+        std = None if self.std is None else self.std[which]
+        return Column(self.values[which], self.unit, std)
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
     """A table with one row per crystal, in the order the crystals were given.
 
-    A failed crystal is a row like any other: `ok` is False, `reason` says why, and any
-    number in it is what the oracle said before the result was refused; do not use it.
+    A failed crystal is a row like any other: its `reason` says why, and any number in it
+    is what the oracle said before the result was refused; do not use it. Each column is
+    an attribute too: `results.energy_above_hull` are the values of that column, and NaN
+    where an oracle does not compute it.
+
+    Oracles that relax give `energy_per_atom`, and with a hull
+    `formation_energy_per_atom`, `energy_above_hull` (negative below the hull) and
+    `hull_error` (how far the potential is off for known crystals), all in eV/atom, and
+    `competing`, the known compounds in the crystal's chemical system: where it is 0 only
+    the elements compete and `energy_above_hull` says little. `steps` are those of the
+    relaxation.
 
     Args:
-        structures: relaxed crystals; where there is none, the crystal as given.
-        energy_per_atom: eV/atom, shape (crystals,); NaN where never computed.
-        formation_energy_per_atom: eV/atom, NaN without reference elements.
-        energy_above_hull: eV/atom, negative below the hull, NaN without one.
-        hull_error: error of that distance, eV/atom: how far the potential is off for
-            known crystals; NaN where not measured.
-        competing: known compounds in the crystal's chemical system; where it is 0
-            only the elements compete and `energy_above_hull` says little.
-        ok: whether the numbers can be used.
-        reason: "" where ok, else why not.
-        steps: of the relaxation.
-        seconds: computing time of each crystal.
+        structures: relaxed crystals; where there is none, the crystal as given. Their
+            properties are replaced by the columns.
+        columns: name -> values with their unit; lists become tensors.
+        reason: "" where a row can be used, else why not; where left out, a row fails
+            that holds a value that is not a number.
+        seconds: cost of each crystal, seconds of computing time or what stands for it.
         oracle: name of the oracle.
+
+    Raises:
+        ShapeError: a column does not have one value per crystal.
+        DataError: a column has a name that it cannot have.
+
+    Example:
+        >>> from pymatgen.core import Lattice, Structure
+        >>> salt = Structure(Lattice.cubic(3.9), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+        >>> found = Results(
+        ...     Crystals.from_structures([salt, salt]), {"gap": Column([8.3, 1.2], "eV")}
+        ... )
+        >>> found.gap.max(), found.columns["gap"].unit
+        (tensor(8.3000, dtype=torch.float64), 'eV')
     """
 
     structures: Crystals
-    energy_per_atom: Tensor
-    formation_energy_per_atom: Tensor
-    energy_above_hull: Tensor
-    hull_error: Tensor
-    competing: Tensor
-    ok: Tensor
-    reason: tuple[str, ...]
-    steps: Tensor
-    seconds: Tensor
+    columns: Mapping[str, Column]
+    reason: tuple[str, ...] = ()
+    seconds: Tensor = field(default_factory=lambda: torch.zeros(0))
     oracle: str = ""
 
     def __post_init__(self) -> None:
-        n = len(self.structures)
-        for name in (*UNITS, "competing", "ok", "steps", "reason"):
-            if (got := len(getattr(self, name))) != n:
+        n, columns = len(self.structures), dict(self.columns)
+        object.__setattr__(self, "columns", columns)
+        seconds = self.seconds if len(self.seconds) else torch.zeros(n)
+        object.__setattr__(self, "seconds", seconds.double())
+        if not self.reason:
+            object.__setattr__(self, "reason", _not_numbers(columns, n))
+        sizes = {name: len(one.values) for name, one in columns.items()}
+        for name, got in {
+            **sizes,
+            "reason": len(self.reason),
+            "seconds": len(seconds),
+        }.items():
+            if got != n:
                 raise ShapeError(
                     f"column {name} does not fit: got {got} values for {n} crystals. "
                     "Give one per crystal."
                 )
+        for name in columns:
+            if not name.isidentifier() or name.startswith("_") or name in _TAKEN:
+                raise DataError(
+                    f"a column cannot be called {name!r}: a name is a word of letters, "
+                    f"digits and underscores, and none of {', '.join(sorted(_TAKEN))}."
+                )
+        kept = replace(
+            self.structures,
+            properties={k: v.values for k, v in columns.items() if k not in COUNTS},
+            units={k: v.unit for k, v in columns.items() if k not in COUNTS},
+        )
+        object.__setattr__(self, "structures", kept)
 
     @classmethod
-    def empty(cls, crystals: Crystals, oracle: str = "") -> Results:
-        """Return a table in which no crystal was evaluated yet."""
-        n = len(crystals)
-        unknown = torch.full((n,), float("nan"), dtype=torch.float64)
-        zero = torch.zeros(n, dtype=torch.long)
+    def cat(cls, tables: Sequence[Results]) -> Results:
+        """Return one table of all rows; a column that some lack is NaN there.
+
+        Raises:
+            DataError: there is no table.
+        """
+        if not tables:
+            raise DataError("there is no table to join; give one or more.")
+
+        def joined(name: str, what: str) -> Tensor:
+            held = [getattr(one.columns.get(name), what, None) for one in tables]
+            empty = [torch.full((len(one),), math.nan) for one in tables]
+            return torch.cat(
+                [nan if x is None else x for x, nan in zip(held, empty, strict=True)]
+            )
+
+        units = {k: v.unit for one in reversed(tables) for k, v in one.columns.items()}
+        std = {name: joined(name, "std") for name in units}
+        columns = {
+            name: Column(
+                joined(name, "values"),
+                unit,
+                None if std[name].isnan().all() else std[name],
+            )
+            for name, unit in units.items()
+        }
         return cls(
-            replace(crystals, properties={}, units={}),
-            unknown,
-            unknown.clone(),
-            unknown.clone(),
-            unknown.clone(),
-            zero,
-            torch.zeros(n, dtype=torch.bool),
-            ("not evaluated",) * n,
-            zero.clone(),
-            torch.zeros(n, dtype=torch.float64),
-            oracle,
+            Crystals.cat([one.structures for one in tables]),
+            columns,
+            tuple(why for one in tables for why in one.reason),
+            torch.cat([one.seconds for one in tables]),
+            tables[0].oracle,
         )
 
     @classmethod
-    def gather(
-        cls, crystals: Crystals, rows: Mapping[int, Results], oracle: str = ""
+    def collect(
+        cls, crystals: Crystals, rows: Iterable[tuple[int, Results]], oracle: str
     ) -> Results:
-        """Return one table from tables of single crystals, by their place.
+        """Return one table from the rows of single crystals, in any order.
 
         Args:
-            crystals: all crystals as given; places without a row stay not evaluated.
-            rows: place -> table of one crystal of the same number of sites or fewer.
-            oracle: name of the oracle.
+            crystals: all crystals as given.
+            rows: place and table of each one.
+            oracle: its name.
         """
-        made = cls.empty(crystals, oracle)
-        frac, lattice = crystals.frac.clone(), crystals.lattice.clone()
-        reason = list(made.reason)
-        for place, row in rows.items():
-            width = row.structures.frac.shape[1]
-            frac[place, :width] = row.structures.frac[0].to(frac)
-            lattice[place] = row.structures.lattice[0].to(lattice)
-            reason[place] = row.reason[0]
-            for name in (*UNITS, "competing", "ok", "steps"):
-                getattr(made, name)[place] = getattr(row, name)[0]
-        structures = replace(
-            made.structures,
-            frac=frac,
-            lattice=lattice,
-            properties={k: getattr(made, k) for k in UNITS if k != "seconds"},
-            units={k: u for k, u in UNITS.items() if k != "seconds"},
-        )
-        return replace(made, structures=structures, reason=tuple(reason))
+        found = dict(rows)
+        if not found:
+            return cls(crystals, {}, oracle=oracle)
+        made = cls.cat([found[place] for place in range(len(crystals))])
+        return replace(made, structures=made.structures.replace(info=crystals.info))
 
     def __len__(self) -> int:
         return len(self.structures)
+
+    def __getattr__(self, name: str) -> Tensor:
+        columns = vars(self).get("columns", {})
+        if name in columns:
+            values: Tensor = columns[name].values
+            return values
+        if name in UNITS:
+            return torch.full((len(self),), math.nan, dtype=torch.float64)
+        raise AttributeError(
+            f"these results have no column {name!r}; they have {', '.join(columns) or 'none'}."
+        )
 
     def __getitem__(self, which: slice | Tensor | Sequence[int]) -> Results:
         """Return some rows; `results[results.ok]` are the usable ones."""
         index: Any = torch.arange(len(self))
         chosen = index[which if isinstance(which, slice) else torch.as_tensor(which)]
-        changes: dict[str, Any] = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if isinstance(value, (Tensor, Crystals)):
-                changes[one.name] = value[chosen]
-        changes["reason"] = tuple(self.reason[i] for i in chosen.tolist())
-        return replace(self, **changes)
+        return Results(
+            self.structures[chosen],
+            {name: column[chosen] for name, column in self.columns.items()},
+            tuple(self.reason[i] for i in chosen.tolist()),
+            self.seconds[chosen],
+            self.oracle,
+        )
+
+    @property
+    def ok(self) -> Tensor:
+        """Whether the numbers of each row can be used."""
+        return torch.tensor([not why for why in self.reason], dtype=torch.bool)
 
     @property
     def failed(self) -> dict[str, int]:
         """How many crystals failed, by reason without figures; most frequent first."""
-        kinds = (
-            kind_of(why)
-            for why, fine in zip(self.reason, self.ok.tolist(), strict=True)
-            if not fine
-        )
+        kinds = (kind_of(why) for why in self.reason if why)
         return dict(Counter(kinds).most_common())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the structures as plain values for a JSON file."""
+        columns: dict[str, Any] = {}
+        for name, one in self.columns.items():
+            columns[name] = {"unit": one.unit, "values": _plain(one.values)}
+            if one.std is not None:
+                columns[name]["std"] = _plain(one.std)
+        rows = {"reason": list(self.reason), "seconds": _plain(self.seconds)}
+        return {"oracle": self.oracle, **rows, "columns": columns}
+
+    @classmethod
+    def from_dict(cls, structures: Crystals, words: Mapping[str, Any]) -> Results:
+        """Return the table of `to_dict` with its structures.
+
+        Raises:
+            KeyError: something is missing.
+        """
+        columns = {
+            name: Column(one["values"], one["unit"], one.get("std"))
+            for name, one in words["columns"].items()
+        }
+        reason = tuple(map(str, words["reason"]))
+        seconds = _numbers(words["seconds"])
+        return cls(structures, columns, reason, seconds, str(words["oracle"]))
+
     def rows(self) -> list[dict[str, Any]]:
-        """Return one dict per crystal."""
-        names = [*UNITS, "competing", "ok", "steps"]
-        columns = [getattr(self, name).tolist() for name in names]
-        ids = self.structures.ids or tuple(str(i) for i in range(len(self)))
+        """Return one dict per crystal; a standard deviation is called `<column>_std`."""
+        table: dict[str, Sequence[Any]] = {
+            "id": self.structures.ids or tuple(str(i) for i in range(len(self))),
+            "formula": self.structures.formulas,
+        }
+        for name, column in self.columns.items():
+            table[name] = column.values.tolist()
+            if column.std is not None:
+                table[f"{name}_std"] = column.std.tolist()
+        table |= {"seconds": self.seconds.tolist(), "ok": self.ok.tolist()}
+        table["reason"] = self.reason
         return [
-            {"id": name, "formula": formula}
-            | dict(zip(names, values, strict=True))
-            | {"reason": reason}
-            for name, formula, values, reason in zip(
-                ids,
-                self.structures.formulas,
-                zip(*columns, strict=True),
-                self.reason,
-                strict=True,
-            )
+            dict(zip(table, row, strict=True))
+            for row in zip(*table.values(), strict=True)
         ]
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -177,27 +283,21 @@ class Results:
         if self.failed:
             why = ", ".join(f"{n} {kind}" for kind, n in self.failed.items())
             lines.append(f"failed: {why}")
-        lines.append(
-            f"  {'id':<16}{'formula':<16}{'energy':>10}{'formation':>11}"
-            f"{'above hull':>12}{'error':>9}{'seconds':>9}"
-            "   eV/atom; failures with their reason"
-        )
-        shown = self.rows()[: len(self) if len(self) <= 24 else 20]
-        for row in shown:
-            line = f"  {row['id'][:15]:<16}{row['formula'][:15]:<16}"
-            if row["ok"]:
-                line += f"{row['energy_per_atom']:>10.3f}"
-                line += _number(row["formation_energy_per_atom"], 11)
-                line += _number(row["energy_above_hull"], 12)
-                line += _number(row["hull_error"], 9, "± ")
-                line += f"{row['seconds']:>9.2f}"
-                if row["competing"] == 0 and _known(row["energy_above_hull"]):
-                    line += "   only elements compete"
-            else:
-                line += f"  failed: {row['reason'][:60]}"
-            lines.append(line)
-        if len(shown) < len(self):
-            lines.append(f"  ... and {len(self) - len(shown)} more; see .to_pandas()")
+        names = {n: SHORT.get(n, n) for n in self.columns if n not in COUNTS}
+        heads = [
+            " ".join((short, self.columns[name].unit if short == name else "")).strip()
+            for name, short in names.items()
+        ]
+        cells = [
+            [row["id"][:15], row["formula"][:15]]
+            + [_number(row, name) if row["ok"] else "" for name in names]
+            + [f"{row['seconds']:.2f}", _remark(row)]
+            for row in self.rows()[: len(self) if len(self) <= 24 else 20]
+        ]
+        units = "energies in eV/atom" if set(names) & set(SHORT) else ""
+        lines.append(text_table(["id", "formula", *heads, "seconds", units], cells))
+        if len(cells) < len(self):
+            lines.append(f"... and {len(self) - len(cells)} more; see .to_pandas()")
         return "\n".join(lines)
 
 
@@ -214,9 +314,41 @@ def kind_of(reason: str) -> str:
     return " ".join(head.split()) or "ok"
 
 
-def _known(value: float) -> bool:
-    return value == value
+_TAKEN = {*vars(Results), *Results.__dataclass_fields__, "id", "formula"}
+_TAKEN = {name for name in _TAKEN if not name.startswith("_")}
 
 
-def _number(value: float, width: int, sign: str = "") -> str:
-    return f"{f'{sign}{value:.3f}' if _known(value) else '-':>{width}}"
+def _numbers(values: Any) -> Tensor:
+    """Return values as float64, or as they are where they are whole numbers."""
+    if not isinstance(values, Tensor):
+        known = [math.nan if one is None else one for one in values]
+        values = torch.as_tensor(np.asarray(known, dtype=None if known else float))
+    values = values.detach().cpu()
+    return values.double() if values.is_floating_point() else values.long()
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    return [one if math.isfinite(one) else None for one in values.tolist()]
+
+
+def _not_numbers(columns: Mapping[str, Column], n: int) -> tuple[str, ...]:
+    """Return, for each row, which column is not a number."""
+    reasons = [""] * n
+    for name, one in columns.items():
+        for i in range(min(n, len(one.values))):
+            if not math.isfinite(one.values[i]):
+                reasons[i] = reasons[i] or f"{name} is not a number"
+    return tuple(reasons)
+
+
+def _number(row: Mapping[str, Any], name: str) -> str:
+    value, std = row[name], row.get(f"{name}_std", math.nan)
+    text = f"{'± ' if name == 'hull_error' else ''}{value:.3f}"
+    text += f" ± {std:.2g}" if std == std else ""
+    return text if value == value else "-"
+
+
+def _remark(row: Mapping[str, Any]) -> str:
+    if not row["ok"]:
+        return f"failed: {row['reason'][:60]}"
+    return "only elements compete" if row.get("competing") == 0 else ""

@@ -12,16 +12,17 @@ kind            what it holds
 `campaign`      one row; `data["settings"]`: a JSON text with seed, budget, batch,
                 objective, oracle, constraints, package version
 `crystal`       one per proposed crystal, the atoms as proposed; `iteration`, `place` in the
-                iteration, `key` (hash of the crystal), `decision` ("selected", "surplus",
-                "duplicate" or "rejected"), `reason`; `data`: the exact numbers, frac
+                iteration, `key` (hash of the crystal), `decision` ("selected",
+                "passed over", "duplicate" or "rejected"), `reason`; `data`: the exact numbers, frac
                 and lattice in float32
 `evaluation`    one per call of the oracle, the atoms as relaxed; `iteration`, `place`,
-                `key`, `ok` (0 or 1), `reason`, `energy_per_atom`,
-                `formation_energy_per_atom`, `energy_above_hull`, `hull_error`
-                (eV/atom), `competing`, `steps`, `seconds`, `oracle`; `data` as above;
-                keys that are not known are absent
+                `key`, `ok` (0 or 1), `reason`, `seconds` (the cost), `oracle`, and every
+                column of `Results` whose value is known and whose name ASE allows;
+                `data` as above, and `data["result"]`: a JSON text with all columns,
+                their units and standard deviations
 `iteration`          one per finished iteration: `iteration`, `draw` (seed of the generator) and the
-                counts `proposed`, `passed`, `fresh`, `selected`, `usable`, `seconds`
+                counts `proposed`, `passed`, `fresh`, `selected`, `usable`, `seconds`,
+                `version` of the generator where it learns
 ==============  ========================================================================
 
 The `crystal` rows of an iteration are written together, before anything is evaluated; each
@@ -30,35 +31,30 @@ The `crystal` rows of an iteration are written together, before anything is eval
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.loop.results import Results
+from matdesign.loop.locks import lock_database, lock_file
+from matdesign.loop.results import UNITS, Results
 
 if TYPE_CHECKING:
     import ase
 
-NUMBERS = (
-    "energy_per_atom",
-    "formation_energy_per_atom",
-    "energy_above_hull",
-    "hull_error",
-)
+KEYS = ("kind", "iteration", "place", "key", "ok", "reason", "seconds", "oracle")
+"""What every evaluation has; a column of such a name is in its data only."""
 
-DECISIONS = ("selected", "surplus", "duplicate", "rejected")
-"""What can become of a proposed crystal; "surplus" ones were good but over the batch."""
+DECISIONS = ("selected", "passed over", "duplicate", "rejected")
+"""What can become of a proposed crystal; those "passed over" are sound and new."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Proposal:
         crystal: a batch of one.
         place: in the iteration.
         decision: one of `DECISIONS`.
-        reason: "" when selected, else why not.
+        reason: why; "" for one that was selected as it came.
     """
 
     crystal: Crystals
@@ -111,7 +107,7 @@ class Store:
                     f"installed ({error}). Run `pip install ase-db-backends psycopg2-"
                     "binary`, or give a file name ending in .db."
                 ) from None
-            self._lock = _lock_database(self._db, self.name)
+            self._lock = lock_database(self._db, self.name)
             return
         path = Path(self.where)
         if path.suffix != ".db":
@@ -122,7 +118,7 @@ class Store:
             raise DataError(
                 f"the folder of the store {path} does not exist; make it first."
             )
-        self._lock = _lock(path)
+        self._lock = lock_file(path)
         # SQLite locks its file itself; ASE's lock file would outlive a killed process
         self._db = connect(path, type="db", use_lock_file=False)
         try:
@@ -151,7 +147,7 @@ class Store:
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Write the campaign's settings, replacing older ones."""
         data = {"settings": json.dumps(settings)}
-        with self._transaction():
+        with self._db:
             for row in self._db.select(kind="campaign"):
                 self._db.update(row.id, data=data)
                 return
@@ -161,7 +157,7 @@ class Store:
 
     def propose(self, iteration: int, proposals: Sequence[Proposal]) -> None:
         """Write all proposals of an iteration with their decisions, all or none."""
-        with self._transaction():
+        with self._db:  # one transaction
             for one in proposals:
                 self._db.write(
                     _atoms(one.crystal),
@@ -174,36 +170,40 @@ class Store:
                     data=_exact(one.crystal),
                 )
 
-    def evaluated(self, iteration: int, place: int, key: str, result: Results) -> None:
-        """Write what the oracle said of one crystal.
+    def evaluated(self, iteration: int, asked: Proposal, result: Results) -> Evaluation:
+        """Write what the oracle said of one crystal, and return what will be read.
 
         Args:
             iteration: that proposed it.
-            place: in that iteration.
-            key: of the crystal as proposed.
+            asked: the crystal as proposed.
             result: a table of one row.
         """
-        known = {name: float(getattr(result, name)[0]) for name in NUMBERS}
-        with self._transaction():
+        n, kept = int(asked.crystal.n_atoms[0]), result.structures
+        species, frac = kept.species[:, :n], kept.frac[:, :n].float()
+        narrow = Crystals(species, frac, kept.lattice.float())
+        result = replace(result, structures=narrow)
+        known = {k: v.values[0].item() for k, v in result.columns.items()}
+        shown = {k: v for k, v in known.items() if math.isfinite(v) and _allowed(k)}
+        text = json.dumps(result.to_dict())
+        with self._db:
             self._db.write(
                 _atoms(result.structures),
                 kind="evaluation",
                 iteration=iteration,
-                place=place,
-                key=key,
+                place=asked.place,
+                key=asked.key,
                 ok=int(result.ok[0]),
                 reason=_text(result.reason[0]),
-                competing=int(result.competing[0]),
-                steps=int(result.steps[0]),
                 seconds=float(result.seconds[0]),
                 oracle=_text(result.oracle),
-                data=_exact(result.structures),
-                **{k: v for k, v in known.items() if math.isfinite(v)},
+                data={**_exact(result.structures), "result": text},
+                **shown,
             )
+        return Evaluation(iteration, asked.place, asked.key, result)
 
     def finish(self, iteration: int, counts: dict[str, int | float | str]) -> None:
         """Close an iteration."""
-        with self._transaction():
+        with self._db:
             self._db.write(None, kind="iteration", iteration=iteration, **counts)
 
     # ---- reading ------------------------------------------------------------------
@@ -255,12 +255,6 @@ class Store:
             f"{self.count('evaluation')} evaluations, {self.count('iteration')} iterations)"
         )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All writes inside become visible together, or none does."""
-        with self._db:
-            yield
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -277,6 +271,11 @@ class Evaluation:
     place: int
     key: str
     result: Results
+
+    @property
+    def name(self) -> str:
+        """What tables call the crystal."""
+        return f"{self.iteration}-{self.place}"
 
 
 def crystal_keys(crystals: Crystals) -> list[str]:
@@ -329,16 +328,20 @@ def _atoms(one: Crystals) -> ase.Atoms:
 
 
 def _result(row: Any) -> Results:
-    made = Results.empty(_crystal(row), row.oracle)
+    text = row.data.get("result")
+    if text:
+        return Results.from_dict(_crystal(row), json.loads(text))
+    columns = {  # a store of an earlier version has these columns only
+        name: {"unit": unit, "values": [row.get(name)]} for name, unit in UNITS.items()
+    }
+    words = {"oracle": row.oracle, "reason": [row.reason], "seconds": [row.seconds]}
+    return Results.from_dict(_crystal(row), {**words, "columns": columns})
 
-    def one(name: str, default: float) -> torch.Tensor:
-        like: torch.Tensor = getattr(made, name)
-        return torch.tensor([row.get(name, default)], dtype=like.dtype)
 
-    columns: dict[str, Any] = {name: one(name, float("nan")) for name in NUMBERS}
-    for name in ("competing", "steps", "seconds", "ok"):
-        columns[name] = one(name, 0)
-    return replace(made, **columns, reason=(row.get("reason", ""),))
+def _allowed(name: str) -> bool:
+    from ase.db.core import reserved_keys
+
+    return name not in reserved_keys and name not in KEYS
 
 
 def _text(words: str) -> str:
@@ -348,53 +351,3 @@ def _text(words: str) -> str:
     except ValueError:
         return f"({words})" if words in ("True", "False") else words
     return f"({words})"
-
-
-def _lock(path: Path) -> IO[str] | None:
-    """Hold a lock that the system drops when this process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return None
-    file = path.with_suffix(".db-writer").open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as problem:
-        file.close()
-        if problem.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise _busy(str(path)) from None
-        raise DataError(
-            f"the file system of {path} offers no locks ({problem.strerror}), so two "
-            "processes could write at once. Put the store on a local disk."
-        ) from None
-    return file
-
-
-def _lock_database(database: Any, name: str) -> Any:
-    """Hold a connection with a lock that the server drops when the connection ends."""
-    words = name.partition("/")[2]
-    key = "matdesign-" + hashlib.sha256(words.encode()).hexdigest()[:16]
-    ask = {
-        "postgresql": f"SELECT pg_try_advisory_lock(hashtext('{key}'))",
-        "mysql": f"SELECT GET_LOCK('{key}', 0)",
-        "mariadb": f"SELECT GET_LOCK('{key}', 0)",
-    }.get(database.type)
-    if ask is None:
-        raise DataError(
-            f"{name}: no lock is known for databases of type {database.type!r}, so two "
-            "processes could write at once. Use PostgreSQL, MySQL or a file ending in .db."
-        )
-    held = database._connect()
-    cursor = held.cursor()
-    cursor.execute(ask)
-    if not cursor.fetchone()[0]:
-        held.close()
-        raise _busy(name)
-    return held
-
-
-def _busy(name: str) -> DataError:
-    return DataError(
-        f"another process is writing to {name}. Wait for it or stop it, then resume; two "
-        "campaigns need two stores."
-    )

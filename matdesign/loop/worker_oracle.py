@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from matdesign.errors import DataError
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull, shipped_key
 from matdesign.loop.jobs import Job, Outcome, Plain
-from matdesign.loop.results import Results
+from matdesign.loop.results import ENERGIES, UNITS, Column, Results
 from matdesign.loop.workers import Remote, TaskFailed, Workers, isolated
 
 SHORTEST = 0.5
@@ -88,11 +90,9 @@ class WorkerOracle(ABC):
         return self._loaded
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The numeric columns of `Results` that this oracle computes."""
-        if self._hull is None:
-            return ("energy_per_atom",)
-        return ("energy_per_atom", "formation_energy_per_atom", "energy_above_hull")
+    def columns(self) -> dict[str, str]:
+        """The columns that an objective can be, with their units."""
+        return ENERGIES if self._hull else {"energy_per_atom": "eV/atom"}
 
     def _judging(self) -> str:
         """Return the hull, and what of the guards is not as usual, for `name`."""
@@ -131,7 +131,7 @@ class WorkerOracle(ABC):
         Raises:
             MatdesignError: the oracle itself cannot work, whatever the crystal.
         """
-        return Results.gather(crystals, dict(self.stream(crystals)), self.name)
+        return Results.collect(crystals, self.stream(crystals), self.name)
 
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield (place, Results of that one crystal) as they get ready."""
@@ -139,11 +139,19 @@ class WorkerOracle(ABC):
         reasons = self.refusals(crystals)
         for place, why in enumerate(reasons):
             if why:
-                yield place, self._row(crystals, place, TaskFailed(why))
+                yield place, self._table(crystals[[place]], {}, why)
         fit = [i for i, why in enumerate(reasons) if not why]
         fit.sort(key=lambda i: -int(crystals.n_atoms[i]))  # like sizes together
         if not fit:
             return
+        items = [_plain(crystals, i) for i in fit]
+        for k, found in self._computed(items):
+            yield fit[k], self._row(crystals[[fit[k]]], found)
+
+    def _computed(
+        self, items: list[Plain]
+    ) -> Iterator[tuple[int, Outcome | TaskFailed]]:
+        """Yield what the worker processes make of each item, or why they cannot."""
         if self._pool is None:
             prepare = self.job().prepare
             self._pool = (
@@ -153,56 +161,59 @@ class WorkerOracle(ABC):
                     self.workers, prepare=prepare, memory_limit=self._memory_limit
                 )
             )
-        items = [_plain(crystals, i) for i in fit]
-        for k, found in isolated(
+        return isolated(
             self._pool,
             self.job(),
             items,
             time_limit=self.time_limit * 1.1 + 1.0,  # a job that can stops by itself
             batch=self.batch,
             again=_late,
-        ):
-            yield fit[k], self._row(crystals, fit[k], found)
+        )
 
-    def _row(
-        self, crystals: Crystals, place: int, found: Outcome | TaskFailed
-    ) -> Results:
+    def _row(self, given: Crystals, found: Outcome | TaskFailed) -> Results:
         """Return the table of one crystal."""
-        given = crystals[[place]]
-        row = Results.empty(given, self.name)
         if isinstance(found, TaskFailed):
-            reason = found.reason
-            if reason.startswith("time limit"):
-                reason = f"time limit {self.time_limit:g} s"
-            return _fill(row, given, reason)
-        n = int(given.n_atoms[0])
-        frac, lattice = given.frac.clone(), given.lattice.clone()
-        frac[0, :n] = wrap(torch.tensor(found.frac.tolist()).to(frac))
-        lattice[0] = torch.tensor(found.lattice.tolist()).to(lattice)
-        energy, reason = found.energy_per_atom, found.reason
-        formed = above = error = float("nan")
-        competing = 0
-        hull = self.hull
+            late = found.reason.startswith("time limit")
+            reason = f"time limit {self.time_limit:g} s" if late else found.reason
+            return self._table(given, {}, reason)
+        numbers, reason, hull = dict(found.numbers), found.reason, self.hull
+        energy = numbers.get("energy_per_atom", math.nan)
         if hull is not None and energy == energy:
             formed = float(hull.formation_energy(given, [energy])[0])
-            above = float(hull.energy_above_hull(given, [energy])[0])
-            error = hull.error
-            competing = int(hull.competing(given)[0])
+            numbers |= {
+                "formation_energy_per_atom": formed,
+                "energy_above_hull": float(hull.energy_above_hull(given, [energy])[0]),
+                "hull_error": hull.error,
+                "competing": int(hull.competing(given)[0]),
+            }
             low, high = self.guards.formation_energy
             if not reason and not low < formed < high:
                 reason = f"formation energy {formed:.2f}"
-        return _fill(
-            row,
-            given.replace(frac=frac, lattice=lattice),
-            reason,
-            energy=energy,
-            formed=formed,
-            above=above,
-            error=error,
-            competing=competing,
-            steps=found.steps,
-            seconds=found.seconds,
-        )
+        if found.relaxed is not None:
+            n, frac, lattice = (
+                len(found.relaxed.frac),
+                given.frac.clone(),
+                given.lattice,
+            )
+            frac[0, :n] = wrap(torch.tensor(found.relaxed.frac.tolist()).to(frac))
+            lattice = torch.tensor([found.relaxed.lattice.tolist()]).to(lattice)
+            given = given.replace(frac=frac, lattice=lattice)
+        return self._table(given, numbers, reason, found.seconds)
+
+    def _table(
+        self,
+        crystal: Crystals,
+        numbers: Mapping[str, Any],
+        reason: str,
+        seconds: float = 0.0,
+    ) -> Results:
+        """Return the table of one crystal with its values."""
+        units, columns = {**UNITS, **self.columns}, {}
+        for name, said in {**dict.fromkeys(self.columns, math.nan), **numbers}.items():
+            pair: Any = said if isinstance(said, tuple) else (said,)
+            columns[name] = Column(pair[:1], units[name], pair[1:] or None)
+        spent = torch.tensor([seconds], dtype=torch.float64)
+        return Results(crystal, columns, (reason,), spent, self.name)
 
     def close(self) -> None:
         """End the worker processes; they start again when needed."""
@@ -265,37 +276,4 @@ def _plain(crystals: Crystals, i: int) -> Plain:
         crystals.species[i][keep].numpy(),
         crystals.frac[i].detach().double()[keep].numpy(),
         crystals.lattice[i].detach().double().numpy(),
-    )
-
-
-def _fill(
-    row: Results,
-    structures: Crystals,
-    reason: str,
-    *,
-    energy: float = float("nan"),
-    formed: float = float("nan"),
-    above: float = float("nan"),
-    error: float = float("nan"),
-    competing: int = 0,
-    steps: int = 0,
-    seconds: float = 0.0,
-) -> Results:
-    """Return a table of one crystal with its values."""
-
-    def one(value: float, like: Tensor) -> Tensor:
-        return torch.tensor([value], dtype=like.dtype)
-
-    return Results(
-        structures.replace(properties={}, units={}),
-        one(energy, row.energy_per_atom),
-        one(formed, row.energy_per_atom),
-        one(above, row.energy_per_atom),
-        one(error, row.energy_per_atom),
-        one(competing, row.competing),
-        torch.tensor([not reason]),
-        (reason,),
-        one(steps, row.steps),
-        one(seconds, row.seconds),
-        row.oracle,
     )

@@ -20,7 +20,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.io.files import read
 from matdesign.display.reporting import report
 from matdesign.errors import DataError, ShapeError
-from matdesign.loop.results import Results
+from matdesign.loop.results import Column, Results
 from matdesign.metrics.evaluator import evaluate
 
 WANTED: Constraint = (
@@ -53,11 +53,12 @@ def results(proposed: Crystals) -> Results:
     """Of the four that meet the constraints, the third fails."""
     met = proposed[check(proposed, WANTED).met]
     assert len(met) == 4
-    table = Results.empty(met, "toy oracle")
-    ok = torch.tensor([True, True, False, True])
     above = torch.tensor([0.05, -0.02, math.nan, 0.3], dtype=torch.float64)
-    return dataclasses.replace(
-        table, ok=ok, energy_above_hull=above, reason=("", "", "short bond <0.42>", "")
+    return Results(
+        met,
+        {"energy_above_hull": Column(above, "eV/atom")},
+        ("", "", "short bond <0.42>", ""),
+        oracle="toy oracle",
     )
 
 
@@ -150,7 +151,9 @@ def test_what_lies_far_below_the_hull_is_no_candidate(
 ) -> None:
     """0.929 eV/atom below all that is known was once the best crystal of a report."""
     above = torch.tensor([0.05, -0.929, math.nan, -0.08], dtype=torch.float64)
-    found = dataclasses.replace(results, energy_above_hull=above)
+    found = dataclasses.replace(
+        results, columns={"energy_above_hull": Column(above, "eV/atom")}
+    )
     page = report(proposed, found, path=tmp_path / "r.html", wanted=WANTED)
     text = Page(page.read_text()).text
     assert "1 over 0.1 eV/atom below the hull: look again" in text

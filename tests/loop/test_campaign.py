@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from alloys import Alloys, CountingOracle, fingerprint
 
+from matdesign.constraints.base import Constraint
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals
@@ -19,7 +20,7 @@ from matdesign.loop import rebuild
 from matdesign.loop.campaign import PATIENCE, Campaign
 from matdesign.loop.iteration import iteration_seed
 from matdesign.loop.known import Known
-from matdesign.loop.results import Results
+from matdesign.loop.results import Column, Results
 from matdesign.loop.store import crystal_keys
 
 SOME = ("Cu", "Ni", "Al", "Pd", "Ag", "Pt")
@@ -33,25 +34,13 @@ class Toy:
 
     def evaluate(self, crystals):
         self.calls += len(crystals)
-        made = Results.empty(crystals, self.name)
         copper = (crystals.species == 29).sum(1) / crystals.n_atoms
-        made.energy_per_atom[:] = -copper
-        made.energy_above_hull[:] = 1 - copper.double()
-        made.ok[:] = True
-        return Results.gather(
-            crystals,
-            {
-                i: Results(
-                    **{
-                        **vars(made[[i]]),
-                        "reason": ("",) if i % 5 else ("broken 3",),
-                        "ok": torch.tensor([bool(i % 5)]),
-                    }
-                )
-                for i in range(len(crystals))
-            },
-            self.name,
-        )
+        columns = {
+            "energy_per_atom": Column(-copper, "eV/atom"),
+            "energy_above_hull": Column(1 - copper.double(), "eV/atom"),
+        }
+        reason = tuple("" if i % 5 else "broken 3" for i in range(len(crystals)))
+        return Results(crystals, columns, reason, oracle=self.name)
 
 
 class Fixed:
@@ -182,10 +171,9 @@ def test_budget_zero_and_surplus(tmp_path):
         tmp_path / "c.db", generator=Alloys(), oracle=Toy(), budget=8
     )
     assert [t.selected for t in longer] == [6, 2]
-    surplus = [
-        p for t in (0, 1) for p in longer.store.proposals(t) if p.decision == "surplus"
-    ]
-    assert surplus and all("batch or the budget" in p.reason for p in surplus)
+    rows = [p for t in (0, 1) for p in longer.store.proposals(t)]
+    late = [p for p in rows if p.decision == "passed over"]
+    assert late and all("batch or the budget" in p.reason for p in late)
     longer.close()
 
 
@@ -278,7 +266,7 @@ def test_errors_speak(tmp_path):
         Campaign.resume(tmp_path / "new.db")
     with pytest.raises(DataError, match=r"batch=0"):
         campaign(tmp_path / "x", batch=0)
-    with pytest.raises(DataError, match=r"unknown objective: got 'beauty'"):
+    with pytest.raises(DataError, match=r"not compute the objective: got 'beauty'"):
         campaign(tmp_path, objective="beauty")
 
     class Silent(Toy):
@@ -306,16 +294,16 @@ def test_constraints_travel_as_words():
         & MinDistance(1.4)
         & Between("density", 2.0, float("inf"), unit="g/cm^3")
     )
-    words = json.loads(json.dumps(rebuild.describe_constraint(every)))
-    again = rebuild.make_constraint(words)
+    words = json.loads(json.dumps(rebuild.describe(every)))
+    again = Constraint.from_dict(words)
     assert repr(again) == repr(every)
-    assert rebuild.describe_constraint(again) == words
+    assert rebuild.describe(again) == words
 
     class Mine(MinDistance):
         pass
 
-    assert rebuild.describe_constraint(Mine(1.0) & MinDistance(1.0)) is None
-    assert rebuild.make_constraint({}) is None
+    assert rebuild.describe(Mine(1.0) & MinDistance(1.0)) is None
+    assert rebuild.describe(None) == {}
 
 
 def test_resume_needs_only_the_store_for_what_is_ours(tmp_path):

@@ -11,7 +11,7 @@ import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.loop.results import Results
+from matdesign.loop.results import Column, Results
 from matdesign.loop.store import Proposal, Store, crystal_keys
 
 
@@ -25,20 +25,14 @@ def crystals(n, seed=0):
 
 
 def results(one, energy=-3.0, reason=""):
-    row = Results.empty(one, "toy")
-    return Results(
-        one,
-        row.energy_per_atom.fill_(energy),
-        row.formation_energy_per_atom,
-        row.energy_above_hull.fill_(energy + 4),
-        row.hull_error + 0.02,
-        row.competing + 3,
-        torch.tensor([not reason]),
-        (reason,),
-        row.steps + 17,
-        row.seconds + 0.25,
-        "toy",
-    )
+    columns = {
+        "energy_per_atom": Column([energy], "eV/atom"),
+        "energy_above_hull": Column([energy + 4], "eV/atom", [0.02]),
+        "competing": Column([3]),
+        "steps": Column([17]),
+        "volume": Column([4.5], "angstrom^3"),  # ASE has a key of that name
+    }
+    return Results(one, columns, (reason,), torch.tensor([0.25]), "toy")
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -56,12 +50,14 @@ def test_round_trip_is_exact(tmp_path):
     assert torch.equal(Crystals.cat([p.crystal for p in read]).frac, batch.frac)
     assert [p.decision for p in read] == [p.decision for p in proposals]
     assert store.proposals(2) == []
-    store.evaluated(3, 1, read[1].key, results(batch[[1]]))
+    store.evaluated(3, read[1], results(batch[[1]]))
     (found,) = store.evaluations()
     assert (found.iteration, found.place, found.key) == (3, 1, read[1].key)
     assert found.result.energy_per_atom.tolist() == [-3.0]
     assert torch.isnan(found.result.formation_energy_per_atom).all()
     assert found.result.steps.tolist() == [17] and found.result.ok.all()
+    assert found.result.to_dict() == results(batch[[1]]).to_dict()
+    assert found.result.columns["energy_above_hull"].std.tolist() == [0.02]
     assert set(store.originals()) == {read[1].key, read[3].key}
     store.finish(3, {"proposed": 5, "seconds": 1.5})
     assert store.iterations() == [
@@ -94,7 +90,7 @@ def test_odd_crystals_can_be_stored(tmp_path):
     rows = [Proposal(one, i, "rejected", "odd") for i, one in enumerate(odd)]
     store.propose(0, rows)
     for i, one in enumerate(odd):
-        store.evaluated(0, i, crystal_keys(one)[0], results(one, torch.nan, "odd"))
+        store.evaluated(0, rows[i], results(one, torch.nan, "odd"))
     assert [p.key for p in store.proposals(0)] == [p.key for p in rows]
     assert all(not e.result.ok.any() for e in store.evaluations())
 
@@ -122,7 +118,7 @@ def test_ase_reads_it(tmp_path):
 
     store = Store(tmp_path / "a.db")
     batch = crystals(2)
-    store.evaluated(0, 0, crystal_keys(batch)[0], results(batch[[0]], -2.0))
+    store.evaluated(0, Proposal(batch[[0]], 0, "selected"), results(batch[[0]], -2.0))
     row = connect(tmp_path / "a.db", use_lock_file=False).get("energy_above_hull<2.5")
     assert row.toatoms().numbers.tolist() == batch.species[0].tolist()
     assert row.toatoms().cell.volume == pytest.approx(float(batch.volume[0]), rel=1e-5)

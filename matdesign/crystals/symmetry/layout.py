@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matdesign.crystals.batch import joined
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.lattice_code import from_code
-
-_PER_CRYSTAL = ("cell", "code_free", "code_fixed")
-"""Fields of several axes that have no sites or orbits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,18 +193,7 @@ class Layout:
     @staticmethod
     def cat(parts: list[Layout]) -> Layout:
         """Return one layout of all crystals, padded to the widest."""
-        joined = {}
-        for f in dataclasses.fields(Layout):
-            tensors = [getattr(part, f.name) for part in parts]
-            if tensors[0].ndim > 1 and f.name not in _PER_CRYSTAL:
-                width = max(t.shape[1] for t in tensors)
-                tensors = [_widen(t, width) for t in tensors]
-            joined[f.name] = torch.cat(tensors)
-        return Layout(**joined)
-
-
-def _widen(tensor: Tensor, width: int) -> Tensor:
-    extra = tensor.new_zeros(
-        tensor.shape[0], width - tensor.shape[1], *tensor.shape[2:]
-    )
-    return torch.cat([tensor, extra], dim=1)
+        names = [field.name for field in dataclasses.fields(Layout)]
+        return Layout(
+            **{name: joined([getattr(part, name) for part in parts]) for name in names}
+        )

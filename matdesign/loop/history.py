@@ -1,0 +1,122 @@
+"""All evaluations of a campaign so far, with their values of the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
+from matdesign.loop.known import Known
+from matdesign.loop.rebuild import Objective, value
+from matdesign.loop.results import Results
+from matdesign.loop.store import Evaluation
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class History:
+    """Evaluations by the key of their crystal; see `Campaign` for what is public.
+
+    Args:
+        objective: a column of the results, or a function of them.
+        oracle: name of the oracle.
+    """
+
+    def __init__(self, objective: Objective, oracle: str) -> None:
+        self.objective, self.oracle = objective, oracle
+        self._all: dict[str, Evaluation] = {}
+        self._values: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._all
+
+    def __getitem__(self, key: str) -> Evaluation:
+        return self._all[key]
+
+    def add(self, one: Evaluation) -> None:
+        """Remember one evaluation."""
+        self._all[one.key] = one
+        self._values[one.key] = value(self.objective, one.result)
+
+    def check(self, enough: int) -> None:
+        """Raise where `enough` usable results or more have no value of the objective."""
+        usable = sum(not one.result.reason[0] for one in self._all.values())
+        if usable >= enough and not self._ranked():
+            raise DataError(
+                f"the objective cannot be computed: got NaN for all {usable} usable "
+                f"results of {self.oracle}. Give an oracle that computes it, or "
+                "another `objective` in a new store."
+            )
+
+    def usable(self, before: int | None = None) -> tuple[Results, Tensor]:
+        """Return results that have a value, by iteration and place, and the values.
+
+        Args:
+            before: only those of the iterations before this one.
+
+        Returns:
+            Results with the keys of the crystals as proposed as ids, and (results,).
+        """
+        rows = [
+            one
+            for one in self._ordered()
+            if not isnan(self._values[one.key])
+            and (before is None or one.iteration < before)
+        ]
+        ids = [one.key for one in rows]
+        values = torch.tensor([self._values[key] for key in ids], dtype=torch.float64)
+        return self._joined(rows, ids), values
+
+    def lowest(self) -> tuple[str, float]:
+        """Return formula and value of the best crystal; "" and NaN where there is none."""
+        for one in self._ranked():
+            return one.result.structures.formulas[0], self._values[one.key]
+        return "", float("nan")
+
+    def best(self, k: int) -> Crystals:
+        """Return the k best crystals, all different from each other."""
+        found: list[Evaluation] = []
+        seen = Known()
+        for one in self._ranked():
+            if len(found) < k and seen.find(one.result.structures) is None:
+                seen.add(one.key, one.result.structures)
+                found.append(one)
+        return self._joined(found, [one.name for one in found]).structures
+
+    def table(self) -> pandas.DataFrame:
+        """Return every evaluation as a row, by iteration and place."""
+        import pandas
+
+        rows: list[dict[str, Any]] = []
+        for one in self._ordered():
+            row = one.result.rows()[0] | {"id": one.name}
+            worth = self._values[one.key]
+            rows.append({"iteration": one.iteration, **row, "objective": worth})
+        return pandas.DataFrame(rows)
+
+    def _ordered(self) -> list[Evaluation]:
+        return sorted(self._all.values(), key=lambda one: (one.iteration, one.place))
+
+    def _ranked(self) -> list[Evaluation]:
+        """Evaluations with a value of the objective, the lowest first."""
+        worth = self._values
+        known = (one for one in self._ordered() if not isnan(worth[one.key]))
+        return sorted(known, key=lambda one: worth[one.key])
+
+    def _joined(self, rows: Sequence[Evaluation], ids: Sequence[str]) -> Results:
+        """Return evaluations as one table, under these ids."""
+        if not rows:
+            none = torch.zeros(0, 3, 3)
+            return Results(Crystals(none[:, :1, 0].long(), none[:, :1], none), {})
+        table = Results.cat([one.result for one in rows])
+        return replace(table, structures=table.structures.replace(ids=tuple(ids)))

@@ -1,0 +1,113 @@
+"""What a reader can replace in a campaign: who proposes, who selects, who learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
+from matdesign.loop.results import Results
+
+
+class Proposer(Protocol):
+    """What proposes crystals: any generator of this package, or anything with this."""
+
+    def sample(self, n: int, *, seed: int) -> Crystals:
+        """Return n crystals, the same ones for the same seed."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which candidates the oracle shall evaluate, and why.
+
+    Args:
+        order: places of the chosen ones among the candidates, the best first.
+        reason: one text per candidate, why it was chosen or not; "" says nothing.
+
+    Raises:
+        DataError: a place is there twice, or is none.
+    """
+
+    order: Sequence[int]
+    reason: Sequence[str]
+
+    def __post_init__(self) -> None:
+        known = set(range(len(self.reason)))
+        if len(set(self.order)) != len(self.order) or not set(self.order) <= known:
+            raise DataError(
+                f"the choice does not fit: got the places {list(self.order)} for "
+                f"{len(known)} candidates. Name each chosen one once, from 0."
+            )
+
+
+class Selector(Protocol):
+    """What decides which new crystals deserve the oracle."""
+
+    def select(
+        self,
+        candidates: Crystals,
+        results: Results,
+        values: Tensor,
+        room: int,
+        *,
+        seed: int,
+    ) -> Chosen:
+        """Return at most `room` of the candidates; fewer is a gate.
+
+        Args:
+            candidates: sound, within the constraints and new.
+            results: usable evaluations so far, in the order of their iterations.
+            values: the objective of each, lower is better, shape (results,).
+            room: most crystals that the oracle evaluates now.
+            seed: of this choice.
+        """
+
+
+class Learner(Protocol):
+    """What makes a better generator from the results so far."""
+
+    def learn(
+        self, generator: Any, crystals: Crystals, rewards: Tensor, *, seed: int
+    ) -> Any:
+        """Return a new generator; the given one stays as it is.
+
+        Args:
+            generator: that proposed last.
+            crystals: as proposed, all that have a usable result.
+            rewards: of each, higher is better: the objective with its sign turned.
+            seed: of this lesson.
+        """
+
+
+def decisions(
+    selector: Selector | None,
+    new: Crystals,
+    results: Results,
+    values: Tensor,
+    room: int,
+    *,
+    seed: int,
+) -> list[tuple[str, str]]:
+    """Return decision and reason for each new crystal; without a selector as they come.
+
+    Raises:
+        DataError: the selector chose too many, or gave too few reasons.
+    """
+    if selector is None:
+        late = [("passed over", "more than the batch or the budget")] * len(new)
+        return [("selected", "")] * min(room, len(new)) + late[room:]
+    chosen = selector.select(new, results, values, room, seed=seed)
+    if len(chosen.reason) != len(new) or len(chosen.order) > room:
+        raise DataError(
+            f"{type(selector).__name__} chose {len(chosen.order)} crystals and gave "
+            f"{len(chosen.reason)} reasons; it was asked for at most {room} of "
+            f"{len(new)} crystals, with a reason each."
+        )
+    return [
+        ("selected" if i in chosen.order else "passed over", why)
+        for i, why in enumerate(chosen.reason)
+    ]

@@ -1,0 +1,194 @@
+"""Strategies of a campaign: who selects and who learns, written down and exact."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from alloys import Alloys
+from test_campaign import Toy
+
+import matdesign
+from matdesign.errors import DataError
+from matdesign.generators.diffusion import Diffusion
+from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.strategies import Chosen
+
+COLUMNS = ["iteration", "id", "formula", "energy_above_hull", "reason"]
+
+
+class Richest:
+    """Chooses what holds most copper, and nothing with too little of it."""
+
+    def __init__(self, least=0):
+        self.least, self.calls = least, []
+
+    def select(self, candidates, results, values, room, *, seed):
+        self.calls.append((list(results.structures.ids), values.tolist(), room, seed))
+        copper = (candidates.species == 29).sum(1)
+        order = copper.argsort(descending=True, stable=True).tolist()
+        order = [i for i in order if copper[i] >= self.least][:room]
+        return Chosen(order, [f"{n} atoms of copper" for n in copper.tolist()])
+
+    def to_dict(self):
+        return {"least": self.least}
+
+    @classmethod
+    def from_dict(cls, words):
+        return cls(**words)
+
+
+def campaign(where, **keywords):
+    keywords = {"generator": Alloys(bad=0), "budget": 12, "batch": 4} | keywords
+    parts = (keywords.pop("generator"), None, Toy())
+    return Campaign(*parts, where, propose=10, seed=4, **keywords)
+
+
+def test_what_was_chosen_and_why_is_in_the_store(tmp_path):
+    rule = Richest()
+    loop = campaign(tmp_path / "a.db", select=rule)
+    iterations = list(loop)
+    assert loop.spent == 12 and [one.selected for one in iterations] == [4, 4, 4]
+    for k in range(3):
+        rows = loop.store.proposals(k)
+        new = [one for one in rows if one.decision in ("selected", "passed over")]
+        assert all("atoms of copper" in one.reason for one in new)
+        copper = {"selected": [], "passed over": []}
+        for one in new:
+            copper[one.decision].append(int((one.crystal.species == 29).sum()))
+        assert min(copper["selected"]) >= max(copper["passed over"])
+    ids, values, room, _ = rule.calls[-1]
+    table = loop.table().iloc[:8]
+    known = table[table["reason"] == ""]  # a failed crystal teaches nothing
+    assert values == known["objective"].tolist() and len(ids) == len(values) < 8
+    assert room == 4 and not rule.calls[0][0]
+    assert "Richest" in repr(loop)
+    loop.close()
+
+
+def test_a_gate_that_lets_nothing_through_ends_the_campaign(tmp_path):
+    loop = campaign(tmp_path / "a.db", select=Richest(least=2), budget=40)
+    iterations = list(loop)
+    assert any(0 < one.selected < 4 for one in iterations)  # less than its room
+    assert loop.left == 0 or "loosen its gate" in iterations[-1].stopped
+    loop.close()
+    loop = campaign(tmp_path / "b.db", select=Richest(least=5), budget=40)
+    iterations = list(loop)
+    assert len(iterations) == PATIENCE and loop.spent == 0
+    assert all(one.fresh and not one.selected for one in iterations)
+    assert f"{sum(one.fresh for one in iterations)} passed over" in loop.stopped
+    assert "loosen its gate" in loop.stopped
+    loop.close()
+
+
+def test_a_selector_is_made_again_or_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(matdesign, "Richest", Richest, raising=False)
+    campaign(tmp_path / "a.db", select=Richest(2)).close()
+    given = {"generator": Alloys(bad=0), "oracle": Toy()}
+    again = Campaign.resume(tmp_path / "a.db", **given)
+    assert again.select.least == 2
+    again.close()
+    with pytest.raises(DataError, match=r"other select: got .*\"least\": 1"):
+        Campaign.resume(tmp_path / "a.db", select=Richest(1), **given)
+    monkeypatch.undo()
+    campaign(tmp_path / "b.db", select=Richest(2)).close()
+    with pytest.raises(DataError, match=r"campaign's select.*select=\.\.\."):
+        Campaign.resume(tmp_path / "b.db", **given)
+    Campaign.resume(tmp_path / "b.db", select=Richest(2), **given).close()
+    campaign(tmp_path / "c.db").close()
+    with pytest.raises(DataError, match="made with other select"):
+        Campaign.resume(tmp_path / "c.db", select=Richest(2), **given)
+
+
+def test_a_choice_that_does_not_fit_is_refused(tmp_path):
+    class Greedy(Richest):
+        def select(self, candidates, results, values, room, *, seed):
+            return Chosen(range(len(candidates)), [""] * len(candidates))
+
+    loop = campaign(tmp_path / "a.db", select=Greedy())
+    with pytest.raises(DataError, match=r"Greedy chose 9 crystals.*at most 4 of 9"):
+        loop.iteration()
+    loop.close()
+    for order in ([0, 0], [2]):
+        with pytest.raises(DataError, match="Name each chosen one once"):
+            Chosen(order, ["", ""])
+
+
+class Shift:
+    """Turns the weights of a model by what it was taught; counts its lessons."""
+
+    def __init__(self):
+        self.lessons = []
+
+    def learn(self, generator, crystals, rewards, *, seed):
+        self.lessons.append((len(crystals), seed))
+        assert len(crystals) == len(rewards) and (rewards == rewards).all()
+        better = type(generator)(**generator.config)
+        better.load_state_dict(generator.state_dict())
+        with torch.no_grad():
+            for weight in better.parameters():
+                weight += 1e-3 * float(rewards.mean()) * torch.ones_like(weight)
+        return better.eval()
+
+
+@pytest.mark.parametrize("savable", [True, False])
+def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savable):
+    """Whether its versions were saved, or are learned again from the same results."""
+
+    class Bare:
+        """A proposer that cannot be saved."""
+
+        def __init__(self, **config):
+            self.config = config
+            self.inner = Diffusion(**config).eval()
+            for name in (
+                "state_dict",
+                "load_state_dict",
+                "parameters",
+                "sample",
+                "eval",
+            ):
+                setattr(self, name, getattr(self.inner, name))
+            self.eval = lambda: self
+
+    data = Alloys(bad=0).sample(6, seed=0)
+    model = Diffusion.for_data(data, width=16, layers=1, heads=2, steps=3).eval()
+    if not savable:
+        bare = Bare(**model.config)
+        bare.load_state_dict(model.state_dict())
+        model = bare
+    settings = {"generator": model, "learn_every": 2, "budget": 20}
+    whole = campaign(tmp_path / "a.db", learn=(shift := Shift()), **settings)
+    iterations = list(whole)
+    assert len(shift.lessons) == len(iterations) // 2 - (len(iterations) % 2 == 0)
+    assert [one.version for one in iterations] == [
+        k // 2 for k in range(len(iterations))
+    ]
+    assert "by version 1" in repr(iterations[2])
+
+    campaign(tmp_path / "b.db", learn=Shift(), **settings).close()
+    given = {} if savable else {"generator": model}
+    for k in range(len(iterations)):
+        part = Campaign.resume(tmp_path / "b.db", oracle=Toy(), learn=Shift(), **given)
+        if k == 3:  # killed between proposals and evaluation
+            part._proposals(4)
+            part.close()
+            part = Campaign.resume(
+                tmp_path / "b.db", oracle=Toy(), learn=Shift(), **given
+            )
+        assert part.iteration().version == k // 2
+        part.close()
+    assert part.table()[COLUMNS].equals(whole.table()[COLUMNS])
+    kept = sorted(one.name for one in tmp_path.glob("b.generator*"))
+    assert len(kept) == (len(shift.lessons) + 1 if savable else 0)
+    whole.close()
+
+    (tmp_path / "b.db").unlink()  # another campaign of that name trusts no old version
+    other = campaign(tmp_path / "b.db", learn=(fresh := Shift()), **settings)
+    for _ in range(3):
+        other.iteration()
+    assert len(fresh.lessons) == 1
+    other.close()
