@@ -1,7 +1,5 @@
 """The instruments of a latent space: decode points, walk between them, draw a map."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence

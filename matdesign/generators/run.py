@@ -1,7 +1,5 @@
 """What a training leaves behind: its steps, a record that prints, checkpoints."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`SiteMask`: which letters and elements the next site may have, as asked of a crystal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

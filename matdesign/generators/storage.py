@@ -1,7 +1,5 @@
 """Weights on disk: safetensors for tensors, JSON for facts; nothing is ever unpickled."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """`VAE`: crystals as points of a smooth space, and back."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar
 
@@ -14,11 +12,7 @@ from matdesign.crystals.geometry import min_distance, torus_difference, wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import elbo
-from matdesign.generators.conditions import (
-    Condition,
-    ConditionEncoder,
-    combine,
-)
+from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
 from matdesign.generators.family import Family
@@ -132,10 +126,7 @@ class VAE(Family):
         self.asked.reset(rng)
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the negative evidence lower bound of a batch, nats per crystal.
 

@@ -1,7 +1,5 @@
 """Drawing what a crystal consists of: size, space group, then letter and element by site."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from functools import partial
