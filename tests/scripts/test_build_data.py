@@ -265,13 +265,15 @@ def test_assembly_writes_sets_and_cards(built):
 
 
 def test_relabelling_changes_nothing_but_stale_labels(built):
+    import pyarrow as pa
     import pyarrow.parquet as pq
     from databuild.assemble import relabel
 
     path = built / "prototypes" / "prototypes.parquet"
-    whole = pq.read_table(path).to_pandas()
+    table = pq.read_table(path)
+    whole = table.to_pandas()
     stale = whole.assign(energy_above_hull=np.float32(9), formation_energy_per_atom=9.0)
-    stale.to_parquet(path)
+    pq.write_table(pa.Table.from_pandas(stale, schema=table.schema), path)
     relabel(built)
     again = pq.read_table(path).to_pandas()
     assert list(again) == list(whole)
