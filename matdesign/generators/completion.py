@@ -17,8 +17,7 @@ from matdesign.errors import DataError
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.control import Control, State
 from matdesign.generators.filling import element_mask, letter_mask
-from matdesign.generators.mixtures import choose
-from matdesign.generators.sampling import eval_mode
+from matdesign.generators.sampling import choose, eval_mode
 from matdesign.generators.sequence import log_sites
 
 

@@ -212,6 +212,17 @@ def uniform(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tenso
     return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
 
 
+def choose(logits: Tensor, rng: torch.Generator) -> Tensor:
+    """Return one index drawn from each row of logits, shape (...).
+
+    Args:
+        logits: log probabilities up to a constant, -inf = never, shape (..., choices).
+        rng: source of randomness.
+    """
+    flat = logits.softmax(-1).flatten(0, -2)
+    return torch.multinomial(flat, 1, generator=rng).view(logits.shape[:-1])
+
+
 def _particles(crystals: Tensor, copies: int) -> Tensor:
     """Return the rows of a plan that are particles of some crystals."""
     return (crystals[:, None] * copies + torch.arange(copies).to(crystals)).flatten()

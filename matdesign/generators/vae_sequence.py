@@ -14,8 +14,8 @@ from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import combine
 from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask
 from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
+from matdesign.generators.sampling import choose
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 
 

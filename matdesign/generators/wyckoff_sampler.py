@@ -15,9 +15,9 @@ from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fillable, letter_mask
-from matdesign.generators.mixtures import choose
 from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
+from matdesign.generators.sampling import choose
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
