@@ -55,10 +55,14 @@ from matdesign.generators.vae import VAE as VAE
 from matdesign.guidance.guide import Guide as Guide
 from matdesign.loop.acquisition import Bayesian as Bayesian
 from matdesign.loop.campaign import Campaign as Campaign
+from matdesign.loop.cascade import Cached as Cached
+from matdesign.loop.cascade import Cascade as Cascade
+from matdesign.loop.function_oracle import FunctionOracle as FunctionOracle
 from matdesign.loop.hull import Hull as Hull
 from matdesign.loop.learning import PolicyGradient as PolicyGradient
 from matdesign.loop.learning import RewardWeighted as RewardWeighted
 from matdesign.loop.oracle import ASEOracle as ASEOracle
+from matdesign.loop.oracle import Experiment as Experiment
 from matdesign.loop.oracle import PotentialOracle as PotentialOracle
 from matdesign.loop.potential import Potential as Potential
 from matdesign.loop.proposers import Pool as Pool
@@ -70,6 +74,7 @@ from matdesign.loop.surrogate import Ensemble as Ensemble
 from matdesign.loop.surrogate import GaussianProcess as GaussianProcess
 from matdesign.loop.surrogate import conformal_width as conformal_width
 from matdesign.loop.surrogate import interval_coverage as interval_coverage
+from matdesign.loop.table_oracle import TableOracle as TableOracle
 from matdesign.metrics.evaluator import Evaluation as Evaluation
 from matdesign.metrics.evaluator import Protocol as Protocol
 from matdesign.metrics.evaluator import compare as compare

@@ -125,21 +125,19 @@ class RequiredElements(Constraint):
 
     def __init__(self, *symbols: str) -> None:
         self.symbols = frozenset(_known(symbols, "RequiredElements"))
-        self.required = frozenset(self._numbers())
+        self._numbers = [elements.atomic_number(s) for s in sorted(self.symbols)]
+        self.required = frozenset(self._numbers)
 
     def sentence(self) -> str:
         """Return for example "contains Li and O"."""
         return f"contains {listing(sorted(self.symbols))}"
 
-    def _numbers(self) -> list[int]:
-        return [elements.atomic_number(s) for s in sorted(self.symbols)]
-
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the (expected) number of missing elements, shape (crystals,)."""
         if isinstance(crystals, Crystals):
-            present = [(crystals.species == z).any(dim=1) for z in self._numbers()]
+            present = [(crystals.species == z).any(dim=1) for z in self._numbers]
             return (~torch.stack(present)).sum(dim=0).float()
-        absent = 1 - crystals.species[..., self._numbers()]  # (b, sites, required)
+        absent = 1 - crystals.species[..., self._numbers]  # (b, sites, required)
         return absent.prod(dim=1).sum(dim=-1)
 
     def satisfied(self, crystals: Crystals) -> Tensor:

@@ -1,7 +1,5 @@
 """`Autoregressive`: a crystal as a sequence of sites, each drawn given those before it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -13,8 +11,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine
@@ -122,10 +119,7 @@ class Autoregressive(WyckoffSampler):
     # ---- likelihood ---------------------------------------------------------------------
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return minus the log probability of a batch, in nats per crystal.
 

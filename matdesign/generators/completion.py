@@ -1,7 +1,5 @@
 """What comes next in a crystal of `Autoregressive`, and how to go on from there."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from matdesign.errors import DataError
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.control import Control, State
 from matdesign.generators.filling import element_mask, letter_mask
-from matdesign.generators.mixtures import choose
-from matdesign.generators.sampling import eval_mode
+from matdesign.generators.sampling import choose, eval_mode
 from matdesign.generators.sequence import log_sites
 
 

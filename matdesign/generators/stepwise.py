@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from matdesign.crystals.batch import generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.backbone import Denoiser, Prediction
-from matdesign.generators.conditions import Condition
-from matdesign.generators.control import Preview, Sample
+from matdesign.generators.backbone import PairTransformer, Prediction
+from matdesign.generators.conditions import Condition, ConditionEncoder, combine
+from matdesign.generators.control import Preview, Sample, Scales
 from matdesign.generators.planning import Plan, allowed_elements, decide
 from matdesign.generators.sampling import uniform
 from matdesign.generators.templates import Templated
@@ -87,13 +88,25 @@ class Stepwise(Templated):
         condition: Condition | None,
         scale: float,
     ) -> Prediction:
-        """Return the network's output; in P1 that for the coordinates has no mean."""
-        condition = None if self.network.asked is None else condition
-        twice = condition is not None and scale not in (0.0, 1.0)
-        self.evaluations += len(species) * (1 + twice)
-        out = self.network.guided(
-            layout, self.scales, species, u, code, t, condition, scale
-        )
+        """Return what the network says, guided where scale is neither 0 nor 1.
+
+        In P1, where the origin is free, the vectors of the coordinates have no mean.
+
+        Equation:
+            (1 - scale) unconditional + scale conditional, for vectors and for logits.
+
+        Source:
+            Ho and Salimans, arXiv 2207.12598. On the torus the vectors are tangent, so
+            that their linear combination is one again.
+        """
+        about = layout, self.scales, species, u, code, t
+        if self.network.asked is None or not scale:
+            condition = None
+        out, passes = self.network.about(*about, condition), 1
+        if condition is not None and scale != 1:
+            free, passes = self.network.about(*about), 2
+            out = Prediction(*map(combine, free, out, 3 * [scale]))
+        self.evaluations += passes * len(species)
         return out._replace(frac=centred(out.frac, layout))
 
     def training_condition(
@@ -141,6 +154,105 @@ class Stepwise(Templated):
         """Return what is expected of the finished crystals, and how uncertain it is."""
         std = self.preview_std(t)
         return Preview(x.layout, self.scales, x.species, probabilities, u, code, std, t)
+
+
+class Denoiser(PairTransformer):
+    """A `PairTransformer` for either representation, with conditions.
+
+    A layout writes the orbits out as sites; the network looks at the sites; what it says
+    about them is averaged back onto the orbits, where only free directions count. In the
+    representation "cell" every orbit is one site and nothing is averaged.
+
+    Args:
+        properties: name -> (mean, standard deviation) of what may be asked for; None
+            builds no encoder of conditions.
+        positions: give every site the features of its Wyckoff position.
+        **sizes: of `PairTransformer`: `width`, `layers`, `heads`, ...
+    """
+
+    def __init__(
+        self,
+        *,
+        properties: dict[str, list[float]] | None = None,
+        positions: bool = False,
+        **sizes: int,
+    ) -> None:
+        super().__init__(**sizes)
+        width = len(self.whole)
+        self.asked = None if properties is None else ConditionEncoder(width, properties)
+        self.position = nn.Linear(5, width) if positions else None
+        self.reset(0)
+
+    @torch.no_grad()
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed; output and gate layers start at zero."""
+        rng = generator(seed)
+        super().reset(rng)
+        if self.asked is not None:
+            self.asked.reset(rng)
+
+    def about(
+        self,
+        layout: Layout,
+        scales: Scales,
+        species: Tensor,
+        u: Tensor,
+        x: Tensor,
+        t: Tensor,
+        condition: Condition | None = None,
+    ) -> Prediction:
+        """Return what the network says about the orbits of noisy crystals.
+
+        Args:
+            layout: orbits and what of them is free.
+            scales: elements that may appear, and the scale of x.
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+            u: free coordinates, shape (crystals, orbits, 3).
+            x: standardised lattice code, shape (crystals, 6).
+            t: time in [0, 1], shape (crystals,).
+            condition: what the crystals are asked to be; None asks for nothing.
+
+        Returns:
+            Vectors for u (zero where not free), for x (zero where not free), and logits
+            of species, minus infinity for elements that may not appear.
+        """
+        whole = each = None
+        if self.asked is not None and condition is not None:
+            whole = self.asked(condition)
+        if self.position is not None:
+            each = self.position(_position(layout, u))
+        out = self(
+            layout.expand_species(species),
+            layout.expand(u),
+            scales.lattice(x, layout),
+            x,
+            t,
+            whole=whole,
+            each=each,
+        )
+        # the network may run in half precision; noise and loss never do
+        moved, shape, logits = (one.to(u.dtype) for one in out)
+        if self.position is not None:
+            moved = layout.pull_back(moved)
+            logits = layout.mean_over_orbit(logits)
+        return Prediction(
+            moved,
+            shape * layout.code_free,
+            logits.masked_fill(~scales.allowed, -torch.inf),
+        )
+
+
+def _position(layout: Layout, like: Tensor) -> Tensor:
+    """Return features of the Wyckoff position of every site, (crystals, sites, 5).
+
+    One-hot number of free coordinates (0 to 3), and the share of the crystal's atoms that
+    belong to the orbit.
+    """
+    freedom = nn.functional.one_hot(layout.free.sum(-1), 4)  # (b, orbits, 4)
+    share = layout.count / layout.n_atoms.clamp(min=1)[:, None]
+    orbit = torch.cat([freedom, share[..., None]], dim=-1).to(like)
+    of_sites = layout.orbit[..., None].expand(-1, -1, 5)
+    return orbit.gather(1, of_sites) * layout.mask[..., None]
 
 
 class AbsorbingNoise:

@@ -33,7 +33,6 @@ class Masks:
         self.wanted: Constraint | None = None
         if constraints:  # what one alone says is its last word
             self.wanted = constraints[0] if len(constraints) == 1 else All(*constraints)
-        self.required = frozenset() if self.wanted is None else self.wanted.required
         self.known = known
         self._known: dict[bytes, Tensor] = {}
 

@@ -18,11 +18,11 @@ from matdesign.loop import rebuild
 from matdesign.loop.history import History
 from matdesign.loop.iteration import Iteration, counted, iteration_seed, why_stopped
 from matdesign.loop.known import Known
-from matdesign.loop.oracle import Oracle
+from matdesign.loop.oracle import Oracle, stream
 from matdesign.loop.rebuild import Objective, Parts
 from matdesign.loop.results import Results
 from matdesign.loop.store import Proposal, Store
-from matdesign.loop.strategies import FirstCome, Learner, Proposer, Selector
+from matdesign.loop.strategies import Learner, Proposer, Selector, decisions
 from matdesign.loop.worker_oracle import unfit
 
 if TYPE_CHECKING:
@@ -88,22 +88,17 @@ class Campaign:
         learn_every: int = 5,
         seed: int | None = 0,
     ) -> None:
-        propose = 2 * batch if propose is None else propose
-        if budget < 0 or min(batch, propose, learn_every) < 1:
-            raise DataError(
-                "budget must be 0 or more, batch, propose and learn_every 1 or more; got "
-                f"budget={budget}, batch={batch}, propose={propose}, "
-                f"learn_every={learn_every}."
-            )
         if seed is None:
             seed = torch.Generator().seed() % 2**31
+        propose = 2 * batch if propose is None else propose
+        numbers = {"seed": seed, "budget": budget, "batch": batch}
+        numbers |= {"propose": propose, "learn_every": learn_every}
+        rebuild.check_numbers(numbers)
         wanted = rebuild.joined(constraints)
         parts = Parts(generator, wanted, oracle, objective, guide, select, learn)
         rebuild.check_objective(oracle, objective)
         steering = rebuild.steering(parts)
         with rebuild.opened(store) as held:
-            numbers = {"seed": seed, "budget": budget, "batch": batch}
-            numbers |= {"propose": propose, "learn_every": learn_every}
             rebuild.begin(held, parts, numbers)
             self._open(parts, steering, held)
 
@@ -180,8 +175,12 @@ class Campaign:
 
     def __iter__(self) -> Iterator[Iteration]:
         # an iteration that a kill interrupted has proposals already
-        while self.store.proposals(self._next) or (self.left > 0 and not self.stopped):
+        while self._more():
             yield self.iteration()
+
+    def _more(self) -> bool:
+        waiting = self.store.proposals(self._next)
+        return bool(waiting) or (self.left > 0 and not self.stopped)
 
     def iteration(self) -> Iteration:
         """Do one iteration, or finish the one that was interrupted; see `stopped`.
@@ -193,6 +192,44 @@ class Campaign:
         proposals, nothing = self._proposals(self.batch)
         self._evaluate(self._waiting(proposals))
         return self._finish(proposals, nothing, began)
+
+    def ask(self, n: int | None = None) -> Crystals:
+        """Return crystals to evaluate by hand: the same ones until all are told.
+
+        Args:
+            n: most of them, at most `propose`; the batch where left out.
+
+        Returns:
+            Crystals with "iteration-place" as ids; none where the campaign has ended.
+        """
+        while self._more():
+            proposals, nothing = self._proposals(n or self.batch)
+            if waiting := self._waiting(proposals):
+                crystals = Crystals.cat([one.crystal for one in waiting])
+                names = tuple(f"{self._next}-{one.place}" for one in waiting)
+                return crystals.replace(ids=names)
+            self._finish(proposals, nothing, time.monotonic())
+        return self.best(0)
+
+    def tell(self, results: Results) -> None:
+        """Record what was found of crystals that `ask` gave, some or all of them.
+
+        Args:
+            results: a row for each, under the ids of `ask`; see `Results`. What could not
+                be made or measured is a row with a `reason`.
+
+        Raises:
+            DataError: an id is not asked about, or the crystal is another one, or the
+                objective is missing; nothing is recorded then.
+        """
+        proposals = self.store.proposals(self._next)
+        waiting = {f"{self._next}-{p.place}": p for p in self._waiting(proposals)}
+        rebuild.check_told(results, waiting, self.objective)
+        for i, name in enumerate(results.structures.ids):
+            row = replace(results[[i]], oracle=self.oracle.name)
+            self.history.add(self.store.evaluated(self._next, waiting[name], row))
+        if proposals and not self._waiting(proposals):
+            self._finish(proposals, "", time.monotonic())
 
     def _proposals(self, room: int) -> tuple[list[Proposal], str]:
         """Return the crystals of the iteration that is open, and why there are none."""
@@ -275,26 +312,12 @@ class Campaign:
             else:
                 seen.add(f"place {i} of this iteration", made[[i]])
                 new.append(i)
-        for i, said in zip(new, self._select(made[new], room, seed), strict=True):
-            decided[i] = said
+        if new:
+            so_far = self.history.usable
+            said = decisions(self.select, made[new], so_far, room, seed=seed)
+            for i, one in zip(new, said, strict=True):
+                decided[i] = one
         return [Proposal(made[[i]], i, *said) for i, said in enumerate(decided)]
-
-    def _select(self, new: Crystals, room: int, seed: int) -> list[tuple[str, str]]:
-        """Return decision and reason for each of the new crystals."""
-        if not len(new):
-            return []
-        rule = self.select or FirstCome()
-        chosen = rule.select(new, *self.history.usable(), room, seed=seed)
-        if len(chosen.reason) != len(new) or len(chosen.order) > room:
-            raise DataError(
-                f"{type(rule).__name__} chose {len(chosen.order)} crystals and gave "
-                f"{len(chosen.reason)} reasons; it was asked for at most {room} of "
-                f"{len(new)} crystals, with a reason each."
-            )
-        return [
-            ("selected" if i in chosen.order else "passed over", why)
-            for i, why in enumerate(chosen.reason)
-        ]
 
     def _learn(self, version: int) -> None:
         """Bring the generator to a version, each made from the results before it."""
@@ -318,14 +341,7 @@ class Campaign:
         if not proposals:
             return
         crystals = Crystals.cat([one.crystal for one in proposals])
-        stream = getattr(self.oracle, "stream", None)
-        answers: Iterator[tuple[int, Results]]
-        if stream is not None:
-            answers = stream(crystals)
-        else:
-            results = self.oracle.evaluate(crystals)
-            answers = ((i, results[[i]]) for i in range(len(results)))
-        for i, result in answers:
+        for i, result in stream(self.oracle, crystals):
             self.history.add(self.store.evaluated(self._next, proposals[i], result))
         if silent := self._waiting(proposals):
             raise DataError(

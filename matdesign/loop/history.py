@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +115,8 @@ class History:
 
     def _joined(self, rows: Sequence[Evaluation], ids: Sequence[str]) -> Results:
         """Return evaluations as one table, under these ids."""
-        given = [one.result.structures for one in rows]
-        crystals = Crystals(
-            torch.zeros(0, 1).long(), torch.zeros(0, 1, 3), torch.zeros(0, 3, 3)
-        )
-        if given:
-            crystals = Crystals.cat(given).replace(ids=tuple(ids))
-        found = {i: one.result for i, one in enumerate(rows)}
-        return Results.gather(crystals, found, self.oracle)
+        if not rows:
+            none = torch.zeros(0, 3, 3)
+            return Results(Crystals(none[:, :1, 0].long(), none[:, :1], none), {})
+        table = Results.cat([one.result for one in rows])
+        return replace(table, structures=table.structures.replace(ids=tuple(ids)))

@@ -7,7 +7,7 @@ another process; models and calculators are loaded there, once per process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,24 +34,20 @@ class Outcome:
     """What became of one crystal.
 
     Attributes:
-        frac: (n, 3) relaxed fractional coordinates.
-        lattice: (3, 3) relaxed lattice, rows in angstrom.
-        energy_per_atom: eV/atom; NaN when never computed.
-        steps: of the relaxation.
+        numbers: value of each column, or a pair of value and standard deviation.
         seconds: its share of the worker's time.
         reason: "" when it can be believed, else why not.
+        relaxed: the crystal afterwards; None where nothing moved.
     """
 
-    frac: NDArray[np.float64]
-    lattice: NDArray[np.float64]
-    energy_per_atom: float
-    steps: int
+    numbers: dict[str, Any]
     seconds: float
     reason: str = ""
+    relaxed: Plain | None = None
 
 
 class Job:
-    """Relax and guard crystals in a worker process."""
+    """What a worker process does with crystals."""
 
     def prepare(self) -> None:
         """Load what is needed, once per process and outside of the time limit."""
@@ -86,7 +82,7 @@ class PotentialJob(Job):
     def prepare(self) -> None:
         """Load the potential and run it once."""
         potential = _potential(self.weights, self.device)
-        potential.evaluate([_structure(_SALT)])
+        potential.evaluate([structure_of(_SALT)])
 
     def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
         """Return one outcome per crystal, relaxed together."""
@@ -94,7 +90,7 @@ class PotentialJob(Job):
 
         began = time.monotonic()
         results = relax(
-            [_structure(one) for one in crystals],
+            [structure_of(one) for one in crystals],
             _potential(self.weights, self.device),
             fmax=self.fmax,
             steps=self.steps,
@@ -106,7 +102,7 @@ class PotentialJob(Job):
         )
         share = (time.monotonic() - began) * work / work.sum()
         outcomes = []
-        for result, seconds in zip(results, share, strict=True):
+        for one, result, seconds in zip(crystals, results, share, strict=True):
             reason = result.reason or self.guards.check(
                 result.structure,
                 volume_ratio=result.volume_ratio,
@@ -116,16 +112,11 @@ class PotentialJob(Job):
                 reason = f"not converged: {self.steps} steps"
             if reason == "time limit" and self.time_limit is not None:
                 reason = f"time limit {self.time_limit:g} s"
-            outcomes.append(
-                Outcome(
-                    np.asarray(result.structure.frac_coords),
-                    np.asarray(result.structure.lattice.matrix),
-                    float(result.energy_per_atom),
-                    int(result.steps),
-                    float(seconds),
-                    reason,
-                )
-            )
+            end = result.structure
+            relaxed = Plain(one.numbers, end.frac_coords, end.lattice.matrix)
+            numbers = {"energy_per_atom": float(result.energy_per_atom)}
+            numbers["steps"] = int(result.steps)
+            outcomes.append(Outcome(numbers, float(seconds), reason, relaxed))
         return outcomes
 
 
@@ -157,7 +148,7 @@ class ASEJob(Job):
         import ase.optimize  # noqa: F401
 
         _calculator(self.token, self.factory)
-        self.guards.check(_structure(_SALT))
+        self.guards.check(structure_of(_SALT))
 
     def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
         """Return one outcome per crystal."""
@@ -190,15 +181,40 @@ class ASEJob(Job):
             reason = f"not converged: {self.steps} steps"
         else:
             ratio = float(atoms.get_volume() / volume)
-            reason = self.guards.check(_structure(end), volume_ratio=ratio)
-        return Outcome(
-            end.frac,
-            end.lattice,
-            energy,
-            int(search.nsteps),
-            time.monotonic() - began,
-            reason,
-        )
+            reason = self.guards.check(structure_of(end), volume_ratio=ratio)
+        numbers = {"energy_per_atom": energy, "steps": int(search.nsteps)}
+        return Outcome(numbers, time.monotonic() - began, reason, end)
+
+
+@dataclass(frozen=True)
+class FunctionJob(Job):
+    """A function of one crystal at a time, with its failures as reasons.
+
+    Args:
+        function: of a pymatgen structure; see `FunctionOracle`.
+        columns: that it gives.
+    """
+
+    function: Callable[[Structure], Any]
+    columns: tuple[str, ...]
+
+    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+        """Return one outcome per crystal."""
+        return [self._one(structure_of(one)) for one in crystals]
+
+    def _one(self, structure: Structure) -> Outcome:
+        began, numbers, reason = time.monotonic(), {}, ""
+        try:
+            got = self.function(structure)
+            named = got if isinstance(got, Mapping) else {self.columns[0]: got}
+            for name in self.columns:
+                one = named[name] if isinstance(named[name], tuple) else (named[name],)
+                numbers[name] = tuple(float(value) for value in one)
+                if not np.isfinite(numbers[name][0]):
+                    reason = reason or f"{name} is not a number"
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        return Outcome(numbers, time.monotonic() - began, reason)
 
 
 _SALT = Plain(
@@ -226,7 +242,8 @@ def _calculator(token: str, factory: Callable[[], Any]) -> Any:
     return _CALCULATORS[token]
 
 
-def _structure(one: Plain) -> Structure:
+def structure_of(one: Plain) -> Structure:
+    """Return the crystal as pymatgen has it."""
     from pymatgen.core import Lattice, Structure
 
     return Structure(Lattice(one.lattice), one.numbers.tolist(), one.frac)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from matdesign.loop.store import crystal_keys
@@ -38,10 +39,11 @@ class Known:
     def add(self, name: str, crystal: Crystals) -> None:
         """Remember a crystal (a batch of one) under a name."""
         self._keys.setdefault(crystal_keys(crystal)[0], name)
-        if not _finite(crystal):
-            return
-        same = self._formulas.setdefault(crystal.formulas[0], [])
-        same.append((name, _reduced(crystal[0])))
+        if _finite(crystal):
+            same = self._formulas.setdefault(crystal.formulas[0], [])
+            same.append(
+                (name, cache(lambda: _reduced(crystal[0])))
+            )  # when first needed
 
     def find(self, crystal: Crystals) -> str | None:
         """Return the name under which a like crystal is known, or None."""
@@ -55,7 +57,7 @@ class Known:
             return None
         structure = _reduced(crystal[0])
         for name, other in candidates:
-            if self._matcher.fit(structure, other, skip_structure_reduction=True):
+            if self._matcher.fit(structure, other(), skip_structure_reduction=True):
                 return name
         return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -37,6 +37,54 @@ class Oracle(Protocol):
 
     def evaluate(self, crystals: Crystals) -> Results:
         """Return one row per crystal, failures included; never raise for a crystal."""
+
+
+def stream(oracle: Oracle, crystals: Crystals) -> Iterator[tuple[int, Results]]:
+    """Yield place and table of single crystals, as they get ready where it can."""
+    if hasattr(oracle, "stream"):
+        yield from oracle.stream(crystals)
+        return
+    results = oracle.evaluate(crystals)
+    for i in range(len(results)):
+        yield i, results[[i]]
+
+
+class Experiment:
+    """An oracle outside of this computer: a furnace, a colleague, another program.
+
+    A campaign with it is led by `ask` and `tell`.
+
+    Args:
+        columns: name -> unit of what will be told.
+        name: of the experiment, with what identifies its numbers.
+
+    Example:
+        >>> Experiment({"capacity": "mAh/g"}, name="coin cell, C/10").name
+        'coin cell, C/10'
+    """
+
+    def __init__(self, columns: dict[str, str], name: str = "experiment") -> None:
+        self.columns, self.name = dict(columns), name
+
+    def evaluate(self, crystals: Crystals) -> Results:
+        """Refuse: nobody here can do the experiment.
+
+        Raises:
+            DataError: always; it says what to call instead.
+        """
+        raise DataError(
+            f"{self.name} is not done by this program. Get crystals by `campaign.ask()`, "
+            "and give what was measured to `campaign.tell(results)`."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what makes this oracle again."""
+        return {"columns": self.columns, "name": self.name}
+
+    @classmethod
+    def from_dict(cls, words: dict[str, Any]) -> Experiment:
+        """Return the oracle of `to_dict`."""
+        return cls(**words)
 
 
 class PotentialOracle(WorkerOracle):

@@ -8,7 +8,7 @@ the user's own is given to `Campaign.resume` once more.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from matdesign.guidance.guide import Guide
 from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
 from matdesign.loop.results import ENERGIES, UNITS, Results
-from matdesign.loop.store import Store
+from matdesign.loop.store import Proposal, Store
 
 Words = dict[str, Any]
 
@@ -54,26 +54,18 @@ def opened(store: str | Path | Store) -> Iterator[Store]:
         raise
 
 
-def describe(parts: Parts, store: str) -> Words:
-    """Return plain words about the parts, and save the generator beside the store."""
-    aim, wanted = parts.objective, parts.constraints
-    saved = save_generator(parts.generator, store)
-    return {
-        "objective": aim if isinstance(aim, str) else None,
-        "oracle_name": parts.oracle.name,
-        "oracle": describe_part(parts.oracle),
-        "wanted": repr(wanted) if wanted else "",
-        "constraints": describe_constraint(wanted),
-        "guided": parts.guide is not None,
-        "generator": saved,
-        "proposer": None if saved else describe_part(parts.generator),
-        "select": describe_part(parts.select),
-        "learn": describe_part(parts.learn),
-    }
+def check_numbers(numbers: Words) -> None:
+    """Raise where a number of the settings makes no sense."""
+    counts = ("batch", "propose", "learn_every")
+    if numbers["budget"] < 0 or min(numbers[name] for name in counts) < 1:
+        raise DataError(
+            f"budget must be 0 or more, {', '.join(counts)} 1 or more; got "
+            + ", ".join(f"{name}={numbers[name]}" for name in ("budget", *counts))
+        )
 
 
 def begin(store: Store, parts: Parts, numbers: Words) -> None:
-    """Write down a new campaign.
+    """Write down a new campaign, and save its generator beside the store.
 
     Raises:
         DataError: the store holds one already.
@@ -83,14 +75,26 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
             f"{store.name} holds a campaign already. Continue it with "
             f"Campaign.resume({store.name!r}), or choose another store."
         )
-    store.write_settings({**numbers, **describe(parts, store.where)})
+    aim = parts.objective
+    saved = save_generator(parts.generator, store.where)
+    words = {
+        "objective": aim if isinstance(aim, str) else None,
+        "guided": parts.guide is not None,
+        "generator": saved or describe(parts.generator),
+        "oracle": describe(parts.oracle),
+        "constraints": describe(parts.constraints),
+        "select": describe(parts.select),
+        "learn": describe(parts.learn),
+    }
+    store.write_settings({**numbers, **words, **_labels(parts)})
 
 
 def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
-    """Return the parts of the campaign of a store, and let its budget grow.
+    """Return the parts given, and the others made again; let the budget grow.
 
     Raises:
-        DataError: there is none, the budget is smaller, or see `make`.
+        DataError: there is no campaign, a part cannot be made again and is not given, or
+            is another one than the campaign was begun with, or the budget is smaller.
     """
     settings = store.settings()
     if settings is None:
@@ -98,7 +102,21 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
             f"{store.name} holds no campaign. Start one with "
             f"Campaign(..., store={store.name!r})."
         )
-    parts = make(given, settings, store.where, store.name)
+    known = {"select": {}, "learn": {}} | settings
+    known["guide"] = None if settings["guided"] else {}
+    parts = Parts(
+        **{
+            what: _again(what, known[what], store) if part is None else part
+            for what, part in vars(given).items()
+        }
+    )
+    for what, now in _labels(parts).items():
+        if now != (then := settings.get(what, "")):
+            raise DataError(
+                f"{store.name} was made with other {LABELS[what]}: got {now!r}, it has "
+                f"{then!r}. Give the same, or start a new campaign in a new store."
+            )
+    check_objective(parts.oracle, parts.objective)
     if budget is not None and budget < settings["budget"]:
         raise DataError(
             f"a budget can only grow: got {budget}, it was {settings['budget']}. "
@@ -109,95 +127,71 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
     return parts
 
 
-def make(given: Parts, settings: Words, store: str, name: str) -> Parts:
-    """Return the parts given, and the others made again from the settings.
+LABELS = {
+    "oracle_name": "oracle",
+    "wanted": "constraints",
+    "select_name": "select",
+    "learn_name": "learn",
+}
+"""What must be the same after a resume, by its key in the settings."""
 
-    Raises:
-        DataError: a part cannot be made again and is not given, or is another one than
-            the campaign was begun with.
+
+def _labels(parts: Parts) -> dict[str, str]:
+    words = {"select_name": parts.select, "learn_name": parts.learn}
+    return {
+        "oracle_name": parts.oracle.name,
+        "wanted": repr(parts.constraints) if parts.constraints else "",
+        **{
+            name: json.dumps(describe(part)) if describe(part) else _kind(part)
+            for name, part in words.items()
+        },
+    }
+
+
+def _kind(part: Any) -> str:
+    return "" if part is None else type(part).__name__
+
+
+def describe(part: Any) -> Words | None:
+    """Return class and settings of a part of a campaign as plain words and numbers.
+
+    Returns:
+        {} for no part; None for what cannot be made again from words: a class that is
+        not of this package, or one that holds more than words and numbers.
     """
-    generator, wanted, oracle = given.generator, given.constraints, given.oracle
-    if generator is None and settings["generator"]:
-        generator = load_generator(settings["generator"], store)
-    elif generator is None:
-        generator = make_part("generator", settings.get("proposer") or {}, name)
-    if wanted is None:
-        if not isinstance(settings["constraints"], dict):
-            raise needed("constraints", name)
-        wanted = make_constraint(settings["constraints"])
-    if oracle is None:
-        oracle = make_part("oracle", settings["oracle"] or {}, name)
-    objective = given.objective or settings["objective"]
-    if objective is None:
-        raise needed("objective", name)
-    if settings["guided"] and given.guide is None:
-        raise needed("guide", name)
-    strategies = {}
-    for what in ("select", "learn"):
-        part, words = getattr(given, what), settings.get(what)
-        made = make_part(what, words, name) if words and part is None else part
-        strategies[what] = made, json.dumps(describe_part(made)), json.dumps(words)
-    for what, now, then in (
-        ("oracle", oracle.name, settings["oracle_name"]),
-        ("constraints", repr(wanted) if wanted else "", settings["wanted"]),
-        *((what, now, then) for what, (_, now, then) in strategies.items()),
-    ):
-        if now != then:
-            raise DataError(
-                f"{name} was made with other {what}: got {now!r}, it has {then!r}. "
-                "Give the same, or start a new campaign in a new store."
-            )
-    check_objective(oracle, objective)
-    select, learn = strategies["select"][0], strategies["learn"][0]
-    return Parts(generator, wanted, oracle, objective, given.guide, select, learn)
+    import matdesign
 
-
-def describe_constraint(constraint: Constraint | None) -> Words | None:
-    """Return a constraint as plain words, {} for none; None if it has no such form."""
-    if constraint is None:
+    name, settings = type(part).__name__, None
+    if part is None:
         return {}
     try:
-        return constraint.to_dict()
+        if isinstance(part, Constraint):
+            return part.to_dict()
+        if getattr(matdesign, name, None) is type(part) and hasattr(part, "to_dict"):
+            settings = part.to_dict()
     except DataError:
         return None
+    return None if settings is None else {"class": name, "settings": settings}
 
 
-def make_constraint(words: Words) -> Constraint | None:
-    """Return the constraint of `describe_constraint`, or None for no constraint."""
-    return Constraint.from_dict(words) if words else None
-
-
-def describe_part(part: Any) -> Words | None:
-    """Return class and settings of an oracle, a proposer, a selector or a learner.
-
-    The settings are None for what cannot be made from them: a class that is not of this
-    package, or one that holds more than plain words and numbers.
-    """
+def _again(what: str, words: Any, store: Store) -> Any:
+    """Return the part of `describe`; what is a name, or a folder, is a text."""
     import matdesign
 
-    if part is None:
+    if words is None:
+        raise DataError(
+            f"{store.name} does not hold the campaign's {what}, which cannot be made again "
+            "from plain words and numbers. Resume with "
+            f"`Campaign.resume({store.name!r}, {what}=...)`."
+        )
+    if isinstance(words, str):
+        return load_generator(words, store.where) if what == "generator" else words
+    if not words:
         return None
-    name, settings = type(part).__name__, None
-    if getattr(matdesign, name, None) is type(part) and hasattr(part, "to_dict"):
-        try:
-            settings = part.to_dict()
-        except DataError:
-            pass
-    return {"class": name, "settings": settings}
-
-
-def make_part(what: str, words: Words, store: str) -> Any:
-    """Return the part of `describe_part`.
-
-    Raises:
-        DataError: it cannot be made from words; the message says what to give.
-    """
-    import matdesign
-
+    if what == "constraints":
+        return Constraint.from_dict(words)
     if "weights" in words:  # a store of an earlier version
         words = {"class": "PotentialOracle", "settings": words}
-    if words.get("settings") is None:
-        raise needed(what, store)
     return getattr(matdesign, words["class"]).from_dict(words["settings"])
 
 
@@ -244,14 +238,6 @@ def load_generator(folder: str, store: str) -> Any:
     return Generator.load(Path(store).absolute().parent / folder)
 
 
-def needed(what: str, store: str) -> DataError:
-    """Return the error that a part of the campaign must be given again."""
-    return DataError(
-        f"{store} does not hold the campaign's {what}, which cannot be made again from "
-        f"plain words and numbers. Resume with `Campaign.resume({store!r}, {what}=...)`."
-    )
-
-
 def joined(
     constraints: Constraint | Sequence[Constraint] | None,
 ) -> Constraint | None:
@@ -276,6 +262,26 @@ def check_objective(oracle: Oracle, objective: Objective) -> None:
         f"computes {', '.join(columns)}. {hull} another column, or give a function of "
         "Results where lower is better."
     )
+
+
+def check_told(
+    results: Results, waiting: Mapping[str, Proposal], objective: Objective
+) -> None:
+    """Raise where results do not belong to the crystals that wait for one."""
+    ids = results.structures.ids or ("",) * len(results)
+    if isinstance(objective, str) and objective not in results.columns:
+        raise DataError(
+            f"the objective {objective!r} is not among what is told: got "
+            f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
+        )
+    for name, formula in zip(ids, results.structures.formulas, strict=True):
+        if name not in waiting or ids.count(name) > 1:
+            raise DataError(
+                f"no result of {name!r} is waited for, or it is told twice; those that "
+                f"wait are {', '.join(waiting) or 'none'}. See `ask()`."
+            )
+        if formula != (known := waiting[name].crystal.formulas[0]):
+            raise DataError(f"{name} is {known}; got a result of {formula}.")
 
 
 def steering(parts: Parts) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, ShapeError
+from matdesign.tables import text_table
 
 if TYPE_CHECKING:
     import pandas
@@ -139,42 +140,56 @@ class Results:
         object.__setattr__(self, "structures", kept)
 
     @classmethod
-    def gather(
-        cls, crystals: Crystals, rows: Mapping[int, Results], oracle: str = ""
+    def cat(cls, tables: Sequence[Results]) -> Results:
+        """Return one table of all rows; a column that some lack is NaN there.
+
+        Raises:
+            DataError: there is no table.
+        """
+        if not tables:
+            raise DataError("there is no table to join; give one or more.")
+
+        def joined(name: str, what: str) -> Tensor:
+            held = [getattr(one.columns.get(name), what, None) for one in tables]
+            empty = [torch.full((len(one),), math.nan) for one in tables]
+            return torch.cat(
+                [nan if x is None else x for x, nan in zip(held, empty, strict=True)]
+            )
+
+        units = {k: v.unit for one in reversed(tables) for k, v in one.columns.items()}
+        std = {name: joined(name, "std") for name in units}
+        columns = {
+            name: Column(
+                joined(name, "values"),
+                unit,
+                None if std[name].isnan().all() else std[name],
+            )
+            for name, unit in units.items()
+        }
+        return cls(
+            Crystals.cat([one.structures for one in tables]),
+            columns,
+            tuple(why for one in tables for why in one.reason),
+            torch.cat([one.seconds for one in tables]),
+            tables[0].oracle,
+        )
+
+    @classmethod
+    def collect(
+        cls, crystals: Crystals, rows: Iterable[tuple[int, Results]], oracle: str
     ) -> Results:
-        """Return one table from tables of single crystals, by their place.
+        """Return one table from the rows of single crystals, in any order.
 
         Args:
-            crystals: all crystals as given; places without a row are "not evaluated".
-            rows: place -> table of one crystal of the same number of sites or fewer.
-            oracle: name of the oracle.
+            crystals: all crystals as given.
+            rows: place and table of each one.
+            oracle: its name.
         """
-        frac, lattice = crystals.frac.clone(), crystals.lattice.clone()
-        for place, row in rows.items():
-            width = row.structures.frac.shape[1]
-            frac[place, :width] = row.structures.frac[0].to(frac)
-            lattice[place] = row.structures.lattice[0].to(lattice)
-        n, columns = len(crystals), {}
-        for name in dict.fromkeys(
-            name for row in rows.values() for name in row.columns
-        ):
-            held = {i: r.columns[name] for i, r in rows.items() if name in r.columns}
-            some = next(iter(held.values()))
-            std = {i: one.std for i, one in held.items() if one.std is not None}
-            columns[name] = Column(
-                _listed({i: one.values for i, one in held.items()}, n),
-                some.unit,
-                _listed(std, n) if std else None,
-            )
-        return cls(
-            replace(crystals, frac=frac, lattice=lattice),
-            columns,
-            tuple(
-                rows[i].reason[0] if i in rows else "not evaluated" for i in range(n)
-            ),
-            _listed({i: row.seconds for i, row in rows.items()}, n).nan_to_num(0.0),
-            oracle,
-        )
+        found = dict(rows)
+        if not found:
+            return cls(crystals, {}, oracle=oracle)
+        made = cls.cat([found[place] for place in range(len(crystals))])
+        return replace(made, structures=made.structures.replace(info=crystals.info))
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -268,35 +283,21 @@ class Results:
         if self.failed:
             why = ", ".join(f"{n} {kind}" for kind, n in self.failed.items())
             lines.append(f"failed: {why}")
-        shown = {n: c for n, c in self.columns.items() if n not in COUNTS}
-        heads = {
-            n: SHORT.get(n) or " ".join((n, c.unit)).strip() for n, c in shown.items()
-        }
-        widths = {name: max(len(head) + 2, 10) for name, head in heads.items()}
-        columns = "".join(f"{head:>{widths[name]}}" for name, head in heads.items())
-        units = "   eV/atom;" if set(shown) & set(SHORT) else "  "
-        lines.append(
-            f"  {'id':<16}{'formula':<16}{columns}{'seconds':>9}"
-            f"{units} failures with their reason"
-        )
-        rows = self.rows()[: len(self) if len(self) <= 24 else 20]
-        for row in rows:
-            line = f"  {row['id'][:15]:<16}{row['formula'][:15]:<16}"
-            if row["ok"]:
-                for name in shown:
-                    text = _number(row[name], row.get(f"{name}_std"))
-                    text = f"± {text}" if name == "hull_error" and text != "-" else text
-                    line += f"{text:>{widths[name]}}"
-                line += f"{row['seconds']:>9.2f}"
-                if row.get("competing") == 0 and not math.isnan(
-                    self.energy_above_hull[0]
-                ):
-                    line += "   only elements compete"
-            else:
-                line += f"  failed: {row['reason'][:60]}"
-            lines.append(line)
-        if len(rows) < len(self):
-            lines.append(f"  ... and {len(self) - len(rows)} more; see .to_pandas()")
+        names = {n: SHORT.get(n, n) for n in self.columns if n not in COUNTS}
+        heads = [
+            " ".join((short, self.columns[name].unit if short == name else "")).strip()
+            for name, short in names.items()
+        ]
+        cells = [
+            [row["id"][:15], row["formula"][:15]]
+            + [_number(row, name) if row["ok"] else "" for name in names]
+            + [f"{row['seconds']:.2f}", _remark(row)]
+            for row in self.rows()[: len(self) if len(self) <= 24 else 20]
+        ]
+        units = "energies in eV/atom" if set(names) & set(SHORT) else ""
+        lines.append(text_table(["id", "formula", *heads, "seconds", units], cells))
+        if len(cells) < len(self):
+            lines.append(f"... and {len(self) - len(cells)} more; see .to_pandas()")
         return "\n".join(lines)
 
 
@@ -326,11 +327,6 @@ def _numbers(values: Any) -> Tensor:
     return values.double() if values.is_floating_point() else values.long()
 
 
-def _listed(held: Mapping[int, Tensor], n: int) -> Tensor:
-    """Return the only values of some rows as one column, NaN in the others."""
-    return _numbers([held[i][0].item() if i in held else None for i in range(n)])
-
-
 def _plain(values: Tensor) -> list[float | None]:
     return [one if math.isfinite(one) else None for one in values.tolist()]
 
@@ -345,7 +341,14 @@ def _not_numbers(columns: Mapping[str, Column], n: int) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _number(value: float, std: float | None) -> str:
-    if value != value:
-        return "-"
-    return f"{value:.3f}" if std is None or std != std else f"{value:.3f} ± {std:.2g}"
+def _number(row: Mapping[str, Any], name: str) -> str:
+    value, std = row[name], row.get(f"{name}_std", math.nan)
+    text = f"{'± ' if name == 'hull_error' else ''}{value:.3f}"
+    text += f" ± {std:.2g}" if std == std else ""
+    return text if value == value else "-"
+
+
+def _remark(row: Mapping[str, Any]) -> str:
+    if not row["ok"]:
+        return f"failed: {row['reason'][:60]}"
+    return "only elements compete" if row.get("competing") == 0 else ""

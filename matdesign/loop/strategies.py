@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,26 +67,6 @@ class Selector(Protocol):
         """
 
 
-class FirstCome:
-    """The rule where no selector is given: who comes first is evaluated first."""
-
-    def select(
-        self,
-        candidates: Crystals,
-        results: Results,
-        values: Tensor,
-        room: int,
-        *,
-        seed: int,
-    ) -> Chosen:
-        """Return the first `room` candidates."""
-        n = len(candidates)
-        late = "more than the batch or the budget"
-        return Chosen(
-            range(min(room, n)), [late if i >= room else "" for i in range(n)]
-        )
-
-
 class Learner(Protocol):
     """What makes a better generator from the results so far."""
 
@@ -101,3 +81,39 @@ class Learner(Protocol):
             rewards: of each, higher is better: the objective with its sign turned.
             seed: of this lesson.
         """
+
+
+def decisions(
+    selector: Selector | None,
+    new: Crystals,
+    so_far: Callable[[], tuple[Results, Tensor]],
+    room: int,
+    *,
+    seed: int,
+) -> list[tuple[str, str]]:
+    """Return decision and reason for each new crystal; without a selector as they come.
+
+    Args:
+        selector: of the campaign.
+        new: candidates.
+        so_far: gives the usable results and their values.
+        room: most that are selected.
+        seed: of the choice.
+
+    Raises:
+        DataError: the selector chose too many, or gave too few reasons.
+    """
+    if selector is None:
+        late = [("passed over", "more than the batch or the budget")] * len(new)
+        return [("selected", "")] * min(room, len(new)) + late[room:]
+    chosen = selector.select(new, *so_far(), room, seed=seed)
+    if len(chosen.reason) != len(new) or len(chosen.order) > room:
+        raise DataError(
+            f"{type(selector).__name__} chose {len(chosen.order)} crystals and gave "
+            f"{len(chosen.reason)} reasons; it was asked for at most {room} of "
+            f"{len(new)} crystals, with a reason each."
+        )
+    return [
+        ("selected" if i in chosen.order else "passed over", why)
+        for i, why in enumerate(chosen.reason)
+    ]

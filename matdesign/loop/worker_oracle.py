@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from matdesign.errors import DataError
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull, shipped_key
 from matdesign.loop.jobs import Job, Outcome, Plain
-from matdesign.loop.results import COUNTS, ENERGIES, UNITS, Column, Results
+from matdesign.loop.results import ENERGIES, UNITS, Column, Results
 from matdesign.loop.workers import Remote, TaskFailed, Workers, isolated
 
 SHORTEST = 0.5
@@ -130,7 +131,7 @@ class WorkerOracle(ABC):
         Raises:
             MatdesignError: the oracle itself cannot work, whatever the crystal.
         """
-        return Results.gather(crystals, dict(self.stream(crystals)), self.name)
+        return Results.collect(crystals, self.stream(crystals), self.name)
 
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield (place, Results of that one crystal) as they get ready."""
@@ -138,11 +139,19 @@ class WorkerOracle(ABC):
         reasons = self.refusals(crystals)
         for place, why in enumerate(reasons):
             if why:
-                yield place, self._row(crystals, place, TaskFailed(why))
+                yield place, self._table(crystals[[place]], {}, why)
         fit = [i for i, why in enumerate(reasons) if not why]
         fit.sort(key=lambda i: -int(crystals.n_atoms[i]))  # like sizes together
         if not fit:
             return
+        items = [_plain(crystals, i) for i in fit]
+        for k, found in self._computed(items):
+            yield fit[k], self._row(crystals[[fit[k]]], found)
+
+    def _computed(
+        self, items: list[Plain]
+    ) -> Iterator[tuple[int, Outcome | TaskFailed]]:
+        """Yield what the worker processes make of each item, or why they cannot."""
         if self._pool is None:
             prepare = self.job().prepare
             self._pool = (
@@ -152,37 +161,23 @@ class WorkerOracle(ABC):
                     self.workers, prepare=prepare, memory_limit=self._memory_limit
                 )
             )
-        items = [_plain(crystals, i) for i in fit]
-        for k, found in isolated(
+        return isolated(
             self._pool,
             self.job(),
             items,
             time_limit=self.time_limit * 1.1 + 1.0,  # a job that can stops by itself
             batch=self.batch,
             again=_late,
-        ):
-            yield fit[k], self._row(crystals, fit[k], found)
+        )
 
-    def _row(
-        self, crystals: Crystals, place: int, found: Outcome | TaskFailed
-    ) -> Results:
+    def _row(self, given: Crystals, found: Outcome | TaskFailed) -> Results:
         """Return the table of one crystal."""
-        given, hull = crystals[[place]], self.hull
-        computed = UNITS if hull is not None else ("energy_per_atom", "steps")
-        numbers: dict[str, float] = {
-            name: 0 if name in COUNTS else math.nan for name in computed
-        }
         if isinstance(found, TaskFailed):
-            reason = found.reason
-            if reason.startswith("time limit"):
-                reason = f"time limit {self.time_limit:g} s"
-            return self._table(given, numbers, reason)
-        n = int(given.n_atoms[0])
-        frac, lattice = given.frac.clone(), given.lattice.clone()
-        frac[0, :n] = wrap(torch.tensor(found.frac.tolist()).to(frac))
-        lattice[0] = torch.tensor(found.lattice.tolist()).to(lattice)
-        energy, reason = found.energy_per_atom, found.reason
-        numbers |= {"energy_per_atom": energy, "steps": found.steps}
+            late = found.reason.startswith("time limit")
+            reason = f"time limit {self.time_limit:g} s" if late else found.reason
+            return self._table(given, {}, reason)
+        numbers, reason, hull = dict(found.numbers), found.reason, self.hull
+        energy = numbers.get("energy_per_atom", math.nan)
         if hull is not None and energy == energy:
             formed = float(hull.formation_energy(given, [energy])[0])
             numbers |= {
@@ -194,21 +189,29 @@ class WorkerOracle(ABC):
             low, high = self.guards.formation_energy
             if not reason and not low < formed < high:
                 reason = f"formation energy {formed:.2f}"
-        relaxed = given.replace(frac=frac, lattice=lattice)
-        return self._table(relaxed, numbers, reason, found.seconds)
+        if found.relaxed is not None:
+            n, frac, lattice = (
+                len(found.relaxed.frac),
+                given.frac.clone(),
+                given.lattice,
+            )
+            frac[0, :n] = wrap(torch.tensor(found.relaxed.frac.tolist()).to(frac))
+            lattice = torch.tensor([found.relaxed.lattice.tolist()]).to(lattice)
+            given = given.replace(frac=frac, lattice=lattice)
+        return self._table(given, numbers, reason, found.seconds)
 
     def _table(
         self,
         crystal: Crystals,
-        numbers: Mapping[str, float],
+        numbers: Mapping[str, Any],
         reason: str,
         seconds: float = 0.0,
     ) -> Results:
         """Return the table of one crystal with its values."""
-        columns = {
-            name: Column(torch.tensor([value], dtype=_dtype(name)), UNITS[name])
-            for name, value in numbers.items()
-        }
+        units, columns = {**UNITS, **self.columns}, {}
+        for name, said in {**dict.fromkeys(self.columns, math.nan), **numbers}.items():
+            pair: Any = said if isinstance(said, tuple) else (said,)
+            columns[name] = Column(pair[:1], units[name], pair[1:] or None)
         spent = torch.tensor([seconds], dtype=torch.float64)
         return Results(crystal, columns, (reason,), spent, self.name)
 
@@ -261,10 +264,6 @@ def unfit(crystals: Crystals) -> list[str]:
         if not distance >= SHORTEST:
             reasons[i] = f"atoms too close: {distance:.2f} angstrom"
     return reasons
-
-
-def _dtype(name: str) -> torch.dtype:
-    return torch.long if name in COUNTS else torch.float64
 
 
 def _late(outcome: Outcome) -> bool:

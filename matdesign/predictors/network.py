@@ -88,6 +88,9 @@ class PropertyNetwork(nn.Module):
         count = len(self.properties)
         self.units = tuple(units) or ("",) * count
         self.floors = tuple(floors) or (None,) * count
+        self.lowest = torch.tensor(
+            [-torch.inf if x is None else x for x in self.floors]
+        )
         self.moments = Moments(**moments)
         self.members = nn.ModuleList(
             MomentNetwork(
@@ -203,7 +206,9 @@ class PropertyNetwork(nn.Module):
         line = self.line(batch.species, batch.blocks)
         known = target.isfinite()
         apart = found - ((target - line) / self.scale).nan_to_num(0.0)
-        apart = torch.where(target <= self._lowest(target), apart.clamp(min=0.0), apart)
+        apart = torch.where(
+            target <= self.lowest.to(target), apart.clamp(min=0.0), apart
+        )
         size = (apart * known).abs()
         huber = torch.where(
             size < _BETA, 0.5 * size.square() / _BETA, size - 0.5 * _BETA
@@ -347,13 +352,7 @@ class PropertyNetwork(nn.Module):
         return name
 
     def _floored(self, values: Tensor) -> Tensor:
-        return torch.maximum(values, self._lowest(values))
-
-    def _lowest(self, like: Tensor) -> Tensor:
-        """Return the floor of each property, shape (properties,)."""
-        return torch.tensor([-torch.inf if x is None else x for x in self.floors]).to(
-            like
-        )
+        return torch.maximum(values, self.lowest.to(values))
 
     # ---- files --------------------------------------------------------------------------
 

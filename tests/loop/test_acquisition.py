@@ -53,7 +53,7 @@ def known():
 
 
 def seen(crystals):
-    return Results.empty(crystals)
+    return Results(crystals, {})
 
 
 def test_expected_improvement_and_probability_are_their_integrals():

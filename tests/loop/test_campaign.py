@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from alloys import Alloys, CountingOracle, fingerprint
 
+from matdesign.constraints.base import Constraint
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals
@@ -293,16 +294,16 @@ def test_constraints_travel_as_words():
         & MinDistance(1.4)
         & Between("density", 2.0, float("inf"), unit="g/cm^3")
     )
-    words = json.loads(json.dumps(rebuild.describe_constraint(every)))
-    again = rebuild.make_constraint(words)
+    words = json.loads(json.dumps(rebuild.describe(every)))
+    again = Constraint.from_dict(words)
     assert repr(again) == repr(every)
-    assert rebuild.describe_constraint(again) == words
+    assert rebuild.describe(again) == words
 
     class Mine(MinDistance):
         pass
 
-    assert rebuild.describe_constraint(Mine(1.0) & MinDistance(1.0)) is None
-    assert rebuild.make_constraint({}) is None
+    assert rebuild.describe(Mine(1.0) & MinDistance(1.0)) is None
+    assert rebuild.describe(None) == {}
 
 
 def test_resume_needs_only_the_store_for_what_is_ours(tmp_path):

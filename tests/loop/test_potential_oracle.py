@@ -7,7 +7,6 @@ from pymatgen.core import Lattice, Structure
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.oracle import PotentialOracle
-from matdesign.loop.rebuild import describe_oracle, make_oracle
 
 
 def compounds():
@@ -85,7 +84,7 @@ def test_both_weights_meet_the_same_compounds_each_with_its_error():
         assert second.hull.error > PotentialOracle().hull.error
     assert PotentialOracle(hull=None).hull is None
     once = PotentialOracle(fmax=0.1)
-    again = make_oracle(describe_oracle(once))
+    again = PotentialOracle.from_dict(once.to_dict())
     assert again.name == once.name
     assert again.hull.calibration == once.hull.calibration
 

@@ -47,15 +47,14 @@ def test_columns_are_attributes_with_unit_and_error():
     assert again.to_dict() == found.to_dict() and again.sites.dtype == torch.int64
 
 
-def test_rows_of_several_oracles_are_gathered_by_place():
+def test_tables_of_several_oracles_are_joined():
     one = Results(TWO[[1]], {"gap": Column([2.0], "eV", [0.3])}, seconds=torch.ones(1))
     two = Results(TWO[[0]], {"sites": Column([2])}, ("broken",))
-    both = Results.gather(TWO, {1: one, 0: two}, "toy")
+    both = Results.cat([two, one])
     assert both.reason == ("broken", "") and both.seconds.tolist() == [0, 1]
     assert both.gap.tolist()[1] == 2.0 and torch.isnan(both.gap[0])
     assert both.columns["gap"].std.tolist()[1] == 0.3
-    none = Results.gather(TWO, {}, "toy")
-    assert none.reason == ("not evaluated",) * 2 and len(none.columns) == 0
+    assert both.structures.ids == ("a", "b")
     assert len(both[both.ok]) == 1 and both[both.ok].structures.ids == ("b",)
 
 

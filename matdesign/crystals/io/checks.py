@@ -57,7 +57,7 @@ def packed(
         DataError: a crystal has no atoms or too many, an unknown element, a coordinate
             that is not a number, or no cell.
     """
-    counts, cells = np.asarray(n_atoms, int), np.asarray(lattice, float)
+    counts, cells = np.asarray(n_atoms, int), np.array(lattice, float)
     cells = cells.reshape(-1, 3, 3)
     check_size(counts, name, max_atoms)
     check_cells(cells, name)

@@ -112,10 +112,9 @@ def write_parquet(crystals: Crystals, path: str | Path) -> Path:
     columns["frac_coords"] = lists(3 * offsets, frac)
     columns["lattice"] = lists(9 * torch.arange(len(crystals) + 1), cells)
     for name, words in crystals.labels.items():
-        columns[name] = [word or None for word in words]
+        columns[name] = pa.array([word or None for word in words], pa.string())
     for name, values in crystals.properties.items():
-        plain = values.detach().cpu().double().numpy()
-        columns[name] = pa.array(plain, from_pandas=True)
+        columns[name] = pa.array(values.detach().cpu().numpy(), from_pandas=True)
     for name in columns:
         if name in CORE and name in (*crystals.labels, *crystals.properties):
             raise DataError(

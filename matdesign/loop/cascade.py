@@ -1,0 +1,138 @@
+"""Oracles made of oracles: a cheap one before a dear one, and one that remembers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from matdesign.crystals.batch import Crystals
+from matdesign.loop.oracle import Oracle, stream
+from matdesign.loop.results import Column, Results
+from matdesign.loop.store import crystal_keys
+from matdesign.loop.worker_oracle import unfit
+from matdesign.metrics.store import Store as Kept
+from matdesign.paths import cache_dir
+
+
+class Cascade:
+    """A cheap oracle first; what passes its limits goes on to a dear one.
+
+    A crystal that the cheap one ends is a failed row that says why. Costs of both are
+    added. The dear oracle gets the crystals as the cheap one left them (relaxed); where
+    both compute a column, its value counts. Of three oracles, nest two.
+
+    Args:
+        cheap: asked first.
+        then: asked about what passes.
+        within: column of the cheap one -> lowest and highest value that passes.
+
+    Example:
+        >>> from matdesign.loop.function_oracle import FunctionOracle
+        >>> size = FunctionOracle("n_atoms", {"atoms": ""})
+        >>> cost = FunctionOracle("13.7 * Au", {"price": "euro/g"})
+        >>> Cascade(size, cost, within={"atoms": (1, 20)}).name
+        'n_atoms with atoms from 1 to 20, then 13.7 * Au'
+    """
+
+    def __init__(
+        self, cheap: Oracle, then: Oracle, *, within: Mapping[str, tuple[float, float]]
+    ) -> None:
+        self.cheap, self.then, self.within = cheap, then, dict(within)
+        limits = (f"{name} from {a:g} to {b:g}" for name, (a, b) in within.items())
+        self.name = f"{cheap.name} with {', '.join(limits)}, then {then.name}"
+        self.columns: dict[str, str] = {}
+        for one in (cheap, then):
+            self.columns |= getattr(one, "columns", {})
+
+    def refusals(self, crystals: Crystals) -> list[str]:
+        """Return, per crystal, why one of the oracles would compute nothing, or ""."""
+        asked = (self.cheap, self.then)
+        each = [getattr(one, "refusals", unfit)(crystals) for one in asked]
+        return [first or second for first, second in zip(*each, strict=True)]
+
+    def evaluate(self, crystals: Crystals) -> Results:
+        """Return one row per crystal, failures included."""
+        return Results.collect(crystals, self.stream(crystals), self.name)
+
+    def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
+        """Yield place and table of single crystals, those that fail early first."""
+        passed: dict[int, Results] = {}
+        none = torch.tensor([torch.nan])
+        unknown = {name: Column(none, unit) for name, unit in self.columns.items()}
+        for i, row in stream(self.cheap, crystals):
+            why = row.reason[0] or self._outside(row)
+            if why:
+                columns = {**unknown, **row.columns}
+                yield i, replace(row, columns=columns, reason=(why,), oracle=self.name)
+            else:
+                passed[i] = row
+        if not passed:
+            return
+        places = list(passed)
+        relaxed = Crystals.cat([one.structures for one in passed.values()])
+        for k, row in stream(self.then, relaxed):
+            first = passed[places[k]]
+            columns = {**first.columns, **row.columns}
+            spent = first.seconds + row.seconds
+            made = replace(row, columns=columns, seconds=spent, oracle=self.name)
+            yield places[k], made
+
+    def _outside(self, row: Results) -> str:
+        for name, (low, high) in self.within.items():
+            value = float(getattr(row, name)[0])
+            if not low <= value <= high:
+                return f"{name} outside the limits: {value:.3g}"
+        return ""
+
+    def close(self) -> None:
+        """End the processes of both."""
+        for one in (self.cheap, self.then):
+            if hasattr(one, "close"):
+                one.close()
+
+
+class Cached:
+    """An oracle that looks first whether any campaign on this machine knows the answer.
+
+    Usable results are kept by the name of the oracle and the hash of the crystal; one
+    that is found costs no seconds. In all else it is the oracle that it was given.
+
+    Args:
+        oracle: asked about the others.
+        path: file of what is known; in the user's cache folder unless given.
+    """
+
+    def __init__(self, oracle: Oracle, path: Path | None = None) -> None:
+        self.oracle, self.path = oracle, path or cache_dir() / "oracles.db"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["oracle"], name)
+
+    def evaluate(self, crystals: Crystals) -> Results:
+        """Return one row per crystal, failures included."""
+        return Results.collect(crystals, self.stream(crystals), self.oracle.name)
+
+    def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
+        """Yield place and table of single crystals, those that are known first."""
+        kept, asked = Kept(self.path), crystal_keys(crystals)
+        words = [f"{self.oracle.name}/{key}" for key in asked]
+        keys = [hashlib.sha256(one.encode()).digest() for one in words]
+        known = kept.read(keys)
+        for i in (i for i, key in enumerate(keys) if key in known):
+            found = json.loads(str(known[keys[i]]))
+            species, frac, lattice = map(torch.tensor, found["crystal"])
+            yield i, Results.from_dict(Crystals(species, frac, lattice), found)
+        new = [i for i, key in enumerate(keys) if key not in known]
+        for k, row in stream(self.oracle, crystals[new]) if new else ():
+            one = row.structures
+            tensors = [x.tolist() for x in (one.species, one.frac, one.lattice)]
+            if not row.reason[0]:
+                free = {**row.to_dict(), "seconds": [0.0], "crystal": tensors}
+                kept.write(keys[new[k]], json.dumps(free))
+            yield new[k], row

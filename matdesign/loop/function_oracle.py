@@ -1,0 +1,148 @@
+"""An oracle from a Python function or a formula: any number that a crystal has."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from matdesign.errors import DataError
+from matdesign.loop.jobs import FunctionJob, Job, Outcome, Plain
+from matdesign.loop.worker_oracle import WorkerOracle
+from matdesign.loop.workers import TaskFailed
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+QUANTITIES: dict[str, Callable[[Structure], float]] = {
+    "volume": lambda one: float(one.volume),
+    "density": lambda one: float(one.density),
+    "mass": lambda one: float(one.composition.weight),
+    "n_atoms": len,
+}
+"""What a formula can use, in angstrom^3, g/cm^3, u and atoms of the cell."""
+
+FUNCTIONS = {name: getattr(math, name) for name in ("sqrt", "exp", "log")} | {
+    "abs": abs, "min": min, "max": max
+}  # fmt: skip
+
+ARITHMETIC = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Name, ast.Load, ast.Call,
+    ast.operator, ast.unaryop,
+)  # fmt: skip
+
+
+class FunctionOracle(WorkerOracle):
+    """What a function says of a crystal, or a formula.
+
+    Args:
+        function: takes a pymatgen `Structure` and gives a number, a pair (number,
+            standard deviation), or a dict of these by column; or a formula such as
+            `"(volume / n_atoms - 12)**2 + Cu"` of volume, density, mass, n_atoms and,
+            by symbols of elements, atomic fractions. Where it fails or is not a number,
+            the crystal is a failed row.
+        columns: name -> unit of each value.
+        name: with a version, since equal names must give equal numbers; that of the
+            function or the formula where left out.
+        workers: processes with a time limit; 0 computes in this process, without one.
+        time_limit: seconds per crystal.
+
+    Raises:
+        DataError: the formula is none, or there is no column.
+
+    Example:
+        >>> FunctionOracle("volume / n_atoms", {"volume_per_atom": "angstrom^3"})
+        FunctionOracle(volume / n_atoms)
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Structure], Any] | str,
+        columns: Mapping[str, str],
+        *,
+        name: str | None = None,
+        workers: int = 0,
+        time_limit: float = 60.0,
+    ) -> None:
+        if not columns:
+            raise DataError("a function has columns: give them as {name: unit}.")
+        super().__init__(
+            workers=max(workers, 1),
+            time_limit=time_limit,
+            batch=1,
+            guards=None,
+            hull=None,
+            memory_limit=None,
+            executor=None,
+        )
+        self.function = function
+        self._columns = dict(columns)
+        self._here = not workers
+        self._compute = _formula(function) if isinstance(function, str) else function
+        text = (
+            function if isinstance(function, str) else getattr(function, "__name__", "")
+        )
+        self.label = name or text or type(function).__name__
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Name -> unit of what the function gives."""
+        return self._columns
+
+    @property
+    def name(self) -> str:
+        """What was given, or the function's own name."""
+        return self.label
+
+    def job(self) -> Job:
+        """The function, with its failures as words."""
+        return FunctionJob(self._compute, tuple(self._columns))
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Return what makes this oracle again; None for a function."""
+        if not isinstance(self.function, str):
+            return None
+        return {"function": self.function, "columns": self._columns, "name": self.label}
+
+    @classmethod
+    def from_dict(cls, words: dict[str, Any]) -> FunctionOracle:
+        """Return the oracle of `to_dict`."""
+        return cls(**words)
+
+    def _computed(
+        self, items: list[Plain]
+    ) -> Iterator[tuple[int, Outcome | TaskFailed]]:
+        if not self._here:
+            return super()._computed(items)
+        job = self.job()
+        return ((k, job([item])[0]) for k, item in enumerate(items))
+
+
+def _formula(text: str) -> Callable[[Structure], float]:
+    """Return a formula as a function of a crystal; only arithmetic is understood."""
+    from pymatgen.core import Element
+
+    try:
+        nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    except SyntaxError:
+        nodes = [ast.Module([], [])]
+    used = {node.id for node in nodes if isinstance(node, ast.Name)} - FUNCTIONS.keys()
+    symbols = {name for name in used if Element.is_valid_symbol(name)}
+    if used - symbols - QUANTITIES.keys() or not all(
+        isinstance(node, ARITHMETIC) for node in nodes
+    ):
+        raise DataError(
+            f"not a formula: got {text!r}. Use numbers, + - * / **, "
+            f"{', '.join(FUNCTIONS)}, {', '.join(QUANTITIES)} and symbols of elements; "
+            "or give a function."
+        )
+    code = compile(text, text, "eval")
+
+    def compute(structure: Structure) -> float:
+        content = structure.composition
+        given = {name: content.get_atomic_fraction(name) for name in symbols}
+        given |= {name: QUANTITIES[name](structure) for name in used - symbols}
+        return float(eval(code, {"__builtins__": {}}, FUNCTIONS | given))
+
+    return compute
