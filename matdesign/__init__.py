@@ -49,6 +49,10 @@ _NAMES = {
     "loop.results": "Results Column",
     "loop.hull": "Hull",
     "loop.campaign": "Campaign",
+    "loop.surrogate": "GaussianProcess Ensemble interval_coverage conformal_width",
+    "loop.acquisition": "Bayesian",
+    "loop.proposers": "Pool Substitution",
+    "loop.learning": "PolicyGradient RewardWeighted",
     "predictors.time_head": "TimeHead",
     "loop.second_opinion": "judge",
     "metrics.evaluator": "evaluate Evaluation Protocol compare",
@@ -68,9 +72,8 @@ __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
+    module = import_module(f"{__name__}.{_PUBLIC[name]}")
+    return globals().setdefault(name, getattr(module, name))
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
@@ -112,56 +113,49 @@ def convert(name: str, text: str, book: Book, *, outputs: bool = False) -> Noteb
         book: what its links may lead to.
         outputs: also put in what its cells printed and drew when the book was built.
     """
-    page, cells, hidden = Page(name, book), [], []
-    ran = _executed(name)
-    glued, n_code = numbers(EXECUTED / f"{name}.glue.json"), 0
-
-    def emit(cell: NotebookNode) -> None:
-        cell.id = f"{name}-{len(cells)}"
-        cells.append(cell)
-
-    def emit_hidden(said: str = "") -> None:
-        parts = [*hidden, f'Prose(r"""\n{said}\n""")'] if said else [*hidden]
-        hidden.clear()
-        if not parts:
-            return
-        first = "# the numbers below" if said else "# for later"
-        source = "\n\n".join([first, *parts])
-        shown = {"text/markdown": filled(said, glued)}
-        made = [new_output("display_data", shown)] if said else []
-        emit(new_code_cell(source, metadata={**FOLDED}, outputs=made))
-
-    if not outputs:
-        emit(new_markdown_cell(DOOR))
+    page, hidden = Page(name, book), list[str]()
+    cells = [] if outputs else [new_markdown_cell(DOOR)]
+    ran = _executed(name) if outputs else iter(())
+    glued = numbers(EXECUTED / f"{name}.glue.json")
     for cell in jupytext.reads(text, fmt="md:myst").cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type != "code":
             for kind, said in _runs(page.blocks(cell.source)):
                 if kind == "prose":
-                    emit_hidden(said)
+                    cells.append(_prose(said, hidden, glued))
+                    hidden = []
                 else:
-                    fold = {"jp-MarkdownHeadingCollapsed": True}
-                    emit(
-                        new_markdown_cell(
-                            said, metadata=fold if kind == "solution" else {}
-                        )
-                    )
+                    folds = {"jp-MarkdownHeadingCollapsed": True}
+                    look = folds if kind == "solution" else {}
+                    cells.append(new_markdown_cell(said, metadata=look))
             continue
         source = cell.source.replace("from myst_nb import glue", IMPORT)
-        result = ran[n_code] if n_code < len(ran) else None
-        n_code += 1
+        result = next(ran, None)
         if "remove-cell" in tags:
             hidden += [kept] if (kept := _without_asserts(source)) else []
             continue
-        emit_hidden()
-        made = new_code_cell(source, metadata={"tags": tags} if tags else {})
-        if "hide-input" in tags:
-            made.metadata |= FOLDED
-        if outputs and result is not None:
+        cells += _for_later(hidden)
+        hidden = []
+        look = {"tags": tags} if tags else {}
+        look |= FOLDED if "hide-input" in tags else {}
+        made = new_code_cell(source, metadata=look)
+        if result is not None:
             made.outputs, made.execution_count = result.outputs, result.execution_count
-        emit(made)
-    emit_hidden()
-    return _notebook(cells)
+        cells.append(made)
+    return _notebook(name, [*cells, *_for_later(hidden)])
+
+
+def _prose(said: str, hidden: list[str], glued: dict[str, object]) -> NotebookNode:
+    """Return a folded cell that computes numbers and shows the sentences they are in."""
+    parts = ["# the numbers below", *hidden, f'Prose(r"""\n{said}\n""")']
+    shown = new_output("display_data", {"text/markdown": filled(said, glued)})
+    return new_code_cell("\n\n".join(parts), metadata={**FOLDED}, outputs=[shown])
+
+
+def _for_later(hidden: list[str]) -> list[NotebookNode]:
+    """Return a folded cell of what later cells need, if anything."""
+    source = "\n\n".join(["# for later", *hidden])
+    return [new_code_cell(source, metadata={**FOLDED})] if hidden else []
 
 
 def index(pages: dict[str, str], book: Book) -> NotebookNode:
@@ -170,17 +164,12 @@ def index(pages: dict[str, str], book: Book) -> NotebookNode:
     for caption, names in contents().items():
         rows = [_row(name, pages[name], book) for name in names]
         if any(cell for row in rows for cell in row[1:]):
-            rows = [
-                ("chapter", "reading", "exercises", "you need"),
-                ("---",) * 4,
-                *rows,
-            ]
-            lines = [f"| {' | '.join(row)} |" for row in rows]
+            head = ("chapter", "reading", "exercises", "you need")
+            lines = [f"| {' | '.join(row)} |" for row in (head, ("---",) * 4, *rows)]
         else:
             lines = [f"* {title}" for title, *_ in rows]
         cells.append("\n".join([f"## {caption}\n", *lines]))
-    made = [new_markdown_cell(text, id=f"index-{n}") for n, text in enumerate(cells)]
-    return _notebook(made)
+    return _notebook("index", [new_markdown_cell(text) for text in cells])
 
 
 def copied(path: Path) -> NotebookNode:
@@ -188,7 +177,7 @@ def copied(path: Path) -> NotebookNode:
     cells = nbformat.read(path, as_version=4).cells
     for cell in cells:
         cell.source = cell.source.replace('"../build', '"../../build')
-    return _notebook(cells)
+    return _notebook("cell", cells)
 
 
 def save(notebook: NotebookNode, path: Path) -> bool:
@@ -211,7 +200,7 @@ def _row(name: str, text: str, book: Book) -> tuple[str, ...]:
     reading = re.search(r"^\*Reading (\d+) minutes", text, re.M)
     exercises = re.search(r"exercises (\d+) minutes\.\*$", text, re.M)
     needs = re.search(r"^You need (.*?)\.\s+Afterwards", text, re.M | re.S)
-    words = Page(name, book).blocks(needs[1])[0].text if needs else ""
+    words = Page(name, book).blocks(needs[1])[0][1] if needs else ""
     words = " ".join(words.split())
     minutes = (f"{found[1]} min" if found else "" for found in (reading, exercises))
     return f"[{book.titles[name]}]({name}.ipynb)", *minutes, words
@@ -220,16 +209,12 @@ def _row(name: str, text: str, book: Book) -> tuple[str, ...]:
 def _runs(blocks: list[Block]) -> list[tuple[str, str]]:
     """Join neighbours of a kind; a heading begins a piece, and one that folds is alone."""
     made: list[tuple[str, str]] = []
-    for block in blocks:
-        kind = block.kind
-        if kind == "text" and "«" in block.text:
-            kind = "prose"
-        joins = made and (made[-1][0], kind) in JOINED
-        if joins:
-            before, said = made.pop()
-            made.append((before, f"{said}\n\n{block.text}"))
-        else:
-            made.append((kind, block.text))
+    for kind, said in blocks:
+        kind = "prose" if kind == "text" and "«" in said else kind
+        if made and (made[-1][0], kind) in JOINED:
+            kind, before = made.pop()
+            said = f"{before}\n\n{said}"
+        made.append((kind, said))
     return made
 
 
@@ -238,19 +223,17 @@ def _without_asserts(source: str) -> str:
     lines = source.split("\n")
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assert):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (
-                node.end_lineno - node.lineno + 1
-            )
+            rows = slice(node.lineno - 1, node.end_lineno)
+            lines[rows] = [""] * len(lines[rows])
     return re.sub(r"\n{4,}", "\n\n\n", "\n".join(lines)).strip()
 
 
-def _executed(name: str) -> list[NotebookNode]:
-    """Return the code cells of a page as the last build of the book ran them."""
+def _executed(name: str) -> Iterator[NotebookNode]:
+    """Yield the code cells of a page as the last build of the book ran them."""
     path = EXECUTED / f"{name}.ipynb"
-    if not path.exists():
-        return []
-    cells = nbformat.read(path, as_version=4).cells
-    return [cell for cell in cells if cell.cell_type == "code"]
+    if path.exists():
+        cells = nbformat.read(path, as_version=4).cells
+        yield from (cell for cell in cells if cell.cell_type == "code")
 
 
 def numbers(path: Path) -> dict[str, object]:
@@ -266,7 +249,9 @@ def numbers(path: Path) -> dict[str, object]:
     return made
 
 
-def _notebook(cells: list[NotebookNode]) -> NotebookNode:
+def _notebook(name: str, cells: list[NotebookNode]) -> NotebookNode:
+    for n, cell in enumerate(cells):
+        cell.id = f"{name}-{n}"
     made = new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
     made.metadata["language_info"] = {"name": "python"}
     made.metadata["matdesign"] = {"digest": _digest(made)}

@@ -2,7 +2,6 @@
 
 import re
 import textwrap
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from matdesign.display.listing import without_docstrings
 
 ROOT = Path(__file__).resolve().parent.parent
 BOXES = ("grid-item-card", "note", "tip", "warning", "important", "admonition")
+SPECIAL = ("fence", "colon_fence", "code_block", "math_block", "math_block_label")
 MEASURED = "*Seconds are measured when the book is built: see this page on the site.*"
 
 
-@dataclass
-class Block:
-    """A piece of plain Markdown; a `solution` is a heading that folds what follows."""
-
-    text: str
-    kind: str = "text"
+Block = tuple[str, str]
+"""Kind and text of a piece of plain Markdown: `text`, `heading`, or `solution`, a heading
+that folds what follows."""
 
 
 class Book:
@@ -62,13 +59,11 @@ class Book:
         made = []
         for key in keys.split(","):
             entry = self.entries[key.strip()]
-            names = [
-                " ".join(map(str, p.rich_last_names)) for p in entry.persons["author"]
-            ]
+            people = entry.persons["author"]
+            names = [" ".join(map(str, one.rich_last_names)) for one in people]
             who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
-            words = f"{who}, {entry.fields['year']}"
-            if not inside:
-                words = f"{who} ({entry.fields['year']})"
+            year = entry.fields["year"]
+            words = f"{who}, {year}" if inside else f"{who} ({year})"
             made.append(f"[{words}](bibliography.ipynb#{key.strip()})")
         return f"({'; '.join(made)})" if inside else "; ".join(made)
 
@@ -103,32 +98,24 @@ class Page:
         """
         lines = text.split("\n")
         tokens = [t for t in parser().parse(text) if t.map and t.nesting >= 0]
-        special = {t.map[0]: t for t in tokens if _special(t)}
-        made, end = [], 0
-        for token in (t for t in tokens if t.level == 0):
-            if token.map[0] < end:
-                continue
-            end = token.map[1]
-            block = self._block(token, lines, special)
-            if block.text.strip():
-                made.append(block)
-        return made
+        special = {t.map[0]: t for t in tokens if t.type in SPECIAL}
+        made = (self._block(t, lines, special) for t in tokens if t.level == 0)
+        return [(kind, said) for kind, said in made if said.strip()]
 
     def _block(self, token: Any, lines: list[str], special: dict[int, Any]) -> Block:
         first, last = token.map
         if token.type == "myst_target":
             self.targets.append(token.content)
-            return Block("")
+            return "text", ""
         if token.type == "heading_open":
             self.level = int(token.tag[1])
-            return Block(self._heading(self._inline(lines[first])), "heading")
+            return "heading", self._heading(self._inline(lines[first]))
         name, title, options, _ = _directive(token)
         if name == "exercise-start":
             self.targets.append(options["label"])
-            return Block(self._heading(f"{self._below} Exercise: {title}"), "heading")
+            return "heading", self._heading(f"{self._below} Exercise: {title}")
         if name == "solution-start":
-            words = self.book.labels[title][1]
-            return Block(f"{self._below} Solution: {words}", "solution")
+            return "solution", f"{self._below} Solution: {self.book.labels[title][1]}"
         made: list[str] = []
         plain: list[str] = []
         while first < last:
@@ -142,7 +129,7 @@ class Page:
             made.append(textwrap.indent(self._special(one, lines), indent))
             plain, first = [], one.map[1]
         made.append(self._inline("\n".join(plain)))
-        return Block("\n".join(part for part in made if part).rstrip())
+        return "text", "\n".join(part for part in made if part).rstrip()
 
     @property
     def _below(self) -> str:
@@ -160,10 +147,8 @@ class Page:
                 math = f"\\begin{{split}}\n{math}\n\\end{{split}}"
             if not token.info:
                 return f"$$\n{math}\n$$"
-            number = self.book.labels[token.info][1]
-            return (
-                f'<a id="{token.info}"></a>\n\n$$\n{math} \\tag{{{number[1:-1]}}}\n$$'
-            )
+            tag = f"\\tag{{{self.book.labels[token.info][1][1:-1]}}}"
+            return f'<a id="{token.info}"></a>\n\n$$\n{math} {tag}\n$$'
         name, title, options, body = _directive(token)
         if not name:
             return "\n".join(lines[slice(*token.map)])
@@ -177,7 +162,7 @@ class Page:
             return self.book.bibliography()
         if name == "nb-exec-table":
             return MEASURED
-        inner = "\n\n".join(block.text for block in self.blocks(body))
+        inner = "\n\n".join(said for _, said in self.blocks(body))
         if name == "grid":
             return inner
         if name in BOXES:
@@ -187,13 +172,11 @@ class Page:
         raise ValueError(f"{self.name}: no notebook form for the directive {name!r}.")
 
     def _glossary(self, body: str) -> str:
-        made = []
-        for line in body.split("\n"):
-            if line and not line.startswith(" "):
-                made.append(f'<a id="{_slug(line)}"></a>**{line}**  ')
-            else:
-                made.append(line.strip())
-        return self._inline("\n".join(made))
+        def term(found: re.Match[str]) -> str:
+            return f'<a id="{_slug(found[0])}"></a>**{found[0]}**  '
+
+        named = re.sub(r"^\S.*$", term, body, flags=re.M)
+        return self._inline("\n".join(map(str.lstrip, named.split("\n"))))
 
     def _inline(self, text: str) -> str:
         def linked(found: re.Match[str]) -> str:
@@ -239,11 +222,6 @@ def parser() -> Any:
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     extensions = set(config["parse"]["myst_enable_extensions"])
     return create_md_parser(MdParserConfig(enable_extensions=extensions), RendererHTML)
-
-
-def _special(token: Any) -> bool:
-    kinds = ("fence", "colon_fence", "code_block", "math_block", "math_block_label")
-    return token.type in kinds
 
 
 def _directive(token: Any) -> tuple[str, str, dict[str, str], str]:

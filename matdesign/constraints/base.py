@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import cycle
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from matdesign.constraints.conditions import merged
 from matdesign.constraints.known import Known
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 
@@ -85,14 +87,7 @@ class Constraint(ABC):
         """Return the constraint in words, as `repr` prints it; here its class name."""
         return type(self).__name__
 
-    def allowed(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor | None:
+    def allowed(self, orbits: Orbits) -> Tensor | None:
         """Return which elements each orbit may still become, or None: no say.
 
         Decided orbits allow the element they have where the constraint can still be met,
@@ -101,14 +96,7 @@ class Constraint(ABC):
         cannot be told; what ends nowhere is drawn again.
 
         Args:
-            species: element of each orbit, 0 = padding, 104 = undecided, shape
-                (crystals, orbits).
-            counts: atoms that each orbit stands for, 0 = padding, same shape.
-            roles: orbits of one role carry one element and different roles different
-                ones, -1 = no role, same shape; None = no roles.
-            within: what is allowed by everything else, bool, shape (104,) or (crystals,
-                orbits, 104); the answer lies within it. None = every element.
-            required: elements that something else demands to be there.
+            orbits: of half-decided crystals; the answer lies within `orbits.within`.
 
         Returns:
             Bool, shape (crystals, orbits, 104), or None.
@@ -253,14 +241,7 @@ class All(Constraint):
         """Return whether every part holds, shape (crystals,)."""
         return torch.stack([one.satisfied(crystals) for one in self.parts]).all(dim=0)
 
-    def allowed(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor | None:
+    def allowed(self, orbits: Orbits) -> Tensor | None:
         """Return what every part allows; None where no part has a say.
 
         Parts are asked in turn, each within what the others leave, until none takes
@@ -268,17 +249,17 @@ class All(Constraint):
         Jointly exact for elements that are allowed or required with one that reckons
         with both (charge); of other combinations it rules out what one part rules out.
         """
-        required = required | self.required
+        orbits = replace(orbits, required=orbits.required | self.required)
         found: Tensor | None = None
         size, agreed = -1, 0
         for one in cycle(self.parts):
-            answer = one.allowed(species, counts, roles, within, required)
-            if answer is not None and within is not None:
-                answer = answer & within  # also of one that forgets what others leave
+            answer = one.allowed(orbits)
+            if answer is not None and orbits.within is not None:
+                answer = answer & orbits.within  # also of one that forgets the others
             left = size if answer is None else int(answer.count_nonzero())
             agreed = agreed + 1 if left == size else 1
             if answer is not None:
-                found, within, size = answer, answer, left
+                found, size, orbits = answer, left, replace(orbits, within=answer)
             if agreed == len(self.parts):
                 break
         return found

@@ -21,13 +21,6 @@ UNITS = {"density": "g/cm^3", "volume_per_atom": "angstrom^3"}
 EDGE = 1e-4
 """How far inside a range a projection ends, relative to the end of the range."""
 
-_SPELLINGS = {
-    "g/cm3": "g/cm^3",
-    "g/cm³": "g/cm^3",
-    "Å^3": "angstrom^3",
-    "Å³": "angstrom^3",
-}
-
 
 class Range(Constraint):
     """A number lies in a closed range; a subclass says which, by `value`.
@@ -128,7 +121,7 @@ class Between(Range):
                 f"unknown quantity: got {quantity!r}; choose {' or '.join(UNITS)}."
             )
         needed = UNITS[quantity]
-        if _SPELLINGS.get(unit, unit) != needed:
+        if unit.replace("Å", "angstrom").replace("³", "^3") != needed:
             raise UnitError(
                 f"{quantity} is in {needed}; got unit={unit!r}. "
                 f'Convert the two ends and write unit="{needed}".'

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.neutrality import Neutrality
-from matdesign.constraints.unfinished import amounts_of, feasibility_mask
+from matdesign.constraints.unfinished import Orbits, amounts_of, feasibility_mask
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
@@ -111,21 +111,12 @@ class ChargeNeutral(Constraint):
         """Return whether a neutral choice of states exists, shape (crystals,)."""
         return self.violation(crystals) == 0
 
-    def allowed(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor | None:
+    def allowed(self, orbits: Orbits) -> Tensor | None:
         """Return what keeps a neutral completion reachable; see `Neutrality`.
 
         Exact for the last open orbit; before, it may leave what leads to a dead end.
         """
-        return feasibility_mask(
-            self.rule.elements, species, counts, roles, within, required
-        )
+        return feasibility_mask(self.rule.elements, orbits)
 
 
 @cache

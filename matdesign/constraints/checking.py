@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint, listing
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.batch import Crystals, SoftCrystals, generator
 from matdesign.crystals.elements import MASK, MAX_Z
 from matdesign.crystals.geometry import wrap
@@ -255,13 +256,14 @@ def _gradient(one: Constraint, crystals: Crystals, rng: torch.Generator) -> Foun
 
 def _keeps(one: Constraint, crystals: Crystals, rng: torch.Generator) -> Found:
     small = crystals[crystals.n_atoms <= MASK_SITES]
-    if one.allowed(small.species[:1], small.mask[:1].long()) is None:
+    if one.allowed(Orbits(small.species[:1], small.mask[:1].long())) is None:
         return "none", "nothing to say about elements"
     good = small[one.satisfied(small)]
     if not len(good):
         return "untested", "no small crystal meets it"
     hide = (torch.rand(good.mask.shape, generator=rng) < 0.5) & good.mask
-    found = one.allowed(good.species.masked_fill(hide, MASK), good.mask.long())
+    hidden = good.species.masked_fill(hide, MASK)
+    found = one.allowed(Orbits(hidden, good.mask.long()))
     assert found is not None
     own = found.gather(2, good.species[..., None])[..., 0] | ~good.mask
     if not bool(own.all()):
@@ -278,7 +280,7 @@ def _leads(one: Constraint, crystals: Crystals, rng: torch.Generator) -> Found:
     species = torch.where(there, MASK, 0)
     alive = torch.ones(len(small), dtype=torch.bool)
     for site in range(there.shape[1]):
-        found = one.allowed(species, there.long(), None, within)
+        found = one.allowed(Orbits(species, there.long(), within=within))
         if found is None:
             return "none", "nothing to say about elements"
         alive &= found[:, site].any(1) | ~there[:, site]

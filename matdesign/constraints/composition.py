@@ -1,7 +1,6 @@
 """Constraints on the proportions of the elements: a formula, or a pattern of one."""
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,10 +9,10 @@ from torch import Tensor
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
 from matdesign.constraints.charge import ChargeNeutral
-from matdesign.constraints.unfinished import amounts_of, possible
+from matdesign.constraints.unfinished import amounts_of
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.elements import MASK, is_pattern, parse_formula, parse_pattern
+from matdesign.crystals.elements import is_pattern, parse_formula, parse_pattern
 from matdesign.errors import DataError
 
 
@@ -79,7 +78,7 @@ class Composition(Constraint):
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the number of atoms that would have to change, shape (crystals,)."""
-        counts = _counts(crystals)  # (crystals, 104)
+        counts = atoms_of_each(crystals)  # (crystals, 104)
         n = counts.sum(dim=1, keepdim=True).clamp(min=1e-12)
         wanted = counts.new_zeros(counts.shape[1])
         total = sum(self.counts)
@@ -96,45 +95,6 @@ class Composition(Constraint):
         """Return whether the counts have exactly the wanted proportions."""
         answers = [self._holds(row) for row in crystals.species.tolist()]
         return torch.tensor(answers, dtype=torch.bool, device=crystals.device)
-
-    def allowed(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor | None:
-        """Return what leaves the formula reachable; see `Constraint.allowed`.
-
-        Exact where every open orbit may be each element of the formula; orbits of one role
-        are read one by one, so that it may leave what leads to a dead end. A pattern has no
-        mask of its own: ask for it with `conditions`, which gives every orbit a role.
-        """
-        if not self.amounts:
-            return None
-        found = possible(species, within)
-        mask = torch.zeros_like(found, device="cpu")
-        rows = zip(species.tolist(), counts.tolist(), strict=True)
-        for b, (row, atoms) in enumerate(rows):
-            times, rest = divmod(sum(atoms), sum(self.counts))
-            left = {z: k * times for z, k in self.numbers.items()}
-            for z, n in zip(row, atoms, strict=True):
-                if 0 < z < MASK:
-                    left[z] = left.get(z, -1) - n
-            sizes = sorted((n for z, n in zip(row, atoms) if z == MASK), reverse=True)
-            if rest or not _packs(tuple(left.values()), tuple(sizes)):
-                continue
-            for o, (z, n) in enumerate(zip(row, atoms, strict=True)):
-                if z != MASK:
-                    mask[b, o, z] = z > 0
-                    continue
-                others = list(sizes)
-                others.remove(n)
-                for e, k in left.items():
-                    rooms = tuple((left | {e: k - n}).values())
-                    mask[b, o, e] = _packs(rooms, tuple(others))
-        return found & mask.to(found.device)
 
     def conditions(self) -> dict[str, Any]:
         """Return the formula or the pattern as a condition."""
@@ -164,20 +124,12 @@ class Composition(Constraint):
         return tuple(sorted(reduced.values(), reverse=True)) == self.counts
 
 
-@lru_cache(maxsize=200_000)
-def _packs(rooms: tuple[int, ...], sizes: tuple[int, ...]) -> bool:
-    """Return whether orbits of these sizes, largest first, fill the rooms exactly."""
-    if not sizes or min(rooms) < 0:
-        return not any(rooms)
-    fits = (k for k, room in enumerate(rooms) if room >= sizes[0])
-    return any(
-        _packs((*rooms[:k], rooms[k] - sizes[0], *rooms[k + 1 :]), sizes[1:])
-        for k in fits
-    )
+def atoms_of_each(crystals: Crystals | SoftCrystals) -> Tensor:
+    """Return the (expected) number of atoms of every element, shape (crystals, 104).
 
-
-def _counts(crystals: Crystals | SoftCrystals) -> Tensor:
-    """Return the (expected) number of atoms of every element, shape (crystals, 104)."""
+    Args:
+        crystals: finished or undecided crystals.
+    """
     if isinstance(crystals, SoftCrystals):
         return crystals.species.sum(dim=1)
     made = crystals.frac.new_zeros(len(crystals), elements.MAX_Z + 1)

@@ -61,6 +61,21 @@ def _shortest(crystals: Crystals | SoftCrystals) -> Tensor:
     return geometry.min_distance(hard, include_self=True)
 
 
+def nearest_like(points: Tensor, soft: SoftCrystals, unlike: Tensor) -> Tensor:
+    """Return how far a like site is from a point for each site, angstrom, (crystals, sites).
+
+    Args:
+        points: fractional coordinates, shape (crystals, sites, 3).
+        soft: undecided crystals.
+        unlike: how little a site (third) is like the one of the point (second), 0 to 1;
+            1 counts as 1 angstrom more, at right angles.
+    """
+    way = geometry.displacement(points[:, :, None], soft.frac[:, None], soft.lattice)
+    square = way.square().sum(-1) + unlike.square()
+    nearest = square.masked_fill(~soft.mask[:, None], torch.inf).amin(-1)
+    return root(torch.where(soft.mask, nearest, torch.zeros_like(nearest)))
+
+
 def root(square: Tensor) -> Tensor:
     """Return the square root, with a gradient of zero at zero."""
     zero = square <= 0

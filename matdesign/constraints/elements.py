@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint, listing
-from matdesign.constraints.unfinished import possible
+from matdesign.constraints.unfinished import Orbits, possible
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.crystals.elements import MASK
@@ -31,6 +31,7 @@ class OnlyElements(Constraint):
 
     Args:
         *symbols: element symbols, such as "Ca", "Ti", "O".
+        words: what the constraint calls itself; its elements where left out.
 
     Raises:
         DataError: no symbol is given, or one is not an element up to Lr.
@@ -43,31 +44,31 @@ class OnlyElements(Constraint):
     """
 
     unit = "atoms"
-    _words = ""
 
-    def __init__(self, *symbols: str) -> None:
+    def __init__(self, *symbols: str, words: str = "") -> None:
+        self.words = words
         self.symbols = frozenset(_known(symbols, "OnlyElements"))
         self.excluded = frozenset(elements.symbols()[1:]) - self.symbols
         self._numbers = [elements.atomic_number(s) for s in sorted(self.symbols)]
         self.only: frozenset[int] = frozenset(self._numbers)
 
     @classmethod
-    def without(cls, *symbols: str) -> "OnlyElements":
+    def without(cls, *symbols: str, words: str = "") -> "OnlyElements":
         """Return the constraint that allows every element except the named ones."""
         excluded = frozenset(_known(symbols, "OnlyElements.without"))
-        return cls(*(s for s in elements.symbols()[1:] if s not in excluded))
+        others = (s for s in elements.symbols()[1:] if s not in excluded)
+        return cls(*others, words=words)
 
     @classmethod
     def harmless(cls) -> "OnlyElements":
         """Return the constraint that allows every element not named in `HARMFUL`."""
-        made = cls.without(*(symbol for some in HARMFUL.values() for symbol in some))
-        made._words = "only harmless elements"
-        return made
+        harmful = (symbol for some in HARMFUL.values() for symbol in some)
+        return cls.without(*harmful, words="only harmless elements")
 
     def sentence(self) -> str:
         """Return for example "only Ca, O and Ti"; names the shorter of the two lists."""
-        if self._words:
-            return self._words
+        if self.words:
+            return self.words
         if not self.excluded:
             return "any element"
         if len(self.excluded) < len(self.symbols):
@@ -84,18 +85,11 @@ class OnlyElements(Constraint):
         table[[0, *self._numbers]] = 1
         return table
 
-    def allowed(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor | None:
+    def allowed(self, orbits: Orbits) -> Tensor | None:
         """Return the allowed elements of each orbit; see `Constraint.allowed`."""
-        table = self._table(species).bool()
+        table = self._table(orbits.species).bool()
         table[0] = False
-        return possible(species, within) & table
+        return possible(orbits) & table
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the (expected) number of forbidden atoms, shape (crystals,)."""
@@ -131,46 +125,37 @@ class RequiredElements(Constraint):
 
     def __init__(self, *symbols: str) -> None:
         self.symbols = frozenset(_known(symbols, "RequiredElements"))
-        self.required = frozenset(self._numbers())
+        self._numbers = [elements.atomic_number(s) for s in sorted(self.symbols)]
+        self.required = frozenset(self._numbers)
 
     def sentence(self) -> str:
         """Return for example "contains Li and O"."""
         return f"contains {listing(sorted(self.symbols))}"
 
-    def _numbers(self) -> list[int]:
-        return [elements.atomic_number(s) for s in sorted(self.symbols)]
-
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the (expected) number of missing elements, shape (crystals,)."""
         if isinstance(crystals, Crystals):
-            present = [(crystals.species == z).any(dim=1) for z in self._numbers()]
+            present = [(crystals.species == z).any(dim=1) for z in self._numbers]
             return (~torch.stack(present)).sum(dim=0).float()
-        absent = 1 - crystals.species[..., self._numbers()]  # (b, sites, required)
+        absent = 1 - crystals.species[..., self._numbers]  # (b, sites, required)
         return absent.prod(dim=1).sum(dim=-1)
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether every required element is there, shape (crystals,)."""
         return self.violation(crystals) == 0
 
-    def allowed(
-        self,
-        species: Tensor,
-        counts: Tensor,
-        roles: Tensor | None = None,
-        within: Tensor | None = None,
-        required: frozenset[int] = frozenset(),
-    ) -> Tensor | None:
+    def allowed(self, orbits: Orbits) -> Tensor | None:
         """Return what leaves room for the required elements; see `Constraint.allowed`.
 
         While as many orbits (or roles) are open as elements are missing, only missing
         ones may come. Exact where all open orbits may have the same elements.
         """
-        found = possible(species, within)
-        wanted = sorted(self.required | required)
+        species, found = orbits.species, possible(orbits)
+        wanted = sorted(self.required | orbits.required)
         open_ = (species == MASK)[..., None]
         there = torch.stack([(species == z).any(1) for z in wanted], dim=1)
         missing = (~there).sum(1)  # (crystals,)
-        room = _room(species, roles)
+        room = _room(species, orbits.roles)
         comes = (found & open_).any(1)[:, wanted]
         met = (there | comes).all(1) & (missing <= room)
         table = found.new_zeros(len(species), elements.MAX_Z + 1)

@@ -30,17 +30,10 @@ class Known:
     sized: bool = False
 
     @property
-    def code_free(self) -> Tensor:
-        """Which entries of the lattice code stay free, bool, shape (6,)."""
-        return torch.tensor([False, False, False, False, True, True])
-
-    @property
-    def code_fixed(self) -> Tensor:
-        """Values of the entries that are not free, 0 elsewhere, shape (6,)."""
+    def shape(self) -> Tensor:
+        """The first four entries of the lattice code, which are fixed, shape (4,)."""
         log = self._log()
-        fixed = torch.zeros(6)
-        fixed[0], fixed[3] = log[0, 1], (log[0, 0] - log[1, 1]) / 2
-        return fixed
+        return torch.tensor([log[0, 1], 0.0, 0.0, (log[0, 0] - log[1, 1]) / 2])
 
     def project(self, code: Tensor) -> Tensor:
         """Return the lattice codes nearest to the given ones that have this cell.
@@ -55,8 +48,8 @@ class Known:
         Returns:
             Shape of `code`.
         """
-        free = self.code_free.to(code.device)
-        fixed = torch.where(free, code, self.code_fixed.to(code))
+        shape = self.shape.to(code).expand(*code.shape[:-1], 4)
+        fixed = torch.cat([shape, code[..., 4:]], dim=-1)
         if not self.sized:
             return fixed
         miss = float(self._log().trace()) / 2 - fixed[..., 4] - fixed[..., 5]
@@ -72,7 +65,7 @@ class Known:
         """
         if other is None:
             return True
-        shape = torch.allclose(self.code_fixed, other.code_fixed, atol=1e-4)
+        shape = torch.allclose(self.shape, other.shape, atol=1e-4)
         areas = torch.stack([self._log().trace(), other._log().trace()])
         both = self.sized and other.sized
         return shape and not (both and bool(areas.diff().abs() > 1e-3))

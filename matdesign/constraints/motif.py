@@ -9,7 +9,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.between import NumberOfAtoms
-from matdesign.constraints.distance import MinDistance, root
+from matdesign.constraints.distance import MinDistance, nearest_like, root
 from matdesign.constraints.known import Known
 from matdesign.constraints.plane_nets import NETS, Net, holds
 from matdesign.crystals import elements
@@ -193,11 +193,7 @@ class Motif(Constraint):
             unlike = wrong[:, None].expand(-1, p.shape[1], -1)
         total = soft.frac.new_zeros(mask.shape)
         for point in at:
-            wanted = soft.frac + point
-            way = displacement(wanted[:, :, None], soft.frac[:, None], soft.lattice)
-            square = way.square().sum(-1) + unlike.square()
-            near = square.masked_fill(~mask[:, None], torch.inf).amin(-1)
-            total = total + root(near)
+            total = total + nearest_like(soft.frac + point, soft, unlike)
         return (total / len(at)).masked_fill(~mask, torch.inf)
 
     def _misfit(self, lattice: Tensor) -> Tensor:

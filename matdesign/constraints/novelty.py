@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.matching import TOLERANCES, same_in_reference
+from matdesign.crystals.matching import matcher, same_in_reference
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -82,10 +82,7 @@ class Novelty(Constraint):
             raise DataError(
                 "Novelty needs known crystals to compare with; got none. Pass a data set."
             )
-        if tolerances not in TOLERANCES:
-            raise DataError(
-                f"no matcher settings {tolerances!r}; choose {' or '.join(TOLERANCES)}."
-            )
+        matcher(tolerances)  # refuses names that it does not know
         self.tolerances = tolerances
         self.reference = reference
 

@@ -8,8 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
+from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.predictors.features import neighbours
 
 Array = np.ndarray[Any, Any]
 
@@ -114,7 +117,15 @@ def holds(
             to 6.
     """
     longest = (LONGEST if bond is None else bond + tolerance) * net.reach + tolerance
-    around = [_around(i, points, lattice, longest) for i in range(len(points))]
+    alike = torch.ones(1, len(points), dtype=torch.long)
+    cell = Crystals(
+        alike, torch.from_numpy(points)[None], torch.from_numpy(lattice)[None]
+    )
+    pairs = neighbours(cell, longest)
+    vector, first, second = (x.numpy() for x in (pairs.vector, pairs.i, pairs.j))
+    apart = np.linalg.norm(vector, axis=1) > 1e-6
+    each = (apart & (first == i) for i in range(len(points)))
+    around = [(vector[some], second[some]) for some in each]
     rays = net.neighbours[0]
     first = rays[0][0]
     second = next(v for v, _ in rays if abs(np.linalg.det([first, v])) > 1e-3)
@@ -134,23 +145,6 @@ def holds(
                 if _follows(net, around, i, frame, tolerance, unit):
                     return True
     return False
-
-
-def _around(
-    i: int, points: Array, lattice: Array, longest: float
-) -> tuple[Array, Array]:
-    """Return vectors from a point to all near ones, shortest first, and which they are."""
-    heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
-    steps = np.minimum(np.floor(longest / heights + 1), 12).astype(int)
-    images = np.array(list(itertools.product(*(range(-k, k + 1) for k in steps))))
-    offset = points - points[i]
-    offset = offset - np.round(offset)
-    vectors = ((offset[None] + images[:, None]) @ lattice).reshape(-1, 3)
-    which = np.tile(np.arange(len(points)), len(images))
-    far = np.linalg.norm(vectors, axis=1)
-    order = np.argsort(far, kind="stable")
-    order = order[(far[order] > 1e-6) & (far[order] <= longest)]
-    return vectors[order], which[order]
 
 
 def _frame(plane: Array, space: Array, unit: float) -> Array:

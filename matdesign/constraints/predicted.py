@@ -88,28 +88,6 @@ class Property(Range):
         asked = self.network or getattr(predictor, "network", None)
         self.scale = held_out_error(asked, self.name) or 1.0
 
-    @classmethod
-    def near(
-        cls,
-        predictor: str | Path | PropertyNetwork | Predictor,
-        target: float,
-        tolerance: float,
-        *,
-        name: str | None = None,
-        unit: str | None = None,
-    ) -> Property:
-        """Return the constraint that the value is a target within a tolerance.
-
-        Args:
-            predictor: as in the constructor.
-            target: value to reach.
-            tolerance: how far from it is near enough, >= 0, same unit.
-            name: as in the constructor.
-            unit: as in the constructor.
-        """
-        low, high = target - tolerance, target + tolerance
-        return cls(predictor, low, high, name=name, unit=unit)
-
     @property
     def key(self) -> Hashable:
         """Predictor and property: two predictors may say different things."""
@@ -144,13 +122,7 @@ def _of_network(
     network: PropertyNetwork, name: str | None, unit: str | None
 ) -> tuple[str, str]:
     """Return the property of a network and its unit."""
-    if name is None and len(network.properties) == 1:
-        name = network.properties[0]
-    if name not in network.properties:
-        raise DataError(
-            f"this network predicts {', '.join(network.properties)}; got name={name!r}. "
-            "Name one of them."
-        )
+    name = network.named(name)
     own = network.units[network.properties.index(name)]
     if unit is not None and unit != own:
         raise UnitError(

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from matdesign.constraints.base import Constraint, listing
-from matdesign.constraints.distance import root
+from matdesign.constraints.distance import nearest_like, root
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.geometry import displacement
 from matdesign.crystals.lattice_code import SYSTEMS, system_of
 from matdesign.crystals.symmetry.find import SYMPREC, spacegroup, spacegroup_number
 from matdesign.crystals.symmetry.wyckoff import operations, primitive_cell
@@ -183,17 +182,8 @@ def _from_images(soft: SoftCrystals, number: int) -> Tensor:
     total = soft.frac.new_zeros(len(soft))
     for rotation, shift in zip(rotations, shifts, strict=True):
         moved = soft.frac @ rotation + shift
-        near = _away(moved, soft, unlike)  # (b, s)
+        near = nearest_like(moved, soft, unlike)  # (b, s)
         total = total + (near * mask).sum(1) / mask.sum(1).clamp(min=1)
         turned = rotation @ gram @ rotation.T
         total = total + root((turned - gram).square().sum((1, 2))) / size
     return total / len(rotations)
-
-
-def _away(moved: Tensor, soft: SoftCrystals, unlike: Tensor) -> Tensor:
-    """Return the distance from each moved atom to the nearest like one, (b, s)."""
-    way = displacement(moved[:, :, None], soft.frac[:, None], soft.lattice)
-    square = way.square().sum(-1) + unlike.square()
-    square = square.masked_fill(~soft.mask[:, None], torch.inf)
-    nearest = square.amin(-1)
-    return root(torch.where(soft.mask, nearest, torch.zeros_like(nearest)))

@@ -12,14 +12,7 @@ import torch
 from torch import Tensor
 
 from matdesign.crystals import elements
-from matdesign.crystals.geometry import wrap
-from matdesign.crystals.io.checks import (
-    MAX_ATOMS,
-    check_cells,
-    check_coordinates,
-    check_size,
-    unknown_element,
-)
+from matdesign.crystals.io.checks import MAX_ATOMS, packed, unknown_element
 from matdesign.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
@@ -41,6 +34,15 @@ def generator(
     else:
         made.manual_seed(seed)
     return made
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of several batches as one; zeros pad the second axis."""
+    if tensors[0].ndim == 1:
+        return torch.cat(list(tensors))
+    width, pad = max(one.shape[1] for one in tensors), torch.nn.functional.pad
+    rest = (0, 0) * (tensors[0].ndim - 2)
+    return torch.cat([pad(one, (*rest, 0, width - one.shape[1])) for one in tensors])
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,10 +259,6 @@ class Crystals:
         def name(i: int) -> str:
             return ids[i] if i < len(ids) else f"structure {i}"
 
-        width = max((len(one) for one in rows), default=0)
-        species = torch.zeros(len(rows), width, dtype=torch.long)
-        frac = torch.zeros(len(rows), width, 3, dtype=torch.float64)
-        lattice = torch.zeros(len(rows), 3, 3, dtype=torch.float64)
         for i, one in enumerate(rows):
             if not one.is_ordered:
                 raise DataError(
@@ -269,22 +267,19 @@ class Crystals:
                     "model first, for example with pymatgen's "
                     "OrderDisorderedStructureTransformation."
                 )
-            # of a dummy species: any integer
-            numbers = [getattr(site.specie, "Z", 0) for site in one]
-            for z, site in zip(numbers, one):
-                if not 0 < z <= elements.MAX_Z:
-                    raise unknown_element(name(i), str(site.specie))
-            species[i, : len(one)] = torch.tensor(numbers)
-            frac[i, : len(one)] = torch.tensor(one.frac_coords)
-            lattice[i] = torch.tensor(one.lattice.matrix)
-        n_atoms = (species > 0).sum(1).numpy()
-        check_size(n_atoms, name, max_atoms or MAX_ATOMS)
-        check_cells(lattice.numpy(), name)
-        check_coordinates(frac.numpy(), name)
+            for kind in one.species:
+                # of a dummy species, Z is any integer
+                if not 0 < getattr(kind, "Z", 0) <= elements.MAX_Z:
+                    raise unknown_element(name(i), str(kind))
         return cls(
-            species,
-            wrap(wrap(frac).float()),
-            lattice.float(),
+            **packed(
+                [len(one) for one in rows],
+                [kind.Z for one in rows for kind in one.species],
+                [one.frac_coords for one in rows],
+                [one.lattice.matrix for one in rows],
+                name,
+                max_atoms or MAX_ATOMS,
+            ),
             properties=properties or {},
             units=units or {},
             labels=labels or {},
@@ -312,29 +307,22 @@ class Crystals:
         """Return one batch from several; properties that not all have are dropped."""
         if not batches:
             raise ShapeError("nothing to join: got no batches. Give at least one.")
-        width = max(one.species.shape[1] for one in batches)
-
-        def pad(t: Tensor) -> Tensor:
-            extra = width - t.shape[1]
-            return torch.cat([t, t.new_zeros(t.shape[0], extra, *t.shape[2:])], dim=1)
-
-        shared = set.intersection(*(set(one.properties) for one in batches))
-        words = set.intersection(*(set(one.labels) for one in batches))
         named = all(one.ids or not len(one) for one in batches)
+        properties = {
+            k: torch.cat([one.properties[k] for one in batches])
+            for k in batches[0].properties
+            if all(k in one.properties for one in batches)
+        }
         return Crystals(
-            torch.cat([pad(one.species) for one in batches]),
-            torch.cat([pad(one.frac) for one in batches]),
-            torch.cat([one.lattice for one in batches]),
-            properties={
-                k: torch.cat([one.properties[k] for one in batches])
-                for k in batches[0].properties
-                if k in shared
-            },
-            units={k: v for k, v in batches[0].units.items() if k in shared},
+            joined([one.species for one in batches]),
+            joined([one.frac for one in batches]),
+            joined([one.lattice for one in batches]),
+            properties=properties,
+            units={k: v for k, v in batches[0].units.items() if k in properties},
             labels={
                 k: tuple(word for one in batches for word in one.labels[k])
                 for k in batches[0].labels
-                if k in words
+                if all(k in one.labels for one in batches)
             },
             ids=tuple(i for one in batches for i in one.ids) if named else (),
         )

@@ -152,13 +152,23 @@ def family(spacegroup: int) -> str:
         >>> family(225), family(166), family(14)
         ('cubic', 'hexagonal', 'monoclinic')
     """
+    number = checked_group(spacegroup)
+    system = SYSTEMS[sum(number >= first for first in _FIRST_GROUP) - 1]
+    return "hexagonal" if system == "trigonal" else system
+
+
+def checked_group(spacegroup: int) -> int:
+    """Return a space group number as it is.
+
+    Raises:
+        DataError: it does not lie between 1 and 230.
+    """
     if not 1 <= spacegroup <= 230:
         raise DataError(
             f"a space group number lies between 1 and 230; got {spacegroup}. "
-            "Find one with design.crystals.symmetry.find.spacegroup."
+            "Find one with matdesign.crystals.symmetry.find.spacegroup."
         )
-    system = SYSTEMS[sum(spacegroup >= first for first in _FIRST_GROUP) - 1]
-    return "hexagonal" if system == "trigonal" else system
+    return spacegroup
 
 
 def system_of(spacegroup: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """`Autoregressive`: a crystal as a sequence of sites, each drawn given those before it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -13,19 +11,17 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
-from matdesign.generators.family import Family
 from matdesign.generators.filling import fill_table
 from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import eval_mode
-from matdesign.generators.sequence import log_terms, sequences
+from matdesign.generators.sequence import at, log_coordinates, log_sites, sequences
 from matdesign.generators.site_network import SiteNetwork, SiteSample
 from matdesign.generators.wyckoff_sampler import WyckoffSampler
 
@@ -33,7 +29,7 @@ IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""
 
 
-class Autoregressive(Family):
+class Autoregressive(WyckoffSampler):
     """Letters, elements, lattice and coordinates of a crystal, one after the other.
 
     Every crystal is one sequence of sites in a canonical order, and a network says how
@@ -75,8 +71,8 @@ class Autoregressive(Family):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
-    seen: Tensor
-    fill: Tensor
+    renamed: ClassVar[dict[str, str]] = {"templates": ""}
+    """Keywords of older files that have no effect."""
 
     def __init__(
         self,
@@ -116,11 +112,6 @@ class Autoregressive(Family):
         self.register_buffer("fill", fill, persistent=False)
         self.register_buffer("seen", torch.zeros(231, largest + 1))
 
-    def count(self, data: Encoded) -> None:
-        """Take how often each space group and size occur in a training set."""
-        pair = data.layout.spacegroup, data.n_atoms
-        self.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
-
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed."""
         self.network.reset(seed)
@@ -128,16 +119,14 @@ class Autoregressive(Family):
     # ---- likelihood ---------------------------------------------------------------------
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return minus the log probability of a batch, in nats per crystal.
 
         Terms: `size`, `spacegroup`, `letter`, `species`, `lattice` (over standardised
         free entries of the code), `coordinates` (over free coordinates in [0, 1)). In
-        training a random part of what is true of each crystal is given as a condition.
+        training a random part of what is true of each crystal is given as a condition;
+        in evaluation mode `each` is minus `log_prob`, and can be differentiated.
         """
         batch = self.prepare(crystals)
         if self.training:
@@ -147,8 +136,10 @@ class Autoregressive(Family):
             asked = self.nothing(len(batch))
         terms = self.log_terms(batch, asked)
         terms = {k: v.clamp(min=-IMPOSSIBLE) for k, v in terms.items()}
-        total = -torch.stack(list(terms.values())).sum(0).mean()
-        return Loss(total, {k: -v.detach().mean() for k, v in terms.items()})
+        each = -torch.stack(list(terms.values())).sum(0)
+        return Loss(
+            each.mean(), {k: -v.detach().mean() for k, v in terms.items()}, each
+        )
 
     @torch.no_grad()
     def log_prob(self, crystals: Crystals | Encoded) -> Tensor:
@@ -167,11 +158,18 @@ class Autoregressive(Family):
         return total.masked_fill(total < -1e8, -torch.inf)
 
     def log_terms(self, batch: Encoded, asked: Condition) -> dict[str, Tensor]:
-        """Return the log probability of each part of each crystal, shapes (crystals,).
+        """Return the log probability of each part of each crystal, in nats.
+
+        All sites of all crystals are read at once; the mask of the transformer keeps every
+        token from seeing what it shall predict.
 
         Args:
             batch: in this model's representation.
             asked: what the network is conditioned on.
+
+        Returns:
+            `size`, `spacegroup`, `letter`, `species`, `lattice`, `coordinates`, each of
+            shape (crystals,).
 
         Raises:
             DataError: a crystal with more atoms than this model can place.
@@ -183,31 +181,58 @@ class Autoregressive(Family):
                 f"{int(batch.n_atoms.max())}. Leave it out, or train on larger ones."
             )
         self.evaluations += len(batch)
-        return log_terms(
-            self.network,
-            sequences(batch, self.scales),
-            asked,
-            self.log_prior,
+        net, seq = self.network, sequences(batch, self.scales)
+        b, m = seq.letter.shape
+        pad = torch.nn.functional.pad
+        table = wyckoff_table(str(seq.letter.device))
+        ask, prior = net.asked(asked), self.log_prior
+        size = (prior.logsumexp(0) + net.size_logits(ask)).log_softmax(-1)
+        group = prior.T[seq.n_atoms] + net.group_logits(ask, seq.n_atoms)
+        group = group.log_softmax(-1)
+
+        # the tokens of both passes; each knows the site before it
+        about = net.about(ask, seq.spacegroup, seq.n_atoms)
+        keys, left = net.keys(seq.spacegroup), seq.left()
+        last = pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
+        before = pad(seq.species, (1, 0))
+        u = pad(seq.u, (0, 0, 1, 0))
+        first = net.site_tokens(about, keys, last, before, left)
+        second = net.placing_tokens(
+            about,
+            keys,
+            seq.spacegroup,
+            seq.letter,
+            seq.species,
+            (last[:, :m], before[:, :m], u[:, :m]),
+            seq.x,
+            seq.code_free,
+        )
+        steps = torch.arange(m + 1, device=last.device)
+        valid = torch.cat([steps <= seq.length[:, None], seq.exists], dim=1)
+        hidden, _ = net.transformer(torch.cat([first, second], dim=1), valid)
+        first, second = hidden[:, : m + 1], hidden[:, m + 1 :]
+
+        letter, species = log_sites(
+            net,
+            first[:, :m],
+            keys,
+            seq.spacegroup,
+            (seq.letter, seq.species, left[:, :m]),
             self.fill,
             self.scales.allowed,
         )
-
-    @property
-    def log_prior(self) -> Tensor:
-        """Log share of each space group and size in training, shape (231, sizes).
-
-        What training never showed keeps a little weight, `rare` crystals, except that in
-        the representation "cell" there is only P1.
-        """
-        only = self.representation == "cell"
-        group, size = self.seen.sum(1), self.seen.sum(0)
-        exists = torch.arange(231, device=group.device) >= 1
-        p_group = group + self.rare * exists * (not only)
-        p_size = size + self.rare
-        joint = self.seen + self.rare * p_group[:, None] * p_size / p_size.sum()
-        joint = joint * self.fill[:, 0] * (p_group > 0)[:, None]
-        joint[:, 0] = 0.0
-        return (joint / joint.sum()).log()
+        # the token after the last site
+        end = first[torch.arange(b, device=last.device), seq.length]
+        count = table.count[seq.spacegroup[:, None], seq.letter]
+        raw = net.lattice_raw(end, seq.species, count)
+        return {
+            "size": at(size, seq.n_atoms),
+            "spacegroup": at(group, seq.spacegroup),
+            "letter": (letter * seq.exists).sum(1),
+            "species": (species * seq.exists).sum(1),
+            "lattice": net.lattices.log_prob(raw, seq.x, seq.code_free),
+            "coordinates": log_coordinates(net, second, seq),
+        }
 
     # ---- sampling -----------------------------------------------------------------------
 
@@ -236,23 +261,9 @@ class Autoregressive(Family):
         with eval_mode(self):
             for rows in torch.arange(len(request)).split(512):
                 some = request[rows]
-                sampler = self.sampler(rng, scale)
-                drawn = sampler.draw(some, self.representation == "symmetric")
-                self.evaluations += sampler.evaluations
+                drawn = self.draw_sequences(some, rng, scale)
                 parts.append(self.plan_of(*drawn, some.condition))
         return Plan.cat(parts)
-
-    def sampler(self, rng: torch.Generator, scale: float) -> WyckoffSampler:
-        """Return what draws sizes, space groups, letters and elements."""
-        return WyckoffSampler(
-            self.network,
-            self.log_prior,
-            self.fill,
-            self.scales.allowed,
-            self.temperature,
-            scale,
-            rng,
-        )
 
     def plan_of(
         self, group: Tensor, letter: Tensor, species: Tensor, condition: Condition
@@ -367,14 +378,6 @@ class Autoregressive(Family):
             lay.mask & orbits[rows, :m].gather(1, lay.orbit),
             None if new is None else new[rows, :m].gather(1, lay.orbit),
         )
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        groups = int((self.seen.sum(1) > 0).sum())
-        return {
-            **super().describe(),
-            "sampling": f"site by site in {groups} space groups, up to {self.tries} draws",
-        }
 
 
 def _combined(raw: Sequence[Tensor], weights: int, scale: float) -> Tensor:

@@ -1,7 +1,5 @@
 """What comes next in a crystal of `Autoregressive`, and how to go on from there."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from matdesign.errors import DataError
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.control import Control, State
 from matdesign.generators.filling import element_mask, letter_mask
-from matdesign.generators.mixtures import choose
-from matdesign.generators.sampling import eval_mode
+from matdesign.generators.sampling import choose, eval_mode
 from matdesign.generators.sequence import log_sites
 
 
@@ -198,8 +195,8 @@ def complete(
                 )
         group = torch.full_like(sizes, partial.spacegroup)
         first = partial._index.to(sizes.device), partial._kinds.to(sizes.device)
-        sampler = model.sampler(rng, scale)
-        letter, species, _ = sampler.sites(request, sizes, group, first)
+        about = request, sizes, group, rng, scale, first
+        letter, species, _ = model.sites(*about)
         plan = model.plan_of(group, letter, species, request.condition)
         plan = dataclasses.replace(plan, scale=scale).to(model.device)
         states = model.states(plan, 1, rng)
@@ -232,11 +229,11 @@ def _prefix(model: Autoregressive, partial: Partial) -> tuple[Tensor, Tensor, Te
     count = wyckoff_table(str(at)).count[group[:, None], letter]
     left = sizes[:, None] - pad(count.cumsum(1), (1, 0))  # (sizes, sites + 1)
     about, keys = (
-        net.about(net.ask(model.nothing(len(sizes))), group, sizes),
+        net.about(net.asked(model.nothing(len(sizes))), group, sizes),
         net.keys(group),
     )
     tokens = net.site_tokens(about, keys, last, before, left.clamp(min=0))
-    hidden, _ = net.read(tokens, torch.ones_like(last, dtype=torch.bool))
+    hidden, _ = net.transformer(tokens, torch.ones_like(last, dtype=torch.bool))
     sites = letter, kinds, left[:, :-1]
     log_letter, log_species = log_sites(
         net, hidden[:, :-1], keys, group, sites, model.fill, model.scales.allowed

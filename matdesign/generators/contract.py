@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +25,6 @@ from matdesign.generators.planning import Plan, draw_sizes, feasible_plan, plan_
 from matdesign.generators.request import Conditions, Request, resolve
 from matdesign.generators.sampling import draw_request, eval_mode
 
-if TYPE_CHECKING:
-    from matdesign.generators.templates import Templates
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -34,10 +33,20 @@ class Loss:
     Args:
         total: scalar that is differentiated.
         terms: name -> detached scalar, each with the scale its generator documents.
+        each: the loss of every crystal, shape (crystals,), where a family tells it.
+        prediction: what the network predicts of each, shape (crystals, numbers), likewise.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
+    each: Tensor | None = None
+    prediction: Tensor | None = None
+
+    @classmethod
+    def of(cls, terms: dict[str, Tensor], *rest: Tensor) -> Self:
+        """Return the sum of terms of equal weight, `rest` as in the constructor."""
+        parts = {name: term.detach() for name, term in terms.items()}
+        return cls(torch.stack(list(terms.values())).sum(), parts, *rest)
 
 
 class Guide(Protocol):
@@ -63,8 +72,6 @@ class Generator(nn.Module, abc.ABC):
         likelihood: what `log_prob` gives: "exact", "a bound", ... or "none".
         representation: "cell" or "symmetric".
         properties: name -> [mean, standard deviation] of what it can be asked for.
-        templates: space groups, positions and species of the training set, from which a
-            "symmetric" model may take its layouts; None where it makes its own.
         steerable: whether `sample` runs the loop, so that a guide can move its states.
         stepwise: whether every state previews the finished crystal, so that what is moved
             early is made good by the later steps.
@@ -76,8 +83,6 @@ class Generator(nn.Module, abc.ABC):
             elsewhere.
         redraws: how often a crystal whose atoms overlap is drawn again; see `sampling`.
         redrawn: crystals so far that were drawn more than once.
-        share_elements: whether orbits that share an element in the training crystal that
-            lends its template share one in the new crystal too.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
     """
 
@@ -90,19 +95,16 @@ class Generator(nn.Module, abc.ABC):
     default_batch_size: ClassVar[tuple[int, int]] = (64, 256)
     default_steps: int = 100
     evaluations: int = 0
+    redraws: int = 0
     redrawn: int = 0
-    templates: Templates | None
 
     def __init__(self, config: dict[str, Any], size_histogram: Sequence[int]) -> None:
         super().__init__()
         self.config = config
         self.record: dict[str, Any] = {}
-        self.templates = None
         self.size_histogram = tuple(size_histogram)
         self.representation: Representation = config.get("representation", "cell")
         self.properties: dict[str, list[float]] = config.get("properties") or {}
-        self.redraws: int = config.get("redraws", 0)
-        self.share_elements: bool = config.get("share_elements", False)
 
     # ---- what a subclass gives ----------------------------------------------------------
 
@@ -115,10 +117,7 @@ class Generator(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the training loss of a batch, a mean over its crystals."""
 
@@ -211,14 +210,17 @@ class Generator(nn.Module, abc.ABC):
         at_home = generator(
             int(torch.randint(2**62, (1,), generator=rng, device=rng.device))
         )
+        make = partial(self.layouts, rng=at_home)
+        return feasible_plan(request, make, self.known_elements)
 
-        def planned(some: Request) -> Plan:
-            if self.templates is not None:
-                return self.templates.choose(some, at_home, shared=self.share_elements)
-            sizes = draw_sizes(some, self.size_histogram, at_home)
-            return plan_cells(some, sizes)
+    def layouts(self, request: Request, rng: torch.Generator) -> Plan:
+        """Return sizes, layouts and given species: all atoms free in P1, as a rule.
 
-        return feasible_plan(request, planned, self.known_elements)
+        Args:
+            request: what is asked for.
+            rng: source of randomness, on the CPU.
+        """
+        return plan_cells(request, draw_sizes(request, self.size_histogram, rng))
 
     def trajectory(
         self,
@@ -364,25 +366,24 @@ class Generator(nn.Module, abc.ABC):
         return storage.load_model(cls, folder)
 
     def __repr__(self) -> str:
-        counts = self.size_histogram
-        present = [n for n, count in enumerate(counts) if count]
-        weights = sum(p.numel() for p in self.parameters())
-        lines = [f"{type(self).__name__}: {weights:,} parameters on {self.device}"]
-        if present:
-            lines.append(
-                f"  data      {sum(counts):,} crystals of {present[0]}-{present[-1]} atoms"
-            )
-        lines += [f"  {name:<9} {text}" for name, text in self.describe().items()]
-        lines.append(
-            f"  holds     {', '.join(sorted(self.symmetries)) or 'no symmetry'}"
-        )
-        shown = {
-            k: v for k, v in self.record.items() if isinstance(v, str | int | float)
-        }
-        trained = ", ".join(f"{k} {v}" for k, v in list(shown.items())[:6])
-        lines.append(f"  training  {trained or 'not trained yet'}")
-        return "\n".join(lines)
+        def listed(facts: dict[str, Any], most: int) -> str:
+            plain = [x for x in facts.items() if isinstance(x[1], str | int | float)]
+            return ", ".join(f"{name} {value}" for name, value in plain[:most])
 
-    def describe(self) -> dict[str, str]:
-        """Return further lines for `repr`: a short label and what to say."""
-        return {}
+        present = [n for n, count in enumerate(self.size_histogram) if count] or [0]
+        names, known = periodic_table.symbols(), self.config.get("elements", [])
+        more = " ..." if len(known) > 12 else ""
+        weights = sum(p.numel() for p in self.parameters())
+        lines = {
+            "data": f"{sum(self.size_histogram):,} crystals of {present[0]}-{present[-1]} "
+            f"atoms, {len(known)} elements: {' '.join(names[z] for z in known[:12])}{more}",
+            "options": listed(self.config, 24),
+            "holds": ", ".join(sorted(self.symmetries)) or "no symmetry",
+            "training": listed(self.record, 6) or "not trained yet",
+        }
+        head = f"{type(self).__name__}: {weights:,} parameters on {self.device}"
+        wide = [
+            textwrap.fill(f"  {k:<9} {v}", 88, subsequent_indent=12 * " ")
+            for k, v in lines.items()
+        ]
+        return "\n".join([head, *wide])

@@ -1,7 +1,5 @@
 """`CouplingFlow`: crystals as an invertible map of noise, with their exact density."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,14 +12,10 @@ from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.conditions import (
-    Condition,
-    ConditionEncoder,
-)
+from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
-from matdesign.generators.family import Family
 from matdesign.generators.planning import Plan
 from matdesign.generators.sampling import normal, uniform
 from matdesign.generators.species_sequence import (
@@ -29,6 +23,7 @@ from matdesign.generators.species_sequence import (
     canonical_order,
     log_arrangements,
 )
+from matdesign.generators.templates import Templated
 from matdesign.generators.torus_flow import (
     Coupling,
     Setting,
@@ -50,7 +45,7 @@ class FlowSample(Sample):
     about: Setting
 
 
-class CouplingFlow(Family):
+class CouplingFlow(Templated):
     """A normalizing flow: every step has an inverse, so every crystal has a density.
 
     Given its layout a crystal is made in three exact steps: elements one orbit after the
@@ -86,7 +81,6 @@ class CouplingFlow(Family):
     """
 
     likelihood = "exact"
-    templated = True
     bucketing = "orbits"
     default_batch_size = (128, 512)
     symmetries: ClassVar[frozenset[str]] = frozenset(
@@ -109,7 +103,7 @@ class CouplingFlow(Family):
     ) -> None:
         super().__init__(locals(), **data)
         self.default_steps = couplings
-        self.blur, self.temperature = blur, temperature
+        self.blur, self.temperature, self.redraws = blur, temperature, redraws
         self.asked = ConditionEncoder(width, self.properties)
         self.sequence = SpeciesSequence(width, heads, 3)
         self.encoder = OrbitEncoder(width, heads, 2)
@@ -142,10 +136,7 @@ class CouplingFlow(Family):
         self.asked.reset(rng)
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return minus the log density of a batch, each part per free number.
 
@@ -172,16 +163,13 @@ class CouplingFlow(Family):
         each, whole = self.encoder(lay, species, vector)
         _, log_lattice = self.lattice_flow(x, whole, lay.code_free)
         about = Setting(lay, species, free, each, x)
-        change = self.torus_flow.straighten(u, about)[1].sum(0)
+        change = self.torus_flow(u, about)[1].sum(0)
         terms = {
             "species": -log_species.sum() / lay.orbits.sum(),
             "lattice": -log_lattice.sum() / lay.code_free.sum(),
             "coordinates": -change.sum() / free.sum().clamp(min=1),
         }
-        return Loss(
-            torch.stack(list(terms.values())).sum(),
-            {k: v.detach() for k, v in terms.items()},
-        )
+        return Loss.of(terms)
 
     @torch.no_grad()
     def log_prob(
@@ -229,7 +217,7 @@ class CouplingFlow(Family):
         row, atom = rarest(lay, species).nonzero().unbind(1)  # all choices
         free, u = hold(lay[row], data.u[row], atom)
         about = Setting(lay[row], species[row], free, each[row], x[row])
-        _, changes = self.torus_flow.straighten(u, about)
+        _, changes = self.torus_flow(u, about)
         return {
             "species": log_species,
             "lattice": log_lattice,
@@ -254,27 +242,8 @@ class CouplingFlow(Family):
         z, _ = self.lattice_flow(x, whole, lay.code_free)
         free, u = self.hold_first(lay, species, data.u)
         about = Setting(lay, species, free, each, x)
-        u, changes = self.torus_flow.straighten(u, about)
+        u, changes = self.torus_flow(u, about)
         return Latents(lay, species, u, z, changes)
-
-    @torch.no_grad()
-    def forward(
-        self, latents: Latents, *, condition: Condition | None = None
-    ) -> Encoded:
-        """Return the crystals of latents, the inverse of `inverse`.
-
-        Args:
-            latents: from `inverse`, or noise of the same shapes.
-            condition: what the crystals shall be; None leaves all open.
-        """
-        lay, species = latents.layout, latents.species
-        vector = self.embedding(len(species), condition)
-        each, whole = self.encoder(lay, species, vector)
-        x = self.lattice_flow.generate(latents.z, whole, lay.code_free)
-        free, _ = self.hold_first(lay, species, latents.u)
-        about = Setting(lay, species, free, each, x)
-        u = self.torus_flow.bend(latents.u * free, about)
-        return Encoded(lay, species, u, lay.project(self.scales.restore(x)))
 
     def times(self, steps: int, plan: Plan) -> list[float]:
         """Return the times of all states: one step for each coupling layer."""
@@ -328,7 +297,3 @@ class CouplingFlow(Family):
     ) -> tuple[Tensor, Tensor]:
         """Return what is free, and u, with the first orbit held that may be."""
         return hold(layout, u, rarest(layout, species).long().argmax(1))
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        return {**super().describe(), "sampling": "one pass, exact density"}

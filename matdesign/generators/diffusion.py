@@ -1,7 +1,5 @@
 """`Diffusion`: coordinates, lattice and species denoised together, and two of its noises."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any
@@ -18,7 +16,13 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
 from matdesign.generators.sampling import normal
-from matdesign.generators.stepwise import Stepwise, centred, column, random_times
+from matdesign.generators.stepwise import (
+    Stepwise,
+    centred,
+    column,
+    flattened,
+    random_times,
+)
 
 
 class Diffusion(Stepwise):
@@ -61,10 +65,7 @@ class Diffusion(Stepwise):
         self.lattice_noise = GaussianNoise()
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the loss of a batch: three terms of equal weight.
 
@@ -80,9 +81,7 @@ class Diffusion(Stepwise):
         code = self.scales.standardize(data.code, lay)
         x, v = self.lattice_noise.add(code, t, rng)
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        condition = None
-        if self.network.asked is not None:
-            condition = self.network.asked.training_condition(data, rng)
+        condition = self.training_condition(data, rng)
         x = x * lay.code_free
         out = self.prediction(lay, species, u, x, t, condition, 1.0)
 
@@ -90,17 +89,17 @@ class Diffusion(Stepwise):
         wrong = (out.frac - score).square().sum((1, 2)) / free.clamp(min=1)
         off = ((out.lattice - v) * lay.code_free).square().sum(1)
         hidden = species == MASK
-        terms = {
-            "frac": (wrong * (free > 0)).sum() / (free > 0).sum().clamp(min=1),
-            "lattice": (off / lay.code_free.sum(1)).mean(),
-            "species": self.species_noise.cross_entropy(
-                data.species, hidden, out.species
-            ),
-        }
-        return Loss(
-            torch.stack(list(terms.values())).sum(),
-            {k: x.detach() for k, x in terms.items()},
+        each = (
+            wrong * (free > 0),
+            off / lay.code_free.sum(1),
+            self.species_noise.cross_entropy(data.species, hidden, out.species),
         )
+        terms = {
+            "frac": each[0].sum() / (free > 0).sum().clamp(min=1),
+            "lattice": each[1].mean(),
+            "species": each[2].sum() / hidden.any(1).sum().clamp(min=1),
+        }
+        return Loss.of(terms, torch.stack(each).sum(0), flattened(out, lay, hidden))
 
     def predict(self, x: Sample, t: float) -> Preview:
         """Return the denoised crystals, by Tweedie's formula and x_0 = a x_t - s v."""
@@ -164,12 +163,6 @@ class Diffusion(Stepwise):
         """
         sigma = self.frac_noise.low ** (1 - t) * self.frac_noise.high**t
         return min(sigma, 12**-0.5), math.sin(0.5 * math.pi * t)
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        lines = super().describe()
-        how = "predictor and corrector" if self.corrector else "predictor"
-        return {**lines, "sampling": f"{lines['sampling']}, {how}"}
 
 
 class WrappedNoise:

@@ -1,24 +1,20 @@
 """`Family`: what the package's own generators take from a training set, all alike."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 
-from matdesign.crystals import elements as periodic_table
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.symmetry.encoded import Encoded, Representation, encode
 from matdesign.generators.conditions import Condition, properties_of
 from matdesign.generators.contract import Generator
 from matdesign.generators.control import Scales, scales_of
-from matdesign.generators.templates import Templates
 
 
 class Family(Generator):
-    """A generator with the scales, elements and, where it uses them, templates of its data.
+    """A generator with the scales and elements of its data.
 
     A subclass takes keywords of its own, with defaults, and hands on all others.
 
@@ -32,17 +28,13 @@ class Family(Generator):
         code_high: upper bound.
         representation: "cell", every atom free; or "symmetric", by space group and
             Wyckoff positions; None takes the usual one.
-        templates: rows and orbits of the table of templates, where layouts are taken
-            from the training set.
         properties: name -> [mean, standard deviation] of what can be asked for.
 
     Attributes:
         usual: the representation where none is asked for.
-        templated: whether the layouts of a "symmetric" model are those of its data.
     """
 
     usual: ClassVar[Representation] = "cell"
-    templated: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -55,7 +47,6 @@ class Family(Generator):
         code_low: Sequence[float],
         code_high: Sequence[float],
         representation: Representation | None = None,
-        templates: Sequence[int] | None = None,
         properties: dict[str, list[float]] | None = None,
     ) -> None:
         representation = representation or self.usual
@@ -64,7 +55,6 @@ class Family(Generator):
             config.pop(name, None)
         super().__init__(config, size_histogram)
         self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
-        self.templates = None if templates is None else Templates(*templates)
 
     @classmethod
     def for_data(
@@ -92,13 +82,8 @@ class Family(Generator):
         if not isinstance(data, Encoded):
             data = encode(data, representation or cls.usual)
         facts = {**scales_of(data), "representation": data.representation, **options}
-        properties = facts.setdefault("properties", properties_of(data))
-        templates = None
-        if cls.templated and data.representation == "symmetric":
-            templates = Templates.of(data, properties)
-            facts["templates"] = templates.shape
+        facts.setdefault("properties", properties_of(data))
         model = cls(**facts)
-        model.templates = templates
         model.count(data)
         model.reset(seed)
         return model
@@ -113,12 +98,3 @@ class Family(Generator):
     @abc.abstractmethod
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed."""
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        names = periodic_table.symbols()
-        seen = [names[z] for z in self.config["elements"]]
-        shown = " ".join(seen[:12]) + (" ..." if len(seen) > 12 else "")
-        kept = ("representation", "width", "layers", "heads", "couplings", "bins")
-        sizes = ", ".join(f"{k} {self.config[k]}" for k in kept if k in self.config)
-        return {"elements": f"{len(seen)}: {shown}", "network": sizes}

@@ -18,7 +18,13 @@ from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
 from matdesign.generators.sampling import normal, uniform
-from matdesign.generators.stepwise import Stepwise, centred, column, random_times
+from matdesign.generators.stepwise import (
+    Stepwise,
+    centred,
+    column,
+    flattened,
+    random_times,
+)
 
 Field = Callable[[Tensor, Tensor], Tensor]
 """A velocity: points (crystals, dims) and times (crystals,) -> (crystals, dims)."""
@@ -60,10 +66,7 @@ class FlowMatching(Stepwise):
         self.slope = slope
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the loss of a batch: three terms of equal weight.
 
@@ -82,27 +85,24 @@ class FlowMatching(Stepwise):
         end = torch.randn(clean.shape, generator=rng, device=clean.device)
         x = torch.lerp(clean, end * lay.code_free, column(t, clean))
         species = self.species_noise.add(data.species, t, rng, self.reveal)
-        condition = None
-        if self.network.asked is not None:
-            condition = self.network.asked.training_condition(data, rng)
+        condition = self.training_condition(data, rng)
         out = self.prediction(lay, species, frac, x, t, condition, 1.0)
 
         free = lay.free.sum((1, 2)) - 3 * (lay.spacegroup == 1)  # P1: any origin
         wrong = (out.frac - TORUS * centred(path, lay)).square().sum((1, 2))
         off = ((out.lattice - (end - clean)) * lay.code_free).square().sum(1)
         hidden = species == MASK
-        terms = {
-            "frac": (wrong / free.clamp(min=1) * (free > 0)).sum()
-            / (free > 0).sum().clamp(min=1),
-            "lattice": (off / lay.code_free.sum(1)).mean() / 2,
-            "species": self.species_noise.cross_entropy(
-                data.species, hidden, out.species
-            ),
-        }
-        return Loss(
-            torch.stack(list(terms.values())).sum(),
-            {k: x.detach() for k, x in terms.items()},
+        each = (
+            wrong / free.clamp(min=1) * (free > 0),
+            off / lay.code_free.sum(1) / 2,
+            self.species_noise.cross_entropy(data.species, hidden, out.species),
         )
+        terms = {
+            "frac": each[0].sum() / (free > 0).sum().clamp(min=1),
+            "lattice": each[1].mean(),
+            "species": each[2].sum() / hidden.any(1).sum().clamp(min=1),
+        }
+        return Loss.of(terms, torch.stack(each).sum(0), flattened(out, lay, hidden))
 
     def predict(self, x: Sample, t: float) -> Preview:
         """Return where the straight paths through x end, by the learned velocity."""
@@ -218,18 +218,9 @@ class FlowMatching(Stepwise):
         """
         return t / TORUS, t / math.hypot(t, 1 - t)
 
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        lines = super().describe()
-        return {**lines, "sampling": f"{lines['sampling']}, slope {self.slope:g}"}
-
 
 def torus_sde(
-    there: Tensor,
-    v: Tensor,
-    reach: float,
-    kick: float,
-    rng: torch.Generator,
+    there: Tensor, v: Tensor, reach: float, kick: float, rng: torch.Generator
 ) -> Tensor:
     """Return a point of the straight path on the torus with fresh noise.
 
@@ -255,12 +246,7 @@ def torus_sde(
 
 
 def line_sde(
-    x: Tensor,
-    clean: Tensor,
-    t: float,
-    s: float,
-    kick: float,
-    rng: torch.Generator,
+    x: Tensor, clean: Tensor, t: float, s: float, kick: float, rng: torch.Generator
 ) -> Tensor:
     """Return a point of the straight path x_t = (1 - t) x_0 + t e with fresh noise.
 

@@ -1,10 +1,8 @@
 """What networks are made of: species with their chemistry, pair geometry, attention."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass, field
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -303,19 +301,16 @@ class PairAttention(Attention):
         return torch.addcmul(x, gate_2, y)
 
 
-@dataclass(eq=False)
-class Cache:
+class Cache(NamedTuple):
     """Keys and values of all tokens read so far, so that no token is read twice.
 
     Args:
-        keys: one tensor for each layer, shape (crystals, heads, tokens, size).
-        values: same shapes.
+        layers: keys and values of each layer, shape (crystals, heads, tokens, size).
         valid: which of the tokens exist, bool, shape (crystals, tokens).
     """
 
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-    valid: Tensor | None = None
+    layers: list[tuple[Tensor, Tensor]]
+    valid: Tensor
 
 
 class CausalTransformer(nn.Module):
@@ -350,18 +345,16 @@ class CausalTransformer(nn.Module):
             cache: memory of the tokens before; None at the start.
         """
         new, known = x.shape[1], valid
-        before = 0 if cache is None or cache.valid is None else cache.valid.shape[1]
-        if cache is not None and cache.valid is not None:
+        if cache is not None:
             valid = torch.cat([cache.valid, valid], dim=1)
-        row = torch.arange(new, device=x.device)[:, None] + before
         column = torch.arange(valid.shape[1], device=x.device)
+        row = column[len(column) - new :, None]
         # a token that does not exist sees itself, so that no row is empty
         seen = ((column <= row) & valid[:, None]) | (column == row)
-        made = Cache(valid=valid)
+        made = []
         for i, layer in enumerate(self.layers):
-            memory = (cache.keys[i], cache.values[i]) if cache and before else None
+            memory = None if cache is None else cache.layers[i]
             assert isinstance(layer, Attention)
-            x, (k, v) = layer.remembering(x, seen[:, None], memory)
-            made.keys.append(k)
-            made.values.append(v)
-        return self.norm(x) * known[..., None], made
+            x, kept = layer.remembering(x, seen[:, None], memory)
+            made.append(kept)
+        return self.norm(x) * known[..., None], Cache(made, valid)

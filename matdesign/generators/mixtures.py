@@ -1,13 +1,12 @@
 """Mixtures with exact densities: on the circle for coordinates, in R^6 for lattices."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor
 
 from matdesign.crystals.geometry import wrap
+from matdesign.generators.sampling import choose
 
 NARROW, WIDE = 0.003, 0.08
 """Least and largest width of a component on the circle of length 1."""
@@ -139,17 +138,6 @@ class LatticeMixture:
         noise = torch.randn(k.shape, generator=rng, device=raw.device, dtype=raw.dtype)
         width = math.sqrt(temperature) * sigma.gather(-2, k)
         return (mean.gather(-2, k) + width * noise).squeeze(-2)
-
-
-def choose(logits: Tensor, rng: torch.Generator) -> Tensor:
-    """Return one index drawn from each row of logits, shape (...).
-
-    Args:
-        logits: log probabilities up to a constant, -inf = never, shape (..., choices).
-        rng: source of randomness.
-    """
-    flat = logits.softmax(-1).flatten(0, -2)
-    return torch.multinomial(flat, 1, generator=rng).view(logits.shape[:-1])
 
 
 def _between(least: float, most: float, raw: Tensor) -> Tensor:

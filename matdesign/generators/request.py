@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from matdesign.crystals import elements
 from matdesign.crystals.elements import is_pattern, parse_formula, parse_pattern
@@ -85,18 +86,18 @@ class Request:
 
     def alike(self) -> list[tuple[int, Tensor]]:
         """Return one crystal of each kind of request, and all crystals that have it."""
-        given = self.condition
-        amounts, ranges = (
-            (self.formula, self.pattern),
-            (given.given, given.low, given.high),
-        )
-        kinds: dict[bytes, list[int]] = {}
-        for i in range(len(self)):
-            key = b"".join(
-                part[i].numpy().tobytes()
-                for part in (self.n_atoms[:, None], *amounts, *ranges)
-            )
-            kinds.setdefault(key, []).append(i)
+        c = self.condition
+        parts = [
+            self.n_atoms[:, None],
+            self.formula,
+            self.pattern,
+            c.given,
+            c.low,
+            c.high,
+        ]
+        kinds: dict[tuple[float, ...], list[int]] = {}
+        for i, row in enumerate(torch.cat([x.float() for x in parts], 1).tolist()):
+            kinds.setdefault(tuple(row), []).append(i)
         return [(rows[0], torch.tensor(rows)) for rows in kinds.values()]
 
     def words(self, one: int) -> str:
@@ -138,7 +139,6 @@ def resolve(
     allowed: Tensor,
     histogram: Sequence[int],
     properties: Mapping[str, Sequence[float]],
-    units: Mapping[str, str] | None = None,
 ) -> Request:
     """Return a checked request for n crystals.
 
@@ -155,7 +155,6 @@ def resolve(
         allowed: elements that the model knows, bool, shape (104,).
         histogram: number of training crystals with 0, 1, 2, ... atoms.
         properties: name -> [mean, standard deviation] of what the model knows.
-        units: unit of each property, for messages.
 
     Raises:
         DataError: a condition that cannot be read: an unknown name, formula, space group ...
@@ -173,7 +172,10 @@ def resolve(
     known = (*STRUCTURAL, *properties)
     for name in given:
         if name not in known:
-            raise DataError(_unknown(name, tuple(properties), units or {}))
+            raise DataError(
+                f"unknown condition {name!r}.{_hint(name, known)} This model knows "
+                f"{', '.join(known)}."
+            )
     if given.get("n_atoms") is not None and n_atoms is not None:
         raise DataError(
             f"n_atoms is given twice: got {n_atoms} and {given['n_atoms']} among the "
@@ -192,22 +194,21 @@ def resolve(
             condition.low[:, i] = (low - mean) / std
             condition.high[:, i] = (high - mean) / std
             condition.given[:, i] = low.isfinite() | high.isfinite()
-    group, system = _named(groups, n)
+    if groups is not None:  # the one group and the one system that are left, if any
+        listed = groups.nonzero().squeeze(1)
+        for named, target in (
+            (listed, condition.spacegroup),
+            (system_of(listed).unique(), condition.system),
+        ):
+            target.fill_(named[0] if len(named) == 1 else 0)
     total = formula.sum(1, keepdim=True).clamp(min=1)
-    condition = Condition(
-        condition.low, condition.high, condition.given, group, system, formula / total
-    )
+    condition.composition.copy_(formula / total)
     return Request(size, groups, formula, pattern, condition, given)
 
 
-def _unknown(name: str, properties: tuple[str, ...], units: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(name, (*STRUCTURAL, *properties), n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    shown = [f"{p} [{units[p]}]" if units.get(p) else p for p in properties]
-    return (
-        f"unknown condition {name!r}.{hint} This model knows "
-        f"{', '.join((*STRUCTURAL, *shown))}."
-    )
+def _hint(name: Any, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _sizes(
@@ -235,64 +236,53 @@ def _sizes(
 def _range(name: str, value: Any, n: int) -> tuple[Tensor, Tensor]:
     """Return both ends of a property for each crystal, open ones infinite."""
     if isinstance(value, Tensor):
-        value = value.detach().cpu().float()
         if value.ndim > 1 or (value.ndim and len(value) != n):
             raise ShapeError(
                 f"{name} as a tensor is one value for each of {n} crystals; got shape "
                 f"{tuple(value.shape)}. Write a range as a pair (low, high)."
             )
-        ends = (value.expand(n), value.expand(n))
+        low = high = value.detach().cpu().float().expand(n)
     else:
         pair = (value, value) if isinstance(value, numbers.Real) else value
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+        try:
+            ends: Any = () if isinstance(pair, str) else pair
+            first, last = ends
+            low = torch.full((n,), -math.inf if first is None else float(first))
+            high = torch.full((n,), math.inf if last is None else float(last))
+        except (TypeError, ValueError):
             raise DataError(
                 f"{name} must be a number or a range (low, high) with None for an open "
                 f"end; got {value!r}."
-            )
-        try:
-            low = -math.inf if pair[0] is None else float(pair[0])
-            high = math.inf if pair[1] is None else float(pair[1])
-        except (TypeError, ValueError):
-            raise DataError(
-                f"the ends of {name} must be numbers or None; got {value!r}."
             ) from None
-        ends = (torch.full((n,), low), torch.full((n,), high))
-    if any(bool(end.isnan().any()) for end in ends):
+    if bool((low.isnan() | high.isnan()).any()):
         raise DataError(f"{name} must not be NaN; got {value!r}. Leave it out instead.")
-    if bool((ends[0] > ends[1]).any()) or any(
-        bool((end == sign * torch.inf).any()) for end, sign in zip(ends, (1, -1))
-    ):
+    if bool(((low > high) | low.isposinf() | high.isneginf()).any()):
         raise InfeasibleTarget(
             f"the range of {name} is empty: got {value!r}. Write (low, high) with low "
             "not above high."
         )
-    return ends
+    return low, high
 
 
 def _groups(spacegroup: Any, system: Any) -> Tensor | None:
     """Return which space groups are allowed, or None where nothing is asked."""
     if spacegroup is None and system is None:
         return None
-    allowed = torch.ones(231, dtype=torch.bool)
-    allowed[0] = False
+    every = torch.arange(231)
+    allowed = every > 0
     if spacegroup is not None:
-        asked = torch.zeros(231, dtype=torch.bool)
-        for group in _several(spacegroup):
-            asked[spacegroup_number(group)] = True
-        allowed &= asked
+        asked = [spacegroup_number(group) for group in _several(spacegroup)]
+        allowed &= torch.isin(every, torch.tensor(asked))
     if system is not None:
-        of_group = system_of(torch.arange(231))
-        asked = torch.zeros(231, dtype=torch.bool)
-        for name in _several(system):
+        names = _several(system)
+        for name in names:
             if name not in SYSTEMS:
-                close = difflib.get_close_matches(str(name), SYSTEMS, n=1)
-                hint = f" Did you mean {close[0]!r}?" if close else ""
                 raise DataError(
-                    f"unknown crystal system {name!r}.{hint} Choose from "
+                    f"unknown crystal system {name!r}.{_hint(name, SYSTEMS)} Choose from "
                     f"{', '.join(SYSTEMS)}."
                 )
-            asked |= of_group == 1 + SYSTEMS.index(name)
-        allowed &= asked
+        asked = [1 + SYSTEMS.index(name) for name in names]
+        allowed &= torch.isin(system_of(every), torch.tensor(asked))
     if not allowed.any():
         raise InfeasibleTarget(
             f"no space group is left: spacegroup {spacegroup!r} contradicts "
@@ -301,33 +291,20 @@ def _groups(spacegroup: Any, system: Any) -> Tensor | None:
     return allowed
 
 
-def _several(value: Any) -> Iterable[Any]:
+def _several(value: Any) -> list[Any]:
     if isinstance(value, Tensor):
-        listed: list[Any] = value.flatten().tolist()
-    elif isinstance(value, str) or not isinstance(value, Iterable):
-        listed = [value]
-    else:
-        listed = list(value)
+        value = value.flatten().tolist()
+    alone = isinstance(value, str) or not isinstance(value, Iterable)
+    listed = [value] if alone else list(value)
     if not listed:
         raise DataError("got an empty list; name at least one, or leave it out.")
     return listed
 
 
-def _named(groups: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
-    """Return the one space group and the one system that a network is conditioned on, or 0."""
-    group = system = 0
-    if groups is not None:
-        listed = groups.nonzero().squeeze(1)
-        group = int(listed[0]) if len(listed) == 1 else 0
-        systems = system_of(listed).unique()
-        system = int(systems[0]) if len(systems) == 1 else 0
-    return torch.full((n,), group), torch.full((n,), system)
-
-
 def _compositions(value: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
     """Return formulas (n, 104) and patterns (n, roles), zero where none is asked."""
+    formula = torch.zeros(n, elements.MAX_Z + 1, dtype=torch.long)
     if value is None:
-        formula = torch.zeros(n, elements.MAX_Z + 1, dtype=torch.long)
         return formula, torch.zeros(n, 1, dtype=torch.long)
     listed = [value] * n if isinstance(value, str) else value
     if not isinstance(listed, Sequence) or not all(isinstance(w, str) for w in listed):
@@ -339,57 +316,47 @@ def _compositions(value: Any, n: int, allowed: Tensor) -> tuple[Tensor, Tensor]:
             f"composition must be one text, or one for each of {n} crystals; got "
             f"{len(listed)}."
         )
-    texts = {text: k for k, text in enumerate(dict.fromkeys(listed))}
-    formula = torch.zeros(len(texts), elements.MAX_Z + 1, dtype=torch.long)
+    names, known = elements.symbols(), allowed.nonzero().squeeze(1).tolist()
     roles: list[tuple[int, ...]] = []
-    known = allowed.cpu()
-    for text, i in texts.items():
-        if is_pattern(text):
-            roles.append(parse_pattern(text))
-            if len(roles[-1]) > int(known.sum()):
+    for i, text in enumerate(listed):
+        roles.append(parse_pattern(text) if is_pattern(text) else (0,))
+        if len(roles[-1]) > len(known):
+            raise InfeasibleTarget(
+                f"the pattern {text!r} needs {len(roles[-1])} different elements, "
+                f"but the model knows {len(known)}. Ask for a smaller one."
+            )
+        for z, count in {} if roles[-1][0] else parse_formula(text).items():
+            if z not in known:
                 raise InfeasibleTarget(
-                    f"the pattern {text!r} needs {len(roles[-1])} different elements, "
-                    f"but the model knows {int(known.sum())}. Ask for a smaller one."
-                )
-            continue
-        roles.append(())
-        for z, count in parse_formula(text).items():
-            if not known[z]:
-                names = elements.symbols()
-                seen = " ".join(names[k] for k in known.nonzero().squeeze(1).tolist())
-                raise InfeasibleTarget(
-                    f"{names[z]} in {text!r} is no element that this model was trained "
-                    f"on: it knows {seen}. Ask for another, or train on data with it."
+                    f"{names[z]} in {text!r} is no element that this model was trained on: "
+                    f"it knows {' '.join(names[k] for k in known)}. Ask for another, or "
+                    "train on data with it."
                 )
             formula[i, z] = count
-    wide = max(map(len, roles), default=0) or 1
-    pattern = torch.zeros(len(texts), wide, dtype=torch.long)
-    for i, counts in enumerate(roles):
-        pattern[i, : len(counts)] = torch.tensor(counts, dtype=torch.long)
-    row = torch.tensor([texts[text] for text in listed], dtype=torch.long)
-    return formula[row], pattern[row]
+    listed_roles = [torch.tensor(counts) for counts in roles or [(0,)]]
+    return formula, pad_sequence(listed_roles, batch_first=True)[:n]
 
 
 def _fits(
     size: Tensor, formula: Tensor, pattern: Tensor, histogram: Sequence[int], value: Any
 ) -> None:
     """Raise where a number of atoms is no multiple of the formula, or none can be."""
-    unit = (formula.sum(1) + pattern.sum(1)).clamp(min=1)
-    wrong = ((size > 0) & (size % unit > 0)).nonzero().squeeze(1)
-    if len(wrong):
-        i = int(wrong[0])
-        text = value if isinstance(value, str) else value[i]
-        raise InfeasibleTarget(
-            f"{int(size[i])} atoms do not make whole formula units of {text!r}, which "
-            f"has {int(unit[i])}. Ask for a multiple of {int(unit[i])}."
-        )
-    for one in unit[size == 0].unique().tolist():
-        if one > 1 and not any(histogram[one::one]):
-            i = int(((size == 0) & (unit == one)).nonzero()[0])
-            text = value if isinstance(value, str) else value[i]
-            sizes = [k for k, count in enumerate(histogram) if count]
+    sizes = [k for k, count in enumerate(histogram) if count]
+    units = (formula.sum(1) + pattern.sum(1)).clamp(min=1).tolist()
+    seen = set()
+    for i, pair in enumerate(zip(size.tolist(), units, strict=True)):
+        (atoms, unit), text = pair, value if isinstance(value, str) else None
+        if pair in seen:
+            continue
+        seen.add(pair)
+        if atoms % unit:
             raise InfeasibleTarget(
-                f"no crystal of the training set has a multiple of the {one} atoms of "
-                f"{text!r}; their sizes are {sizes}. Give n_atoms to ask for it all the "
-                "same, or choose another composition."
+                f"{atoms} atoms do not make whole formula units of {text or value[i]!r}, "
+                f"which has {unit}. Ask for a multiple of {unit}."
+            )
+        if not atoms and unit > 1 and not any(k % unit == 0 for k in sizes):
+            raise InfeasibleTarget(
+                f"no crystal of the training set has a multiple of the {unit} atoms of "
+                f"{text or value[i]!r}; their sizes are {sizes}. Give n_atoms to ask for "
+                "it all the same, or choose another composition."
             )

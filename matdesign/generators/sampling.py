@@ -1,7 +1,5 @@
 """Making many crystals: the loop run to its end, batches of like size, what overlaps again."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -210,6 +208,17 @@ def normal(like: Tensor, rng: torch.Generator) -> Tensor:
 def uniform(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tensor:
     """Return uniform noise in [0, 1) with the type and device of a tensor."""
     return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
+
+
+def choose(logits: Tensor, rng: torch.Generator) -> Tensor:
+    """Return one index drawn from each row of logits, shape (...).
+
+    Args:
+        logits: log probabilities up to a constant, -inf = never, shape (..., choices).
+        rng: source of randomness.
+    """
+    flat = logits.softmax(-1).flatten(0, -2)
+    return torch.multinomial(flat, 1, generator=rng).view(logits.shape[:-1])
 
 
 def _particles(crystals: Tensor, copies: int) -> Tensor:

@@ -1,7 +1,5 @@
 """Crystals as sequences of sites in one canonical order, and their log probability."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +8,6 @@ from torch import Tensor
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.conditions import Condition
 from matdesign.generators.control import Scales
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.site_network import SiteNetwork
@@ -107,81 +104,6 @@ def sequences(batch: Encoded, scales: Scales) -> Sequences:
     )
 
 
-def log_terms(
-    net: SiteNetwork,
-    seq: Sequences,
-    asked: Condition,
-    prior: Tensor,
-    fill: Tensor,
-    allowed: Tensor,
-) -> dict[str, Tensor]:
-    """Return the log probability of each part of each crystal, in nats.
-
-    All sites of all crystals are read at once; the mask of the transformer keeps every
-    token from seeing what it shall predict.
-
-    Args:
-        net: what comes next.
-        seq: the crystals.
-        asked: what the network is conditioned on.
-        prior: log share of each space group and size, shape (231, sizes).
-        fill: of `fill_table`.
-        allowed: elements seen in training, bool, shape (104,).
-
-    Returns:
-        `size`, `spacegroup`, `letter`, `species`, `lattice`, `coordinates`, each of shape
-        (crystals,).
-    """
-    b, m = seq.letter.shape
-    table = wyckoff_table(str(seq.letter.device))
-    ask = net.ask(asked)
-    size = (prior.logsumexp(0) + net.size_logits(ask)).log_softmax(-1)
-    group = (prior.T[seq.n_atoms] + net.group_logits(ask, seq.n_atoms)).log_softmax(-1)
-
-    # the tokens of both passes; each knows the site before it
-    about = net.about(ask, seq.spacegroup, seq.n_atoms)
-    keys, left = net.keys(seq.spacegroup), seq.left()
-    last = torch.nn.functional.pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
-    before = torch.nn.functional.pad(seq.species, (1, 0))
-    u = torch.nn.functional.pad(seq.u, (0, 0, 1, 0))
-    first = net.site_tokens(about, keys, last, before, left)
-    second = net.placing_tokens(
-        about,
-        keys,
-        seq.spacegroup,
-        seq.letter,
-        seq.species,
-        (last[:, :m], before[:, :m], u[:, :m]),
-        seq.x,
-        seq.code_free,
-    )
-    steps = torch.arange(m + 1, device=last.device)
-    valid = torch.cat([steps <= seq.length[:, None], seq.exists], dim=1)
-    hidden, _ = net.read(torch.cat([first, second], dim=1), valid)
-    first, second = hidden[:, : m + 1], hidden[:, m + 1 :]
-
-    letter, species = log_sites(
-        net,
-        first[:, :m],
-        keys,
-        seq.spacegroup,
-        (seq.letter, seq.species, left[:, :m]),
-        fill,
-        allowed,
-    )
-    end = first[torch.arange(b, device=last.device), seq.length]  # after the last site
-    count = table.count[seq.spacegroup[:, None], seq.letter]
-    raw = net.lattice_raw(end, seq.species, count)
-    return {
-        "size": _at(size, seq.n_atoms),
-        "spacegroup": _at(group, seq.spacegroup),
-        "letter": (letter * seq.exists).sum(1),
-        "species": (species * seq.exists).sum(1),
-        "lattice": net.lattices.log_prob(raw, seq.x, seq.code_free),
-        "coordinates": log_coordinates(net, second, seq),
-    }
-
-
 def log_sites(
     net: SiteNetwork,
     hidden: Tensor,
@@ -210,7 +132,7 @@ def log_sites(
     fits = element_mask(allowed, letter, last, before)
     log_letter = _log_softmax(net.letter_logits(hidden, keys), mask)
     log_species = _log_softmax(net.species_logits(hidden, keys, letter), fits)
-    return _at(log_letter, letter.clamp(max=NONE - 1)), _at(log_species, species)
+    return at(log_letter, letter.clamp(max=NONE - 1)), at(log_species, species)
 
 
 def log_coordinates(net: SiteNetwork, hidden: Tensor, seq: Sequences) -> Tensor:
@@ -240,7 +162,8 @@ def _log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     return logits.masked_fill(~mask, -1e9).log_softmax(-1)
 
 
-def _at(log_p: Tensor, index: Tensor) -> Tensor:
+def at(log_p: Tensor, index: Tensor) -> Tensor:
+    """Return the log probability of an index, shape of `index`."""
     return log_p.gather(-1, index[..., None]).squeeze(-1)
 
 

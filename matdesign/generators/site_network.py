@@ -1,7 +1,5 @@
 """`SiteNetwork`: one transformer that reads sites and says what comes next."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -170,11 +168,6 @@ class SiteNetwork(nn.Module):
         known: Tensor = self.group(spacegroup) + self.system(system_of(spacegroup))
         return known + self.size(n_atoms) + asked
 
-    def ask(self, condition: Condition) -> Tensor:
-        """Return the vector of a condition, (crystals, width)."""
-        made: Tensor = self.asked(condition)
-        return made
-
     # ---- first pass: letters and elements -----------------------------------------------
 
     def keys(self, spacegroup: Tensor) -> Tensor:
@@ -289,13 +282,6 @@ class SiteNetwork(nn.Module):
         raw: Tensor = self.axis_heads[axis](seen)
         return raw
 
-    def read(
-        self, tokens: Tensor, valid: Tensor, cache: Cache | None = None
-    ) -> tuple[Tensor, Cache]:
-        """Return one vector for each token and the memory of all; see `CausalTransformer`."""
-        made: tuple[Tensor, Cache] = self.transformer(tokens, valid, cache)
-        return made
-
     # ---- sampling, after letters and elements -------------------------------------------
 
     def read_sites(self, plan: Plan, condition: Condition) -> tuple[Reading, Tensor]:
@@ -307,14 +293,14 @@ class SiteNetwork(nn.Module):
         """
         lay, group = plan.layout, plan.layout.spacegroup
         about, keys = (
-            self.about(self.ask(condition), group, lay.n_atoms),
+            self.about(self.asked(condition), group, lay.n_atoms),
             self.keys(group),
         )
         left = lay.n_atoms[:, None] - nn.functional.pad(lay.count.cumsum(1), (1, 0))
         tokens = self.site_tokens(about, keys, *_before(plan), left)
         length = lay.orbits.sum(1)
         valid = torch.arange(left.shape[1], device=left.device) <= length[:, None]
-        hidden, cache = self.read(tokens, valid)
+        hidden, cache = self.transformer(tokens, valid)
         end = hidden[torch.arange(len(length), device=length.device), length]
         return Reading(about, keys, cache), self.lattice_raw(
             end, plan.species, lay.count
@@ -346,7 +332,7 @@ class SiteNetwork(nn.Module):
             lay.code_free,
             i,
         )
-        hidden, cache = self.read(tokens, lay.orbits[:, here], reading.cache)
+        hidden, cache = self.transformer(tokens, lay.orbits[:, here], reading.cache)
         return hidden[:, 0], reading._replace(cache=cache)
 
 

@@ -8,17 +8,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from matdesign.crystals.batch import generator
 from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.backbone import Denoiser, Prediction
-from matdesign.generators.conditions import Condition
-from matdesign.generators.control import Preview, Sample
-from matdesign.generators.family import Family
+from matdesign.generators.backbone import PairTransformer, Prediction
+from matdesign.generators.conditions import Condition, ConditionEncoder, combine
+from matdesign.generators.control import Preview, Sample, Scales
 from matdesign.generators.planning import Plan, allowed_elements, decide
 from matdesign.generators.sampling import uniform
+from matdesign.generators.templates import Templated
 
 
-class Stepwise(Family):
+class Stepwise(Templated):
     """A generator whose one network predicts coordinates, cell and species at every step.
 
     Subclasses say how coordinates and cell come back from noise (`loss`, `predict`,
@@ -43,7 +45,6 @@ class Stepwise(Family):
         {"permutation", "translation", "integer_shift", "rotation"}
     )
     stepwise: ClassVar[bool] = True
-    templated: ClassVar[bool] = True
     network: Denoiser
 
     def __init__(
@@ -62,7 +63,8 @@ class Stepwise(Family):
     ) -> None:
         super().__init__(locals(), **data)
         self.default_steps, self.reveal = steps, reveal
-        self.temperature = temperature
+        self.temperature, self.redraws = temperature, redraws
+        self.share_elements = share_elements
         self.species_noise = AbsorbingNoise(settled)
         self.network = Denoiser(
             properties=self.config["properties"],
@@ -86,12 +88,33 @@ class Stepwise(Family):
         condition: Condition | None,
         scale: float,
     ) -> Prediction:
-        """Return the network's output; in P1 that for the coordinates has no mean."""
-        self.evaluations += len(species) * self.network.passes(condition, scale)
-        out = self.network.guided(
-            layout, self.scales, species, u, code, t, condition, scale
-        )
+        """Return what the network says, guided where scale is neither 0 nor 1.
+
+        In P1, where the origin is free, the vectors of the coordinates have no mean.
+
+        Equation:
+            (1 - scale) unconditional + scale conditional, for vectors and for logits.
+
+        Source:
+            Ho and Salimans, arXiv 2207.12598. On the torus the vectors are tangent, so
+            that their linear combination is one again.
+        """
+        about = layout, self.scales, species, u, code, t
+        if self.network.asked is None or not scale:
+            condition = None
+        out, passes = self.network.about(*about, condition), 1
+        if condition is not None and scale != 1:
+            free, passes = self.network.about(*about), 2
+            out = Prediction(*map(combine, free, out, 3 * [scale]))
+        self.evaluations += passes * len(species)
         return out._replace(frac=centred(out.frac, layout))
+
+    def training_condition(
+        self, data: Encoded, rng: torch.Generator
+    ) -> Condition | None:
+        """Return a random part of what is true of each crystal, as training gives it."""
+        asked = self.network.asked
+        return None if asked is None else asked.training_condition(data, rng)
 
     def output(self, x: Sample, t: float) -> Prediction:
         """Return the network's output for samples at time t."""
@@ -132,9 +155,104 @@ class Stepwise(Family):
         std = self.preview_std(t)
         return Preview(x.layout, self.scales, x.species, probabilities, u, code, std, t)
 
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        return {**super().describe(), "sampling": f"{self.default_steps} steps"}
+
+class Denoiser(PairTransformer):
+    """A `PairTransformer` for either representation, with conditions.
+
+    A layout writes the orbits out as sites; the network looks at the sites; what it says
+    about them is averaged back onto the orbits, where only free directions count. In the
+    representation "cell" every orbit is one site and nothing is averaged.
+
+    Args:
+        properties: name -> (mean, standard deviation) of what may be asked for; None
+            builds no encoder of conditions.
+        positions: give every site the features of its Wyckoff position.
+        **sizes: of `PairTransformer`: `width`, `layers`, `heads`, ...
+    """
+
+    def __init__(
+        self,
+        *,
+        properties: dict[str, list[float]] | None = None,
+        positions: bool = False,
+        **sizes: int,
+    ) -> None:
+        super().__init__(**sizes)
+        width = len(self.whole)
+        self.asked = None if properties is None else ConditionEncoder(width, properties)
+        self.position = nn.Linear(5, width) if positions else None
+        self.reset(0)
+
+    @torch.no_grad()
+    def reset(self, seed: int | torch.Generator | None) -> None:
+        """Draw all weights anew from a seed; output and gate layers start at zero."""
+        rng = generator(seed)
+        super().reset(rng)
+        if self.asked is not None:
+            self.asked.reset(rng)
+
+    def about(
+        self,
+        layout: Layout,
+        scales: Scales,
+        species: Tensor,
+        u: Tensor,
+        x: Tensor,
+        t: Tensor,
+        condition: Condition | None = None,
+    ) -> Prediction:
+        """Return what the network says about the orbits of noisy crystals.
+
+        Args:
+            layout: orbits and what of them is free.
+            scales: elements that may appear, and the scale of x.
+            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+            u: free coordinates, shape (crystals, orbits, 3).
+            x: standardised lattice code, shape (crystals, 6).
+            t: time in [0, 1], shape (crystals,).
+            condition: what the crystals are asked to be; None asks for nothing.
+
+        Returns:
+            Vectors for u (zero where not free), for x (zero where not free), and logits
+            of species, minus infinity for elements that may not appear.
+        """
+        whole = each = None
+        if self.asked is not None and condition is not None:
+            whole = self.asked(condition)
+        if self.position is not None:
+            each = self.position(_position(layout, u))
+        out = self(
+            layout.expand_species(species),
+            layout.expand(u),
+            scales.lattice(x, layout),
+            x,
+            t,
+            whole=whole,
+            each=each,
+        )
+        # the network may run in half precision; noise and loss never do
+        moved, shape, logits = (one.to(u.dtype) for one in out)
+        if self.position is not None:
+            moved = layout.pull_back(moved)
+            logits = layout.mean_over_orbit(logits)
+        return Prediction(
+            moved,
+            shape * layout.code_free,
+            logits.masked_fill(~scales.allowed, -torch.inf),
+        )
+
+
+def _position(layout: Layout, like: Tensor) -> Tensor:
+    """Return features of the Wyckoff position of every site, (crystals, sites, 5).
+
+    One-hot number of free coordinates (0 to 3), and the share of the crystal's atoms that
+    belong to the orbit.
+    """
+    freedom = nn.functional.one_hot(layout.free.sum(-1), 4)  # (b, orbits, 4)
+    share = layout.count / layout.n_atoms.clamp(min=1)[:, None]
+    orbit = torch.cat([freedom, share[..., None]], dim=-1).to(like)
+    of_sites = layout.orbit[..., None].expand(-1, -1, 5)
+    return orbit.gather(1, of_sites) * layout.mask[..., None]
 
 
 class AbsorbingNoise:
@@ -185,7 +303,7 @@ class AbsorbingNoise:
 
     @staticmethod
     def cross_entropy(species: Tensor, hidden: Tensor, logits: Tensor) -> Tensor:
-        """Return the cross entropy in nats per hidden site, a mean over crystals.
+        """Return the cross entropy of each crystal in nats per hidden site, (crystals,).
 
         Args:
             species: true elements, shape (crystals, sites).
@@ -194,8 +312,7 @@ class AbsorbingNoise:
         """
         log_p = logits.log_softmax(-1)
         each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
-        each = each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
-        return each.sum() / hidden.any(1).sum().clamp(min=1)
+        return each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
 
     @staticmethod
     def probabilities(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
@@ -231,6 +348,13 @@ class AbsorbingNoise:
 def column(value: Tensor, like: Tensor) -> Tensor:
     """Return per-crystal numbers (crystals,) shaped to multiply a tensor of a batch."""
     return value.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def flattened(out: Prediction, layout: Layout, hidden: Tensor) -> Tensor:
+    """Return what a network says of coordinates, cell and hidden species, one row each."""
+    species = out.species.softmax(-1) * hidden[..., None]
+    parts = out.frac * layout.free, out.lattice * layout.code_free, species
+    return torch.cat([x.flatten(1) for x in parts], dim=1)
 
 
 def random_times(n: int, like: Tensor, rng: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from matdesign.crystals import elements
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
-from matdesign.errors import DataError, InfeasibleTarget
+from matdesign.crystals.symmetry.layout import symmetric_layouts
+from matdesign.errors import InfeasibleTarget
+from matdesign.generators.family import Family
 from matdesign.generators.layers import chemistry_code
 from matdesign.generators.planning import Plan, plan_cells
 from matdesign.generators.request import Request
@@ -41,7 +42,6 @@ class Index(NamedTuple):
         spacegroup: space group of each row, long, shape (rows,).
         letters: letter of each orbit, `ABSENT` on padding, shape (rows, orbits).
         n_atoms: atoms in the primitive cell, shape (rows,).
-        labels: standardised properties of each row, NaN unknown, (rows, properties).
         slot: which of the row's elements each orbit has, counted from the most frequent
             one, -1 on padding, long, shape (rows, orbits).
         kinds: the row's elements in that order, 0 beyond, shape (rows, slots).
@@ -51,7 +51,6 @@ class Index(NamedTuple):
     spacegroup: Tensor
     letters: Tensor
     n_atoms: Tensor
-    labels: Tensor
     slot: Tensor
     kinds: Tensor
     rows_of: dict[tuple[int, ...], Tensor]
@@ -98,9 +97,6 @@ class Templates(nn.Module):
         self.register_buffer("species", blank)
         self.register_buffer("count", blank.clone())
         self.register_buffer("labels", torch.full((rows, properties), torch.nan))
-        self._index: Index | None = None
-        after_loading: Any = self.register_load_state_dict_post_hook
-        after_loading(_forget)
 
     @classmethod
     def of(
@@ -112,12 +108,7 @@ class Templates(nn.Module):
             encoded: training crystals in the representation "symmetric".
             properties: name -> [mean, standard deviation], those of the model; rows in
                 or near an asked range of one of these are preferred.
-
-        Raises:
-            DataError: the training set is empty.
         """
-        if not len(encoded):
-            raise DataError("the training set is empty; give at least one crystal.")
         layout, scales = encoded.layout, dict(properties or {})
         there = layout.orbits
         made = cls(len(encoded), there.shape[1], len(scales))
@@ -138,34 +129,29 @@ class Templates(nn.Module):
         """Rows, orbits and properties: `Templates(*shape)` holds as much."""
         return [len(self), self.letters.shape[1], self.labels.shape[1]]
 
-    @property
+    @cached_property
     def index(self) -> Index:
-        """The look-up tables, built at the first use."""
-        if self._index is None:
-            group, letters, species, count = (
-                part.cpu().long()
-                for part in (self.spacegroup, self.letters, self.species, self.count)
-            )
-            per_element = torch.zeros(len(self), elements.MAX_Z + 1, dtype=torch.long)
-            per_element.scatter_add_(1, species, count)
-            per_element[:, 0] = 0
-            # most atoms first; the sort is stable: equal amounts stand by atomic number
-            amounts, kinds = per_element.sort(dim=1, descending=True, stable=True)
-            kinds = (kinds * (amounts > 0))[:, : letters.shape[1]]
-            slot = (species[:, :, None] == kinds[:, None]).to(torch.uint8).argmax(-1)
-            rows_of: dict[tuple[int, ...], list[int]] = {}
-            for i, row in enumerate(amounts.tolist()):
-                rows_of.setdefault(tuple(a for a in row if a), []).append(i)
-            self._index = Index(
-                group,
-                letters,
-                count.sum(1),
-                self.labels.cpu().float(),
-                slot.masked_fill(letters == ABSENT, -1),
-                kinds,
-                {key: torch.tensor(listed) for key, listed in rows_of.items()},
-            )
-        return self._index
+        """The look-up tables, built at the first use, after loading."""
+        parts = self.spacegroup, self.letters, self.species, self.count
+        group, letters, species, count = (part.cpu().long() for part in parts)
+        per_element = torch.zeros(len(self), elements.MAX_Z + 1, dtype=torch.long)
+        per_element.scatter_add_(1, species, count)
+        per_element[:, 0] = 0
+        # most atoms first; the sort is stable: equal amounts stand by atomic number
+        amounts, kinds = per_element.sort(dim=1, descending=True, stable=True)
+        kinds = (kinds * (amounts > 0))[:, : letters.shape[1]]
+        slot = (species[:, :, None] == kinds[:, None]).to(torch.uint8).argmax(-1)
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for i, row in enumerate(amounts.tolist()):
+            rows_of.setdefault(tuple(a for a in row if a), []).append(i)
+        return Index(
+            group,
+            letters,
+            count.sum(1),
+            slot.masked_fill(letters == ABSENT, -1),
+            kinds,
+            {key: torch.tensor(listed) for key, listed in rows_of.items()},
+        )
 
     def choose(
         self, request: Request, rng: torch.Generator, *, shared: bool = False
@@ -235,11 +221,10 @@ class Templates(nn.Module):
             InfeasibleTarget: none where none is asked; names what is nearest.
         """
         index, size = self.index, int(request.n_atoms[one])
-        fit = torch.ones(len(self), dtype=torch.bool)
-        if size:
-            fit = index.n_atoms == size
+        inside = torch.ones(len(self), dtype=torch.bool)
         if request.groups is not None:
-            fit &= request.groups[index.spacegroup]
+            inside = request.groups[index.spacegroup]
+        fit = inside & (index.n_atoms == size) if size else inside
         if amounts:
             most = int(index.n_atoms.max()) // sum(amounts)
             keys = [tuple(t * a for a in amounts) for t in range(1, most + 1)]
@@ -248,11 +233,7 @@ class Templates(nn.Module):
             return [(key, rows) for key, rows in found if len(rows)]
         if fit.any():
             return [((), fit.nonzero().squeeze(1))]
-        group = index.spacegroup
-        inside = (
-            torch.ones_like(fit) if request.groups is None else request.groups[group]
-        )
-        often = group.bincount().argsort(descending=True)[:8].tolist()
+        often = index.spacegroup.bincount().argsort(descending=True)[:8].tolist()
         near = f"The most frequent space groups are {', '.join(map(str, often))}"
         if inside.any():
             sizes = index.n_atoms[inside].unique()
@@ -274,7 +255,7 @@ class Templates(nn.Module):
         weight, asked = torch.ones(len(rows)), request.condition
         for p in range(min(self.labels.shape[1], asked.given.shape[1])):
             if asked.given[one, p]:
-                value = self.index.labels[rows, p]
+                value = self.labels[rows, p].cpu()
                 outside = (asked.low[one, p] - value).clamp(min=0)
                 outside = outside + (value - asked.high[one, p]).clamp(min=0)
                 outside = torch.where(value.isfinite(), outside, 1.0)
@@ -344,9 +325,42 @@ class Templates(nn.Module):
         if int(request.n_atoms[one]):
             return int(request.n_atoms[one])
         fitting = sizes[sizes % unit == 0]
-        if not len(fitting):
-            return unit
         return int(fitting[_pick(torch.ones(len(fitting)), 1, rng)])
+
+
+class Templated(Family):
+    """A family whose "symmetric" models take their layouts from the training set.
+
+    Args:
+        own: of `Family`.
+        templates: rows, orbits and properties of the table of templates; None = none.
+        **data: what a training set gives; see `Family`.
+    """
+
+    share_elements: bool = False
+    """Orbits that share an element in a template's row share one in the new crystal."""
+
+    def __init__(
+        self,
+        own: dict[str, Any],
+        *,
+        templates: Sequence[int] | None = None,
+        **data: Any,
+    ) -> None:
+        super().__init__({**own, "templates": templates}, **data)
+        self.templates = None if templates is None else Templates(*templates)
+
+    def count(self, data: Encoded) -> None:
+        """Take the templates of a training set, in the representation "symmetric"."""
+        if data.representation == "symmetric":
+            self.templates = Templates.of(data, self.properties)
+            self.config["templates"] = self.templates.shape
+
+    def layouts(self, request: Request, rng: torch.Generator) -> Plan:
+        """Return templates of the training set; sizes alone in "cell"."""
+        if self.templates is None:
+            return super().layouts(request, rng)
+        return self.templates.choose(request, rng, shared=self.share_elements)
 
 
 @cache
@@ -384,8 +398,3 @@ def _pick(weight: Tensor, n: int, rng: torch.Generator) -> Tensor:
     cut = torch.rand(n, generator=rng, device=rng.device, dtype=torch.float64).cpu()
     drawn = torch.searchsorted(total, cut * total[-1], right=True)
     return drawn.clamp(max=len(weight) - 1)
-
-
-def _forget(module: Templates, _: object) -> None:
-    """Drop the look-up tables of what the buffers held before loading."""
-    module._index = None

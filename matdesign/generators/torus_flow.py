@@ -1,7 +1,5 @@
 """The coupling layers of `CouplingFlow`: free coordinates on the torus, bent in turns."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -258,7 +256,7 @@ class TorusFlow(nn.Module):
             if isinstance(layer, Coupling)
         ]
 
-    def straighten(self, u: Tensor, about: Setting) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, about: Setting) -> tuple[Tensor, Tensor]:
         """Return latent coordinates and ln |det| of each layer on the way there.
 
         Args:
@@ -273,9 +271,3 @@ class TorusFlow(nn.Module):
             u, change = layer(u, moved, about)
             changes.append(change)
         return u, torch.stack(changes)
-
-    def bend(self, u: Tensor, about: Setting) -> Tensor:
-        """Return the coordinates of latent ones, the inverse of `straighten`."""
-        for layer, moved in reversed(self.couplings(about)):
-            u, _ = layer(u, moved, about, inverse=True)
-        return u

@@ -1,7 +1,5 @@
 """`VAE`: crystals as points of a smooth space, and back."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar
 
@@ -14,11 +12,7 @@ from matdesign.crystals.geometry import min_distance, torus_difference, wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import elbo
-from matdesign.generators.conditions import (
-    Condition,
-    ConditionEncoder,
-    combine,
-)
+from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
 from matdesign.generators.family import Family
@@ -28,7 +22,6 @@ from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentS
 from matdesign.generators.vae_latent import (
     Encoder,
     Latent,
-    LatentPlan,
     LatentPosterior,
     Prior,
     redraw,
@@ -57,7 +50,6 @@ class VAE(Family):
         latent: size of the crystal's latent.
         orbit_latent: size of each orbit's.
         passes: passes that mend the decoder's first guess.
-        components: normals in the prior's mixture; 0 takes N(0, I).
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
         beta: weight of the divergence; 1 makes the loss a bound.
         min_distance: smallest distance of two atoms in sampling, angstrom; what comes nearer is
@@ -79,7 +71,9 @@ class VAE(Family):
         "skeleton": "sequence",
         "apart": "min_distance",
         "spread": "",
+        "components": "",
         "temperature": "",
+        "templates": "",
     }
     """Keywords and parts of older files: their names now, "" for what had no effect."""
 
@@ -92,7 +86,6 @@ class VAE(Family):
         latent: int = 32,
         orbit_latent: int = 4,
         passes: int = 2,
-        components: int = 0,
         free_nats: float = 8.0,
         beta: float = 1.0,
         min_distance: float = 1.0,
@@ -109,7 +102,7 @@ class VAE(Family):
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
         self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
-        self.prior = Prior(latent, components, width)
+        self.prior = Prior(latent)
         self.sequence = SequenceDecoder(
             width=width,
             latent=latent,
@@ -128,17 +121,11 @@ class VAE(Family):
         redraw(self, rng)
         for part in (self.encoder.whole, self.encoder.each):
             part.weight.mul_(0.5)
-        if self.prior.components:
-            self.prior.mean.normal_(generator=rng).mul_(0.7)
-            self.prior.weight.weight.zero_()
         self.geometry.mend.reset(rng)
         self.asked.reset(rng)
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the negative evidence lower bound of a batch, nats per crystal.
 
@@ -160,7 +147,7 @@ class VAE(Family):
             data.layout, data.species, z, embedded, self.scales, blur=noise
         )
         parts = [guess.log_prob(data, self.scales) for guess in guesses]
-        kl_whole = self.prior.kl(posterior.whole, z.whole, embedded).mean()
+        kl_whole = self.prior.kl(posterior.whole, z.whole).mean()
         kl_orbits = posterior.orbits.kl().mean()
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         likely = [torch.stack([*part.values()]).sum(0).mean() for part in parts]
@@ -184,7 +171,7 @@ class VAE(Family):
         terms |= guesses[-1].log_prob(data, self.scales)
         zero, there = torch.zeros_like(z.orbits), data.layout.orbits[..., None]
         own = elbo.Normal(zero, zero, there).log_prob(z.orbits)
-        total = sum(terms.values(), own + self.prior.log_prob(z.whole, embedded))
+        total = sum(terms.values(), own + self.prior.log_prob(z.whole))
         if self.representation == "cell":
             counts = torch.tensor(self.size_histogram, device=total.device).to(total)
             chance = (counts / counts.sum()).log()
@@ -273,23 +260,22 @@ class VAE(Family):
         n, steps = len(request), self._steps(steps)
         if not n:
             return plan_cells(request, request.n_atoms)
-        made: list[LatentPlan] = []
+        made: list[Plan] = []
         at, good = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
 
         def draw(rows: Tensor, attempt: int) -> None:
             some = request[rows]
             n_atoms = draw_sizes(some, self.size_histogram, rng)
             embedded = self.embedding(some.condition, scale)
-            z = self.prior.draw(embedded, rng)
+            z = self.prior.draw(len(some), rng)
             about = z, embedded, some, n_atoms, self.scales.allowed, rng
             layout, species, met = self.sequence.draw(*about, scale=scale)
             shape = (*species.shape, self.geometry.own.in_features)
             own = torch.randn(shape, generator=rng, device=z.device)
-            latent, met = Latent(z[met], own * layout.orbits[..., None]), met.cpu()
+            latent, met = (z[met], own * layout.orbits[..., None]), met.cpu()
             role, condition = torch.full_like(species, -1), some.condition[met]
-            plan = LatentPlan(
-                layout, species, role, condition, request.choices, scale, latent=latent
-            ).to("cpu")
+            what = layout, species, role, condition, request.choices, scale
+            plan = Plan(*what, latent=latent).to("cpu")
             if len(plan):
                 at[rows[met]] = sum(map(len, made)) + torch.arange(len(plan))
                 made.append(plan)
@@ -307,7 +293,7 @@ class VAE(Family):
                 f"crystals in {ATTEMPTS} attempts. Leave out the space group, or ask for "
                 "another number of atoms."
             )
-        return LatentPlan.cat(made)[at]
+        return Plan.cat(made)[at]
 
     def smallest_distance(self, plan: Plan, steps: int, rng: torch.Generator) -> Tensor:
         """Return how near two atoms of each crystal come, angstrom, (crystals,)."""
@@ -324,15 +310,17 @@ class VAE(Family):
         With classifier-free guidance two guesses are decoded side by side, without and
         with the condition, and their lattice codes combined.
         """
-        if not isinstance(plan, LatentPlan):
+        if not plan.latent:
             raise DataError(
-                f"a VAE needs a plan of its own; got {type(plan).__name__}. "
-                "Make it with model.plan(request, rng)."
+                "a VAE needs a plan with latents; got one without. Make it with "
+                "model.plan(request, rng)."
             )
         vectors = [self.embedding(plan.condition, plan.scale)]
         if plan.scale not in (0.0, 1.0) and bool(vectors[0].any()):
             vectors = [vectors[0] * 0.0, vectors[0]]
-        about = plan.layout, plan.species, plan.latent
+        whole, own = plan.latent
+        latent = Latent(whole, own[:, : plan.species.shape[1]])
+        about = plan.layout, plan.species, latent
         return self._sample(
             plan, tuple(self.geometry.first(*about, a) for a in vectors)
         )
@@ -374,12 +362,3 @@ class VAE(Family):
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         return self.posterior(crystals).whole.mean
-
-    def describe(self) -> dict[str, str]:
-        """Return lines for `repr`."""
-        many = self.prior.components
-        prior = f"mixture of {many} normals" if many else "N(0, I)"
-        own = self.geometry.own.in_features
-        latent = f"{self.prior.size} per crystal, {own} per orbit, prior {prior}"
-        sampling = f"{self.default_steps} passes"
-        return {**super().describe(), "latent": latent, "sampling": sampling}

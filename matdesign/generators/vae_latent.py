@@ -1,11 +1,7 @@
 """The latent variables of a VAE: the encoder that finds them and the prior they obey."""
 
-from __future__ import annotations
-
-import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +17,6 @@ from matdesign.generators.layers import (
     SpeciesEmbedding,
     sinusoid,
 )
-from matdesign.generators.planning import Plan
 
 
 class Latent(NamedTuple):
@@ -34,40 +29,6 @@ class Latent(NamedTuple):
 
     whole: Tensor
     orbits: Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LatentPlan(Plan):
-    """A plan with the latents that its layouts and elements were drawn from.
-
-    Args:
-        latent: of crystals and orbits; the geometry will be drawn from it too.
-    """
-
-    latent: Latent = dataclasses.field(kw_only=True)
-
-    def __getitem__(self, index: Tensor) -> Self:
-        """Return some crystals, padded no wider than the largest of them."""
-        plan = super().__getitem__(index)
-        own = self.latent.orbits[index, : plan.species.shape[1]]
-        return dataclasses.replace(plan, latent=Latent(self.latent.whole[index], own))
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the plan on a device."""
-        there = Latent(*(part.to(device) for part in self.latent))
-        return dataclasses.replace(super().to(device), latent=there)
-
-    @staticmethod
-    def cat(parts: Sequence[Any]) -> LatentPlan:
-        """Return one plan of all crystals, padded to the widest."""
-        plan, latents = Plan.cat(parts), [part.latent for part in parts]
-        wide = plan.species.shape[1]
-        own = [
-            nn.functional.pad(one.orbits, (0, 0, 0, wide - one.orbits.shape[1]))
-            for one in latents
-        ]
-        whole = torch.cat([one.whole for one in latents])
-        return LatentPlan(**vars(plan), latent=Latent(whole, torch.cat(own)))
 
 
 class LatentPosterior(NamedTuple):
@@ -255,55 +216,27 @@ def _halves(both: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Prior(nn.Module):
-    """p(z): standard normal, or a mixture of normals that training moves.
-
-    The mixture's weights may depend on the condition.
-
-    Equation:
-        p(z | c) = sum_k w_k(c) N(z; m_k, diag s_k^2)
+    """p(z) = N(0, I).
 
     Args:
         size: of the latent.
-        components: of the mixture; 0 takes N(0, I).
-        width: size of the condition embedding.
     """
 
-    def __init__(self, size: int, components: int, width: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.size, self.components = size, components
-        if components:
-            self.mean = nn.Parameter(torch.zeros(components, size))
-            self.log_std = nn.Parameter(torch.zeros(components, size))
-            self.weight = nn.Linear(width, components)
+        self.size = size
 
-    def log_prob(self, z: Tensor, condition: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor) -> Tensor:
         """Return the log density in nats, shape (crystals,)."""
-        if not self.components:
-            return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-        spread = self.log_std.clamp(-3.0, 1.0)
-        x = (z[:, None] - self.mean) * (-spread).exp()
-        each = -0.5 * (x.square() + math.log(2 * math.pi)) - spread
-        return (each.sum(2) + self.weight(condition).log_softmax(1)).logsumexp(1)
+        return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
 
-    def kl(self, q: Normal, z: Tensor, condition: Tensor) -> Tensor:
-        """Return KL(q, p) in nats, (crystals,): exact, or by one draw z from q."""
-        if not self.components:
-            return q.kl()
-        return q.log_prob(z) - self.log_prob(z, condition)
+    def kl(self, q: Normal, z: Tensor) -> Tensor:
+        """Return KL(q, p) in nats, (crystals,); z is a draw from q, not needed here."""
+        return q.kl()
 
-    @torch.no_grad()
-    def draw(self, condition: Tensor, rng: torch.Generator) -> Tensor:
-        """Return one draw for every crystal, shape (crystals, size)."""
-        noise = torch.randn(
-            (len(condition), self.size), generator=rng, device=rng.device
-        )
-        noise = noise.to(condition.device)
-        if not self.components:
-            return noise
-        chance = self.weight(condition).softmax(1)
-        pick = torch.multinomial(chance.to(rng.device), 1, generator=rng).squeeze(1)
-        pick = pick.to(condition.device)
-        return self.mean[pick] + self.log_std.clamp(-3.0, 1.0)[pick].exp() * noise
+    def draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """Return n draws, shape (n, size)."""
+        return torch.randn((n, self.size), generator=rng, device=rng.device)
 
 
 @torch.no_grad()

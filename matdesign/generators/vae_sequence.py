@@ -1,21 +1,18 @@
 """The Wyckoff sequence of a crystal from its latent: space group, letters, elements."""
 
-from __future__ import annotations
-
 from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import combine
 from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask
 from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead
-from matdesign.generators.mixtures import choose
 from matdesign.generators.request import Request
+from matdesign.generators.sampling import choose
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 
 
@@ -40,13 +37,7 @@ class SequenceDecoder(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        width: int,
-        latent: int,
-        largest: int,
-        cells: bool,
-        forget: float = 0.1,
+        self, *, width: int, latent: int, largest: int, cells: bool, forget: float = 0.1
     ) -> None:
         super().__init__()
         self.largest, self.cells, self.forget = largest, cells, forget

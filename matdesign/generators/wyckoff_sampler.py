@@ -1,22 +1,21 @@
 """Drawing what a crystal consists of: size, space group, then letter and element by site."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.conditions import Condition, combine
+from matdesign.generators.family import Family
 from matdesign.generators.filling import fillable, letter_mask
-from matdesign.generators.mixtures import choose
 from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
+from matdesign.generators.sampling import choose
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
@@ -24,31 +23,48 @@ RESTARTS = 50
 """How often a crystal that cannot be finished is begun again."""
 
 
-@dataclass(eq=False)
-class WyckoffSampler:
-    """Draws size, space group, letters and elements of many crystals at once.
+class WyckoffSampler(Family):
+    """A family that draws size and space group, then letter and element site by site.
 
-    Args:
+    Attributes:
         network: what comes next.
-        prior: log share of each space group and size in training, shape (231, sizes).
+        seen: crystals of each space group and size in training, shape (231, sizes).
         fill: of `fill_table`.
-        allowed: elements seen in training, bool, shape (104,).
+        rare: weight of a space group or size that training never showed, in crystals.
         temperature: of letters and elements.
-        scale: of classifier-free guidance.
-        rng: source of randomness.
-        evaluations: crystals that the network has read so far.
     """
 
     network: SiteNetwork
-    prior: Tensor
+    seen: Tensor
     fill: Tensor
-    allowed: Tensor
+    rare: float
     temperature: float
-    scale: float
-    rng: torch.Generator
-    evaluations: int = 0
 
-    def draw(self, request: Request, symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def count(self, data: Encoded) -> None:
+        """Take how often each space group and size occur in a training set."""
+        pair = data.layout.spacegroup, data.n_atoms
+        self.seen.index_put_(pair, torch.ones(len(data)), accumulate=True)
+
+    @property
+    def log_prior(self) -> Tensor:
+        """Log share of each space group and size in training, shape (231, sizes).
+
+        What training never showed keeps a little weight, `rare` crystals, except that in
+        the representation "cell" there is only P1.
+        """
+        only = self.representation == "cell"
+        group, size = self.seen.sum(1), self.seen.sum(0)
+        exists = torch.arange(231, device=group.device) >= 1
+        p_group = group + self.rare * exists * (not only)
+        p_size = size + self.rare
+        joint = self.seen + self.rare * p_group[:, None] * p_size / p_size.sum()
+        joint = joint * self.fill[:, 0] * (p_group > 0)[:, None]
+        joint[:, 0] = 0.0
+        return (joint / joint.sum()).log()
+
+    def draw_sequences(
+        self, request: Request, rng: torch.Generator, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return space groups, letters and elements; `NONE` and 0 on padding.
 
         A crystal that comes to a dead end is begun again, size and all; after `RESTARTS`
@@ -56,12 +72,13 @@ class WyckoffSampler:
 
         Args:
             request: what is asked for.
-            symmetric: space groups are free.
+            rng: source of randomness, on the model's device.
+            scale: of classifier-free guidance.
 
         Raises:
             InfeasibleTarget: no space group, size or element fits what is asked.
         """
-        n, device = len(request), self.allowed.device
+        n, device = len(request), self.device
         group = torch.ones(n, dtype=torch.long, device=device)
         letter = torch.full((n, self.fill.shape[2]), NONE, device=device)
         species = torch.zeros_like(letter)
@@ -86,8 +103,10 @@ class WyckoffSampler:
                     stacklevel=2,
                 )
                 some = dataclasses.replace(some, choices=None)
-            n_atoms, group[rows] = self.sizes_and_groups(some, symmetric)
-            found, kinds, dead[rows] = self.sites(some, n_atoms, group[rows])
+            n_atoms, group[rows] = self.sizes_and_groups(some, rng, scale)
+            found, kinds, dead[rows] = self.sites(
+                some, n_atoms, group[rows], rng, scale
+            )
             begun[rows] |= (kinds > 0).any(1)
             letter[rows], species[rows] = NONE, 0  # sites of attempts before would stay
             letter[rows, : found.shape[1]] = found
@@ -98,23 +117,18 @@ class WyckoffSampler:
         return group, letter[:, :longest], species[:, :longest]
 
     def sizes_and_groups(
-        self, request: Request, symmetric: bool
+        self, request: Request, rng: torch.Generator, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """Return drawn sizes and space groups, shape (crystals,) each.
-
-        Args:
-            request: what is asked for.
-            symmetric: space groups are free.
+        """Return drawn sizes and space groups, shape (crystals,) each; as `draw_sequences`.
 
         Raises:
             InfeasibleTarget: no space group and size that the model knows fit the request.
         """
-        prior = self.prior.to(self.allowed.device)
-        if request.groups is not None and symmetric:
-            prior = prior.masked_fill(
-                ~request.groups.to(prior.device)[:, None], -torch.inf
-            )
-        asked = self.network.ask(request.condition.to(prior.device))
+        prior = self.log_prior
+        if request.groups is not None and self.representation == "symmetric":
+            other = ~request.groups.to(prior.device)[:, None]
+            prior = prior.masked_fill(other, -torch.inf)
+        asked = self.network.asked(request.condition.to(prior.device))
         sizes = torch.arange(prior.shape[1])
         fits = (request.n_atoms[:, None] == 0) | (request.n_atoms[:, None] == sizes)
         fits &= sizes % request.unit[:, None] == 0
@@ -128,10 +142,8 @@ class WyckoffSampler:
                 f"{request.conditions}, n_atoms {int(request.n_atoms[row]) or 'open'}. Ask for "
                 "fewer atoms, another space group or another composition."
             )
-        n_atoms = choose(base + self.scale * self.network.size_logits(asked), self.rng)
-        logits = prior.T[n_atoms] + self.scale * self.network.group_logits(
-            asked, n_atoms
-        )
+        n_atoms = choose(base + scale * self.network.size_logits(asked), rng)
+        logits = prior.T[n_atoms] + scale * self.network.group_logits(asked, n_atoms)
         group, wanted = torch.zeros_like(n_atoms), wanted_amounts(request, n_atoms)
 
         def draw(rows: Tensor, attempt: int) -> None:
@@ -140,7 +152,7 @@ class WyckoffSampler:
                     "no space group can hold the asked composition: got "
                     f"{request.conditions}. Ask for more atoms, or leave the space group open."
                 )
-            group[rows] = choose(logits[rows], self.rng)
+            group[rows] = choose(logits[rows], rng)
 
         def holds(rows: Tensor) -> Tensor:
             drawn = zip(rows.tolist(), group[rows].tolist(), strict=True)
@@ -156,6 +168,8 @@ class WyckoffSampler:
         request: Request,
         n_atoms: Tensor,
         group: Tensor,
+        rng: torch.Generator,
+        scale: float,
         first: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return letters and elements, (crystals, sites), and which came to a dead end.
@@ -164,31 +178,37 @@ class WyckoffSampler:
             request: what is asked of each crystal.
             n_atoms: atoms in each primitive cell.
             group: space group of each.
+            rng: source of randomness, on the model's device.
+            scale: of classifier-free guidance.
             first: letters and elements of the first sites, the same for all crystals.
         """
         net, b = self.network, len(group)
-        twice = self.scale not in (0.0, 1.0) and bool(request.condition.anything.any())
+        twice = scale not in (0.0, 1.0) and bool(request.condition.anything.any())
         condition = request.condition.to(group.device)
-        if self.scale == 0:
-            condition = Condition.nothing(b, condition.low.shape[1], group.device)
-        ask = net.ask(condition.doubled() if twice else condition)
-        again = 2 if twice else 1
+        if scale == 0:
+            condition = self.nothing(b)
+        if twice:
+            condition = Condition.cat([self.nothing(b), condition])
+        ask, again = net.asked(condition), 2 if twice else 1
         about = net.about(ask, group.repeat(again), n_atoms.repeat(again))
         keys = net.keys(group).repeat(again, 1, 1)
 
         def mixed(raw: Tensor) -> Tensor:
             null, conditional = raw[:b, 0], raw[-b:, 0]
-            return combine(null, conditional, self.scale) if twice else conditional
+            return combine(null, conditional, scale) if twice else conditional
 
         def element_score(hidden: Tensor, letter: Tensor) -> Tensor:
             some = letter.repeat(again)[:, None]
             return mixed(net.species_logits(hidden, keys, some))
 
         def pick(score: Tensor) -> Tensor:
-            return choose(score / self.temperature, self.rng)
+            return choose(score / self.temperature, rng)
 
         asked = SiteMask(
-            group, wanted_amounts(request, n_atoms), request.choices, self.allowed
+            group,
+            wanted_amounts(request, n_atoms),
+            request.choices,
+            self.scales.allowed,
         )
         last = torch.full_like(group, NONE)
         kind, left = torch.zeros_like(last), n_atoms.clone()
@@ -201,7 +221,7 @@ class WyckoffSampler:
             old, its, more = (x.repeat(again)[:, None] for x in (last, kind, left))
             tokens = net.site_tokens(about, keys, old, its, more, step)
             exists = active.repeat(again)[:, None] | (step == 0)
-            hidden, cache = net.read(tokens, exists, cache)
+            hidden, cache = net.transformer(tokens, exists, cache)
             self.evaluations += int(exists.sum())
             if first is not None and step < len(first[0]):
                 new = torch.where(active, first[0][step], NONE)
@@ -217,7 +237,7 @@ class WyckoffSampler:
                 )
                 dead |= active & (now == 0)
             alive = active & ~dead
-            left = left.masked_fill(dead, 0) - asked.place(alive, new, now, self.rng)
+            left = left.masked_fill(dead, 0) - asked.place(alive, new, now, rng)
             last = torch.where(alive, new, last)
             kind = torch.where(alive, now, kind)
             letters.append(torch.where(alive, new, NONE))

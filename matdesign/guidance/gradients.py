@@ -112,27 +112,15 @@ def project(preview: Preview, parts: Sequence[Constraint]) -> Preview:
     return preview
 
 
-def differentiable(constraint: Constraint) -> bool:
-    """Return whether the violation of undecided crystals has a gradient.
+def gradients_by(constraint: Constraint) -> set[str]:
+    """Return by which parts of undecided crystals a violation has gradients.
 
     Args:
         constraint: a single one; it is tried on a crystal of two atoms.
+
+    Returns:
+        Some of "species", "frac" and "lattice".
     """
-    return bool(_read_from(constraint))
-
-
-def sees_coordinates(constraint: Constraint) -> bool:
-    """Return whether a violation may depend on where atoms are, beyond cell and kind.
-
-    Args:
-        constraint: a single one; one without gradient is taken to see coordinates.
-    """
-    read = _read_from(constraint)
-    return not read or "frac" in read
-
-
-def _read_from(constraint: Constraint) -> set[str]:
-    """Return which parts of undecided crystals a violation has gradients by."""
     species = torch.full((1, 2, elements.MAX_Z + 1), 1 / elements.MAX_Z)
     species[..., 0] = 0
     frac, mask = torch.tensor([[[0.0, 0, 0], [0.5, 0.4, 0.3]]]), species[..., 1] > 0

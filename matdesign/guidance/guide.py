@@ -206,9 +206,6 @@ class Guide:
     ) -> dict[str, Any]:
         """Return what the model is asked for: by the constraints and by the caller."""
         masked = merged([one.conditions() for one in choices.by("mask")])
-        if getattr(model, "representation", "cell") != "symmetric":
-            masked.pop("spacegroup", None)
-            masked.pop("crystal_system", None)
         learned = ranges(choices, model)
         theirs = {k: v for k, v in dict(given or {}).items() if v is not None}
         both = set(learned) & set(theirs)

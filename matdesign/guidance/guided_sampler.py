@@ -9,7 +9,7 @@ from matdesign.constraints.base import Constraint
 from matdesign.generators.control import Control, Preview, State
 from matdesign.generators.planning import take
 from matdesign.generators.sampling import overlap
-from matdesign.guidance.gradients import project, proximal_step, sees_coordinates
+from matdesign.guidance.gradients import gradients_by, project, proximal_step
 from matdesign.guidance.masks import Masks, speaks
 from matdesign.guidance.methods import Choices
 from matdesign.guidance.particles import WORST, Particles
@@ -82,7 +82,7 @@ class GuidedSampler:
         known = tuple(one.known for one in self.replaced)
         self.choices = Masks(masked, known) if masked or known else None
         served = {*self.steered, *self.pulled}
-        self.blind = {one for one in served if not sees_coordinates(one)}
+        self.blind = {c for c in served if "frac" not in (gradients_by(c) or {"frac"})}
         served |= {*self.projected, *choices.by("replace")}
         self.logged = tuple(one for one in wanted.parts if one in served)
         self.idle = not served

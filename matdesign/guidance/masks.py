@@ -8,6 +8,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint
 from matdesign.constraints.known import Known
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.elements import MASK
 
 REMEMBERED = 100_000
@@ -32,7 +33,6 @@ class Masks:
         self.wanted: Constraint | None = None
         if constraints:  # what one alone says is its last word
             self.wanted = constraints[0] if len(constraints) == 1 else All(*constraints)
-        self.required = frozenset() if self.wanted is None else self.wanted.required
         self.known = known
         self._known: dict[bytes, Tensor] = {}
 
@@ -68,7 +68,8 @@ class Masks:
         if new:
             at = torch.tensor(list(new.values()), device=species.device)
             roles = None if role is None else role[at]
-            left = self.wanted.allowed(species[at], counts[at], roles, among[at])
+            orbits = Orbits(species[at], counts[at], roles, among[at])
+            left = self.wanted.allowed(orbits)
             left = among[at] if left is None else left & among[at]
             self._known |= zip(new, left.cpu(), strict=True)
         return torch.stack([self._known[key] for key in keys]).to(species.device)
@@ -99,4 +100,4 @@ def speaks(constraint: Constraint) -> bool:
         constraint: a single one.
     """
     one = torch.full((1, 2), 104)
-    return constraint.allowed(one, torch.ones_like(one)) is not None
+    return constraint.allowed(Orbits(one, torch.ones_like(one))) is not None

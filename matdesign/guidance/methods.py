@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from matdesign.constraints.base import Constraint
 from matdesign.errors import DataError
-from matdesign.guidance.gradients import differentiable
+from matdesign.guidance.gradients import gradients_by
 from matdesign.guidance.masks import speaks
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def refusal(
             )
         if model.representation != "cell":
             return 'its coordinates are free only in the representation "cell"'
-    if method == "gradient" and not differentiable(constraint):
+    if method == "gradient" and not gradients_by(constraint):
         return "its violation has no gradient"
     return ""
 

@@ -1,6 +1,5 @@
 """`Particles`: several candidates for each sample, weighed and drawn again on the way."""
 
-import math
 from typing import Any
 
 import torch
@@ -22,8 +21,7 @@ class Particles:
     Equation:
         G_s = exp(r(x_s) - r(x_t)) at each step from t to s, exp(r) at the first;
         log w <- log w + log G; resample where (sum w)^2 / sum w^2 < threshold K;
-        as K grows, a particle drawn by the last weights follows p(x) exp(r(x)) / Z, and
-        `log_evidence` goes to ln Z.
+        as K grows, a particle drawn by the last weights follows p(x) exp(r(x)) / Z.
 
     Args:
         groups: populations, one for each sample that is wanted.
@@ -49,7 +47,6 @@ class Particles:
         self.threshold = threshold
         self.log_weight = torch.zeros(groups, size, device=rng.device)
         self.before = torch.zeros_like(self.log_weight)
-        self.log_evidence = torch.zeros(groups, device=rng.device)
         self.ess_before = torch.full((groups,), float(size), device=rng.device)
         """Effective sample sizes of the last move, before resampling, shape (groups,)."""
         self.resampled = 0
@@ -80,8 +77,6 @@ class Particles:
         keep = torch.arange(self.size, device=poor.device).expand(self.groups, -1)
         drawn = systematic(self.log_weight.softmax(1), self.rng)
         keep = torch.where(poor[:, None], drawn, keep)
-        gained = self.log_weight.logsumexp(1) - math.log(self.size)
-        self.log_evidence = self.log_evidence + torch.where(poor, gained, 0.0)
         self.log_weight = torch.where(poor[:, None], 0.0, self.log_weight)
         self.before = self.before.gather(1, keep)
         start = torch.arange(self.groups, device=keep.device)[:, None] * self.size
@@ -108,9 +103,6 @@ class Particles:
         """
         self._add(reward)
         logits = self.log_weight
-        self.log_evidence = (
-            self.log_evidence + logits.logsumexp(1) - math.log(self.size)
-        )
         if good is not None:
             good = good.view(self.groups, self.size)
             good = good | ~good.any(1, keepdim=True)

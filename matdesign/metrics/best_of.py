@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -75,13 +73,8 @@ def best_of(
 
 def _weights(m: int, n: int) -> NDArray[np.float64]:
     """Return the probability that the i-th best of m is the best of n, shape (m,)."""
-    found = np.zeros(m)
-    log_all = math.lgamma(m + 1) - math.lgamma(n + 1) - math.lgamma(m - n + 1)
-    for i in range(m - n + 1):
-        left = m - i - 1
-        log_ways = math.lgamma(left + 1) - math.lgamma(n) - math.lgamma(left - n + 2)
-        found[i] = math.exp(log_ways - log_all)
-    return found
+    left = m - np.arange(1.0, m)  # crystals beyond the first, the second, ...
+    return np.cumprod([n / m, *((left - n + 1).clip(0) / left)])
 
 
 def _equal_means(

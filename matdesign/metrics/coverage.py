@@ -118,16 +118,14 @@ def coverage(
         if not len(one.reason):
             raise DataError(f"{name} is empty: coverage needs at least one crystal.")
         prints.append(one)
-    of, to = prints
-    structure = _nearest(of.structure, to.structure, of.ok, to.ok)
-    composition = _nearest(of.composition, to.composition, of.ok, to.ok)
     sides = []
-    for k, one in enumerate(prints):
-        with np.errstate(invalid="ignore"):
-            near = structure[k] <= structure_cutoff
-            near &= composition[k] <= composition_cutoff
-        sides.append(Side(structure[k], composition[k], near, one.reason))
-    return Coverage(sides[0], sides[1])
+    for of, to in (prints, prints[::-1]):
+        structure = _nearest(of.structure, to.structure, of.ok, to.ok)
+        composition = _nearest(of.composition, to.composition, of.ok, to.ok)
+        near = structure <= structure_cutoff
+        near &= composition <= composition_cutoff
+        sides.append(Side(structure, composition, near, of.reason))
+    return Coverage(*sides)
 
 
 def add_coverage(
@@ -162,22 +160,13 @@ def add_coverage(
 
 
 def _nearest(
-    of: Floats,
-    to: Floats,
-    of_ok: NDArray[np.bool_],
-    to_ok: NDArray[np.bool_],
-) -> tuple[Floats, Floats]:
-    """Return distances to the nearest row of the other array, for both; NaN if not ok."""
+    of: Floats, to: Floats, of_ok: NDArray[np.bool_], to_ok: NDArray[np.bool_]
+) -> Floats:
+    """Return distances to the nearest row of the other array; NaN if not ok."""
     from scipy.spatial.distance import cdist
 
-    forth, back = np.full(len(of), np.nan), np.full(len(to), np.nan)
-    rows, columns = np.flatnonzero(of_ok), np.flatnonzero(to_ok)
-    if not len(rows) or not len(columns):
-        return forth, back
-    back[columns] = np.inf
-    for at in range(0, len(rows), 500):
+    found, rows = np.full(len(of), np.nan), np.flatnonzero(of_ok)
+    for at in range(0, len(rows), 500) if to_ok.any() else ():
         some = rows[at : at + 500]
-        apart = cdist(of[some], to[columns])
-        forth[some] = apart.min(axis=1)
-        back[columns] = np.minimum(back[columns], apart.min(axis=0))
-    return forth, back
+        found[some] = cdist(of[some], to[to_ok]).min(axis=1)
+    return found

@@ -2,10 +2,13 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import min_distance
 from matdesign.metrics.figures import Table
+
+Flags = NDArray[np.bool_]
 
 
 def geometry(
@@ -49,33 +52,18 @@ def geometry(
     found["min_distance"][at] = min_distance(double).numpy()
     density = torch.where(double.volume > 0, double.density, torch.nan)
     found["density"][at] = density.numpy()
-    reasons = [
-        _reason(fine, n, volume, apart, shortest, smallest)
-        for fine, n, volume, apart in zip(
-            finite.tolist(),
-            batch.n_atoms.tolist(),
-            found["volume"].tolist(),
-            found["min_distance"].tolist(),
-            strict=True,
-        )
-    ]
-    return found | {"reason": np.array(reasons, dtype=object)}
+    flags = ~finite.numpy(), batch.n_atoms.numpy() == 0
+    return found | {"reason": _reasons(found, *flags, shortest, smallest)}
 
 
-def _reason(
-    finite: bool,
-    n_atoms: int,
-    volume: float,
-    apart: float,
-    shortest: float,
-    smallest: float,
-) -> str:
-    if not finite:
-        return "a coordinate or cell entry is not a number"
-    if not n_atoms:
-        return "no atoms"
-    if not volume >= smallest:
-        return f"volume below {smallest:g} Å^3"
-    if not apart >= shortest:
-        return f"atoms closer than {shortest:g} Å"
-    return ""
+def _reasons(
+    found: Table, infinite: Flags, empty: Flags, shortest: float, smallest: float
+) -> NDArray[np.object_]:
+    """Return why each crystal is invalid: the first that applies, "" for none."""
+    why = {
+        "a coordinate or cell entry is not a number": infinite,
+        "no atoms": empty,
+        f"volume below {smallest:g} Å^3": ~(found["volume"] >= smallest),
+        f"atoms closer than {shortest:g} Å": ~(found["min_distance"] >= shortest),
+    }
+    return np.select([*why.values()], [*why], "").astype(object)

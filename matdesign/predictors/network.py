@@ -88,6 +88,9 @@ class PropertyNetwork(nn.Module):
         count = len(self.properties)
         self.units = tuple(units) or ("",) * count
         self.floors = tuple(floors) or (None,) * count
+        self.lowest = torch.tensor(
+            [-torch.inf if x is None else x for x in self.floors]
+        )
         self.moments = Moments(**moments)
         self.members = nn.ModuleList(
             MomentNetwork(
@@ -203,7 +206,9 @@ class PropertyNetwork(nn.Module):
         line = self.line(batch.species, batch.blocks)
         known = target.isfinite()
         apart = found - ((target - line) / self.scale).nan_to_num(0.0)
-        apart = torch.where(target <= self._lowest(target), apart.clamp(min=0.0), apart)
+        apart = torch.where(
+            target <= self.lowest.to(target), apart.clamp(min=0.0), apart
+        )
         size = (apart * known).abs()
         huber = torch.where(
             size < _BETA, 0.5 * size.square() / _BETA, size - 0.5 * _BETA
@@ -326,6 +331,17 @@ class PropertyNetwork(nn.Module):
         Raises:
             DataError: no such property, or several to choose from.
         """
+        number = self.properties.index(self.named(name))
+        raw = self._values(soft)
+        floored = raw + (self._floored(raw) - raw).detach()
+        return floored[..., number].mean(0)
+
+    def named(self, name: str | None) -> str:
+        """Return which property is meant: the only one, where there is no name.
+
+        Raises:
+            DataError: no such property, or several to choose from.
+        """
         if name is None and len(self.properties) == 1:
             name = self.properties[0]
         if name not in self.properties:
@@ -333,18 +349,10 @@ class PropertyNetwork(nn.Module):
                 f"this network predicts {', '.join(self.properties)}; got {name!r}. "
                 "Name one of them."
             )
-        raw = self._values(soft)
-        floored = raw + (self._floored(raw) - raw).detach()
-        return floored[..., self.properties.index(name)].mean(0)
+        return name
 
     def _floored(self, values: Tensor) -> Tensor:
-        return torch.maximum(values, self._lowest(values))
-
-    def _lowest(self, like: Tensor) -> Tensor:
-        """Return the floor of each property, shape (properties,)."""
-        return torch.tensor([-torch.inf if x is None else x for x in self.floors]).to(
-            like
-        )
+        return torch.maximum(values, self.lowest.to(values))
 
     # ---- files --------------------------------------------------------------------------
 

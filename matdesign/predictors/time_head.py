@@ -80,19 +80,14 @@ class TimeHead:
     def __init__(
         self,
         network: PropertyNetwork,
-        name: str,
+        name: str | None,
         times: Tensor,
         weights: Tensor,
         table: tuple[Agreement, ...] = (),
         model: str = "",
     ) -> None:
-        if name not in network.properties:
-            raise DataError(
-                f"this network predicts {', '.join(network.properties)}; got {name!r}. "
-                "Name one of them."
-            )
-        self.network, self.name = network, name
-        self.unit = network.units[network.properties.index(name)]
+        self.network, self.name = network, network.named(name)
+        self.unit = network.units[network.properties.index(self.name)]
         self.times, self.weights = times.double(), weights.double()
         self.table, self.model = table, model
 
@@ -126,11 +121,9 @@ class TimeHead:
         if isinstance(predictor, str | Path):
             predictor = load_predictor(predictor)
         network = predictor
-        if name is None and len(network.properties) == 1:
-            name = network.properties[0]
         if n < 16:
             raise DataError(f"a head needs at least 16 trajectories; got n={n}.")
-        plain = cls(network, str(name), torch.zeros(1), torch.zeros(1, 3))
+        plain = cls(network, name, torch.zeros(1), torch.zeros(1, 3))
         times, seen = [], []
         with torch.no_grad():
             for state in model.trajectory(n, seed=seed, steps=steps):

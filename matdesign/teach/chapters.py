@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from matdesign.constraints.between import Between
-from matdesign.constraints.composition import Composition
+from matdesign.constraints.between import VolumePerAtom
+from matdesign.constraints.composition import Composition, atoms_of_each
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.data.sets import load
 from matdesign.generators.contract import Generator
-from matdesign.metrics.baselines import baselines
 from matdesign.metrics.evaluator import Comparison, compare
 from matdesign.metrics.intervals import wilson
 from matdesign.tables import Table
@@ -41,33 +40,26 @@ def data() -> tuple[Crystals, Crystals]:
     return load(DATA, split="train"), load(DATA, split="test")
 
 
-def judge(
-    made: Crystals | Mapping[str, Crystals], train: Crystals, *, n: int | None = None
-) -> Comparison:
+def judge(made: Crystals | Mapping[str, Crystals], train: Crystals) -> Comparison:
     """Return samples beside the two baselines of every chapter, under one protocol.
 
     Args:
         made: samples of one model, or of several by name.
-        train: the training set: what counts as known, and the source of the baselines.
-        n: crystals in each baseline; None takes as many as the largest sample has.
+        train: the training set: what counts as known, and the source of the baselines,
+            as large as the largest sample.
     """
     batches = {"samples": made} if isinstance(made, Crystals) else dict(made)
-    if n is not None:
-        batches |= baselines(train, n, seed=SEED)
     return compare(batches, train, seed=SEED)
 
 
-def hits(crystals: Crystals, target: Mapping[str, Any] = TARGET) -> Tensor:
+def hits(crystals: Crystals) -> Tensor:
     """Return which crystals meet the target of the chapters, bool, shape (crystals,).
 
     Both parts are computed from the crystal itself: the pattern by counting, the volume
     from the cell.
     """
-    low, high = target["volume_per_atom"]
-    wanted = Composition(pattern=target["composition"]) & Between(
-        "volume_per_atom", low, high, unit="angstrom^3"
-    )
-    return wanted.satisfied(crystals)
+    volume = VolumePerAtom(*TARGET["volume_per_atom"])
+    return (Composition(TARGET["composition"]) & volume).satisfied(crystals)
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +93,6 @@ class Sweep(Table):
 def steer(
     model: Generator,
     *,
-    target: Mapping[str, Any] = TARGET,
     scales: Sequence[float] = SCALES,
     n: int = COUNT,
     seed: int = SEED,
@@ -114,7 +105,6 @@ def steer(
 
     Args:
         model: any generator that knows the target's properties.
-        target: the conditions.
         scales: of classifier-free guidance; at 0 only the pattern is a condition.
         n: crystals in each row.
         seed: of the samples.
@@ -122,12 +112,12 @@ def steer(
     """
     rows, samples = [], []
     for scale in (None, *scales):
-        asked: dict[str, Any] = {"conditions": target, "scale": scale}
+        asked: dict[str, Any] = {"conditions": TARGET, "scale": scale}
         name = f"target, scale {scale or 0:g}"
         if scale is None:
             asked, name = {"conditions": None, "scale": 1.0}, "nothing"
         one = sampled(model, n, seed=seed, steps=steps, **asked)
-        met = int(hits(one.made, target).sum())
+        met = int(hits(one.made).sum())
         low, high = wilson(met, n)
         rows.append(
             {
@@ -152,7 +142,9 @@ def nearest(made: Crystals, train: Crystals) -> tuple[Crystals, Tensor]:
     the same composition, 1 for no common element. Among equals the cell volume per atom
     decides.
     """
-    apart = torch.cdist(_fractions(made), _fractions(train), p=1.0) / 2
+    counts = atoms_of_each(made), atoms_of_each(train)
+    ours, theirs = (each / each.sum(1, keepdim=True) for each in counts)
+    apart = torch.cdist(ours, theirs, p=1.0) / 2
     own, volume = ((one.volume / one.n_atoms).log() for one in (made, train))
     at = (apart + 1e-3 * (own[:, None] - volume[None]).abs()).argmin(1)
     return train[at], apart.gather(1, at[:, None]).squeeze(1)
@@ -172,10 +164,3 @@ def neighbours(made: Crystals, train: Crystals) -> pandas.DataFrame:
         "distance of compositions": [f"{one:.3f}" for one in distance.tolist()],
     }
     return pandas.DataFrame(columns)
-
-
-def _fractions(crystals: Crystals) -> Tensor:
-    """Return atomic fractions of all elements, shape (crystals, 104)."""
-    counts = torch.zeros(len(crystals), 104)
-    counts.scatter_add_(1, crystals.species, crystals.mask.float())
-    return counts / counts.sum(1, keepdim=True)

@@ -19,9 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Judge = Callable[[Any, Any], str]
-"""The right answer and what came back -> what is wrong with it; "" where it is right."""
-
 Case = tuple[str, tuple[Any, ...], Callable[[Any], str]]
 """Which input in words, the arguments, and the judge of the answer."""
 
@@ -72,13 +69,17 @@ def checked(cases: Callable[[], Iterable[Case]]) -> Callable[[Any], Verdict]:
 
 
 def exercise(
-    inputs: Callable[[], Inputs], judge: Judge | None = None
+    inputs: Callable[[], Inputs],
+    judge: Callable[..., str] | None = None,
+    **settings: Any,
 ) -> Callable[[Callable[..., Any]], Callable[[Any], Verdict]]:
     """Return a decorator that makes a check of a right answer.
 
     Args:
         inputs: gives the arguments of each call; where it has no name they describe it.
-        judge: of an answer beside the right one; `near()` where left out.
+        judge: (right answer, what came back, **settings) -> what is wrong with the
+            second, "" where it is right; `near` where left out.
+        **settings: of the judge.
 
     Example:
         >>> @exercise(lambda: [(2,), (3,)])
@@ -97,7 +98,7 @@ def exercise(
             if not isinstance(calls, Mapping):
                 calls = {_told(names, given): given for given in calls}
             for text, given in calls.items():
-                yield text, given, partial(judge or near(), right(*given))
+                yield text, given, partial(judge or near, right(*given), **settings)
 
         return checked(cases)
 
@@ -175,92 +176,82 @@ def _alike(want: Any, got: Any) -> tuple[Tensor, Tensor, str]:
     return right, have, "" if have.shape == right.shape else wrong
 
 
-def near(off: float = 1e-4, hint: str = "") -> Judge:
-    """Return the judge of numbers: the right shape, and each within a distance.
+def near(want: Any, got: Any, off: float = 1e-4, hint: str = "") -> str:
+    """Judge numbers: the right shape, and each within a distance.
 
     Args:
+        want: the right answer.
+        got: what came back.
         off: largest difference; in units of the number where that is above 1.
         hint: said where a number is wrong.
     """
-
-    def judge(want: Any, got: Any) -> str:
-        right, have, wrong = _alike(want, got)
-        if wrong:
-            return wrong
-        far = ((have - right).abs() / right.abs().clamp(min=1)).nan_to_num(torch.inf)
-        if not have.numel() or bool((far <= off).all()):
-            return ""
-        at = np.unravel_index(int(far.argmax()), far.shape)
-        entry = f"entry {', '.join(map(str, at))} of " if at else ""
-        what = f"{entry}your answer is {float(have[at]):.4g}, which is not right."
-        return f"{what} {hint}".strip()
-
-    return judge
+    right, have, wrong = _alike(want, got)
+    if wrong:
+        return wrong
+    far = ((have - right).abs() / right.abs().clamp(min=1)).nan_to_num(torch.inf)
+    if not have.numel() or bool((far <= off).all()):
+        return ""
+    at = np.unravel_index(int(far.argmax()), far.shape)
+    entry = f"entry {', '.join(map(str, at))} of " if at else ""
+    what = f"{entry}your answer is {float(have[at]):.4g}, which is not right."
+    return f"{what} {hint}".strip()
 
 
-def whole(slack: float = 0.0, hint: str = "") -> Judge:
-    """Return the judge of one whole number; 1.9 is not 1.
+def whole(want: float, got: Any, slack: float = 0.0, hint: str = "") -> str:
+    """Judge one whole number; 1.9 is not 1.
 
     Args:
+        want: the right answer.
+        got: what came back.
         slack: share of the number by which it may be off, and then by 2 at least.
         hint: said where it is wrong.
     """
-
-    def judge(want: float, got: Any) -> str:
-        have = number(got)
-        if not have.is_integer():
-            return f"a whole number is asked for; got {shown(got)}."
-        near_enough = abs(have - want) <= (max(2.0, slack * want) if slack else 0)
-        return "" if near_enough else f"{have:g} is not right. {hint}".strip()
-
-    return judge
+    have = number(got)
+    if not have.is_integer():
+        return f"a whole number is asked for; got {shown(got)}."
+    near_enough = abs(have - want) <= (max(2.0, slack * want) if slack else 0)
+    return "" if near_enough else f"{have:g} is not right. {hint}".strip()
 
 
-def on_circle(off: float) -> Judge:
-    """Return the judge of fractional coordinates: in [0, 1), and the right point.
+def on_circle(want: Tensor, got: Any, off: float) -> str:
+    """Judge fractional coordinates: in [0, 1), and the right point.
 
     Args:
+        want: the right answer, or another number of the same point.
+        got: what came back.
         off: largest distance on the circle.
     """
-
-    def judge(want: Tensor, got: Any) -> str:
-        right, have, wrong = _alike(want, got)
-        if wrong:
-            return wrong
-        outside = ~((have >= 0) & (have < 1))
-        if bool(outside.any()):
-            return f"{float(have[outside][0])!r} is not in [0, 1)."
-        far = ((have - right + 0.5) % 1 - 0.5).abs()
-        at = int(far.argmax())
-        if float(far[at]) <= off:
-            return ""
-        return f"{float(have[at]):.4g}, entry {at} of your answer, is another point."
-
-    return judge
+    right, have, wrong = _alike(want, got)
+    if wrong:
+        return wrong
+    outside = ~((have >= 0) & (have < 1))
+    if bool(outside.any()):
+        return f"{float(have[outside][0])!r} is not in [0, 1)."
+    far = ((have - right + 0.5) % 1 - 0.5).abs()
+    at = int(far.argmax())
+    if float(far[at]) <= off:
+        return ""
+    return f"{float(have[at]):.4g}, entry {at} of your answer, is another point."
 
 
-def sets(what: str) -> Judge:
-    """Return the judge of sets: no member too many, none lacking.
+def sets(want: list[set[Any]] | set[Any], got: Any, what: str) -> str:
+    """Judge sets: no member too many, none lacking.
 
     Args:
+        want: the right answer.
+        got: what came back.
         what: the answer is a list with one set for each of these; if it is one set of
             numbers, what that is called.
     """
-
-    def judge(want: list[set[Any]] | set[Any], got: Any) -> str:
-        one = isinstance(want, set)
-        right = [want] if one else want
-        have = [numbers(list(got)).flatten().tolist()] if one else got
-        if len(have) != len(right):
-            return f"give one set for each of {len(right)} {what}s; got {len(have)}."
-        for k, (mine, all_of_it) in enumerate(
-            zip(map(set, have), right, strict=True), 1
-        ):
-            place = what if one else f"{what} {k}"
-            if mine - all_of_it:
-                return f"{min(mine - all_of_it)} does not belong to {place}."
-            if all_of_it - mine:
-                return f"something is missing from {place}."
-        return ""
-
-    return judge
+    one = isinstance(want, set)
+    right = [want] if one else want
+    have = [numbers(list(got)).flatten().tolist()] if one else got
+    if len(have) != len(right):
+        return f"give one set for each of {len(right)} {what}s; got {len(have)}."
+    for k, (mine, all_of_it) in enumerate(zip(map(set, have), right, strict=True), 1):
+        place = what if one else f"{what} {k}"
+        if mine - all_of_it:
+            return f"{min(mine - all_of_it)} does not belong to {place}."
+        if all_of_it - mine:
+            return f"something is missing from {place}."
+    return ""

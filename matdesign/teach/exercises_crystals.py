@@ -12,7 +12,7 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import displacement
 from matdesign.crystals.lattice_code import FAMILIES, free_entries
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import LETTERS, images, operations
 from matdesign.metrics.distances import wasserstein
 from matdesign.metrics.evaluator import evaluate
@@ -22,7 +22,6 @@ from matdesign.teach.exercises import (
     Verdict,
     checked,
     exercise,
-    near,
     numbers,
     on_circle,
     shown,
@@ -45,7 +44,7 @@ def _coordinates() -> dict[str, tuple[Tensor]]:
     }
 
 
-@exercise(_coordinates, on_circle(1e-6))
+@exercise(_coordinates, on_circle, off=1e-6)
 def check_wrap(x: Tensor) -> Tensor:
     """Check a function that moves fractional coordinates into [0, 1)."""
     return x  # any number of the same point
@@ -68,7 +67,7 @@ def _pairs() -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     return found
 
 
-@exercise(_pairs, near(1e-3, "Is there a nearer image?"))
+@exercise(_pairs, off=1e-3, hint="Is there a nearer image?")
 def check_minimum_image(start: Tensor, end: Tensor, lattice: Tensor) -> Tensor:
     """Check a function (start, end, lattice) -> distance to the nearest image, in Å."""
     return displacement(start[None], end[None], lattice[None]).norm()
@@ -116,7 +115,8 @@ def check_fingerprint() -> Iterator[Case]:
 
 @exercise(
     lambda: [(name,) for name in FAMILIES],
-    whole(hint="Count what the symmetry leaves of three lengths and three angles."),
+    whole,
+    hint="Count what the symmetry leaves of three lengths and three angles.",
 )
 def check_free_numbers(family: str) -> int:
     """Check a function family -> how many numbers of the lattice code are free."""
@@ -156,7 +156,7 @@ _TEMPLATES = "225 ab, 227 ade, 136 af, 166 acc, 62 cccd, 14 aee, 1 aaa, 2 ai"
 
 @exercise(
     lambda: [(int(n), word) for n, word in map(str.split, _TEMPLATES.split(", "))],
-    whole(),
+    whole,
 )
 def check_freedom(spacegroup: int, letters: str) -> int:
     """Check a function (spacegroup, letters) -> numbers that the template leaves free."""
@@ -167,7 +167,7 @@ def check_freedom(spacegroup: int, letters: str) -> int:
 _GROUPS = (1, 2, 4, 8, 14, 19, 25, 33, 99, 129, 160, 166, 186, 216, 225)
 
 
-@exercise(lambda: [(group,) for group in _GROUPS], whole())
+@exercise(lambda: [(group,) for group in _GROUPS], whole)
 def check_origin(spacegroup: int) -> int:
     """Check a function spacegroup -> directions along which the origin may be moved."""
     return round(float(np.trace(operations(spacegroup)[0].mean(0))))
@@ -225,7 +225,7 @@ def _samples() -> dict[str, tuple[Any, Any]]:
     }
 
 
-@exercise(_samples, near(1e-6))
+@exercise(_samples, off=1e-6)
 def check_wasserstein(values: Any, reference: Any) -> float:
     """Check a function (values, reference) -> Wasserstein-1 distance of two samples."""
     return wasserstein(values, reference)

@@ -81,7 +81,7 @@ def _axes() -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-@exercise(_axes, near(1e-3, "It should not depend on the shift."))
+@exercise(_axes, off=1e-3, hint="It should not depend on the shift.")
 def check_any_origin(x: Tensor, kappa: Tensor) -> Tensor:
     """Check a function (coordinates, kappa) -> log density without a common shift."""
     every = torch.ones(1, len(x), 1, dtype=torch.bool)
@@ -95,7 +95,8 @@ def check_any_origin(x: Tensor, kappa: Tensor) -> Tensor:
 
 @exercise(
     lambda: [(0.001,), (0.004,), (0.02,), (0.05,)],
-    near(1e-3, "The loss cannot fall below the entropy of the blur, in nats."),
+    off=1e-3,
+    hint="The loss cannot fall below the entropy of the blur, in nats.",
 )
 def check_floor(width: float) -> float:
     """Check a function (standard deviation of the blur) -> lowest loss per coordinate."""
@@ -111,7 +112,7 @@ def _maps() -> list[tuple[Any, Tensor]]:
     return found
 
 
-@exercise(_maps, near(1e-6))
+@exercise(_maps, off=1e-6)
 def check_log_det(forward: Any, x: Tensor) -> Tensor:
     """Check a function (map, x) -> ln |det| of the Jacobian of the map at x."""
     jacobian: Any = torch.autograd.functional.jacobian(forward, x)
@@ -127,7 +128,7 @@ def _velocities() -> list[tuple[Any, Tensor]]:
     return found
 
 
-@exercise(_velocities, near(1e-6))
+@exercise(_velocities, off=1e-6)
 def check_divergence_of(velocity: Any, x: Tensor) -> Tensor:
     """Check a function (velocity, x) -> its divergence at each of several points."""
     each = torch.func.vmap(torch.func.jacrev(lambda one: velocity(one[None])[0]))(x)
@@ -167,7 +168,7 @@ def _filled() -> Tensor:
     return fill_table(table.count[:, :NONE], table.freedom[:, :NONE], 8)
 
 
-@exercise(_letters, sets("the list"))
+@exercise(_letters, sets, what="the list")
 def check_letter_mask(spacegroup: int, last: int, left: int) -> set[int]:
     """Check a function (spacegroup, last, left) -> indices of the letters that may follow."""
     fill = _filled()
@@ -185,7 +186,7 @@ def _mixtures() -> Iterator[tuple[Tensor, ...]]:
         yield weights, means, widths, torch.randn(d, generator=rng)
 
 
-@exercise(_mixtures, near(1e-3))
+@exercise(_mixtures, off=1e-3)
 def check_joint_mixture(
     weights: Tensor, means: Tensor, widths: Tensor, x: Tensor
 ) -> Tensor:
@@ -211,7 +212,7 @@ def _wells() -> list[tuple[Any, ...]]:
 
 def _score(want: tuple[Tensor, float], got: Any) -> str:
     score, sigma = want
-    wrong = near(1e-3)(score * sigma, numbers(got) * sigma)
+    wrong = near(score * sigma, numbers(got) * sigma, 1e-3)
     return f"score x sigma: {wrong}" if wrong else ""
 
 
@@ -236,7 +237,7 @@ def _steps() -> list[tuple[Any, ...]]:
     return [(x, score, now, then, z) for now, then in widths]
 
 
-@exercise(_steps, on_circle(1e-5))
+@exercise(_steps, on_circle, off=1e-5)
 def check_step_back(
     x: Tensor, score: Tensor, now: float, then: float, z: Tensor
 ) -> Tensor:
@@ -255,14 +256,14 @@ _COUNTS: Sequence[tuple[int, ...]] = (
 )
 
 
-@exercise(lambda: _COUNTS, near(0.02))
+@exercise(lambda: _COUNTS, off=0.02)
 def check_difference(a: int, n: int, b: int, m: int) -> float:
     """Check a function of four counts that gives a difference in standard errors."""
     p = (a + b) / (n + m)
     return (b / m - a / n) / math.sqrt(p * (1 - p) * (1 / n + 1 / m))
 
 
-@exercise(lambda: [(0.95, 0.01), (0.5, 0.1), (0.99, 0.005)], whole(slack=0.02))
+@exercise(lambda: [(0.95, 0.01), (0.5, 0.1), (0.99, 0.005)], whole, slack=0.02)
 def check_count(rate: float, gap: float) -> float:
     """Check a function that says how many crystals tell two rates apart."""
     return 8 * rate * (1 - rate) / gap**2

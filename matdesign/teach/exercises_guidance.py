@@ -35,7 +35,7 @@ def _reachable(counts: Iterable[int], states: Iterable[list[int]]) -> set[int]:
     return found
 
 
-@exercise(lambda: _CHARGES, sets("the set"))
+@exercise(lambda: _CHARGES, sets, what="the set")
 def check_reachable(counts: list[int], states: list[list[int]]) -> set[int]:
     """Check a function (counts, states) -> all total charges that can be reached."""
     return _reachable(counts, states)
@@ -54,7 +54,7 @@ _ROWS = [
 ]
 
 
-@exercise(lambda: [(*one, _IONS) for one in _ROWS], sets("open orbit"))
+@exercise(lambda: [(*one, _IONS) for one in _ROWS], sets, what="open orbit")
 def check_completion(
     row: Sequence[str], counts: Sequence[int], states: Mapping[str, list[int]]
 ) -> list[set[str]]:
@@ -79,7 +79,9 @@ _FEW = [
 ]
 
 
-@exercise(lambda: [(*one, ["Ca", "Ti", "O", "F"]) for one in _FEW], sets("open orbit"))
+@exercise(
+    lambda: [(*one, ["Ca", "Ti", "O", "F"]) for one in _FEW], sets, what="open orbit"
+)
 def check_few(row: Sequence[str], k: int, vocabulary: Sequence[str]) -> list[set[str]]:
     """Check a mask for "at most k elements": (row, k, vocabulary) -> list of sets."""
     return _listed(row, vocabulary, lambda made: len(set(made)) <= k)
@@ -111,7 +113,7 @@ def _distribution(want: Tensor, got: Any) -> str:
         return "a forbidden entry has probability."
     if have.shape == want.shape and not math.isclose(have.sum(), 1, abs_tol=1e-6):
         return f"it sums to {float(have.sum()):.3f}."
-    return near(1e-6, "What comes first is drawn first.")(want, have)
+    return near(want, have, 1e-6, "What comes first is drawn first.")
 
 
 @exercise(lambda: tables(*[(3, 3, 3)] * 3, share=0.25), _distribution)
@@ -123,7 +125,7 @@ def check_masked_words(table: Tensor, good: Tensor) -> Tensor:
 def _weighted(want: tuple[Tensor, Tensor], got: Any) -> str:
     (masked, wanted), weight = want, numbers(got)
     if weight.shape != masked.shape:
-        return near()(masked, weight)
+        return near(masked, weight)
     have = torch.where(wanted > 0, weight * masked, 0.0)
     off = (have / have.sum() - wanted).abs().nan_to_num(torch.inf)
     word = tuple(int(k) for k in torch.unravel_index(off.argmax(), off.shape))
@@ -138,7 +140,7 @@ def check_weights(table: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
     return WordToy(table).masked(good), wanted / wanted.sum()
 
 
-@exercise(lambda: [(0.5, 1), (0.1, 1), (0.3, 12), (0.05, 20), (1.0, 7)], whole())
+@exercise(lambda: [(0.5, 1), (0.1, 1), (0.3, 12), (0.05, 20), (1.0, 7)], whole)
 def check_draws(rate: float, n: int) -> int:
     """Check a function (rate, n) -> draws after which n have met, with 95 % certainty."""
     return next(m for m in itertools.count(n) if binom.sf(n - 1, m, rate) >= 0.95)
@@ -163,7 +165,7 @@ def _known() -> list[tuple[Any, ...]]:
     return [(x, known, now, then, z) for now, then in widths]
 
 
-@exercise(_known, on_circle(1e-5))
+@exercise(_known, on_circle, off=1e-5)
 def check_known_step(
     x: Tensor, known: Tensor, now: float, then: float, z: Tensor
 ) -> Tensor:
@@ -179,7 +181,7 @@ def check_known_step(
         "two of four": (torch.tensor([1.0, 1.0, -700.0, -700.0]),),
         "large log-weights": (torch.tensor([1000.0, 1000.0 + math.log(2)]),),
     },
-    near(1e-3),
+    off=1e-3,
 )
 def check_effective_size(log_weights: Tensor) -> Tensor:
     """Check a function from the log-weights of K particles to their effective number."""
@@ -208,15 +210,13 @@ def check_resampling(weights: Tensor, first: float) -> list[int]:
 # ---- one guide -------------------------------------------------------------------------
 
 
-@exercise(
-    lambda: [(6, 50, 4), (1, 10, 10), (0, 20, 5), (3, 8, 1), (5, 6, 3)], near(1e-6)
-)
+@exercise(lambda: [(6, 50, 4), (1, 10, 10), (0, 20, 5), (3, 8, 1), (5, 6, 3)], off=1e-6)
 def check_best_of(hits: int, m: int, n: int) -> float:
     """Check a function (hits, m, n) -> chance that one of n out of m is a hit."""
     return 1 - math.comb(m - hits, n) / math.comb(m, n)
 
 
-@exercise(lambda: [(0.1, 0.5, 8.0), (0.02, 0.4, 2.0), (0.3, 0.3, 1.0)], near(1e-6))
+@exercise(lambda: [(0.1, 0.5, 8.0), (0.02, 0.4, 2.0), (0.3, 0.3, 1.0)], off=1e-6)
 def check_price(p: float, g: float, c: float) -> float:
     """Check a function (p, g, c) -> cost of a guided hit over that of an unguided one."""
     return c * p / g

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.generators.contract import Generator
 from matdesign.generators.shipped import load_model
 from matdesign.metrics.baselines import baselines
-from matdesign.metrics.evaluator import Comparison, evaluate
+from matdesign.metrics.evaluator import evaluate
 from matdesign.metrics.intervals import share
 from matdesign.tables import Table
 from matdesign.teach.chapters import COUNT, SEED, TARGET, hits
@@ -59,7 +59,7 @@ class Column(Sample):
 
 @dataclass(frozen=True, repr=False)
 class SideBySide(Table):
-    """Models in columns, figures in rows; it prints, and `add` makes it grow.
+    """Models in columns, figures in rows; it prints.
 
     Args:
         columns: one per model.
@@ -69,17 +69,6 @@ class SideBySide(Table):
 
     def __getitem__(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
-
-    def against_baselines(self, *names: str) -> list[str]:
-        """Return per model in which figures it beats every baseline; see `Comparison`."""
-        ends = [c.name for c in self.columns if c.family == NOTHING]
-        judged = {c.name: c.judged for c in self.columns}
-        return Comparison(judged, tuple(ends)).against_baselines(*names)
-
-    def add(self, column: Column) -> SideBySide:
-        """Return the table with one more model, or with a newer entry of the same."""
-        kept = tuple(c for c in self.columns if c.name != column.name)
-        return SideBySide((*kept, column))
 
     def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
         """Return the header and the rows as text."""
@@ -128,9 +117,8 @@ def measure(
     name: str = "",
     n: int = COUNT,
     seed: int = SEED,
-    target: Mapping[str, Any] = TARGET,
 ) -> Column:
-    """Return the column of one model: sampled free, sampled with the target, judged.
+    """Return the column of one model: sampled free and with the chapters' target, judged.
 
     Args:
         model: any generator.
@@ -138,16 +126,15 @@ def measure(
         name: of the column; the model's own where left out.
         n: crystals to make, twice.
         seed: of the samples.
-        target: conditions; those of the chapters where left out.
     """
     model.sample(1, seed=seed)  # tables are built at the first call
     sample = sampled(model, n, train, seed=seed)
-    again = model.sample(n, seed=seed, conditions=target)
+    again = model.sample(n, seed=seed, conditions=TARGET)
     return Column(
         **vars(sample),
         name=name or str(model.record.get("name", type(model).__name__)),
-        free=int(hits(sample.made, target).sum()),
-        conditioned=int(hits(again, target).sum()),
+        free=int(hits(sample.made).sum()),
+        conditioned=int(hits(again).sum()),
         family=type(model).__name__,
         representation=model.representation,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -190,6 +177,7 @@ MEASURED = (
 def measured() -> pandas.DataFrame:
     """Return what scripts/bench.py quality measured on reduced MP-20, as text.
 
+    Rows are the figures of `MEASURED` that any batch has.
     Columns are batches of crystals, published samples beside those of the shipped models;
     every cell has its 95 % interval. `attrs["source"]` is the command, machine and day.
 
@@ -205,6 +193,7 @@ def measured() -> pandas.DataFrame:
             for name, batch in found["batches"].items()
         }
     )
+    table = table[(table != "").any(axis=1)]
     table.attrs["source"] = source(found)
     return table
 

@@ -15,18 +15,10 @@ import numpy as np
 from cards.page import WORDS, write_data_card
 
 from databuild.shards import Row
+from matdesign.crystals.data.catalogue import CATALOGUE
 from matdesign.loop.hull import Hull
 
-UNITS = {
-    "lattice": "angstrom",
-    "frac_coords": "1",
-    "energy_per_atom": "eV/atom",
-    "formation_energy_per_atom": "eV/atom",
-    "energy_above_hull": "eV/atom",
-    "volume_per_atom": "angstrom^3",
-    "density": "g/cm^3",
-    "magmom_per_atom": "Bohr magneton",
-}
+UNITS = {"lattice": "angstrom", "frac_coords": "1", **CATALOGUE["prototypes"].units}
 KJ_PER_MOL = 96.485  # kJ/mol in one eV
 
 

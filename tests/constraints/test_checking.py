@@ -52,10 +52,8 @@ class Masked(Whole):
 
     strictness = 0.0
 
-    def allowed(self, species, counts, roles=None, within=None, required=frozenset()):
-        found = design.OnlyElements.without("He").allowed(
-            species, counts, roles, within
-        )
+    def allowed(self, orbits):
+        counts, found = orbits.counts, design.OnlyElements.without("He").allowed(orbits)
         mass = elements.table("mass").double()
         cost = -self.limit / 100 * mass
         cost[HEAVY] += mass[HEAVY]
@@ -142,9 +140,8 @@ class TooStrict(Masked):
 
 
 class TooLoose(Masked):
-    def allowed(self, species, counts, roles=None, within=None, required=frozenset()):
-        only = design.OnlyElements.without("He")
-        return only.allowed(species, counts, roles, within)
+    def allowed(self, orbits):
+        return design.OnlyElements.without("He").allowed(orbits)
 
 
 class Short(Scaled):
@@ -278,11 +275,9 @@ def test_hidden_sites_are_hidden(some):
     asked = []
 
     class Listening(Masked):
-        def allowed(
-            self, species, counts, roles=None, within=None, required=frozenset()
-        ):
-            asked.append(species == MASK)
-            return super().allowed(species, counts, roles, within, required)
+        def allowed(self, orbits):
+            asked.append(orbits.species == MASK)
+            return super().allowed(orbits)
 
     check_constraint(Listening(), some)
     assert any(bool(one.any()) and not bool(one.all()) for one in asked)

@@ -11,6 +11,7 @@ from matdesign.constraints.checks import check
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError
 
@@ -164,13 +165,11 @@ def test_a_mask_that_forgets_what_others_leave_is_joined_with_them() -> None:
     """Two tables that take no notice of each other: their common part, and an end."""
 
     class No(OnlyElements):
-        def allowed(
-            self, species, counts, roles=None, within=None, required=frozenset()
-        ):
-            return super().allowed(species, counts)
+        def allowed(self, orbits):
+            return super().allowed(Orbits(orbits.species, orbits.counts))
 
     species, counts = torch.full((1, 2), 104), torch.ones(1, 2, dtype=torch.long)
-    both = All(No("Na", "Cl"), No("Cl", "K")).allowed(species, counts)
+    both = All(No("Na", "Cl"), No("Cl", "K")).allowed(Orbits(species, counts))
     assert both is not None
     assert both[0, 0].nonzero().flatten().tolist() == [17]
 

@@ -21,6 +21,7 @@ def test_harmless_leaves_out_exactly_the_named_elements_and_every_one_has_one_re
     harmless = design.OnlyElements.harmless()
     assert harmless.excluded == set(named)
     assert str(harmless) == "only harmless elements"
+    assert str(design.Constraint.from_dict(harmless.to_dict())) == str(harmless)
     assert harmless.satisfied(rows(26, 82, 8, 94)).tolist() == [
         True,
         False,

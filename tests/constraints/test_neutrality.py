@@ -16,6 +16,7 @@ from matdesign.constraints.charge import (
 )
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.constraints.neutrality import charges, shifted
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
@@ -100,7 +101,7 @@ def test_mask_never_rules_out_a_completion_and_is_exact_at_the_end(
         rows.append(row)
         counts.append(count)
         masks.append(by_listing(rule, row, count, vocabulary))
-    found = rule.allowed(torch.tensor(rows), torch.tensor(counts), None, within)
+    found = rule.allowed(Orbits(torch.tensor(rows), torch.tensor(counts), None, within))
     assert found is not None
     expected = torch.stack(masks)
     last = (torch.tensor(rows) == MASK).sum(1) <= 1
@@ -130,9 +131,8 @@ def test_roles_take_an_element_each(rule: Rule) -> None:
         used[[z for z in row if z != MASK]] = True
         open_ = torch.tensor(row) == MASK
         inside = torch.where(open_[:, None], within & ~used, within)[None]
-        found = rule.allowed(
-            torch.tensor([row]), torch.tensor([count]), torch.tensor([roles]), inside
-        )
+        each = (torch.tensor([one]) for one in (row, count, roles))
+        found = rule.allowed(Orbits(*each, inside))
         assert found is not None and not (expected & ~found[0]).any(), (row, count)
         if int(open_.sum()) == 1:
             assert torch.equal(found[0], expected), (row, count)
@@ -153,7 +153,7 @@ def test_required_elements_are_reckoned_with() -> None:
         expected = by_listing(
             ChargeNeutral(), row, count, vocabulary, None, frozenset({26, 8})
         )
-        found = wanted.allowed(torch.tensor([row]), torch.tensor([count]))
+        found = wanted.allowed(Orbits(torch.tensor([row]), torch.tensor([count])))
         assert found is not None and torch.equal(found[0], expected), (row, count)
 
 
@@ -162,9 +162,9 @@ def test_forced_orbits_count_as_decided() -> None:
     within = torch.zeros(1, 3, MASK, dtype=torch.bool)
     within[0, 0, 12] = True  # Mg
     within[0, 1:, [8, 17]] = True
-    found = ChargeNeutral().allowed(
-        torch.full((1, 3), MASK), torch.tensor([[1, 1, 1]]), None, within
-    )
+    open_ = torch.full((1, 3), MASK)
+    orbits = Orbits(open_, torch.ones_like(open_), within=within)
+    found = ChargeNeutral().allowed(orbits)
     assert found is not None
     assert found[0].nonzero().tolist() == [[0, 12], [1, 17], [2, 17]]
 
@@ -181,7 +181,7 @@ def test_following_the_mask_never_meets_a_dead_end_and_smact_agrees() -> None:
     within = torch.ones(MASK, dtype=torch.bool)
     within[84:] = False
     for o in range(12):
-        allowed = rule.allowed(species, counts, None, within)
+        allowed = rule.allowed(Orbits(species, counts, within=within))
         assert allowed is not None and allowed.any(-1).all()
         few = allowed[:, o].float() * (torch.rand(MASK, generator=random) < 0.3)
         few = torch.where(few.any(-1, keepdim=True), few, allowed[:, o].float())
@@ -219,7 +219,7 @@ def test_a_batch_of_256_takes_milliseconds_each() -> None:
     open_ = torch.rand(256, 20, generator=random) < torch.rand(256, 1, generator=random)
     species = torch.where(open_, MASK, filled)
     start = time.process_time()
-    found = rule.allowed(species, torch.ones_like(species))
+    found = rule.allowed(Orbits(species, torch.ones_like(species)))
     each = (time.process_time() - start) / 256
     assert found is not None and found.any()
     # 3 ms where this was written; a loaded machine may need several times as long
@@ -227,10 +227,10 @@ def test_a_batch_of_256_takes_milliseconds_each() -> None:
 
 
 def test_a_crystal_half_with_roles_is_refused() -> None:
+    open_ = torch.full((1, 2), MASK)
+    half = Orbits(open_, torch.ones_like(open_), torch.tensor([[0, -1]]))
     with pytest.raises(DataError, match="role"):
-        ChargeNeutral().allowed(
-            torch.full((1, 2), MASK), torch.ones(1, 2).long(), torch.tensor([[0, -1]])
-        )
+        ChargeNeutral().allowed(half)
 
 
 def test_sums_shift_by_every_charge() -> None:
@@ -256,13 +256,8 @@ def test_what_is_there_need_not_be_in_the_vocabulary(rule: Rule) -> None:
         among[0, range(len(kinds)), kinds] = True
         among[0, len(kinds) :, vocabulary] = True
         listed = by_listing(rule, row, [*counts, *sizes], vocabulary, None, required)
-        found = rule.allowed(
-            torch.tensor([row]),
-            torch.tensor([[*counts, *sizes]]),
-            None,
-            among,
-            required,
-        )
+        both = torch.tensor([row]), torch.tensor([[*counts, *sizes]])
+        found = rule.allowed(Orbits(*both, None, among, required))
         assert found is not None and not (listed & ~found[0]).any(), (row, counts)
         if len(sizes) <= 1:
             assert torch.equal(found[0], listed), (row, counts, sizes)

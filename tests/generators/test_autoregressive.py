@@ -13,8 +13,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import distances
 from matdesign.crystals.symmetry import find as symmetry
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import mixtures, wyckoff_sampler
@@ -242,17 +241,17 @@ def test_reading_at_once_and_with_a_memory_agree(model):
     net, rng = model.network, torch.Generator().manual_seed(0)
     tokens = torch.randn(6, 9, 32, generator=rng)
     valid = torch.arange(9) < torch.tensor([9, 5, 1, 3, 7, 8])[:, None]
-    whole, _ = net.read(tokens, valid)
+    whole, _ = net.transformer(tokens, valid)
     cache, rows = None, []
     for i in range(9):
-        one, cache = net.read(tokens[:, i : i + 1], valid[:, i : i + 1], cache)
+        one, cache = net.transformer(tokens[:, i : i + 1], valid[:, i : i + 1], cache)
         rows.append(one)
     steps = torch.cat(rows, dim=1)
     assert torch.allclose(whole[valid], steps[valid], atol=1e-5)
     # a token never sees a later one
     changed = tokens.clone()
     changed[:, 5:] += 1.0
-    again, _ = net.read(changed, valid)
+    again, _ = net.transformer(changed, valid)
     assert torch.equal(again[:, :5], whole[:, :5])
 
 
@@ -519,18 +518,21 @@ def test_overlapping_crystals_are_returned_and_counted(model, monkeypatch):
 
 
 def test_finished_crystals_are_not_read_and_change_nothing(
-    cell_model: Autoregressive,
+    cell_model: Autoregressive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long crystal among short ones is the one that it is by itself."""
 
+    monkeypatch.setattr(cell_model, "temperature", 1e-6)  # the likeliest always
+
     def grown(sizes: list[int]) -> tuple[torch.Tensor, int]:
-        sampler = cell_model.sampler(torch.Generator().manual_seed(1), 1.0)
-        sampler.temperature = 1e-6  # the likeliest always
         request = cell_model.request(len(sizes), sizes, None)
-        n_atoms = torch.tensor(sizes)
+        rng = torch.Generator().manual_seed(1)
+        n_atoms, before = torch.tensor(sizes), cell_model.evaluations
         with torch.no_grad():
-            _, species, _ = sampler.sites(request, n_atoms, torch.ones_like(n_atoms))
-        return species, sampler.evaluations
+            _, species, _ = cell_model.sites(
+                request, n_atoms, torch.ones_like(n_atoms), rng, 1.0
+            )
+        return species, cell_model.evaluations - before
 
     alone, read = grown([9])
     among, all_read = grown([1, 1, 9, 2, 1, 1, 1, 1])
@@ -574,9 +576,9 @@ def test_nothing_is_left_of_attempts_that_were_given_up(model, monkeypatch):
     """Three atoms of Pm-3m are one site; the attempt that is given up had two."""
     attempt = wyckoff_sampler.WyckoffSampler.sites
 
-    def dead_end(self, request, n_atoms, group, first=None):
+    def dead_end(self, request, n_atoms, *rest):
         if request.choices is None:
-            return attempt(self, request, n_atoms, group, first)
+            return attempt(self, request, n_atoms, *rest)
         sites = torch.tensor([[0, 1]]).expand(len(n_atoms), -1)
         dead = torch.ones(len(n_atoms), dtype=torch.bool)
         return sites, torch.full_like(sites, 8), dead
@@ -584,9 +586,9 @@ def test_nothing_is_left_of_attempts_that_were_given_up(model, monkeypatch):
     monkeypatch.setattr(wyckoff_sampler.WyckoffSampler, "sites", dead_end)
     request = model.request(4, 3, {"spacegroup": 221})
     request = dataclasses.replace(request, choices=Masks((design.ChargeNeutral(),)))
-    sampler = model.sampler(torch.Generator().manual_seed(0), 1.0)
+    rng = torch.Generator().manual_seed(0)
     said = "4 of 4 crystals could not be finished in 50 attempts with charge-neutral"
     with torch.no_grad(), pytest.warns(UserWarning, match=said):
-        _, letter, species = sampler.draw(request, True)
+        _, letter, species = model.draw_sequences(request, rng, 1.0)
     assert letter.shape == species.shape == (4, 1)
     assert bool((species > 0).all())

@@ -32,7 +32,6 @@ def ask(conditions=None, n=2, n_atoms=None):
         allowed=KNOWN,
         histogram=SIZES,
         properties=SCALES,
-        units={"gap": "eV"},
     )
 
 
@@ -218,12 +217,6 @@ def test_combine_keeps_impossible_elements_impossible():
     assert combine(null, told, 3.0).tolist() == [[3.0, -torch.inf, -torch.inf]]
 
 
-def test_doubled_puts_nothing_first():
-    told = ask({"gap": 1.0, "spacegroup": 5}).condition
-    both = told.doubled()
-    assert both.anything.tolist() == [False, False, True, True]
-
-
 def test_properties_are_labels_that_vary_and_can_be_asked_for(batch):
     labels = {
         "band_gap": torch.tensor([0.0, 2.0, torch.nan]),
@@ -269,7 +262,7 @@ def test_compositions_and_patterns_of_each_crystal():
 @pytest.mark.parametrize(
     ("conditions", "kind", "words"),
     [
-        ({"gapp": 1}, DataError, "'gapp'. Did you mean 'gap'?.*gap \\[eV\\], energy"),
+        ({"gapp": 1}, DataError, "'gapp'. Did you mean 'gap'?.*gap, energy"),
         ({"gap": "big"}, DataError, "gap must be a number.*'big'"),
         ({"gap": (1, 2, 3)}, DataError, "range \\(low, high\\)"),
         ({"gap": (2, 1)}, InfeasibleTarget, "gap is empty: got \\(2, 1\\)"),

@@ -50,10 +50,7 @@ class Knowing(torch.nn.Module):
 
     asked = None
 
-    def passes(self, condition, scale):
-        return 1
-
-    def guided(self, layout, scales, species, frac, code, t, condition, scale):
+    def about(self, layout, scales, species, frac, code, t, condition):
         from matdesign.crystals import wrapped_normal
 
         model, b = self.model[0], len(species)

@@ -31,10 +31,7 @@ class Knowing(torch.nn.Module):
         super().__init__()
         self.model, self.truth = [model], truth
 
-    def passes(self, condition, scale):
-        return 1
-
-    def guided(self, layout, scales, species, u, x, t, condition, scale):
+    def about(self, layout, scales, species, u, x, t, condition):
         b = len(species)
         away = u - self.truth.frac[0]
         angle = 2 * math.pi * away

@@ -14,12 +14,13 @@ from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
+from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.control import State
 from matdesign.generators.planning import take
-from matdesign.guidance.gradients import differentiable, proximal_step, sees_coordinates
+from matdesign.guidance.gradients import gradients_by, proximal_step
 from matdesign.guidance.guide import METHODS, Guide
 from matdesign.guidance.guided_sampler import GuidedSampler
 from matdesign.guidance.masks import Masks, speaks
@@ -84,9 +85,9 @@ def test_masks_know_what_is_asked_for_and_remember() -> None:
     class Counting(ChargeNeutral):
         rows = 0
 
-        def allowed(self, species: torch.Tensor, *rest: Any) -> Any:
-            Counting.rows += len(species)
-            return super().allowed(species, *rest)
+        def allowed(self, orbits: Orbits) -> Any:
+            Counting.rows += len(orbits.species)
+            return super().allowed(orbits)
 
     masks = Masks((Counting(),))
     species = torch.tensor([[22, 104, 0]] * 50)
@@ -182,10 +183,10 @@ def _dense() -> Any:
 
 
 def test_what_a_constraint_depends_on_is_found_out() -> None:
-    assert differentiable(density(1, 2)) and not sees_coordinates(density(1, 2))
-    assert differentiable(density(0, 99))  # in which the crystals of the trial lie
-    assert differentiable(Dense()) and not speaks(Dense())
-    assert sees_coordinates(MinDistance(1.4))
+    assert gradients_by(density(1, 2)) and "frac" not in gradients_by(density(1, 2))
+    assert gradients_by(density(0, 99))  # in which the crystals of the trial lie
+    assert gradients_by(Dense()) and not speaks(Dense())
+    assert "frac" in gradients_by(MinDistance(1.4))
 
 
 class Share(Dense):
@@ -210,8 +211,8 @@ class Long(Dense):
 
 
 def test_a_slope_is_found_where_most_crystals_meet_the_constraint() -> None:
-    assert differentiable(Share()) and not sees_coordinates(Share())
-    assert differentiable(Long()) and not sees_coordinates(Long())
+    assert gradients_by(Share()) and "frac" not in gradients_by(Share())
+    assert gradients_by(Long()) and "frac" not in gradients_by(Long())
 
 
 # ---- the front door ------------------------------------------------------------------

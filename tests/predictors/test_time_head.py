@@ -32,6 +32,9 @@ class Edge:
     def __init__(self):
         self.record = {"name": "edge"}
 
+    def named(self, name):
+        return name or "edge"
+
     def predict_soft(self, soft, name):
         return soft.lattice[:, 0, 0]
 

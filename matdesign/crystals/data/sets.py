@@ -126,17 +126,11 @@ def _find(key: str, name: str) -> Path:
     known = CATALOGUE.get(key)
     if known is not None and known.shipped:
         return _shipped(known)
-    local = mirror()
-    for folder in (local, cache_dir()):
-        if folder is None:
-            continue
-        version = "" if folder == local else f"-{CACHE_VERSION}"
-        names = {f"{key}{version}.parquet", f"{name}{version}.parquet"}
-        for file in sorted(names):
-            if os.sep not in file and (folder / file).is_file():
-                return folder / file
+    if here := _here(key, name):
+        return here[1]
     if known is None:
         raise DataError(_unknown(name))
+    local = mirror()
     if not known.files:
         raise DataError(
             f"the data set {key!r} has no official address; it is read from a local "
@@ -148,6 +142,19 @@ def _find(key: str, name: str) -> Path:
     if own and all(path.is_file() for path in own):
         return build(known, own, table)
     return build(known, fetch(known, cache_dir() / key), table)
+
+
+def _here(*names: str) -> tuple[str, Path] | None:
+    """Return the first table on this machine: "mirror" or "cached", and its path."""
+    folders = {"mirror": mirror(), "cached": cache_dir()}
+    for word, folder in folders.items():
+        for name in names:
+            end = f"-{CACHE_VERSION}" if word == "cached" else ""
+            if folder and os.sep not in name:
+                path = folder / f"{name}{end}.parquet"
+                if path.is_file():
+                    return word, path
+    return None
 
 
 def _shipped(known: DataSet) -> Path:
@@ -187,11 +194,5 @@ def _unknown(name: str) -> str:
 
 def _place(one: DataSet) -> str:
     """Return where a set is now: shipped, mirror, cached, or to be downloaded."""
-    if one.shipped:
-        return "shipped"
-    local = mirror()
-    if local is not None and (local / f"{one.name}.parquet").is_file():
-        return "mirror"
-    if (cache_dir() / f"{one.name}-{CACHE_VERSION}.parquet").is_file():
-        return "cached"
-    return "download" if one.files else "mirror only"
+    here = None if one.shipped else _here(one.name)
+    return here[0] if here else one.where

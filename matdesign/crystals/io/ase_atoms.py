@@ -12,21 +12,21 @@ from urllib.parse import quote, unquote
 import numpy as np
 import torch
 
-from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.io.checks import check_cells, check_size, unknown_element
+from matdesign.crystals.io.checks import MAX_ATOMS, check_cells, packed
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
     import ase
-    from pymatgen.core import Structure
 
 
 _SAFE = " ,.:;=+-_()[]/"
 """Signs that words may keep in extended XYZ; ASE loses a backslash, for example."""
 
 
-def from_ase(atoms: Iterable[ase.Atoms], names: Sequence[str] = ()) -> Crystals:
+def from_ase(
+    atoms: Iterable[ase.Atoms], names: Sequence[str] = (), max_atoms: int = MAX_ATOMS
+) -> Crystals:
     """Return a batch from ASE atoms.
 
     Numbers in `atoms.info`, and results of a calculator such as the energy, become
@@ -43,9 +43,16 @@ def from_ase(atoms: Iterable[ase.Atoms], names: Sequence[str] = ()) -> Crystals:
     """
     rows = list(atoms)
     label = [names[i] if i < len(names) else f"atoms {i}" for i in range(len(rows))]
-    structures = [_from_atoms(one, name) for one, name in zip(rows, label)]
+    for one, name in zip(rows, label):
+        if not one.pbc.all():
+            raise DataError(
+                f"{name} is periodic in {int(one.pbc.sum())} of 3 directions, so it is "
+                "no crystal. Set atoms.pbc = True with a full cell, or leave it out."
+            )
+        check_cells(one.cell.array[None], lambda _, name=name: name)  # type: ignore[misc]
     said = [_said(one) for one in rows]
-    ids = [str(one.pop("id", name)) for one, name in zip(said, label)]
+    named = bool(names) or any("id" in one for one in said)
+    ids = tuple(str(one.pop("id", name)) for one, name in zip(said, label))
     units = {k: v for one in said for k, v in dict(one.pop("units", {})).items()}
     properties, labels = {}, {}
     for key in dict.fromkeys(key for one in said for key in one):
@@ -55,13 +62,19 @@ def from_ase(atoms: Iterable[ase.Atoms], names: Sequence[str] = ()) -> Crystals:
         else:
             numbers = [math.nan if v is None else float(v) for v in values]
             properties[key] = torch.tensor(numbers)
-    named = bool(names) or any("id" in one.info for one in rows)
-    return Crystals.from_structures(
-        structures,
+    return Crystals(
+        **packed(
+            [len(one) for one in rows],
+            [z for one in rows for z in one.numbers],
+            [one.positions @ np.linalg.inv(one.cell.array) for one in rows],
+            [one.cell.array for one in rows],
+            label.__getitem__,
+            max_atoms,
+        ),
         properties=properties,
         units={k: v for k, v in units.items() if k in properties},
         labels=labels,
-        ids=tuple(ids) if named else (),
+        ids=ids if named else (),
     )
 
 
@@ -106,7 +119,7 @@ def format_xyz(crystals: Crystals) -> str:
     return stream.getvalue()
 
 
-def parse_xyz(text: str, name: str, max_atoms: int) -> list[ase.Atoms]:
+def parse_xyz(text: str, name: str) -> list[ase.Atoms]:
     """Return all frames of an extended XYZ file, by ASE.
 
     Blank lines between frames are passed over; D and T are read as H.
@@ -116,37 +129,16 @@ def parse_xyz(text: str, name: str, max_atoms: int) -> list[ase.Atoms]:
     """
     import ase.io
 
-    lines, at = text.splitlines(), 0
-    frames: list[str] = []
-    while at < len(lines):
-        word = lines[at].strip()
-        if not word:
-            at += 1
-            continue
-        if not word.isdecimal() or int(word) < 1:
-            raise DataError(
-                f"{name}: line {at + 1} must be a number of atoms; got {word[:40]!r}. "
-                "The file is malformed or cut short; export it again."
-            )
-        check_size(np.array([int(word)]), lambda _: name, max_atoms)
-        end = at + int(word) + 2
-        # deuterium and tritium, which ASE does not know, are hydrogen
-        sites = [re.sub(r"^\s*[DT](?=\s)", "H", line) for line in lines[at + 2 : end]]
-        if end > len(lines) or not "".join(sites).isascii():
-            raise DataError(
-                f"{name} is cut short, or a site holds a character beyond ASCII: frame "
-                f"{len(frames) + 1} announces {word} atoms. Fetch or export it again."
-            )
-        frames.append("\n".join([word, lines[at + 1], *sites, ""]))
-        at = end
+    lines = [line for line in text.splitlines() if line.strip()]
+    # deuterium and tritium, which ASE does not know, are hydrogen
+    lines = [re.sub(r"^\s*[DT](?=\s)", "H", line) for line in lines]
+    stream = io.StringIO("\n".join([*lines, ""]))
     try:
-        read: list[Any] = [
-            ase.io.read(io.StringIO(one), format="extxyz") for one in frames
-        ]
+        read: list[Any] = list(ase.io.iread(stream, format="extxyz"))
     except Exception as error:
         raise DataError(
-            f"{name} cannot be read as extended XYZ ({error!r}). Export it again with "
-            "ase.io.write(..., format='extxyz')."
+            f"{name} cannot be read as extended XYZ ({error!r}). It may be cut short; "
+            "export it again with ase.io.write(..., format='extxyz')."
         ) from error
     if not read:
         raise DataError(f"{name} holds no frame. Fetch or export it again.")
@@ -155,39 +147,11 @@ def parse_xyz(text: str, name: str, max_atoms: int) -> list[ase.Atoms]:
 
 def _said(atoms: ase.Atoms) -> dict[str, Any]:
     """Return the numbers and words that ASE atoms carry, by name."""
-    results = {} if atoms.calc is None else dict(atoms.calc.results)
-    info = {**results, **atoms.info}
-    labels = info.pop("labels", None)
-    labels = labels if isinstance(labels, dict) else {}
-    kept = {
-        key: value
-        for key, value in info.items()
-        if isinstance(value, str | bool | int | float | np.number | np.bool_)
-    }
-    units = info.get("units")
-    return {
-        **kept,
-        **{key: unquote(str(word)) for key, word in labels.items()},
-        **({"units": units} if isinstance(units, dict) else {}),
-    }
-
-
-def _from_atoms(atoms: ase.Atoms, name: str) -> Structure:
-    """Return ASE atoms as a structure."""
-    from pymatgen.core import Structure
-
-    if not atoms.pbc.all():
-        raise DataError(
-            f"{name} is periodic in {int(atoms.pbc.sum())} of 3 directions, so it is "
-            "no crystal. Set atoms.pbc = True with a full cell, or leave it out."
-        )
-    check_cells(atoms.cell.array[None], lambda _: name)
-    for number in atoms.numbers:
-        if not 0 < number <= elements.MAX_Z:
-            raise unknown_element(name, f"Z = {number}")
-    return Structure(
-        atoms.cell.array,
-        atoms.numbers.tolist(),
-        atoms.positions,
-        coords_are_cartesian=True,
-    )
+    info = {**(atoms.calc.results if atoms.calc else {}), **atoms.info}
+    plain = str | bool | int | float | np.number | np.bool_
+    kept: dict[str, Any] = {k: v for k, v in info.items() if isinstance(v, plain)}
+    if isinstance(labels := info.get("labels"), dict):
+        kept |= {key: unquote(str(word)) for key, word in labels.items()}
+    if isinstance(units := info.get("units"), dict):
+        kept["units"] = units
+    return kept

@@ -1,15 +1,18 @@
 """What a crystal must be before it enters a batch; each refusal names the remedy.
 
-All readers hold their crystals against these, many at a time. `name` says what to call
-crystal i in a message: a file, an id, or `structure 3`.
+All that is read goes through `packed`; a reader checks earlier only what it cannot go on
+without. `name` says what to call crystal i in a message: a file, an id, or `structure 3`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import ArrayLike
 
 from matdesign.crystals import elements
+from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -29,13 +32,51 @@ MAX_LENGTH = 1e4
 """Longest cell edge in angstrom; a longer one is a wrong unit or a broken file."""
 
 
-def check_size(n_atoms: Array, name: Name, max_atoms: int) -> None:
-    """Refuse cells without atoms, or with too many.
+def packed(
+    n_atoms: ArrayLike,
+    species: ArrayLike,
+    frac: Sequence[ArrayLike],
+    lattice: ArrayLike,
+    name: Name,
+    max_atoms: int,
+) -> dict[str, Any]:
+    """Return the tensors of a batch from the atoms of all crystals, one after the other.
 
     Args:
-        n_atoms: atoms of each crystal, shape (crystals,).
+        n_atoms: of each crystal, shape (crystals,).
+        species: atomic numbers, shape (atoms,).
+        frac: coordinates, wrapped into [0, 1) here; arrays of shape (..., 3).
+        lattice: rows a, b, c in angstrom, nine numbers per crystal.
         name: of crystal i.
-        max_atoms: most atoms in a cell.
+        max_atoms: most atoms in one cell.
+
+    Returns:
+        `species`, `frac` and `lattice`, padded.
+
+    Raises:
+        DataError: a crystal has no atoms or too many, an unknown element, a coordinate
+            that is not a number, or no cell.
+    """
+    counts, cells = np.asarray(n_atoms, int), np.array(lattice, float)
+    cells = cells.reshape(-1, 3, 3)
+    check_size(counts, name, max_atoms)
+    check_cells(cells, name)
+    filled = np.arange(counts.max(initial=0)) < counts[:, None]
+    padded, points = np.zeros(filled.shape, int), np.zeros((*filled.shape, 3))
+    padded[filled] = species
+    points[filled] = np.concatenate([np.zeros((0, 3)), *frac])
+    for i, at in np.argwhere(filled & ((padded < 1) | (padded > elements.MAX_Z))):
+        raise unknown_element(name(i), f"Z = {padded[i, at]}")
+    check_coordinates(points, name)
+    return {
+        "species": torch.from_numpy(padded),
+        "frac": wrap(wrap(torch.from_numpy(points)).float()),
+        "lattice": torch.from_numpy(cells).float(),
+    }
+
+
+def check_size(n_atoms: Array, name: Name, max_atoms: int) -> None:
+    """Refuse cells without atoms, or with too many; `n_atoms` has shape (crystals,).
 
     Raises:
         DataError: names the first such crystal.
@@ -81,11 +122,7 @@ def check_cells(lattice: Array, name: Name) -> None:
 
 
 def check_coordinates(frac: Array, name: Name) -> None:
-    """Refuse coordinates that are not finite.
-
-    Args:
-        frac: shape (crystals, sites, 3).
-        name: of crystal i.
+    """Refuse coordinates that are not finite; `frac` has shape (crystals, sites, 3).
 
     Raises:
         DataError: names the first such crystal and site.

@@ -124,7 +124,7 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
     """Return one block's structure, of which its possible groups leave only one."""
     from pymatgen.core import Lattice, Structure
 
-    cell = [_number(tags, f"_cell_{part}", name) for part in _CELL]
+    cell = [_numbers(tags, f"_cell_{part}", name)[0] for part in _CELL]
     labels, symbols, frac = _sites(tags, name)
     check_size(np.array([len(symbols)]), lambda _: name, max_atoms)
     check_coordinates(frac[None], lambda _: name)
@@ -143,62 +143,53 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
             f"angles {', '.join(f'{x:g}' for x in cell[3:])}) does not have the "
             f"symmetry of its space group {possible[0].name}. Correct the cell or the group."
         )
-    wrong: list[DataError] = []
-    torn: list[DataError] = []
-    read = []
+    torn, wrong, read = [], [], []
     for group in fitting:
         try:
             orbits = expand(group, frac, rows, labels, name, max_atoms)
         except DataError as error:
-            torn.append(error)
+            torn.append(str(error))
             continue
         kinds = [symbols[i] for i in orbits.site]
-        said = contradiction(tags, kinds, orbits, lattice.volume)
-        if not said:
-            read.append((group.name, Structure(lattice, kinds, orbits.frac)))
-        else:
+        if said := contradiction(tags, kinds, orbits, lattice.volume):
             wrong.append(
-                DataError(
-                    f"{name} contradicts itself: {said} (space group {group.name}). "
-                    "Atoms or operators are missing, or the file is cut short; complete "
-                    "it, or correct what is wrong."
-                )
+                f"{name} contradicts itself: {said} (space group {group.name}). Atoms or "
+                "operators are missing, or the file is cut short; complete it, or correct "
+                "what is wrong."
             )
+        else:
+            read.append((group.name, Structure(lattice, kinds, orbits.frac)))
     if not read:
-        raise [*torn, *wrong][0]
-    one = _one_meaning(read, name)
-    if torn and not _atoms_touch(one):  # the setting that was meant may be the torn one
-        raise DataError(
-            f"{torn[0]} Another setting of its space group fits the cell, but its atoms do "
-            "not touch there: if that is meant, name the setting in the symbol (as in "
-            "'F d -3 m :2'), or list the operators."
-        )
-    return one
+        raise DataError([*torn, *wrong][0])
+    return _one_meaning(read, torn, name)
 
 
-def _one_meaning(read: list[tuple[str, Structure]], name: str) -> Structure:
+def _one_meaning(
+    read: list[tuple[str, Structure]], torn: list[str], name: str
+) -> Structure:
     """Return the crystal that settings agree in, or the only one whose atoms touch.
 
-    Where neither decides, as `F d -3 m` without a choice of origin may not, the file is
-    refused.
+    `torn` says why in other settings atoms would lie on each other: one of them may be
+    the one that was meant. Where neither decides, as `F d -3 m` without a choice of
+    origin may not, the file is refused.
     """
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     same = StructureMatcher(
         ltol=0.01, stol=0.01, angle_tol=0.1, primitive_cell=False, scale=False
     )
-    setting, first = read[0]
-    others = [(at, one) for at, one in read[1:] if not same.fit(first, one)]
-    if not others:
+    first = read[0][1]
+    found = [read[0], *(one for one in read[1:] if not same.fit(first, one[1]))]
+    if len(found) == 1 and not torn:
         return first
-    sound = [one for _, one in [read[0], *others] if _atoms_touch(one)]
+    sound = [one for _, one in found if _atoms_touch(one)]
     if len(sound) == 1:
         return sound[0]
-    other, second = others[0]
+    several = " and ".join(f"{one.formula} ({setting})" for setting, one in found)
     raise DataError(
-        f"{name} may mean two crystals: {first.formula} in the setting {setting}, "
-        f"{second.formula} in {other}. Name the setting in the symbol (as in "
-        "'F d -3 m :2'), list the operators, or state `_cell_formula_units_Z`."
+        f"{torn[0] if torn else name + ' may mean several crystals.'} The symmetry that it "
+        f"states fits {several}. Name the setting in the symbol (as in 'F d -3 m :2'), "
+        "list the operators, or state `_cell_formula_units_Z`."
     )
 
 
@@ -213,26 +204,19 @@ def _atoms_touch(one: Structure) -> bool:
     return bool((nearest > _CONTACT[0]).all() and (nearest < _CONTACT[1]).all())
 
 
-def _number(tags: Tags, tag: str, name: str) -> float:
-    """Return one number of a block; a bracketed uncertainty is dropped."""
+def _numbers(tags: Tags, tag: str, name: str) -> list[float]:
+    """Return the numbers of one data name; bracketed uncertainties are dropped."""
     if tag not in tags:
         raise DataError(
-            f"{name} has no `{tag}`. It may be cut short; fetch or export it again."
+            f"{name} has no `{tag}`. It may be cut short; fetch or export it again, with "
+            "its cell and fractional coordinates."
         )
-    return gemmi.cif.as_number(tags[tag][0])
+    return [gemmi.cif.as_number(value) for value in tags[tag]]
 
 
 def _sites(tags: Tags, name: str) -> tuple[list[str], list[str], np.ndarray[Any, Any]]:
     """Return labels, element symbols and coordinates of the listed sites."""
-    columns = []
-    for axis in "xyz":
-        column = tags.get(f"_atom_site_fract_{axis}")
-        if column is None:
-            raise DataError(
-                f"{name} has no `_atom_site_fract_{axis}`. It may be cut short; export "
-                "it again with fractional coordinates."
-            )
-        columns.append(column)
+    columns = [_numbers(tags, f"_atom_site_fract_{axis}", name) for axis in "xyz"]
     types, labels = tags.get("_atom_site_type_symbol"), tags.get("_atom_site_label")
     kinds = types or labels
     if kinds is None:
@@ -253,8 +237,7 @@ def _sites(tags: Tags, name: str) -> tuple[list[str], list[str], np.ndarray[Any,
         else _of_type(kind, name)
         for kind, label in zip(kinds, labels)
     ]
-    numbers = [[gemmi.cif.as_number(v) for v in column] for column in columns]
-    return labels, symbols, np.array(numbers).T
+    return labels, symbols, np.array(columns).T
 
 
 def _of_type(kind: str, name: str) -> str:

@@ -61,8 +61,6 @@ def expand(
     if size == 1:
         ones = np.ones(len(frac), dtype=int)
         return Orbits(frac, np.arange(len(frac)), ones, ones)
-    least = len(frac) * size // 48
-    check_size(np.array([max(least, 1)]), lambda _: name, max_atoms)
     parts, counts = [], []
     for point, label in zip(frac, labels):
         moved = group.rotations @ point + group.translations
@@ -83,8 +81,8 @@ def expand(
             )
         parts.append(orbit)
         counts.append(len(orbit))
+        check_size(np.array([sum(counts)]), lambda _: name, max_atoms)
     whole, site = np.concatenate(parts), np.repeat(np.arange(len(frac)), counts)
-    check_size(np.array([len(whole)]), lambda _: name, max_atoms)
     _check_listed_once(whole, site, rows, labels, name)
     multiplicity = np.array(counts)
     return Orbits(whole, site, multiplicity, size // multiplicity)

@@ -23,7 +23,7 @@ from matdesign.crystals.io.ase_atoms import format_xyz, from_ase, parse_xyz, to_
 from matdesign.crystals.io.checks import MAX_ATOMS
 from matdesign.crystals.io.cif import parse_cif
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
-from matdesign.crystals.io.poscar import format_poscar, parse_poscar
+from matdesign.crystals.io.poscar import parse_poscar
 from matdesign.crystals.symmetry.find import SYMPREC
 from matdesign.errors import DataError
 
@@ -49,8 +49,6 @@ FORMATS = {
 _PLAIN = dict.fromkeys([*range(0x2010, 0x2016), 0x2212, 0xFE63, 0xFF0D], "-")
 _PLAIN |= dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000], " ")
 """Dashes and spaces beyond ASCII, which editors and web pages put into files."""
-
-_ENDINGS = {"cif": ".cif", "poscar": ".vasp", "xyz": ".xyz"}
 
 
 def read(
@@ -127,31 +125,38 @@ def write(
         ...     read(file).formulas
         ('Fe',)
     """
-    batch = crystals if isinstance(crystals, Crystals) else _from_structures(crystals)
-    batch = _right_handed(batch)
-    path = Path(path).expanduser()
+    from pymatgen.core import Structure
+
+    if not isinstance(crystals, Crystals):
+        many = [crystals] if isinstance(crystals, Structure) else list(crystals)
+        crystals = Crystals.from_structures(many)
+    batch, path = _right_handed(crystals), Path(path).expanduser()
     single = None if path.is_dir() else file_format(path, strict=False)
     kind = (format or single or "cif").lower()
-    if kind not in set(FORMATS.values()):
+    endings = {name: ending for ending, name in reversed(FORMATS.items())}
+    if kind not in endings:
         raise DataError(
             f"unknown format {kind!r} for {path}; choose cif, poscar, xyz or parquet."
         )
-    if kind == "parquet":
-        return [write_parquet(batch, path if single else path / "crystals.parquet")]
-    if single is None:
-        path.mkdir(parents=True, exist_ok=True)
-        names = _file_names(batch)
-        made = [path / f"{name}{_ENDINGS[kind]}" for name in names]
-        for i, file in enumerate(made):
-            _write_text(file, _format(batch[[i]], kind, symmetrize))
-        return made
-    if kind == "poscar" and len(batch) != 1:
+    if single and kind == "poscar" and len(batch) != 1:
         raise DataError(
             f"a POSCAR holds one crystal; got {len(batch)} for {path}. Give a folder "
             'instead: write(crystals, "folder", "poscar").'
         )
-    _write_text(path, _format(batch, kind, symmetrize))
-    return [path]
+    if single:
+        parts = {path: batch}
+    elif kind == "parquet":
+        parts = {path / "crystals.parquet": batch}
+    else:
+        names = _file_names(batch)
+        parts = {path / f"{x}{endings[kind]}": batch[[i]] for i, x in enumerate(names)}
+    for file, part in parts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "parquet":
+            write_parquet(part, file)
+        else:
+            file.write_text(_format(part, kind, symmetrize), encoding="utf-8")
+    return list(parts)
 
 
 def file_format(path: str | Path, strict: bool = True) -> str | None:
@@ -208,10 +213,11 @@ def _read_one(path: Path, max_atoms: int, max_bytes: int) -> Crystals:
         return read_parquet(path, max_atoms=max_atoms)
     text = _text(path, max_bytes)
     if kind == "xyz":
-        frames = parse_xyz(text, name, max_atoms)
+        frames = parse_xyz(text, name)
         for i, atoms in enumerate(frames):
             atoms.info.setdefault("id", f"{path.stem}-{i}" if frames[1:] else path.stem)
-        return from_ase(frames, [f"{name} (frame {i})" for i in range(len(frames))])
+        names = [f"{name} (frame {i})" for i in range(len(frames))]
+        return from_ase(frames, names, max_atoms)
     if kind == "poscar":
         found = [(path.name, parse_poscar(text, name, max_atoms))]
     else:
@@ -245,13 +251,6 @@ def _text(path: Path, max_bytes: int) -> str:
             "otherwise export the crystal again as CIF."
         )
     return text.translate(_PLAIN)
-
-
-def _from_structures(given: Structure | Sequence[Structure]) -> Crystals:
-    from pymatgen.core import Structure
-
-    many = [given] if isinstance(given, Structure) else list(given)
-    return Crystals.from_structures(many)
 
 
 # ---- writing -------------------------------------------------------------------------
@@ -293,8 +292,12 @@ def _format(batch: Crystals, kind: str, symmetrize: bool) -> str:
     if kind == "xyz":
         return format_xyz(batch)
     if kind == "poscar":
-        comment = f"{batch.ids[0] if batch.ids else ''} {batch.formulas[0]}"
-        return format_poscar(batch[0], comment)
+        from pymatgen.io.vasp import Poscar
+
+        one, kinds = batch[0], list(batch[0].composition)
+        grouped = one.get_sorted_structure(key=lambda site: kinds.index(site.specie))
+        comment = f"{_file_names(batch)[0]} {batch.formulas[0]}"
+        return Poscar(grouped, comment).get_str(significant_figures=10)
     from pymatgen.io.cif import CifWriter
 
     blocks = []
@@ -322,8 +325,3 @@ def _symmetrized(one: Structure, name: str) -> str:
             f"written ({error}). Write it in P1."
         ) from error
     return text
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

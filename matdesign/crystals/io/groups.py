@@ -69,14 +69,18 @@ def groups(tags: dict[str, list[str]], name: str) -> list[Group]:
     Source:
         Tables, and parsers of triplets and symbols: gemmi (Wojdyr 2022, JOSS 7, 4200).
     """
-    if _MAGNETIC in tags:
-        return [_listed(_magnetic(tags), name)]
+    if _MAGNETIC in tags:  # operators x centrings, time left out
+        ops, shifts = (
+            [",".join(value.split(",")[:3]) for value in tags.get(tag, ["x,y,z"])]
+            for tag in (_MAGNETIC, _CENTRINGS)
+        )
+        return [_listed(ops, shifts, name)]
     listed = [v for tag in _LISTS for v in tags.get(tag, []) if v not in "?."]
     hall, symbol, number = (
         _first(tags, names) for names in (_HALL, _SYMBOLS, _NUMBERS)
     )
     said = [
-        [_listed(listed, name)] if listed else [],
+        [_listed(listed, ["x,y,z"], name)] if listed else [],
         _of_hall(hall) if hall else [],
         _of_symbol(symbol) if symbol else [],
         _of_symbol(number) if number else [],
@@ -84,9 +88,14 @@ def groups(tags: dict[str, list[str]], name: str) -> list[Group]:
     found = next((one for one in said if one), [])
     if not found:
         _check_nothing_stated(tags, name)
-        return [_listed(["x,y,z"], name)]
+        return [_listed(["x,y,z"], ["x,y,z"], name)]
     for other in said:
-        if other and not _agree(found, other, by_number=other is said[3]):
+        if not other:
+            continue
+        shared = {g.triplets for g in found} & {g.triplets for g in other}
+        # a number says no setting; a basis or origin that no table has, no symbol can
+        any_setting = other is said[3] or not found[0].tabulated
+        if other[0].number != found[0].number or not (shared or any_setting):
             raise DataError(
                 f"{name} contradicts itself about its space group: {found[0].name} (no. "
                 f"{found[0].number}), but also {other[0].name} (no. {other[0].number}). "
@@ -114,15 +123,6 @@ def _first(tags: dict[str, list[str]], names: tuple[str, ...]) -> str:
     return next((value for value in values if value not in ("?", ".", "")), "")
 
 
-def _agree(found: list[Group], other: list[Group], by_number: bool) -> bool:
-    """Return whether two statements mean the same group in the same setting."""
-    if found[0].number != other[0].number:
-        return False
-    shared = {g.triplets for g in found} & {g.triplets for g in other}
-    # a basis or an origin that no table has cannot be named by a symbol
-    return by_number or bool(shared) or not found[0].tabulated
-
-
 def _check_nothing_stated(tags: dict[str, list[str]], name: str) -> None:
     """Refuse a symmetry that is stated in a way which says no group."""
     for tag, values in tags.items():
@@ -135,27 +135,19 @@ def _check_nothing_stated(tags: dict[str, list[str]], name: str) -> None:
             )
 
 
-def _magnetic(tags: dict[str, list[str]]) -> list[str]:
-    """Return the operators of a magnetic group x its centrings, time left out."""
-    lists = tags[_MAGNETIC], tags.get(_CENTRINGS, ["x,y,z"])
-    ops, shifts = ([",".join(one.split(",")[:3]) for one in rows] for rows in lists)
+def _op(triplet: str, name: str) -> gemmi.Op:
     try:
-        return [(gemmi.Op(b) * gemmi.Op(a)).triplet() for b in shifts for a in ops]
-    except (RuntimeError, ValueError):
-        return ops  # `_listed` says which cannot be read
+        return gemmi.Op(triplet.lower())
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{name}: the operator {triplet!r} cannot be read ({error}). Correct it, or "
+            "export the file again."
+        ) from error
 
 
-def _listed(triplets: list[str], name: str) -> Group:
-    """Return the group of a list of operators; a list that is no group is refused."""
-    ops = []
-    for triplet in triplets:
-        try:
-            ops.append(gemmi.Op(triplet.lower()))
-        except (RuntimeError, ValueError) as error:
-            raise DataError(
-                f"{name}: the operator {triplet!r} cannot be read ({error}). Correct "
-                "it, or export the file again."
-            ) from error
+def _listed(triplets: list[str], shifts: list[str], name: str) -> Group:
+    """Return the group of listed operators x shifts; a list that is no group is refused."""
+    ops = [_op(b, name) * _op(a, name) for b in shifts for a in triplets]
     whole = gemmi.GroupOps(ops)
     try:
         whole.add_missing_elements()

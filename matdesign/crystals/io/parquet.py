@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.geometry import wrap
-from matdesign.crystals.io.checks import (
-    MAX_ATOMS,
-    check_cells,
-    check_coordinates,
-    check_size,
-    unknown_element,
-)
+from matdesign.crystals.io.checks import MAX_ATOMS, packed
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -71,33 +63,20 @@ def read_parquet(
                 f"`num_atoms` asks for {want}: one number and 3 coordinates per atom, 9 "
                 "numbers per row of `lattice`. Fetch or make the table again."
             )
-    ids = tuple(table["material_id"].to_pylist()) if _has_ids(table) else ()
+    named = "material_id" in table.column_names and not table["material_id"].null_count
+    ids = tuple(table["material_id"].to_pylist()) if named else ()
 
     def name(i: int) -> str:
         return f"{path}: row {i}" + (f" ({ids[i]})" if ids else "")
 
-    check_size(counts, name, max_atoms)
-    width = int(counts.max(initial=0))
-    filled = torch.arange(width) < torch.from_numpy(counts)[:, None]
-    species = torch.zeros(len(counts), width, dtype=torch.long)
-    species[filled] = torch.from_numpy(flat["numbers"].astype(np.int64))
-    for i, at in (filled & ((species < 1) | (species > elements.MAX_Z))).nonzero():
-        raise unknown_element(name(int(i)), f"Z = {species[i, at]}")
-    frac = torch.zeros(len(counts), width, 3)
-    raw = torch.from_numpy(flat["frac_coords"].astype(np.float64)).reshape(-1, 3)
-    frac[filled] = wrap(wrap(raw).float())
-    lattice = torch.from_numpy(flat["lattice"].astype(np.float32)).reshape(-1, 3, 3)
-    check_cells(lattice.double().numpy(), name)
-    check_coordinates(frac.numpy(), name)
     properties, labels = _others(table)
     try:
         units = dict(json.loads((table.schema.metadata or {}).get(b"units", b"{}")))
     except (TypeError, ValueError):  # not a table of ours
         units = {}
+    frac = flat["frac_coords"].reshape(-1, 3)
     return Crystals(
-        species,
-        frac,
-        lattice,
+        **packed(counts, flat["numbers"], [frac], flat["lattice"], name, max_atoms),
         properties=properties,
         units={k: str(v) for k, v in units.items() if k in properties},
         labels=labels,
@@ -133,10 +112,9 @@ def write_parquet(crystals: Crystals, path: str | Path) -> Path:
     columns["frac_coords"] = lists(3 * offsets, frac)
     columns["lattice"] = lists(9 * torch.arange(len(crystals) + 1), cells)
     for name, words in crystals.labels.items():
-        columns[name] = [word or None for word in words]
+        columns[name] = pa.array([word or None for word in words], pa.string())
     for name, values in crystals.properties.items():
-        plain = values.detach().cpu().double().numpy()
-        columns[name] = pa.array(plain, from_pandas=True)
+        columns[name] = pa.array(values.detach().cpu().numpy(), from_pandas=True)
     for name in columns:
         if name in CORE and name in (*crystals.labels, *crystals.properties):
             raise DataError(
@@ -174,20 +152,13 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
     if rows is None:
         return table
     column, value = rows
-    if column not in names:
-        raise DataError(
-            f"{path} has no column {column!r} to choose rows by; it has "
-            f"{', '.join(names)}. Read it whole, and use matdesign.split."
-        )
-    words = table[column].cast(pa.string())
-    chosen = table.filter(pc.equal(words, value))
-    if not len(chosen):
-        known = sorted(map(str, words.unique().to_pylist()))
-        raise DataError(
-            f"{path} has no row with {column} = {value!r}; choose one of "
-            f"{', '.join(known[:12])}."
-        )
-    return chosen
+    words = table[column].cast(pa.string()) if column in names else pa.array([""])
+    if column in names and len(chosen := table.filter(pc.equal(words, value))):
+        return chosen
+    known = sorted(map(str, words.unique().to_pylist()))[:12]
+    raise DataError(
+        f"{path} has no row with {column} = {value!r}; choose one of {', '.join(known)}."
+    )
 
 
 def _values(
@@ -206,10 +177,6 @@ def _values(
             f"{path}: column `{name}` has empty entries. Drop those rows first."
         )
     return np.asarray(values.to_numpy(zero_copy_only=False))
-
-
-def _has_ids(table: pa.Table) -> bool:
-    return "material_id" in table.column_names and not table["material_id"].null_count
 
 
 def _others(table: pa.Table) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

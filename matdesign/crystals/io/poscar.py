@@ -1,4 +1,4 @@
-"""POSCAR text to structures and back (VASP 5 and later: element symbols required)."""
+"""POSCAR text to structures (VASP 5 and later: element symbols required)."""
 
 from __future__ import annotations
 
@@ -110,23 +110,3 @@ def _scale(line: str) -> NDArray[np.float64]:
     if len(three) == 3 and three.min() > 0:
         return three
     return np.array([float(words[0] if words else "")])
-
-
-def format_poscar(structure: Structure, comment: str) -> str:
-    """Return the POSCAR text of a structure, its sites grouped by element.
-
-    Example:
-        >>> from pymatgen.core import Lattice, Structure
-        >>> iron = Structure(Lattice.cubic(2.87), ["Fe"], [[0, 0, 0]])
-        >>> format_poscar(iron, "bcc").splitlines()[5:8]
-        ['Fe', '1', 'direct']
-    """
-    from pymatgen.io.vasp import Poscar
-
-    kinds = [element.symbol for element in structure.composition]
-    grouped = structure.get_sorted_structure(
-        key=lambda site: kinds.index(site.specie.symbol)
-    )
-    return Poscar(grouped, " ".join(comment.split())[:80]).get_str(
-        significant_figures=10
-    )

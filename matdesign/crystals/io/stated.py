@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import gemmi
 import numpy as np
@@ -10,6 +11,9 @@ import numpy as np
 from matdesign.crystals import elements
 from matdesign.crystals.batch import ANGSTROM3_G
 from matdesign.crystals.io.expand import Orbits
+
+if TYPE_CHECKING:
+    from pymatgen.core import Composition
 
 _MULTIPLICITIES = (
     "_atom_site_symmetry_multiplicity",
@@ -33,29 +37,35 @@ def contradiction(
         orbits: the atoms.
         volume: of the cell, cubic angstrom.
     """
-    atoms = Counter(kinds)
-    got = "".join(f"{symbol}{count}" for symbol, count in atoms.items())
-    formula = _formula(tags.get("_chemical_formula_sum", ["?"])[0])
-    units = _value(tags, "_cell_formula_units_z")
+    from pymatgen.core import Composition
+
+    atoms = Composition(Counter(kinds))
+    got = f"its atoms make {atoms.formula}"
+    stated = tags.get("_chemical_formula_sum", [""])[0]
+    formula, units = _formula(stated), _value(tags, "_cell_formula_units_z")
     if formula is not None:
-        stated = tags["_chemical_formula_sum"][0]
-        times = sum(atoms.values()) / sum(formula.values())
-        if not _same(atoms, formula, times):
-            return f"its atoms make {got}, but its formula is {stated}"
-        as_pymatgen = times == 1 and units == _units(atoms)
-        if units is not None and not (as_pymatgen or _same(atoms, formula, units)):
-            return (
-                f"its atoms make {got}, but its formula is {stated} and Z = {units:g}"
-            )
+        times = atoms.num_atoms / formula.num_atoms
+        if not _same(atoms, formula * times):
+            return f"{got}, but its formula is {stated}"
+        # pymatgen writes its own Z beside the formula of the whole cell
+        factor = int(atoms.get_reduced_composition_and_factor()[1])
+        as_pymatgen = times == 1 and units == factor
+        if units is not None and not (
+            as_pymatgen or _same(atoms, formula * max(units, 0))
+        ):
+            return f"{got}, but its formula is {stated} and Z = {units:g}"
     elif units is not None and (units < 1 or any(n % units for n in atoms.values())):
-        return f"its atoms make {got}, which are not Z = {units:g} equal units"
+        return f"{got}, which are not Z = {units:g} equal units"
+    # older programs write the order of the site symmetry under the name of the other
     for tag in _MULTIPLICITIES:
-        said = [gemmi.cif.as_number(value) for value in tags.get(tag, [])]
-        # older programs write the order of the site symmetry under the same name
-        rows = (orbits.multiplicity, orbits.order)
-        if said and not any(_agree(said, row.tolist()) for row in rows):
+        said = np.array([gemmi.cif.as_number(value) for value in tags.get(tag, [])])
+        if len(said) and not any(
+            len(said) == len(row) and (np.isnan(said) | (said == row)).all()
+            for row in (orbits.multiplicity, orbits.order)
+        ):
             return (
-                f"its sites have multiplicities {rows[0].tolist()}, but it says {said}"
+                f"its sites have multiplicities {orbits.multiplicity.tolist()}, but it "
+                f"says {said.tolist()}"
             )
     mass = sum(float(elements.table("mass")[elements.atomic_number(k)]) for k in kinds)
     for tag, value, unit in (
@@ -68,17 +78,7 @@ def contradiction(
     return ""
 
 
-def _units(atoms: Counter[str]) -> int:
-    """Return Z as pymatgen writes it, beside the formula of the whole cell.
-
-    Its units of peroxides and of elements such as O2 may be halves; Z is then cut.
-    """
-    from pymatgen.core import Composition
-
-    return int(Composition(atoms).get_reduced_composition_and_factor()[1])
-
-
-def _formula(text: str) -> dict[str, float] | None:
+def _formula(text: str) -> Composition | None:
     """Return the amounts of a formula such as `Na Cl` or `Zn(CuO2)2`, or None."""
     from pymatgen.core import Composition
 
@@ -86,27 +86,18 @@ def _formula(text: str) -> dict[str, float] | None:
         found = Composition("".join(text.split())).get_el_amt_dict()
     except (ValueError, KeyError):
         return None
-    amounts: dict[str, float] = {}
+    amounts: Counter[str] = Counter()
     for symbol, amount in found.items():
-        key = elements.element(symbol)
-        amounts[key] = amounts.get(key, 0.0) + amount
-    return amounts or None
+        amounts[elements.element(symbol)] += amount  # type: ignore[assignment]
+    return Composition(amounts) if amounts else None
 
 
-def _same(atoms: Counter[str], formula: dict[str, float], times: float) -> bool:
-    return set(atoms) == set(formula) and all(
-        abs(atoms[symbol] - times * amount) < 0.1 for symbol, amount in formula.items()
-    )
+def _same(atoms: Composition, formula: Composition) -> bool:
+    near = atoms.almost_equals(formula, rtol=0, atol=0.1)
+    return near and set(atoms) == set(formula)
 
 
 def _value(tags: dict[str, list[str]], tag: str) -> float | None:
     """Return a number that the file states, or None."""
     value = gemmi.cif.as_number(tags[tag][0]) if tag in tags else np.nan
     return None if np.isnan(value) else value
-
-
-def _agree(said: list[float], got: list[int]) -> bool:
-    """Return whether two lists are equal where the first has numbers."""
-    return len(said) == len(got) and all(
-        np.isnan(a) or a == b for a, b in zip(said, got)
-    )

@@ -6,7 +6,6 @@ import logging
 import numbers
 import re
 import unicodedata
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
@@ -143,7 +142,7 @@ def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
         which happens when atoms sit on top of each other.
 
     Source:
-        moyopy (Shinohara); where it fails, spglib (Togo, Shinohara, Tanaka 2024,
+        moyopy (Shinohara), a successor of spglib (Togo, Shinohara, Tanaka 2024,
         arXiv:1808.01590).
 
     Example:
@@ -153,10 +152,14 @@ def spacegroup(crystals: Crystals, symprec: float = SYMPREC) -> Tensor:
         [221]
     """
     found = [
-        _number(cell, frac, species, symprec) if sound else 0
+        find_symmetry(cell, frac, species, symprec) if sound else None
         for sound, cell, frac, species in as_arrays(crystals, symprec)
     ]
-    return torch.tensor(found, dtype=torch.long, device=crystals.device)
+    return torch.tensor(
+        [0 if one is None else int(one.number) for one in found],
+        dtype=torch.long,
+        device=crystals.device,
+    )
 
 
 def as_arrays(
@@ -229,21 +232,3 @@ def _moyopy() -> ModuleType:
 
     logging.getLogger("moyo").setLevel(logging.ERROR)
     return moyopy
-
-
-def _number(cell: Array, frac: Array, species: Array, symprec: float) -> int:
-    """Return one space group number: moyopy's, else spglib's, else 0."""
-    import spglib
-
-    found = find_symmetry(cell, frac, species, symprec)
-    if found is not None:
-        return int(found.number)
-    try:
-        with warnings.catch_warnings():
-            # spglib announces a change of how it reports errors; both ways end here
-            warnings.simplefilter("ignore", DeprecationWarning)
-            crystal: Any = (cell, frac, species)
-            found = spglib.get_symmetry_dataset(crystal, symprec=symprec)
-    except Exception:
-        return 0
-    return int(found.number) if found is not None else 0

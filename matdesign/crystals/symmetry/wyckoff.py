@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matdesign.errors import DataError
+from matdesign.crystals.lattice_code import checked_group
 
 Array = np.ndarray[Any, Any]
 
@@ -28,14 +28,15 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzA"
 NONE = len(LETTERS)
 """Index that stands for "no letter", after the 27 that there are."""
 
-_PRIMITIVE: tuple[Array, ...] = (
-    np.eye(3),
-    np.array([[2, 0, 0], [0, 1, -1], [0, 1, 1]]) / 2,  # A
-    np.array([[1, 1, 0], [-1, 1, 0], [0, 0, 2]]) / 2,  # C
-    np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2,  # I
-    np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2,  # F
-    np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3,  # R, obverse
-)
+_PRIMITIVE: dict[str, Array] = {
+    "P": np.eye(3),
+    "A": np.array([[2, 0, 0], [0, 1, -1], [0, 1, 1]]) / 2,
+    "C": np.array([[1, 1, 0], [-1, 1, 0], [0, 0, 2]]) / 2,
+    "I": np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) / 2,
+    "F": np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2,
+    "R": np.array([[2, 1, 1], [-1, 1, 1], [-1, -2, 1]]) / 3,  # obverse
+}
+"""Rows of a primitive cell for each centring."""
 
 
 @cache
@@ -62,21 +63,11 @@ def operations(spacegroup: int) -> tuple[Array, Array]:
     """
     import moyopy
 
-    if not 1 <= spacegroup <= 230:
-        raise DataError(
-            f"a space group number lies between 1 and 230; got {spacegroup}. Find one "
-            "with matdesign.crystals.symmetry.find.spacegroup."
-        )
-    found = moyopy.operations_from_number(spacegroup, setting=moyopy.Setting.standard())
-    rotations = np.array(found.rotations, dtype=float)
-    translations = unit(np.round(np.array(found.translations) * 24) / 24)
-    first = int(
-        np.argmin(
-            np.abs(rotations - np.eye(3)).sum((1, 2)) + np.abs(translations).sum(1)
-        )
+    found = moyopy.operations_from_number(
+        checked_group(spacegroup), setting=moyopy.Setting.standard()
     )
-    order = [first, *(i for i in range(len(rotations)) if i != first)]
-    return rotations[order], translations[order]
+    translations = unit(np.round(np.array(found.translations) * 24) / 24)
+    return np.array(found.rotations, dtype=float), translations
 
 
 def images(point: Array, spacegroup: int) -> Array:
@@ -91,18 +82,19 @@ def unit(frac: Array) -> Array:
     return np.where(moved > 1 - 1e-12, 0.0, moved)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Position:
     """One Wyckoff position: a family of equivalent places in a space group.
 
-    A point of it is `offset + free @ basis`; its free coordinates are its own fractional
-    coordinates on `axes`, and each has period 1.
+    The free coordinates of a point are its own fractional coordinates on `axes`, and each
+    has period 1.
 
     Args:
         letter: a, b, c, ... as in the International Tables, standard setting.
         multiplicity: atoms of an orbit in the conventional cell.
         site_symmetry: oriented symbol of what leaves a point where it is.
-        basis: directions in which a point may move, whole numbers, rows, (free, 3).
+        map: M, whole numbers, shape (3, 3): a point is `u @ M + offset` for u with zeros
+            where not free.
         offset: the point at zero free coordinates, shape (3,).
         axes: which coordinates of the point are the free ones (0, 1, 2).
         text: coordinates of the first point, such as `x, 2x, 1/4`.
@@ -111,8 +103,8 @@ class Position:
     letter: str
     multiplicity: int
     site_symmetry: str
-    basis: tuple[tuple[float, float, float], ...]
-    offset: tuple[float, float, float]
+    map: Array
+    offset: Array
     axes: tuple[int, ...]
     text: str
 
@@ -125,13 +117,6 @@ class Position:
     def free(self) -> int:
         """Number of free coordinates, 0 to 3."""
         return len(self.axes)
-
-    @property
-    def map(self) -> Array:
-        """M, shape (3, 3): a point is `u @ M + offset` for u with zeros where not free."""
-        rows = np.zeros((3, 3))
-        rows[list(self.axes)] = np.array(self.basis).reshape(-1, 3)
-        return rows
 
 
 @cache
@@ -155,12 +140,7 @@ def positions(spacegroup: int) -> tuple[Position, ...]:
         >>> positions(164)[8].text
         'x, -x, z'
     """
-    rows = _table().get(str(spacegroup))
-    if rows is None:
-        raise DataError(
-            f"a space group number lies between 1 and 230; got {spacegroup}. Find one "
-            "with matdesign.crystals.symmetry.find.spacegroup."
-        )
+    rows = _table()[str(checked_group(spacegroup))]
     return tuple(_read(letter, row) for letter, row in zip(LETTERS, rows))
 
 
@@ -184,15 +164,8 @@ def primitive_cell(spacegroup: int) -> Array:
         >>> primitive_cell(225).tolist()
         [[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]
     """
-    rotations, translations = operations(spacegroup)
-    pure = np.abs(rotations - np.eye(3)).sum((1, 2)) == 0
-    points = translations[pure]
-    for cell in _PRIMITIVE:
-        steps = points @ np.linalg.inv(cell)
-        whole = np.abs(steps - np.round(steps)).max() < 1e-6
-        if whole and round(1 / float(np.linalg.det(cell))) == len(points):
-            return cell
-    raise DataError(f"no primitive cell is known for the centring of {spacegroup}.")
+    group = gemmi.get_spacegroup_reference_setting(checked_group(spacegroup))
+    return _PRIMITIVE[group.centring_type()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +229,7 @@ def wyckoff_table(device: str = "cpu") -> WyckoffTable:
             count[group, at] = round(one.multiplicity * share)
             free[group, at, list(one.axes)] = True
             move[group, at] = torch.from_numpy(one.map)
-            offset[group, at] = torch.tensor(one.offset)
+            offset[group, at] = torch.from_numpy(one.offset)
             order[group, at] = len(rotations) / one.multiplicity
     angle = 2 * math.pi * offset
     features = torch.cat(
@@ -292,11 +265,5 @@ def _read(letter: str, row: str) -> Position:
     rows, offset = np.array(op.rot).T / op.DEN, np.array(op.tran) / op.DEN
     axes = tuple(np.flatnonzero(np.abs(rows).sum(1)).tolist())
     return Position(
-        letter,
-        int(count),
-        symmetry,
-        tuple((float(x), float(y), float(z)) for x, y, z in rows[list(axes)]),
-        (float(offset[0]), float(offset[1]), float(offset[2])),
-        axes,
-        ", ".join(text.split(",")),
+        letter, int(count), symmetry, rows, offset, axes, ", ".join(text.split(","))
     )

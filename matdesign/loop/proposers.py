@@ -1,0 +1,146 @@
+"""Proposers beside the generators: a pool of one's own, and element substitution."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from matdesign.crystals.batch import Crystals, generator
+from matdesign.crystals.elements import parse_formula
+from matdesign.crystals.io.files import file_format, read
+from matdesign.errors import DataError, MatdesignError
+from matdesign.metrics.baselines import substituted
+
+SPACING = 3.0
+"""Distance in angstrom between the atoms of a formula that has no structure."""
+
+
+class Pool:
+    """Proposes from a list of candidates: every call draws some at random.
+
+    Args:
+        source: crystals; a folder of files that `read` knows; or a CSV file with a column
+            `file` (names beside the CSV) or `formula`. Its other columns become
+            properties where they are numbers: descriptors for a surrogate.
+
+    A formula says nothing of a structure. Its atoms stand on a grid, 3 angstrom apart:
+    enough for a surrogate of compositions and an oracle that is a furnace, not for one
+    that computes energies.
+
+    Attributes:
+        crystals: what could be read.
+        unread: file or row -> why it could not be read.
+
+    Raises:
+        DataError: there is no such folder or file, the CSV has neither column, or
+            nothing in it can be read.
+    """
+
+    def __init__(self, source: Crystals | str | Path) -> None:
+        self.unread: dict[str, str] = {}
+        if isinstance(source, Crystals):
+            self.crystals = source
+            return
+        path = Path(source).expanduser()
+        found = []
+        for name, one in _folder(path) if path.is_dir() else _table(path):
+            if isinstance(one, MatdesignError):
+                self.unread[name] = str(one)
+            else:
+                found.append(one)
+        if not found:
+            why = "; ".join(self.unread.values()) or "it holds no file of a crystal"
+            raise DataError(f"nothing can be read from {path}: {why}")
+        self.crystals = Crystals.cat(found)
+
+    def sample(self, n: int, *, seed: int) -> Crystals:
+        """Return n different candidates at random, all of them where n is larger."""
+        order = torch.randperm(len(self.crystals), generator=generator(seed))
+        return self.crystals[order[:n]]
+
+    def __repr__(self) -> str:
+        lines = [f"Pool of {self.crystals!r}"]
+        if self.unread:
+            lines[0] += f"; {len(self.unread)} could not be read:"
+        lines += [f"  {name}: {why}" for name, why in self.unread.items()]
+        return "\n".join(lines)
+
+
+class Substitution:
+    """Proposes known crystals with every element replaced by one of the same group.
+
+    The classic way to new compounds, and the baseline that a generator must beat.
+
+    Args:
+        crystals: known ones; replacements are elements that occur in them.
+        similar: of the same group of the periodic table; False takes any element.
+    """
+
+    def __init__(self, crystals: Crystals, *, similar: bool = True) -> None:
+        self.crystals, self.similar = crystals, similar
+
+    def sample(self, n: int, *, seed: int) -> Crystals:
+        """Return n substituted crystals, each of another known one while there are any."""
+        return substituted(self.crystals, n, seed=seed, similar=self.similar)
+
+
+Found = Iterator[tuple[str, Crystals | MatdesignError]]
+
+
+def _folder(path: Path) -> Found:
+    """Yield every file of a folder whose name says that it holds crystals."""
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file_format(file, strict=False):
+            try:
+                yield file.name, read(file)
+            except MatdesignError as error:
+                yield file.name, error
+
+
+def _table(path: Path) -> Found:
+    """Yield every row of a CSV file."""
+    if not path.is_file() or path.suffix.lower() != ".csv":
+        raise DataError(f"a pool is a folder or a CSV file; {path} is neither.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not {"file", "formula"} & set(rows[0]):
+        raise DataError(
+            f"{path} needs a column `file` or `formula`; it has {', '.join(rows[0])}."
+        )
+    for number, row in enumerate(rows, 2):
+        file_name, formula = row.pop("file", None), row.pop("formula", None)
+        name = f"line {number}, {file_name or formula}"
+        try:
+            one = read(path.parent / file_name) if file_name else on_grid(formula or "")
+            yield name, one.replace(properties=_numbers(row, len(one)), units={})
+        except MatdesignError as error:
+            yield name, error
+
+
+def on_grid(formula: str) -> Crystals:
+    """Return one formula unit on a cubic grid: its composition, and no structure.
+
+    Raises:
+        DataError: not a formula of known elements in whole amounts.
+    """
+    species = [z for z, count in parse_formula(formula).items() for _ in range(count)]
+    edge = math.ceil(len(species) ** (1 / 3))
+    steps = torch.arange(edge) / edge
+    frac = torch.cartesian_prod(steps, steps, steps)[None, : len(species)]
+    lattice = SPACING * edge * torch.eye(3)[None]
+    return Crystals(torch.tensor([species]), frac, lattice, ids=(formula,))
+
+
+def _numbers(row: dict[str, str], n: int) -> dict[str, torch.Tensor]:
+    """Return the columns of a row that are numbers, one value for each crystal."""
+    found = {}
+    for name, text in row.items():
+        try:
+            found[name] = torch.full((n,), float(text))
+        except (TypeError, ValueError):
+            continue
+    return found

@@ -1,0 +1,163 @@
+"""Let generators learn from a predictor's rewards; a second predictor says what they learned.
+
+    python scripts/bench.py learning --seeds 0 1 --output data/measured/learning.json
+
+Rewarded is a low formation energy by `energy-prototypes`; `judge-prototypes` judges.
+Every model learns from its rewards, from shuffled ones (control), and one is pressed: no
+prior, no factor of diversity, long steps. Beside them stands element substitution. Each
+trial is kept in --cache: start the same command again and it continues.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import command, hardware
+from torch import Tensor
+
+import matdesign as design
+from bench.stages import ROOT, checksum, code, kept, weights_of, write_record
+from matdesign.crystals.batch import Crystals
+from matdesign.metrics.baselines import substituted
+
+ENERGY, HIGH, FULL = "formation_energy_per_atom", -1.5, 0.3
+GENTLE = design.PolicyGradient(steps=15, penalty=0.05)
+WAYS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "autoregressive": ("autoregressive-prototypes", GENTLE, {}),
+    "flow-matching": (
+        "flow-matching-prototypes",
+        design.RewardWeighted(steps=20, batch_size=48, watch=0),
+        {"steps": 15},
+    ),
+    "pressed": (
+        "autoregressive-prototypes",
+        design.PolicyGradient(
+            steps=30, lr=3e-4, penalty=0, clip=1, diverse=False, watch=0
+        ),
+        {},
+    ),
+}
+"""Name -> model, how it learns, and settings of its samples."""
+
+
+def limit(predictor: str) -> design.Property:
+    """Return the question, put to a predictor."""
+    return design.Property(predictor, high=HIGH, name=ENERGY)
+
+
+def reward(crystals: Crystals) -> Tensor:
+    """Return 1 / (1 + exp((E + 1.5) / 0.3)), E the predicted energy in eV/atom."""
+    value = limit("energy-prototypes").value(crystals)
+    return torch.sigmoid((HIGH - value) / FULL).nan_to_num(0.0)
+
+
+def figures(made: Crystals, train: Crystals, free: Crystals | None) -> dict[str, Any]:
+    """Return how many of some crystals meet the question, and how different they are."""
+    first, second = limit("energy-prototypes"), limit("judge-prototypes")
+    table = design.evaluate(made, train).table
+    hit, judged = (x.satisfied(made).numpy() for x in (first, second))
+    fine = table["structure_valid"] & table["unique"] & table["novel"]
+    found = {
+        "n": len(made),
+        "hits": int(hit.sum()),
+        "confirmed": int(judged.sum()),
+        "formulas": len(set(made.formulas)),
+        **{x: int(table[x].sum()) for x in ("structure_valid", "unique", "novel")},
+        "confirmed, valid, unique and novel": int((judged & fine).sum()),
+        "elements": int((made.species.unique() > 0).sum()),
+    }
+    if free is not None:
+        verdict = design.judge(made, first, "judge-prototypes", unguided=free)
+        found["judge"] = verdict.record()
+    return found
+
+
+def trial(
+    way: str, seed: int, shuffled: bool, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Return what a model makes before, while and after it learns."""
+    name, learner, settings = WAYS[way]
+    prior = model = design.load_model(name)
+    train, rng = design.load("prototypes", split="train"), torch.Generator()
+    free = prior.sample(args.n, seed=1000 + seed, **settings)
+    steps, old = [], None
+    for k in range(args.iterations * (1 + (way == "pressed"))):
+        made = model.sample(args.batch, seed=100 * seed + k, **settings)
+        r = reward(made)
+        judged = limit("judge-prototypes").satisfied(made)
+        row = {
+            "reward": float(r.mean()),
+            "confirmed": int(judged.sum()),
+            "n": len(made),
+        }
+        row["hits"] = int(limit("energy-prototypes").satisfied(made).sum())
+        steps.append(row | {"formulas": len(set(made.formulas))})
+        print(way, seed, shuffled, steps[-1], flush=True)
+        if shuffled:
+            r = r[torch.randperm(len(r), generator=rng.manual_seed(seed + k))]
+        if old is not None and isinstance(learner, design.RewardWeighted):
+            made, r = Crystals.cat([made, old[0]]), torch.cat([r, old[1]])
+        best = r.argsort(descending=True)[: args.batch // 2]
+        old = made[best], r[best]
+        model = learner.learn(model, made, r, seed=seed, prior=prior)
+        if model.record["learned"]["stopped"]:
+            break
+    after = model.sample(args.n, seed=1000 + seed, **settings)
+    return {
+        "way": way,
+        "seed": seed,
+        "shuffled": shuffled,
+        "stopped": model.record["learned"]["stopped"],
+        "iterations": steps,
+        "before": figures(free, train, None),
+        "after": figures(after, train, free),
+    }
+
+
+def main(given: list[str]) -> int:
+    """Run all trials that are not kept yet, and write the record."""
+    words = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser("bench.py learning", description=words)
+    add = parser.add_argument
+    add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    add("--seeds", nargs="+", type=int, default=[0, 1])
+    add("--iterations", type=int, default=4, help="twice as many when pressed")
+    add("--batch", type=int, default=96, help="crystals that are rewarded in each")
+    add("--n", type=int, default=192, help="crystals that are judged")
+    add("--cache", type=Path, default=ROOT / "build" / "learning")
+    add("--output", type=Path)
+    args = parser.parse_args(given)
+    torch.set_num_threads(1)
+    train = design.load("prototypes", split="train")
+    low = train[(train.properties[ENERGY] <= HIGH).nonzero().squeeze(1)]
+    record = {
+        "command": command("bench.py", ["learning", *given]),
+        "hardware": hardware(),
+        "threads": 1,
+        "question": str(limit("energy-prototypes")),
+        "rewarded": args.batch,
+        "learners": {way: repr(WAYS[way][1]) for way in args.ways},
+        "substitution": {
+            "of any crystal": figures(substituted(train, args.n), train, None),
+            "of low energies, by like elements": figures(
+                substituted(low, args.n, similar=True), train, None
+            ),
+        },
+    }
+    trials = list[Any]()
+    for seed in args.seeds:
+        for way, shuffled in [(x, y) for y in (False, True) for x in args.ways]:
+            if way == "pressed" and (shuffled or seed != args.seeds[0]):
+                continue
+            key = {"way": way, "seed": seed, "shuffled": shuffled, "code": code()}
+            key |= {"model": checksum(weights_of(WAYS[way][0])), "by": repr(WAYS[way])}
+            key |= {"sizes": [args.iterations, args.batch, args.n]}
+
+            def make(some: tuple[str, int, bool] = (way, seed, shuffled)) -> Any:
+                return trial(*some, args)
+
+            trials.append(kept(args.cache, key, make))
+            path = args.output or args.cache / "learning.json"
+            write_record(path, record | {"trials": trials})
+    return 0

@@ -1,0 +1,90 @@
+"""A pool says what it could not read; substitution keeps the group of the table."""
+
+import pytest
+import torch
+
+import matdesign as design
+from matdesign.constraints.distance import MinDistance
+from matdesign.crystals import elements
+from matdesign.errors import DataError
+from matdesign.loop.proposers import Pool, Substitution
+from matdesign.loop.worker_oracle import unfit
+
+
+@pytest.fixture(scope="module")
+def known():
+    return design.load("perovskites")[:12]
+
+
+def test_a_pool_of_crystals_draws_each_once(known):
+    pool = Pool(known)
+    some = pool.sample(5, seed=0)
+    assert len(some) == 5 == len(set(some.ids)) and set(some.ids) <= set(known.ids)
+    assert pool.sample(5, seed=0).ids == some.ids != pool.sample(5, seed=1).ids
+    assert sorted(pool.sample(99, seed=2).ids) == sorted(known.ids)
+
+
+def test_a_folder_says_what_it_could_not_read(known, tmp_path):
+    design.write(known[:4], tmp_path)
+    (tmp_path / "broken.cif").write_text("data_x\n_cell_length_a 4\n")
+    (tmp_path / "empty.cif").write_text("")
+    (tmp_path / "notes.txt").write_text("not a crystal, and not asked for")
+    pool = Pool(tmp_path)
+    assert len(pool.crystals) == 4 and set(pool.unread) == {"broken.cif", "empty.cif"}
+    assert "2 could not be read" in repr(pool) and "is empty" in repr(pool)
+
+
+def test_a_table_of_files_and_formulas_with_descriptors(known, tmp_path):
+    [file, *_] = design.write(known[:2], tmp_path / "made")
+    (tmp_path / "pool.csv").write_text(
+        "file,formula,price,note\n"
+        f"made/{file.name},,3.5,good\n"
+        ",SrTiO3,1.25,known\n"
+        "made/none.cif,,2,lost\n"
+        ",Xy2O,2,no element\n"
+        ",,2,nothing\n"
+        ",Ca0.5O,2,parts\n"
+    )
+    pool = Pool(tmp_path / "pool.csv")
+    assert pool.crystals.properties["price"].tolist() == [3.5, 1.25]
+    assert set(pool.crystals.properties) == {"price"}
+    assert pool.crystals.formulas[1] == "SrTiO3"
+    assert list(pool.unread) == [
+        "line 4, made/none.cif",
+        "line 5, Xy2O",
+        "line 6, ",
+        "line 7, Ca0.5O",
+    ]
+    assert "was not found" in pool.unread["line 4, made/none.cif"]
+
+
+def test_a_formula_is_sound_and_says_that_it_has_no_structure(tmp_path):
+    (tmp_path / "pool.csv").write_text("formula\nNaCl\nCa3Al2Si3O12\nFe\n")
+    crystals = Pool(tmp_path / "pool.csv").crystals
+    assert crystals.n_atoms.tolist() == [2, 20, 1]
+    assert unfit(crystals) == ["", "", ""]
+    assert MinDistance(2.9).satisfied(crystals).all()
+
+
+def test_what_is_no_pool_is_refused(tmp_path):
+    with pytest.raises(DataError, match="is neither"):
+        Pool(tmp_path / "nothing.csv")
+    with pytest.raises(DataError, match="holds no file of a crystal"):
+        Pool(tmp_path)
+    table = tmp_path / "pool.csv"
+    table.write_text("name,price\nSrTiO3,1\n")
+    with pytest.raises(DataError, match=r"a column `file` or `formula`; it has name"):
+        Pool(table)
+    table.write_text("formula\nnonsense\n")
+    with pytest.raises(DataError, match=r"nothing can be read .*not a formula"):
+        Pool(table)
+
+
+def test_substitution_stays_in_the_group(known):
+    made = Substitution(known).sample(8, seed=0)
+    again = Substitution(known).sample(8, seed=0)
+    assert len(made) == 8 and torch.equal(made.species, again.species)
+    assert torch.equal(made.n_atoms.sort().values, again.n_atoms.sort().values)
+    free = Substitution(known, similar=False).sample(8, seed=0)
+    assert not torch.equal(free.species, made.species)
+    assert elements.table("group")[made.species].shape == made.species.shape
