@@ -208,15 +208,13 @@ def campaign(
     store: Annotated[str, typer.Argument(help="Its file or database URL.")],
     budget: Annotated[int | None, typer.Option(help="Resume to so many calls.")] = None,
 ) -> None:
-    """Say how a campaign stands, with its ten best; resume it with a budget."""
+    """Say how a campaign stands, with its results; resume it with a budget."""
     from matdesign.loop.campaign import Campaign
 
     loop = Campaign.resume(store, budget=budget)
     for iteration in loop if budget is not None else ():
         typer.echo(repr(iteration))
-    best = loop.table().sort_values("objective")[:10] if loop.spent else "no result yet"
-    typer.echo(f"{loop!r}\n{best}")
-    loop.close()
+    typer.echo(f"{loop!r}\n{loop.table().to_string(max_rows=10)}")
 
 
 @app.command()
