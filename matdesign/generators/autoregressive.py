@@ -56,7 +56,6 @@ class Autoregressive(WyckoffSampler):
         tries: draws of lattice or coordinates while atoms overlap; 1 takes the first.
         temperature: of letters and elements; below 1 the likelier ones more often.
         coordinate_temperature: of coordinates.
-        lattice_temperature: of lattices.
         **data: what a training set gives; see `Family`.
 
     Source:
@@ -72,7 +71,7 @@ class Autoregressive(WyckoffSampler):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
-    renamed: ClassVar[dict[str, str]] = {"templates": ""}
+    renamed: ClassVar[dict[str, str]] = {"templates": "", "lattice_temperature": ""}
     """Keywords of older files that have no effect."""
 
     def __init__(
@@ -88,7 +87,6 @@ class Autoregressive(WyckoffSampler):
         tries: int = 8,
         temperature: float = 1.0,
         coordinate_temperature: float = 1.0,
-        lattice_temperature: float = 1.0,
         **data: Any,
     ) -> None:
         super().__init__(locals(), **data)
@@ -97,7 +95,6 @@ class Autoregressive(WyckoffSampler):
         self.rare, self.tries = rare, tries
         self.temperature = temperature
         self.coordinate_temperature = coordinate_temperature
-        self.lattice_temperature = lattice_temperature
         self.network = SiteNetwork(
             largest=largest,
             properties=self.properties,
@@ -300,7 +297,7 @@ class Autoregressive(WyckoffSampler):
         best = raw.new_full((len(plan),), -1.0)
 
         def draw(rows: Tensor, attempt: int) -> None:
-            drawn = net.lattices.sample(raw[rows], rng, self.lattice_temperature)
+            drawn = net.lattices.sample(raw[rows], rng)
             drawn = self.scales.clamp(drawn) * lay.code_free[rows]
             room = self._room(plan, rows, u[rows], drawn, fixed)
             code[rows] = torch.where((room > best[rows])[:, None], drawn, code[rows])
