@@ -129,10 +129,10 @@ class Autoregressive(WyckoffSampler):
         batch = self.prepare(crystals)
         if self.training:
             rng = generator(seed, self.device)
-            asked = self.network.asked.training_condition(batch, rng)
+            condition = self.network.asked.training_condition(batch, rng)
         else:
-            asked = self.nothing(len(batch))
-        terms = self.log_terms(batch, asked)
+            condition = self.nothing(len(batch))
+        terms = self.log_terms(batch, condition)
         terms = {k: v.clamp(min=-IMPOSSIBLE) for k, v in terms.items()}
         each = -torch.stack(list(terms.values())).sum(0)
         return Loss(
@@ -155,7 +155,7 @@ class Autoregressive(WyckoffSampler):
         total = torch.stack(list(terms.values())).sum(0)
         return total.masked_fill(total < -1e8, -torch.inf)
 
-    def log_terms(self, batch: Encoded, asked: Condition) -> dict[str, Tensor]:
+    def log_terms(self, batch: Encoded, condition: Condition) -> dict[str, Tensor]:
         """Return the log probability of each part of each crystal, in nats.
 
         All sites of all crystals are read at once; the mask of the transformer keeps every
@@ -163,7 +163,7 @@ class Autoregressive(WyckoffSampler):
 
         Args:
             batch: in this model's representation.
-            asked: what the network is conditioned on.
+            condition: what the network is conditioned on.
 
         Returns:
             `size`, `spacegroup`, `letter`, `species`, `lattice`, `coordinates`, each of
@@ -183,13 +183,13 @@ class Autoregressive(WyckoffSampler):
         b, m = seq.letter.shape
         pad = torch.nn.functional.pad
         table = wyckoff_table(str(seq.letter.device))
-        ask, prior = net.asked(asked), self.log_prior
-        size = (prior.logsumexp(0) + net.size_logits(ask)).log_softmax(-1)
-        group = prior.T[seq.n_atoms] + net.group_logits(ask, seq.n_atoms)
+        vector, prior = net.asked(condition), self.log_prior
+        size = (prior.logsumexp(0) + net.size_logits(vector)).log_softmax(-1)
+        group = prior.T[seq.n_atoms] + net.group_logits(vector, seq.n_atoms)
         group = group.log_softmax(-1)
 
         # the tokens of both passes; each knows the site before it
-        about = net.about(ask, seq.spacegroup, seq.n_atoms)
+        about = net.about(vector, seq.spacegroup, seq.n_atoms)
         keys, left = net.keys(seq.spacegroup), seq.left()
         last = pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
         before = pad(seq.species, (1, 0))
