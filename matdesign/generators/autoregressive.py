@@ -11,8 +11,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from matdesign.crystals import elements
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import symmetric_layouts
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.family import Family
 from matdesign.generators.layers import chemistry_code

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import combine
 from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask

@@ -18,8 +18,11 @@ from matdesign.crystals.symmetry.find import (
     as_arrays,
     find_symmetry,
 )
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import conventional_maps, symmetric_layouts
+from matdesign.crystals.symmetry.layout import (
+    Layout,
+    conventional_maps,
+    symmetric_layouts,
+)
 from matdesign.crystals.symmetry.wyckoff import (
     LETTERS,
     Array,
