@@ -1,7 +1,5 @@
 """`Autoregressive`: a crystal as a sequence of sites, each drawn given those before it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -121,10 +119,7 @@ class Autoregressive(WyckoffSampler):
     # ---- likelihood ---------------------------------------------------------------------
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return minus the log probability of a batch, in nats per crystal.
 

@@ -1,7 +1,5 @@
 """`CouplingFlow`: crystals as an invertible map of noise, with their exact density."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,10 +12,7 @@ from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators.conditions import (
-    Condition,
-    ConditionEncoder,
-)
+from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
 from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
@@ -141,10 +136,7 @@ class CouplingFlow(Templated):
         self.asked.reset(rng)
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return minus the log density of a batch, each part per free number.
 

@@ -66,10 +66,7 @@ class FlowMatching(Stepwise):
         self.slope = slope
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the loss of a batch: three terms of equal weight.
 
@@ -223,11 +220,7 @@ class FlowMatching(Stepwise):
 
 
 def torus_sde(
-    there: Tensor,
-    v: Tensor,
-    reach: float,
-    kick: float,
-    rng: torch.Generator,
+    there: Tensor, v: Tensor, reach: float, kick: float, rng: torch.Generator
 ) -> Tensor:
     """Return a point of the straight path on the torus with fresh noise.
 
@@ -253,12 +246,7 @@ def torus_sde(
 
 
 def line_sde(
-    x: Tensor,
-    clean: Tensor,
-    t: float,
-    s: float,
-    kick: float,
-    rng: torch.Generator,
+    x: Tensor, clean: Tensor, t: float, s: float, kick: float, rng: torch.Generator
 ) -> Tensor:
     """Return a point of the straight path x_t = (1 - t) x_0 + t e with fresh noise.
 

@@ -1,7 +1,5 @@
 """What networks are made of: species with their chemistry, pair geometry, attention."""
 
-from __future__ import annotations
-
 import math
 from functools import cache
 from typing import NamedTuple

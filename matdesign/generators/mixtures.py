@@ -1,7 +1,5 @@
 """Mixtures with exact densities: on the circle for coordinates, in R^6 for lattices."""
 
-from __future__ import annotations
-
 import math
 
 import torch

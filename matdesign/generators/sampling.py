@@ -1,7 +1,5 @@
 """Making many crystals: the loop run to its end, batches of like size, what overlaps again."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Iterator

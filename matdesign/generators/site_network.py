@@ -1,7 +1,5 @@
 """`SiteNetwork`: one transformer that reads sites and says what comes next."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """`SpeciesSequence`: the exact probability of which element sits on which orbit."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -5,8 +5,6 @@ that on a circle one point of every layer can be neither dense nor empty. Ours l
 slope, equal on both sides, and gives value and slope in one pass in both directions.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

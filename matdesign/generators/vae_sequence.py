@@ -1,7 +1,5 @@
 """The Wyckoff sequence of a crystal from its latent: space group, letters, elements."""
 
-from __future__ import annotations
-
 from functools import cache, partial
 
 import torch
@@ -39,13 +37,7 @@ class SequenceDecoder(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        width: int,
-        latent: int,
-        largest: int,
-        cells: bool,
-        forget: float = 0.1,
+        self, *, width: int, latent: int, largest: int, cells: bool, forget: float = 0.1
     ) -> None:
         super().__init__()
         self.largest, self.cells, self.forget = largest, cells, forget

@@ -1,7 +1,5 @@
 """Drawing what a crystal consists of: size, space group, then letter and element by site."""
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from functools import partial
@@ -188,9 +186,10 @@ class WyckoffSampler(Family):
         twice = scale not in (0.0, 1.0) and bool(request.condition.anything.any())
         condition = request.condition.to(group.device)
         if scale == 0:
-            condition = Condition.nothing(b, condition.low.shape[1], group.device)
-        ask = net.asked(condition.doubled() if twice else condition)
-        again = 2 if twice else 1
+            condition = self.nothing(b)
+        if twice:
+            condition = Condition.cat([self.nothing(b), condition])
+        ask, again = net.asked(condition), 2 if twice else 1
         about = net.about(ask, group.repeat(again), n_atoms.repeat(again))
         keys = net.keys(group).repeat(again, 1, 1)
 

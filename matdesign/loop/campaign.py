@@ -88,16 +88,17 @@ class Campaign:
         learn_every: int = 5,
         seed: int | None = 0,
     ) -> None:
-        propose = 2 * batch if propose is None else propose
         if seed is None:
             seed = torch.Generator().seed() % 2**31
+        propose = 2 * batch if propose is None else propose
+        numbers = {"seed": seed, "budget": budget, "batch": batch}
+        numbers |= {"propose": propose, "learn_every": learn_every}
+        rebuild.check_numbers(numbers)
         wanted = rebuild.joined(constraints)
         parts = Parts(generator, wanted, oracle, objective, guide, select, learn)
         rebuild.check_objective(oracle, objective)
         steering = rebuild.steering(parts)
         with rebuild.opened(store) as held:
-            numbers = {"seed": seed, "budget": budget, "batch": batch}
-            numbers |= {"propose": propose, "learn_every": learn_every}
             rebuild.begin(held, parts, numbers)
             self._open(parts, steering, held)
 
@@ -312,8 +313,8 @@ class Campaign:
                 seen.add(f"place {i} of this iteration", made[[i]])
                 new.append(i)
         if new:
-            so_far = self.history.usable()
-            said = decisions(self.select, made[new], *so_far, room, seed=seed)
+            so_far = self.history.usable
+            said = decisions(self.select, made[new], so_far, room, seed=seed)
             for i, one in zip(new, said, strict=True):
                 decided[i] = one
         return [Proposal(made[[i]], i, *said) for i, said in enumerate(decided)]

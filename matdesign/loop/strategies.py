@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,13 +86,19 @@ class Learner(Protocol):
 def decisions(
     selector: Selector | None,
     new: Crystals,
-    results: Results,
-    values: Tensor,
+    so_far: Callable[[], tuple[Results, Tensor]],
     room: int,
     *,
     seed: int,
 ) -> list[tuple[str, str]]:
     """Return decision and reason for each new crystal; without a selector as they come.
+
+    Args:
+        selector: of the campaign.
+        new: candidates.
+        so_far: gives the usable results and their values.
+        room: most that are selected.
+        seed: of the choice.
 
     Raises:
         DataError: the selector chose too many, or gave too few reasons.
@@ -100,7 +106,7 @@ def decisions(
     if selector is None:
         late = [("passed over", "more than the batch or the budget")] * len(new)
         return [("selected", "")] * min(room, len(new)) + late[room:]
-    chosen = selector.select(new, results, values, room, seed=seed)
+    chosen = selector.select(new, *so_far(), room, seed=seed)
     if len(chosen.reason) != len(new) or len(chosen.order) > room:
         raise DataError(
             f"{type(selector).__name__} chose {len(chosen.order)} crystals and gave "

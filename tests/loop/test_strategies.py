@@ -117,6 +117,12 @@ def test_a_choice_that_does_not_fit_is_refused(tmp_path):
             Chosen(order, ["", ""])
 
 
+def tiny():
+    """A model that draws quickly and can be saved."""
+    data = Alloys(bad=0).sample(6, seed=0)
+    return Diffusion.for_data(data, width=16, layers=1, heads=2, steps=3).eval()
+
+
 class Shift:
     """Turns the weights of a model by what it was taught; counts its lessons."""
 
@@ -154,8 +160,7 @@ def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savabl
                 setattr(self, name, getattr(self.inner, name))
             self.eval = lambda: self
 
-    data = Alloys(bad=0).sample(6, seed=0)
-    model = Diffusion.for_data(data, width=16, layers=1, heads=2, steps=3).eval()
+    model = tiny()
     if not savable:
         bare = Bare(**model.config)
         bare.load_state_dict(model.state_dict())
