@@ -14,10 +14,17 @@ from matdesign.teach import (
     exercises_crystals,
     exercises_generators,
     exercises_guidance,
+    exercises_learning,
     exercises_loop,
 )
 
-MODULES = (exercises_crystals, exercises_generators, exercises_guidance, exercises_loop)
+MODULES = (
+    exercises_crystals,
+    exercises_generators,
+    exercises_guidance,
+    exercises_learning,
+    exercises_loop,
+)
 CHECKS = [
     check
     for module in MODULES
