@@ -8,6 +8,7 @@ Names:
     guidance-cost  what guides cost in seconds and network evaluations
     hull           do the crystals of the Materials Project lie on the shipped hull?
     learning       what generators learn from rewards, and what a second predictor says
+    loop           oracle calls until the best crystals of a table are found
     quality        our generators, published ones and baselines on reduced MP-20
     speed          a cold start, sampling and training of every shipped generator
 """
@@ -15,7 +16,7 @@ Names:
 import sys
 from importlib import import_module
 
-NAMES = ("guidance", "guidance-cost", "hull", "learning", "quality", "speed")
+NAMES = ("guidance", "guidance-cost", "hull", "learning", "loop", "quality", "speed")
 
 
 def main(given: list[str]) -> int:

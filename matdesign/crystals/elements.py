@@ -29,11 +29,6 @@ def symbols() -> tuple[str, ...]:
     return ("", *(Element.from_Z(z).symbol for z in range(1, MAX_Z + 1)))
 
 
-@cache
-def _numbers() -> dict[str, int]:
-    return {symbol: z for z, symbol in enumerate(symbols()) if z}
-
-
 def element(symbol: str) -> str:
     """Return the element of a symbol: deuterium D and tritium T are hydrogen, H.
 
@@ -52,12 +47,11 @@ def atomic_number(symbol: str) -> int:
     Raises:
         DataError: the symbol is not an element up to Lr.
     """
-    try:
-        return _numbers()[element(symbol)]
-    except KeyError:
+    if (name := element(symbol)) not in symbols()[1:]:
         raise DataError(
             f"unknown element: got {symbol!r}; use a symbol from H to Lr, such as 'Ti'."
-        ) from None
+        )
+    return symbols().index(name)
 
 
 @cache

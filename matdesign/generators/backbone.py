@@ -1,7 +1,5 @@
 """`PairTransformer`: one network that looks at the sites of a crystal and their distances."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What comes next in a crystal of `Autoregressive`, and how to go on from there."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Sequence

@@ -96,20 +96,6 @@ class Condition:
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return Condition(*map(torch.cat, columns))
 
-    def doubled(self) -> Condition:
-        """Return "nothing" for every crystal, then the condition: 2 x crystals.
-
-        Guidance asks the network twice, and one pass over twice the batch is faster than
-        two passes. Take the halves apart with `chunk`.
-
-        Example:
-            >>> wanted = Condition.nothing(3, 1)
-            >>> len(wanted.doubled())
-            6
-        """
-        open_ = Condition.nothing(len(self), self.low.shape[1], self.low.device)
-        return Condition.cat([open_, self])
-
 
 def combine(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """Return the guided prediction from one without and one with the condition.

@@ -117,10 +117,7 @@ class Generator(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the training loss of a batch, a mean over its crystals."""
 

@@ -1,7 +1,5 @@
 """What passes through the sampling loop: samples and previews, their scales, and control."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import abc
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Parts of `CouplingFlow`: tokens of orbits, the flow of the lattice."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """`Diffusion`: coordinates, lattice and species denoised together, and two of its noises."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any
@@ -67,10 +65,7 @@ class Diffusion(Stepwise):
         self.lattice_noise = GaussianNoise()
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the loss of a batch: three terms of equal weight.
 

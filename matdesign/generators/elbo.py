@@ -1,7 +1,5 @@
 """The evidence lower bound and its sharper relative, for any model with latent variables."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

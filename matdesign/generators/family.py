@@ -1,7 +1,5 @@
 """`Family`: what the package's own generators take from a training set, all alike."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self

@@ -1,7 +1,5 @@
 """Which letters and elements can follow, so that a cell can still be filled: exact masks."""
 
-from __future__ import annotations
-
 import math
 from functools import cache, lru_cache
 

@@ -1,7 +1,5 @@
 """The instruments of a latent space: decode points, walk between them, draw a map."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Sequence
@@ -13,9 +11,9 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import InfeasibleTarget, ShapeError
 from matdesign.generators.elbo import Normal
-from matdesign.generators.planning import draw_sizes
+from matdesign.generators.planning import Plan, draw_sizes
 from matdesign.generators.vae import VAE
-from matdesign.generators.vae_latent import Latent, LatentPlan, Prior
+from matdesign.generators.vae_latent import Prior
 
 
 @torch.no_grad()
@@ -64,7 +62,7 @@ def decode(
     own = torch.randn(shape, generator=rng, device=model.device)
     own = own[: species.shape[1]] * layout.orbits[..., None]
     role, condition = torch.full_like(species, -1), request.condition.to(model.device)
-    plan = LatentPlan(layout, species, role, condition, latent=Latent(z, own))
+    plan = Plan(layout, species, role, condition, latent=(z, own))
     *_, last = model.states(plan, model.geometry.passes, rng)
     return last.crystals
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from matdesign.crystals.batch import joined
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.errors import InfeasibleTarget
@@ -54,6 +55,8 @@ class Plan:
         choices: says which elements may still be where; None forbids nothing.
         scale: of classifier-free guidance.
         noise: of stochastic (SDE) steps where a sampler has deterministic ones; 0 for none.
+        latent: what a family has drawn besides, one row per crystal; along a second axis
+            of orbits nothing is cut off.
     """
 
     layout: Layout
@@ -63,6 +66,7 @@ class Plan:
     choices: Choices | None = None
     scale: float = 1.0
     noise: float = 0.0
+    latent: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.species)
@@ -92,6 +96,7 @@ class Plan:
             species=self.species[index, :orbits],
             role=self.role[index, :orbits],
             condition=self.condition[index],
+            latent=take(self.latent, index),
         )
 
     def to(self, device: torch.device | str) -> Self:
@@ -100,21 +105,20 @@ class Plan:
             name: getattr(self, name).to(device)
             for name in ("layout", "species", "role", "condition")
         }
-        return dataclasses.replace(self, **moved)
+        latent = tuple(one.to(device) for one in self.latent)
+        return dataclasses.replace(self, **moved, latent=latent)
 
     @staticmethod
     def cat(parts: Sequence[Plan]) -> Plan:
         """Return one plan of all crystals, padded to the widest."""
-        layout = Layout.cat([part.layout for part in parts])
-        width = layout.count.shape[1]
-        return Plan(
-            layout,
-            torch.cat([_widen(part.species, width, 0) for part in parts]),
-            torch.cat([_widen(part.role, width, -1) for part in parts]),
-            Condition.cat([part.condition for part in parts]),
-            parts[0].choices,
-            parts[0].scale,
-            parts[0].noise,
+        latents = zip(*(part.latent for part in parts), strict=True)
+        return dataclasses.replace(
+            parts[0],
+            layout=Layout.cat([part.layout for part in parts]),
+            species=joined([part.species for part in parts]),
+            role=joined([part.role + 1 for part in parts]) - 1,
+            condition=Condition.cat([part.condition for part in parts]),
+            latent=tuple(map(joined, latents)),
         )
 
 
@@ -307,11 +311,6 @@ def feasible_plan(
         f"{len(bad)} of {len(request)} crystals: {choices}. Allow more elements, or drop "
         "one of the constraints on composition, charge or size."
     )
-
-
-def _widen(tensor: Tensor, width: int, blank: int) -> Tensor:
-    extra = tensor.new_full((len(tensor), width - tensor.shape[1]), blank)
-    return torch.cat([tensor, extra], dim=1)
 
 
 def resample(

@@ -1,7 +1,5 @@
 """What a training leaves behind: its steps, a record that prints, checkpoints."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -174,7 +172,7 @@ def restore(
         else:
             i, _, slot = rest.partition(".")
             slots.setdefault(int(i), {})[slot] = tensor
-    model.load_state_dict(weights)
+    model.load_state_dict(storage.renamed(type(model), weights))
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
     record.steps, record.seconds = facts["steps"], facts["seconds"]

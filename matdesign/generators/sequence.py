@@ -1,7 +1,5 @@
 """Crystals as sequences of sites in one canonical order, and their log probability."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

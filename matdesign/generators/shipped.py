@@ -1,7 +1,5 @@
 """Trained generators that come with the package, and where any shipped weights lie."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from pathlib import Path

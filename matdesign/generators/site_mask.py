@@ -1,7 +1,5 @@
 """`SiteMask`: which letters and elements the next site may have, as asked of a crystal."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -107,12 +105,10 @@ class Amounts:
             return fillable(self.group, letter + 1, rest)
         later = None
         if self.ordered:
-            heaviest = [e or max(may, default=0) for e, may in self._held()]
+            held = zip(self.element, self.may, strict=True)
+            heaviest = [e or max(may, default=0) for e, may in held]
             later = frozenset({role, *(k for k, e in enumerate(heaviest) if e >= z)})
         return fillable(self.group, letter, rest, later)
-
-    def _held(self) -> Iterator[tuple[int, Sequence[int]]]:
-        return zip(self.element, self.may, strict=True)
 
 
 def wanted_amounts(request: Request, n_atoms: Tensor) -> list[tuple[Counts, list[int]]]:

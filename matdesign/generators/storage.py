@@ -1,7 +1,5 @@
 """Weights on disk: safetensors for tensors, JSON for facts; nothing is ever unpickled."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -14,6 +12,7 @@ from torch import Tensor
 from matdesign.errors import DataError
 
 M = TypeVar("M")
+T = TypeVar("T")
 
 WEIGHTS = "model.safetensors"
 FACTS = "config.json"
@@ -129,11 +128,8 @@ def load_model(kind: type[M], folder: str | Path) -> M:
             f"{path} holds a {name}, not a {kind.__name__}. Use {name}.load(folder)."
         )
     try:
-        renamed = getattr(maker, "renamed", {})  # what older files call otherwise
-        config = {renamed.get(k, k): v for k, v in dict(facts["config"]).items()}
-        model = maker(**{k: v for k, v in config.items() if k})
-        parts = ((*k.partition("."), v) for k, v in tensors.items())
-        model.load_state_dict({renamed.get(k, k) + d + t: v for k, d, t, v in parts})
+        model = maker(**renamed(maker, dict(facts["config"])))
+        model.load_state_dict(renamed(maker, tensors))
     except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
         raise DataError(
             f"{path} does not fit its weights or this version: {wrong}. "
@@ -142,6 +138,19 @@ def load_model(kind: type[M], folder: str | Path) -> M:
     model.record = dict(facts.get("record", {}))
     loaded: M = model.eval()
     return loaded
+
+
+def renamed(kind: type, named: dict[str, T]) -> dict[str, T]:
+    """Return keywords or tensors of an older file under the names that a class has now.
+
+    Args:
+        kind: its `renamed` says old name -> name now, "" for what had no effect.
+        named: keywords; or tensors, of whose names the first part counts.
+    """
+    table: dict[str, str] = getattr(kind, "renamed", {})
+    parts = ((*name.partition("."), value) for name, value in named.items())
+    now = ((table.get(first, first), dot + rest, x) for first, dot, rest, x in parts)
+    return {first + rest: value for first, rest, value in now if first}
 
 
 def write_checkpoint(

@@ -1,7 +1,5 @@
 """The coupling layers of `CouplingFlow`: free coordinates on the torus, bent in turns."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

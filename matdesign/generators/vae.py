@@ -1,7 +1,5 @@
 """`VAE`: crystals as points of a smooth space, and back."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, ClassVar
 
@@ -14,11 +12,7 @@ from matdesign.crystals.geometry import min_distance, torus_difference, wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import elbo
-from matdesign.generators.conditions import (
-    Condition,
-    ConditionEncoder,
-    combine,
-)
+from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
 from matdesign.generators.family import Family
@@ -28,7 +22,6 @@ from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentS
 from matdesign.generators.vae_latent import (
     Encoder,
     Latent,
-    LatentPlan,
     LatentPosterior,
     Prior,
     redraw,
@@ -132,10 +125,7 @@ class VAE(Family):
         self.asked.reset(rng)
 
     def loss(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        seed: int | torch.Generator | None = None,
+        self, crystals: Crystals | Encoded, *, seed: int | torch.Generator | None = None
     ) -> Loss:
         """Return the negative evidence lower bound of a batch, nats per crystal.
 
@@ -270,7 +260,7 @@ class VAE(Family):
         n, steps = len(request), self._steps(steps)
         if not n:
             return plan_cells(request, request.n_atoms)
-        made: list[LatentPlan] = []
+        made: list[Plan] = []
         at, good = torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
 
         def draw(rows: Tensor, attempt: int) -> None:
@@ -282,11 +272,10 @@ class VAE(Family):
             layout, species, met = self.sequence.draw(*about, scale=scale)
             shape = (*species.shape, self.geometry.own.in_features)
             own = torch.randn(shape, generator=rng, device=z.device)
-            latent, met = Latent(z[met], own * layout.orbits[..., None]), met.cpu()
+            latent, met = (z[met], own * layout.orbits[..., None]), met.cpu()
             role, condition = torch.full_like(species, -1), some.condition[met]
-            plan = LatentPlan(
-                layout, species, role, condition, request.choices, scale, latent=latent
-            ).to("cpu")
+            what = layout, species, role, condition, request.choices, scale
+            plan = Plan(*what, latent=latent).to("cpu")
             if len(plan):
                 at[rows[met]] = sum(map(len, made)) + torch.arange(len(plan))
                 made.append(plan)
@@ -304,7 +293,7 @@ class VAE(Family):
                 f"crystals in {ATTEMPTS} attempts. Leave out the space group, or ask for "
                 "another number of atoms."
             )
-        return LatentPlan.cat(made)[at]
+        return Plan.cat(made)[at]
 
     def smallest_distance(self, plan: Plan, steps: int, rng: torch.Generator) -> Tensor:
         """Return how near two atoms of each crystal come, angstrom, (crystals,)."""
@@ -321,15 +310,17 @@ class VAE(Family):
         With classifier-free guidance two guesses are decoded side by side, without and
         with the condition, and their lattice codes combined.
         """
-        if not isinstance(plan, LatentPlan):
+        if not plan.latent:
             raise DataError(
-                f"a VAE needs a plan of its own; got {type(plan).__name__}. "
-                "Make it with model.plan(request, rng)."
+                "a VAE needs a plan with latents; got one without. Make it with "
+                "model.plan(request, rng)."
             )
         vectors = [self.embedding(plan.condition, plan.scale)]
         if plan.scale not in (0.0, 1.0) and bool(vectors[0].any()):
             vectors = [vectors[0] * 0.0, vectors[0]]
-        about = plan.layout, plan.species, plan.latent
+        whole, own = plan.latent
+        latent = Latent(whole, own[:, : plan.species.shape[1]])
+        about = plan.layout, plan.species, latent
         return self._sample(
             plan, tuple(self.geometry.first(*about, a) for a in vectors)
         )

@@ -1,7 +1,5 @@
 """Coordinates and cell from a latent, once its Wyckoff sequence is known."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,11 +1,7 @@
 """The latent variables of a VAE: the encoder that finds them and the prior they obey."""
 
-from __future__ import annotations
-
-import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +17,6 @@ from matdesign.generators.layers import (
     SpeciesEmbedding,
     sinusoid,
 )
-from matdesign.generators.planning import Plan
 
 
 class Latent(NamedTuple):
@@ -34,40 +29,6 @@ class Latent(NamedTuple):
 
     whole: Tensor
     orbits: Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LatentPlan(Plan):
-    """A plan with the latents that its layouts and elements were drawn from.
-
-    Args:
-        latent: of crystals and orbits; the geometry will be drawn from it too.
-    """
-
-    latent: Latent = dataclasses.field(kw_only=True)
-
-    def __getitem__(self, index: Tensor) -> Self:
-        """Return some crystals, padded no wider than the largest of them."""
-        plan = super().__getitem__(index)
-        own = self.latent.orbits[index, : plan.species.shape[1]]
-        return dataclasses.replace(plan, latent=Latent(self.latent.whole[index], own))
-
-    def to(self, device: torch.device | str) -> Self:
-        """Return the plan on a device."""
-        there = Latent(*(part.to(device) for part in self.latent))
-        return dataclasses.replace(super().to(device), latent=there)
-
-    @staticmethod
-    def cat(parts: Sequence[Any]) -> LatentPlan:
-        """Return one plan of all crystals, padded to the widest."""
-        plan, latents = Plan.cat(parts), [part.latent for part in parts]
-        wide = plan.species.shape[1]
-        own = [
-            nn.functional.pad(one.orbits, (0, 0, 0, wide - one.orbits.shape[1]))
-            for one in latents
-        ]
-        whole = torch.cat([one.whole for one in latents])
-        return LatentPlan(**vars(plan), latent=Latent(whole, torch.cat(own)))
 
 
 class LatentPosterior(NamedTuple):
@@ -96,8 +57,6 @@ class Transformer(nn.Module):
         layers: attention layers.
         heads: attention heads.
         geometry: look at displacements and distances of the sites.
-        pair_width: size of the pair vectors.
-        frequencies: harmonics of the displacement on each axis.
     """
 
     def __init__(
@@ -107,12 +66,11 @@ class Transformer(nn.Module):
         layers: int,
         heads: int,
         geometry: bool,
-        pair_width: int = 32,
-        frequencies: int = 8,
     ) -> None:
         super().__init__()
         self.heads, self.depth = heads, layers
-        self.features = PairFeatures(frequencies) if geometry else None
+        self.features = PairFeatures(8) if geometry else None
+        pair_width = 32 if geometry else 1
         if self.features is not None:
             self.pair = nn.Sequential(
                 nn.Linear(self.features.size, 2 * pair_width),
@@ -120,8 +78,6 @@ class Transformer(nn.Module):
                 nn.Linear(2 * pair_width, pair_width),
             )
             self.bias = nn.Linear(pair_width, layers * heads)
-        else:
-            pair_width = 1
         self.modulation = nn.Linear(width, 6 * width)
         self.layers = nn.ModuleList(
             PairAttention(width, heads, pair_width) for _ in range(layers)

@@ -1,7 +1,5 @@
 """The von Mises distribution on a circle of length 1, also with its origin averaged out."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,22 @@ def opened(store: str | Path | Store) -> Iterator[Store]:
         raise
 
 
-COUNTS = ("batch", "propose", "learn_every")
-"""Settings that are 1 or more."""
+def check_numbers(numbers: Words) -> None:
+    """Raise where a number of the settings makes no sense."""
+    counts = ("batch", "propose", "learn_every")
+    if numbers["budget"] < 0 or min(numbers[name] for name in counts) < 1:
+        raise DataError(
+            f"budget must be 0 or more, {', '.join(counts)} 1 or more; got "
+            + ", ".join(f"{name}={numbers[name]}" for name in ("budget", *counts))
+        )
 
 
 def begin(store: Store, parts: Parts, numbers: Words) -> None:
     """Write down a new campaign, and save its generator beside the store.
 
     Raises:
-        DataError: the store holds one already, or a number makes no sense.
+        DataError: the store holds one already.
     """
-    if numbers["budget"] < 0 or min(numbers[n] for n in COUNTS) < 1:
-        raise DataError(
-            f"budget must be 0 or more, {', '.join(COUNTS)} 1 or more; got "
-            + ", ".join(f"{n}={numbers[n]}" for n in ("budget", *COUNTS))
-        )
     if store.settings() is not None:
         raise DataError(
             f"{store.name} holds a campaign already. Continue it with "
@@ -104,11 +105,10 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
     known = {"select": {}, "learn": {}} | settings
     known["guide"] = None if settings["guided"] else {}
     parts = Parts(
-        *(
-            _again(one.name, known[one.name], store) if part is None else part
-            for one in fields(given)
-            for part in [getattr(given, one.name)]
-        )
+        **{
+            what: _again(what, known[what], store) if part is None else part
+            for what, part in vars(given).items()
+        }
     )
     for what, now in _labels(parts).items():
         if now != (then := settings.get(what, "")):

@@ -34,7 +34,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +149,7 @@ class Store:
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Write the campaign's settings, replacing older ones."""
         data = {"settings": json.dumps(settings)}
-        with self._db:
+        with self._writing():
             for row in self._db.select(kind="campaign"):
                 self._db.update(row.id, data=data)
                 return
@@ -157,7 +159,7 @@ class Store:
 
     def propose(self, iteration: int, proposals: Sequence[Proposal]) -> None:
         """Write all proposals of an iteration with their decisions, all or none."""
-        with self._db:  # one transaction
+        with self._writing():
             for one in proposals:
                 self._db.write(
                     _atoms(one.crystal),
@@ -185,7 +187,7 @@ class Store:
         known = {k: v.values[0].item() for k, v in result.columns.items()}
         shown = {k: v for k, v in known.items() if math.isfinite(v) and _allowed(k)}
         text = json.dumps(result.to_dict())
-        with self._db:
+        with self._writing():
             self._db.write(
                 _atoms(result.structures),
                 kind="evaluation",
@@ -203,8 +205,20 @@ class Store:
 
     def finish(self, iteration: int, counts: dict[str, int | float | str]) -> None:
         """Close an iteration."""
-        with self._db:
+        with self._writing():
             self._db.write(None, kind="iteration", iteration=iteration, **counts)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """All writes inside are one transaction: they become visible together or not."""
+        try:
+            with self._db:
+                yield
+        except (OSError, sqlite3.Error) as problem:
+            raise DataError(
+                f"nothing more can be written to {self.name} ({problem}). What is there is "
+                "whole: make room on the disk, then Campaign.resume goes on from it."
+            ) from problem
 
     # ---- reading ------------------------------------------------------------------
 

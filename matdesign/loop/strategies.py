@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,7 +71,13 @@ class Learner(Protocol):
     """What makes a better generator from the results so far."""
 
     def learn(
-        self, generator: Any, crystals: Crystals, rewards: Tensor, *, seed: int
+        self,
+        generator: Any,
+        crystals: Crystals,
+        rewards: Tensor,
+        *,
+        seed: int,
+        prior: Any,
     ) -> Any:
         """Return a new generator; the given one stays as it is.
 
@@ -80,19 +86,26 @@ class Learner(Protocol):
             crystals: as proposed, all that have a usable result.
             rewards: of each, higher is better: the objective with its sign turned.
             seed: of this lesson.
+            prior: the generator that the campaign began with, to stay near.
         """
 
 
 def decisions(
     selector: Selector | None,
     new: Crystals,
-    results: Results,
-    values: Tensor,
+    so_far: Callable[[], tuple[Results, Tensor]],
     room: int,
     *,
     seed: int,
 ) -> list[tuple[str, str]]:
     """Return decision and reason for each new crystal; without a selector as they come.
+
+    Args:
+        selector: of the campaign.
+        new: candidates.
+        so_far: gives the usable results and their values.
+        room: most that are selected.
+        seed: of the choice.
 
     Raises:
         DataError: the selector chose too many, or gave too few reasons.
@@ -100,7 +113,7 @@ def decisions(
     if selector is None:
         late = [("passed over", "more than the batch or the budget")] * len(new)
         return [("selected", "")] * min(room, len(new)) + late[room:]
-    chosen = selector.select(new, results, values, room, seed=seed)
+    chosen = selector.select(new, *so_far(), room, seed=seed)
     if len(chosen.reason) != len(new) or len(chosen.order) > room:
         raise DataError(
             f"{type(selector).__name__} chose {len(chosen.order)} crystals and gave "

@@ -12,7 +12,7 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import displacement
 from matdesign.crystals.lattice_code import FAMILIES, free_entries
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import LETTERS, images, operations
 from matdesign.metrics.distances import wasserstein
 from matdesign.metrics.evaluator import evaluate

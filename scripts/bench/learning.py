@@ -27,7 +27,7 @@ WAYS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "autoregressive": ("autoregressive-prototypes", GENTLE, {}),
     "flow-matching": (
         "flow-matching-prototypes",
-        design.RewardWeighted(steps=25, batch_size=48),
+        design.RewardWeighted(steps=20, batch_size=48, watch=0),
         {"steps": 15},
     ),
     "pressed": (

@@ -15,46 +15,26 @@ from databuild.candidates import Candidate, Prototype, library
 from databuild.chemistry import (
     ANIONS,
     CATIONS,
-    ELEMENTS,
-    METALS,
     RARE,
+    TABLES,
     balanced,
     by_charge,
+    entries,
 )
 
 Block = list[Candidate]
-FAMOUS_PEROVSKITES = (
-    "Sr Ti O|Ba Ti O|Ca Ti O|Pb Ti O|Ba Zr O|Sr Zr O|Na Nb O|K Nb O|K Ta O|La Al O|"
-    "La Mn O|La Fe O|Bi Fe O|Nd Ni O|"
-    "Cs Pb I|Cs Pb Br|Cs Pb Cl|Cs Sn I|K Mg F|Na Mg F|Ba Zr S|Ba Li H"
-)
-"""Compositions whose children are always in the set."""
-FAMOUS_BINARIES = (
-    "Na-Cl Li-F Mg-O Ca-O Ca-F Zn-S Zn-O Cd-Te Cd-S Cd-Se Ga-As Ga-N Al-N Al-O Si-O "
-    "Ti-O Li-O Cs-Cl Pb-Te Bi-Te Sn-S Mo-S Fe-O Ni-O Cu-O Zr-O Hf-O V-O In-P "
-    "Ba-O Sr-O Mg-F"
-)
-"""Systems that every chemist knows are always in the set."""
-FAMOUS_TERNARIES = (
-    "Sr Ti O3|Ba Ti O3|Pb Ti O3|Ca Ti O3|Li Nb O3|K Nb O3|La Al O3|Cs Pb I3|Cs Pb Br3|"
-    "Cs Sn I3|K Mg F3|Fe Ti O3|Li Co O2|Li Ni O2|Na Cr S2|Cu In Se2|Cu Ga S2|Ag Ga Se2|"
-    "Cu Al O2|Zn Sn N2|Zn Ge N2|Al2 Mg O4|Fe2 Zn O4|Al2 Zn O4|Al2 Cd S4|Zr Si O4|"
-    "B P O4|Pb Cl F|Bi Cl O|La O F|Li Mg N|Li Zn P|Li Al Ge|Na Mg As"
-)
-TERNARY = {"ABC3": 130, "ABC2": 120, "AB2C4": 60, "ABC": 110, "ABC4": 40}
-"""Compositions drawn for each ternary stoichiometry."""
 
 
 def perovskite_plan(seed: int = 1) -> list[Candidate]:
     """Cubic crystals of every composition; of one in twelve also up to seven children."""
     rng = random.Random(seed)
-    universe = perovskite.compositions()
+    universe, famous = perovskite.compositions(), entries("perovskites")
     rng.shuffle(universe)
     plan: Block = []
     for k, (a, b, x) in enumerate(universe):
         roles = (("A", a), ("B", b), ("X", x))
         kinds = ["cubic"]
-        if k % 12 == 0 or f"{a} {b} {x}" in FAMOUS_PEROVSKITES.split("|"):
+        if k % 12 == 0 or [a, b, x] in famous:
             kinds += ["P4mm", "I4mcm", "R-3c", "R3m", "Pnma"]
             kinds += ["Imma", "P4mbm"] if k % 12 or k % 24 == 0 else []
         plan += [Candidate(f"perovskite-{kind}", roles) for kind in kinds]
@@ -123,7 +103,9 @@ def _binary_systems(
     """Cation-anion systems, each with many prototypes at every balanced formula."""
     binary = [p for p in pool if len(p.roles) == 2 and _size(p) <= 12]
     cations = [s for s in CATIONS if s not in ("C", "S", "Se", "Te", "P", "As")]
-    systems = dict.fromkeys(tuple(name.split("-")) for name in FAMOUS_BINARIES.split())
+    systems = dict.fromkeys(
+        tuple(name.split("-")) for name in TABLES["binaries"].split()
+    )
     while len(systems) < count:
         systems[_pick(cations, rng), _pick(list(ANIONS), rng)] = None
     blocks = []
@@ -157,8 +139,8 @@ def _famous(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
     from pymatgen.core import Composition
 
     blocks: list[Block] = []
-    for text in FAMOUS_TERNARIES.split("|"):
-        target = Composition(text.replace(" ", ""))
+    for words in entries("ternaries"):
+        target = Composition("".join(words))
         block: Block = []
         for prototype in pool:
             if prototype.stoichiometry != target.anonymized_formula:
@@ -175,7 +157,7 @@ def _famous(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
 def _ternary_compositions(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
     """Ternary compositions, each with several prototypes and both assignments."""
     blocks = []
-    for stoichiometry, count in TERNARY.items():
+    for stoichiometry, count in TABLES["drawn"].items():
         alike = [p for p in pool if p.stoichiometry == stoichiometry]
         family = [p for p in alike if _size(p) <= 16]
         for _ in range(count):
@@ -234,11 +216,12 @@ def _metal_systems(
     pool: Sequence[Prototype], rng: random.Random, count: int
 ) -> list[Block]:
     """Systems of two metals at several formulas, and ternary Heusler-like crystals."""
+    metals = TABLES["metals"].split()
     small = [p for p in pool if len(p.roles) == 2 and _size(p) <= 9]
     formulas = ("AB", "AB2", "AB3", "A2B3", "AB5", "AB4")
     blocks: list[Block] = []
     for _ in range(count):
-        first, second = rng.sample(METALS, 2)
+        first, second = rng.sample(metals, 2)
         block: Block = []
         for formula, number in zip(formulas, (4, 3, 3, 1, 1, 1), strict=True):
             family = [p for p in small if p.stoichiometry == formula]
@@ -250,7 +233,7 @@ def _metal_systems(
     three = [p for p in pool if len(p.roles) == 3 and _size(p) <= 6]
     for _ in range(2 * count):
         prototype = rng.choice(three)
-        pairs = tuple(zip(prototype.roles, rng.sample(METALS, 3), strict=True))
+        pairs = tuple(zip(prototype.roles, rng.sample(metals, 3), strict=True))
         blocks.append([Candidate(prototype.label, pairs, kind="metallic")])
     return blocks
 
@@ -264,6 +247,6 @@ def _elements(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
             Candidate(p.label, ((p.roles[0], symbol),), kind="element")
             for p in _draw(simple, 5, rng)
         ]
-        for symbol in ELEMENTS
+        for symbol in TABLES["elements"].split()
         if symbol not in skip
     ]

@@ -21,7 +21,7 @@ from matdesign.constraints.predicted import Property
 from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.constraints.unfinished import Orbits
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import symmetric_layouts
 from matdesign.errors import DataError, InfeasibleTarget, UnitError
 from matdesign.paths import data_dir
 

@@ -18,7 +18,7 @@ from matdesign.crystals.lattice_code import (
     from_code,
     to_code,
 )
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import symmetric_layouts
 from matdesign.errors import DataError, ShapeError
 
 codes = st.lists(st.floats(-1.2, 1.2), min_size=6, max_size=6)

@@ -15,8 +15,8 @@ from matdesign.crystals.geometry import torus_difference
 from matdesign.crystals.lattice_code import HEXAGONAL_K1, family
 from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.crystals.symmetry.find import spacegroup
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import (
+from matdesign.crystals.symmetry.layout import (
+    Layout,
     symmetric_layouts,
 )
 from matdesign.crystals.symmetry.wyckoff import operations, positions, primitive_cell

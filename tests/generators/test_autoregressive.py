@@ -13,8 +13,7 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import distances
 from matdesign.crystals.symmetry import find as symmetry
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators import mixtures, wyckoff_sampler

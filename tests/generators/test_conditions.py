@@ -217,12 +217,6 @@ def test_combine_keeps_impossible_elements_impossible():
     assert combine(null, told, 3.0).tolist() == [[3.0, -torch.inf, -torch.inf]]
 
 
-def test_doubled_puts_nothing_first():
-    told = ask({"gap": 1.0, "spacegroup": 5}).condition
-    both = told.doubled()
-    assert both.anything.tolist() == [False, False, True, True]
-
-
 def test_properties_are_labels_that_vary_and_can_be_asked_for(batch):
     labels = {
         "band_gap": torch.tensor([0.0, 2.0, torch.nan]),

@@ -12,7 +12,7 @@ import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.geometry import min_distance, torus_difference
 from matdesign.crystals.symmetry.encoded import Encoded, encode
-from matdesign.crystals.symmetry.orbits import symmetric_layouts
+from matdesign.crystals.symmetry.layout import symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators import elbo, von_mises

@@ -7,14 +7,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from alloys import fingerprint
+from alloys import Alloys, fingerprint
+from test_campaign import Toy, campaign
+from test_strategies import COLUMNS, Richest, Shift, tiny
 
+from matdesign.loop.campaign import Campaign
 from matdesign.loop.store import Store
 
 BUDGET = 20
@@ -24,6 +29,7 @@ import sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from alloys import Alloys, CountingOracle
+from test_strategies import Richest
 from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import RequiredElements
 from matdesign.loop.campaign import Campaign
@@ -32,26 +38,28 @@ oracle = CountingOracle(side, pause={pause})
 model = Alloys(log=log)
 settings = dict(budget={budget}, batch=8, propose=16, seed=11)
 wanted = MinDistance(1.5) & RequiredElements("Cu")
+select = Richest(1) if {select} else None
 try:
-    loop = Campaign.resume(store, generator=model, oracle=oracle)
+    loop = Campaign.resume(store, generator=model, oracle=oracle, select=select)
 except ValueError as error:
     if "holds no campaign" not in str(error):
         raise
     store.unlink(missing_ok=True)
-    loop = Campaign(model, wanted, oracle, store, **settings)
+    loop = Campaign(model, wanted, oracle, store, select=select, **settings)
 for iteration in loop:
     print(iteration, flush=True)
 loop.close()
 """
 
 
-def start(folder, pause):
+def start(folder, pause, select):
     script = SCRIPT.format(
         here=str(Path(__file__).parent),
         store=str(folder / "c.db"),
         side=str(folder / "side"),
         log=str(folder / "log"),
         pause=pause,
+        select=select,
         budget=BUDGET,
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -103,17 +111,18 @@ def recorded(folder):
 
 
 @pytest.mark.slow
-def test_kill_9_at_random_moments(tmp_path):
+@pytest.mark.parametrize("select", [False, True], ids=["as they come", "selected"])
+def test_kill_9_at_random_moments(tmp_path, select):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    assert start(whole, 0.0).wait(timeout=300) == 0
+    assert start(whole, 0.0, select).wait(timeout=300) == 0
     assert sorted(lines(whole / "side")) == sorted(recorded(whole))
 
     chance = random.Random(int(time.time()))  # moments differ from run to run
     kills, asked = 0, Counter()
     for calls in (0, 4, 10, 16):  # real oracle calls after which it is killed
-        process = start(broken, 0.05)
+        process = start(broken, 0.05, select)
         while process.poll() is None and (
             len(lines(broken / "side")) < calls or not (broken / "log").exists()
         ):
@@ -129,7 +138,7 @@ def test_kill_9_at_random_moments(tmp_path):
         before = {name: asked[name] for name in safe}
         resumed_from = (safe, before)
     assert kills >= 2
-    assert start(broken, 0.0).wait(timeout=300) == 0
+    assert start(broken, 0.0, select).wait(timeout=300) == 0
 
     assert state(broken) == state(whole)
     after = Counter(lines(broken / "side"))
@@ -143,3 +152,91 @@ def test_kill_9_at_random_moments(tmp_path):
     assert set(draws) == set(
         lines(whole / "log")
     )  # the same seeds, iteration by iteration
+
+
+class Steady(Toy):
+    """Fails crystals with gold, in whatever order it is asked."""
+
+    def evaluate(self, crystals):
+        gold = (crystals.species == 79).any(1).tolist()
+        reason = tuple("gold" if one else "" for one in gold)
+        return replace(super().evaluate(crystals), reason=reason)
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, {here!r})
+from test_campaign_kill import *
+from matdesign.errors import DataError
+store = Path({store!r})
+loop = campaign(store.parent, Steady())
+loop.iteration()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write that finds no room fails
+size = store.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4096, size + 4096))
+try:
+    list(loop)
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path):
+    for name in ("whole", "full"):
+        (tmp_path / name).mkdir()
+    whole = campaign(tmp_path / "whole", Steady())
+    list(whole)
+    where = tmp_path / "full" / "c.db"
+    script = FULL.format(here=str(Path(__file__).parent), store=str(where))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True
+    )
+    assert "nothing more can be written to" in done.stdout, done.stderr
+    assert "make room on the disk" in done.stdout
+    again = Campaign.resume(where, generator=Alloys(), oracle=Steady())
+    assert 0 < again.spent < 17
+    list(again)
+    assert again.table()[COLUMNS].equals(whole.table()[COLUMNS])
+    again.close()
+    whole.close()
+
+
+def test_a_stop_after_any_write_changes_nothing(tmp_path, monkeypatch):
+    """Proposals, each result, the version of the model, the end of an iteration."""
+    (tmp_path / "b").mkdir()
+    settings = {"learn_every": 1, "budget": 10, "batch": 4}
+    whole = campaign(
+        tmp_path, Steady(), tiny(), learn=Shift(), select=Richest(), **settings
+    )
+    list(whole)
+    oracle, stops = Steady(), 0
+    first = {"learn": Shift(), "select": Richest(), **settings}
+    campaign(tmp_path / "b", Steady(), tiny(), **first).close()
+
+    class Stop(BaseException):
+        pass
+
+    plain = Store._writing
+
+    @contextmanager
+    def once(store):
+        with plain(store):
+            yield
+        raise Stop
+
+    while True:
+        parts = {"learn": Shift(), "select": Richest()}
+        loop = Campaign.resume(tmp_path / "b" / "c.db", oracle=oracle, **parts)
+        monkeypatch.setattr(Store, "_writing", once)
+        try:
+            list(loop)
+            break
+        except Stop:
+            stops += 1
+        finally:
+            monkeypatch.setattr(Store, "_writing", plain)
+            loop.close()
+    assert stops >= 10 + 3 * 2  # a result each, proposals and end of three iterations
+    assert loop.table()[COLUMNS].equals(whole.table()[COLUMNS])
+    whole.close()

@@ -14,11 +14,20 @@ from matdesign.teach import (
     exercises_crystals,
     exercises_generators,
     exercises_guidance,
+    exercises_learning,
+    exercises_loop,
 )
 
+MODULES = (
+    exercises_crystals,
+    exercises_generators,
+    exercises_guidance,
+    exercises_learning,
+    exercises_loop,
+)
 CHECKS = [
     check
-    for module in (exercises_crystals, exercises_generators, exercises_guidance)
+    for module in MODULES
     for name, check in inspect.getmembers(module, inspect.isfunction)
     if name.startswith("check_") and name != "check_fooling"
     if check.__module__ == module.__name__

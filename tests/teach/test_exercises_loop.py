@@ -1,0 +1,25 @@
+"""The checks accept what is right and refuse what is nearly right."""
+
+import numpy as np
+import torch
+
+from matdesign.loop.acquisition import expected_improvement
+from matdesign.loop.surrogate import Prediction, conformal_width
+from matdesign.teach import exercises_loop as exercises
+
+
+def test_the_expected_improvement() -> None:
+    def right(mean, std, best):
+        found = Prediction(torch.tensor([mean]), torch.tensor([std]))
+        return float(expected_improvement(found, best))
+
+    assert exercises.check_expected_improvement(right)
+    assert not exercises.check_expected_improvement(lambda m, s, b: max(b - m, 0.0))
+
+
+def test_the_half_width() -> None:
+    assert exercises.check_conformal_width(conformal_width)
+    plain = exercises.check_conformal_width(
+        lambda r, level: float(np.quantile(r.abs().numpy(), level))
+    )
+    assert not plain and "not right" in str(plain)
