@@ -55,7 +55,6 @@ class Autoregressive(WyckoffSampler):
         tries: draws of lattice or coordinates while atoms overlap; 1 takes the first.
         temperature: of letters and elements; below 1 the likelier ones more often.
         coordinate_temperature: of coordinates.
-        lattice_temperature: of lattices.
         **data: what a training set gives; see `Family`.
 
     Source:
@@ -71,7 +70,7 @@ class Autoregressive(WyckoffSampler):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
-    renamed: ClassVar[dict[str, str]] = {"templates": ""}
+    renamed: ClassVar[dict[str, str]] = {"templates": "", "lattice_temperature": ""}
     """Keywords of older files that have no effect."""
 
     def __init__(
@@ -87,7 +86,6 @@ class Autoregressive(WyckoffSampler):
         tries: int = 8,
         temperature: float = 1.0,
         coordinate_temperature: float = 1.0,
-        lattice_temperature: float = 1.0,
         **data: Any,
     ) -> None:
         super().__init__(locals(), **data)
@@ -96,7 +94,6 @@ class Autoregressive(WyckoffSampler):
         self.rare, self.tries = rare, tries
         self.temperature = temperature
         self.coordinate_temperature = coordinate_temperature
-        self.lattice_temperature = lattice_temperature
         self.network = SiteNetwork(
             largest=largest,
             properties=self.properties,
@@ -131,10 +128,10 @@ class Autoregressive(WyckoffSampler):
         batch = self.prepare(crystals)
         if self.training:
             rng = generator(seed, self.device)
-            asked = self.network.asked.training_condition(batch, rng)
+            condition = self.network.asked.training_condition(batch, rng)
         else:
-            asked = self.nothing(len(batch))
-        terms = self.log_terms(batch, asked)
+            condition = self.nothing(len(batch))
+        terms = self.log_terms(batch, condition)
         terms = {k: v.clamp(min=-IMPOSSIBLE) for k, v in terms.items()}
         each = -torch.stack(list(terms.values())).sum(0)
         return Loss(
@@ -157,7 +154,7 @@ class Autoregressive(WyckoffSampler):
         total = torch.stack(list(terms.values())).sum(0)
         return total.masked_fill(total < -1e8, -torch.inf)
 
-    def log_terms(self, batch: Encoded, asked: Condition) -> dict[str, Tensor]:
+    def log_terms(self, batch: Encoded, condition: Condition) -> dict[str, Tensor]:
         """Return the log probability of each part of each crystal, in nats.
 
         All sites of all crystals are read at once; the mask of the transformer keeps every
@@ -165,7 +162,7 @@ class Autoregressive(WyckoffSampler):
 
         Args:
             batch: in this model's representation.
-            asked: what the network is conditioned on.
+            condition: what the network is conditioned on.
 
         Returns:
             `size`, `spacegroup`, `letter`, `species`, `lattice`, `coordinates`, each of
@@ -185,13 +182,13 @@ class Autoregressive(WyckoffSampler):
         b, m = seq.letter.shape
         pad = torch.nn.functional.pad
         table = wyckoff_table(str(seq.letter.device))
-        ask, prior = net.asked(asked), self.log_prior
-        size = (prior.logsumexp(0) + net.size_logits(ask)).log_softmax(-1)
-        group = prior.T[seq.n_atoms] + net.group_logits(ask, seq.n_atoms)
+        vector, prior = net.asked(condition), self.log_prior
+        size = (prior.logsumexp(0) + net.size_logits(vector)).log_softmax(-1)
+        group = prior.T[seq.n_atoms] + net.group_logits(vector, seq.n_atoms)
         group = group.log_softmax(-1)
 
         # the tokens of both passes; each knows the site before it
-        about = net.about(ask, seq.spacegroup, seq.n_atoms)
+        about = net.about(vector, seq.spacegroup, seq.n_atoms)
         keys, left = net.keys(seq.spacegroup), seq.left()
         last = pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
         before = pad(seq.species, (1, 0))
@@ -299,7 +296,7 @@ class Autoregressive(WyckoffSampler):
         best = raw.new_full((len(plan),), -1.0)
 
         def draw(rows: Tensor, attempt: int) -> None:
-            drawn = net.lattices.sample(raw[rows], rng, self.lattice_temperature)
+            drawn = net.lattices.sample(raw[rows], rng)
             drawn = self.scales.clamp(drawn) * lay.code_free[rows]
             room = self._room(plan, rows, u[rows], drawn, fixed)
             code[rows] = torch.where((room > best[rows])[:, None], drawn, code[rows])

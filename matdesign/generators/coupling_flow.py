@@ -172,39 +172,26 @@ class CouplingFlow(Templated):
         return Loss.of(terms)
 
     @torch.no_grad()
-    def log_prob(
-        self, crystals: Crystals | Encoded, *, condition: Condition | None = None
-    ) -> Tensor:
+    def log_prob(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the exact log density of crystals given their layout, (crystals,).
 
         The sum of `log_prob_parts`, in nats; minus infinity where an element was never
         seen in training.
-
-        Args:
-            crystals: where to evaluate.
-            condition: what the crystals are known to be; None leaves all open.
         """
-        parts = self.log_prob_parts(crystals, condition=condition).values()
-        return torch.stack(list(parts)).sum(0)
+        return torch.stack(list(self.log_prob_parts(crystals).values())).sum(0)
 
     @torch.no_grad()
-    def log_prob_parts(
-        self, crystals: Crystals | Encoded, *, condition: Condition | None = None
-    ) -> dict[str, Tensor]:
+    def log_prob_parts(self, crystals: Crystals | Encoded) -> dict[str, Tensor]:
         """Return the parts of the log density, in nats, each of shape (crystals,).
 
         The layout is given: how often it occurs (number of atoms in "cell", template in
         "symmetric") is no part. Orbits count as numbered. The measure is a count for
         elements, the free entries of the standardised lattice code, and free coordinates
         in [0, 1); a free origin is uniform, which takes nothing away.
-
-        Args:
-            crystals: where to evaluate.
-            condition: what the crystals are known to be; None leaves all open.
         """
         data = self.prepare(crystals).to(self.device)
         lay, species, b = data.layout, data.species, len(data)
-        vector = self.embedding(b, condition)
+        vector = self.embedding(b, None)
         order, allowed = canonical_order(lay, species), self.scales.allowed
         canonical = torch.zeros(b, dtype=torch.bool, device=self.device)
         log_species = self.sequence.log_prob(
@@ -225,19 +212,16 @@ class CouplingFlow(Templated):
         }
 
     @torch.no_grad()
-    def inverse(
-        self, crystals: Crystals | Encoded, *, condition: Condition | None = None
-    ) -> Latents:
+    def inverse(self, crystals: Crystals | Encoded) -> Latents:
         """Return the noise from which this model would make the same crystals.
 
         Args:
             crystals: any crystals; in P1 the first atom of the rarest element is held at
                 the origin.
-            condition: what the crystals are known to be; None leaves all open.
         """
         data = self.prepare(crystals).to(self.device)
         lay, species = data.layout, data.species
-        each, whole = self.encoder(lay, species, self.embedding(len(data), condition))
+        each, whole = self.encoder(lay, species, self.embedding(len(data), None))
         x = self.scales.standardize(data.code, lay)
         z, _ = self.lattice_flow(x, whole, lay.code_free)
         free, u = self.hold_first(lay, species, data.u)

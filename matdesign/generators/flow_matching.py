@@ -14,7 +14,6 @@ from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import torus_difference, wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError
-from matdesign.generators.conditions import Condition
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview, Sample
 from matdesign.generators.sampling import normal, uniform
@@ -145,14 +144,11 @@ class FlowMatching(Stepwise):
         species = self.decide_species(x, preview, t, s, rng)
         return Sample(x.plan, species, u, code)
 
-    def velocity(
-        self, data: Encoded, condition: Condition | None = None
-    ) -> tuple[Field, Tensor, Tensor]:
+    def velocity(self, data: Encoded) -> tuple[Field, Tensor, Tensor]:
         """Return the velocity of all free numbers of some crystals as one field.
 
         Args:
             data: layouts and species, which stay; coordinates and cells, which move.
-            condition: what the crystals are asked to be.
 
         Returns:
             The field for `follow`, the points of the crystals, shape
@@ -167,8 +163,7 @@ class FlowMatching(Stepwise):
 
         def field(where: Tensor, t: Tensor) -> Tensor:
             u, x = where[:, : 3 * width].view(b, width, 3), where[:, 3 * width :]
-            scale = 0.0 if condition is None else 1.0
-            out = self.prediction(lay, data.species, u, x, t, condition, scale)
+            out = self.prediction(lay, data.species, u, x, t, None, 0.0)
             return torch.cat([out.frac.flatten(1) / TORUS, out.lattice], dim=1) * free
 
         return field, point, free

@@ -109,13 +109,11 @@ class PairFeatures(nn.Module):
     """Geometry of every ordered pair of sites, invariant to translation and rotation.
 
     Equation:
-        sin and cos of 2 pi k (f_j - f_i) for k = 1..frequencies on each axis, beside
-        Gaussians of the minimum-image distance in angstrom.
+        sin and cos of 2 pi k (f_j - f_i) for k = 1..frequencies on each axis, beside 16
+        Gaussians of the minimum-image distance, centred from 0 to 8 angstrom.
 
     Args:
         frequencies: harmonics on each axis.
-        radial: number of Gaussians, centred from 0 to `cutoff`.
-        cutoff: last centre, angstrom.
 
     Accuracy:
         The nearest image is sought among the 27 around the wrapped displacement in the
@@ -126,22 +124,16 @@ class PairFeatures(nn.Module):
     centres: Tensor
     harmonics: Tensor
 
-    def __init__(self, frequencies: int, radial: int = 16, cutoff: float = 8.0) -> None:
+    def __init__(self, frequencies: int) -> None:
         super().__init__()
         shifts = torch.tensor([-1.0, 0.0, 1.0])
-        self.register_buffer(
-            "images", torch.cartesian_prod(shifts, shifts, shifts), persistent=False
-        )
-        self.register_buffer(
-            "centres", torch.linspace(0.0, cutoff, radial), persistent=False
-        )
-        self.register_buffer(
-            "harmonics",
-            2 * math.pi * torch.arange(1, frequencies + 1),
-            persistent=False,
-        )
-        self.width = cutoff / (radial - 1)
-        self.size = 6 * frequencies + radial
+        images = torch.cartesian_prod(shifts, shifts, shifts)
+        harmonics = 2 * math.pi * torch.arange(1, frequencies + 1)
+        self.register_buffer("images", images, persistent=False)
+        self.register_buffer("centres", torch.linspace(0.0, 8.0, 16), persistent=False)
+        self.register_buffer("harmonics", harmonics, persistent=False)
+        self.width = 8.0 / 15
+        self.size = 6 * frequencies + 16
 
     def forward(self, frac: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor]:
         """Return features of all pairs and their odd part.
@@ -156,22 +148,19 @@ class PairFeatures(nn.Module):
         """
         # geometry keeps its digits where the rest runs in half precision
         with torch.autocast(frac.device.type, enabled=False):
-            return self._geometry(frac, lattice)
-
-    def _geometry(self, frac: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor]:
-        delta = frac[:, None] - frac[:, :, None]  # (b, i, j, 3): f_j - f_i
-        delta = delta - torch.round(delta)
-        angle = (delta.unsqueeze(-1) * self.harmonics).flatten(-2)  # (b, i, j, 3 k)
-        sine, cosine = torch.sin(angle), torch.cos(angle)
-        metric = lattice @ lattice.transpose(1, 2)  # (b, 3, 3)
-        image = ((self.images @ metric) * self.images).sum(-1)  # (b, 27): |n L|^2
-        along = torch.einsum("bijx,bxy->bijy", delta, metric)  # (b, i, j, 3)
-        square = (along * delta).sum(-1, keepdim=True) + (
-            2 * along @ self.images.T + image[:, None, None]
-        )
-        distance = square.amin(-1, keepdim=True).clamp(min=1e-8).sqrt()
-        radial = torch.exp(-0.5 * ((distance - self.centres) / self.width) ** 2)
-        return torch.cat([sine, cosine, radial], dim=-1), sine
+            delta = frac[:, None] - frac[:, :, None]  # (b, i, j, 3): f_j - f_i
+            delta = delta - torch.round(delta)
+            angle = (delta.unsqueeze(-1) * self.harmonics).flatten(-2)  # (b, i, j, 3 k)
+            sine, cosine = torch.sin(angle), torch.cos(angle)
+            metric = lattice @ lattice.transpose(1, 2)  # (b, 3, 3)
+            image = ((self.images @ metric) * self.images).sum(-1)  # (b, 27): |n L|^2
+            along = torch.einsum("bijx,bxy->bijy", delta, metric)  # (b, i, j, 3)
+            square = (along * delta).sum(-1, keepdim=True) + (
+                2 * along @ self.images.T + image[:, None, None]
+            )
+            distance = square.amin(-1, keepdim=True).clamp(min=1e-8).sqrt()
+            radial = torch.exp(-0.5 * ((distance - self.centres) / self.width) ** 2)
+            return torch.cat([sine, cosine, radial], dim=-1), sine
 
 
 def sinusoid(value: Tensor, size: int, longest: float = 1000.0) -> Tensor:

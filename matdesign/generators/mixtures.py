@@ -46,7 +46,7 @@ class CircleMixture:
         logits, offset, width = raw.unflatten(-1, (3, self.components)).unbind(-2)
         grid = torch.arange(self.components, device=raw.device).to(raw)
         mean = (grid + torch.tanh(offset)) / self.components
-        return logits.log_softmax(-1), mean, _between(NARROW, WIDE, width)
+        return logits.log_softmax(-1), mean, _bounded_width(NARROW, WIDE, width)
 
     def log_prob(self, raw: Tensor, u: Tensor) -> Tensor:
         """Return the log density in nats over [0, 1), shape of `u`.
@@ -105,7 +105,7 @@ class LatticeMixture:
         """
         k = self.components
         logits, mean, width = raw.split([k, 6 * k, 6 * k], dim=-1)
-        sigma = _between(LEAST, MOST, width).unflatten(-1, (k, 6))
+        sigma = _bounded_width(LEAST, MOST, width).unflatten(-1, (k, 6))
         return logits.log_softmax(-1), mean.unflatten(-1, (k, 6)), sigma
 
     def log_prob(self, raw: Tensor, x: Tensor, free: Tensor) -> Tensor:
@@ -122,25 +122,21 @@ class LatticeMixture:
         joint = (each * free[..., None, :]).sum(-1)  # (..., K)
         return torch.logsumexp(weight + joint, dim=-1)
 
-    def sample(
-        self, raw: Tensor, rng: torch.Generator, temperature: float = 1.0
-    ) -> Tensor:
+    def sample(self, raw: Tensor, rng: torch.Generator) -> Tensor:
         """Return draws of all six entries, shape (..., 6); use the free ones.
 
         Args:
             raw: outputs of a network, shape (..., size).
             rng: source of randomness.
-            temperature: below 1, likelier components and narrower ones.
         """
         weight, mean, sigma = self.parts(raw)
-        k = choose(weight / temperature, rng)[..., None, None]
+        k = choose(weight, rng)[..., None, None]
         k = k.expand(*weight.shape[:-1], 1, 6)
         noise = torch.randn(k.shape, generator=rng, device=raw.device, dtype=raw.dtype)
-        width = math.sqrt(temperature) * sigma.gather(-2, k)
-        return (mean.gather(-2, k) + width * noise).squeeze(-2)
+        return (mean.gather(-2, k) + sigma.gather(-2, k) * noise).squeeze(-2)
 
 
-def _between(least: float, most: float, raw: Tensor) -> Tensor:
+def _bounded_width(least: float, most: float, raw: Tensor) -> Tensor:
     """Return widths between two bounds, evenly on a logarithmic scale."""
     low, high = math.log(least), math.log(most)
     return torch.exp(low + (high - low) * torch.sigmoid(raw))

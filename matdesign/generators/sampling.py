@@ -104,7 +104,7 @@ def draw(
     this.
 
     Equation:
-        p(x | plan, apart) = p(x | plan) 1[apart] / P(apart | plan), by rejection
+        p(x | plan, no overlap) ~ p(x | plan) 1[no overlap], by rejection
 
     Args:
         model: any `Generator`.
@@ -127,13 +127,11 @@ def draw(
         at = left[rows.to(left.device)]
         some = plan[_particles(at, copies).to(model.device)]
         new = finish(model.states(some, steps, rng), controller, some)
-        apart = ~overlap(new)
-        good[rows] = apart
+        well = ~overlap(new)
+        good[rows] = well
         order = torch.arange(len(made), device=left.device)
-        order[at[apart]] = len(made) + torch.arange(
-            int(apart.sum()), device=left.device
-        )
-        made = Crystals.cat([made, new[apart.nonzero().squeeze(1)]])[order]
+        order[at[well]] = len(made) + well.nonzero().squeeze(1)
+        made = Crystals.cat([made, new])[order]
 
     resample(again, lambda rows: good[rows], len(left), model.redraws)
     return made

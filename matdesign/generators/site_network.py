@@ -149,24 +149,26 @@ class SiteNetwork(nn.Module):
 
     # ---- before the sequence ------------------------------------------------------------
 
-    def size_logits(self, asked: Tensor) -> Tensor:
+    def size_logits(self, embedding: Tensor) -> Tensor:
         """Return what a condition adds to the log prior of sizes, (crystals, sizes).
 
         Args:
-            asked: vector of the condition, zero where nothing is asked, (crystals, width).
+            embedding: vector of the condition, zero where nothing is asked, (crystals, width).
         """
-        logits: Tensor = self.size_head(asked)
-        return logits * asked.any(1, keepdim=True)
+        logits: Tensor = self.size_head(embedding)
+        return logits * embedding.any(1, keepdim=True)
 
-    def group_logits(self, asked: Tensor, n_atoms: Tensor) -> Tensor:
+    def group_logits(self, embedding: Tensor, n_atoms: Tensor) -> Tensor:
         """Return what a condition adds to the log prior of space groups, (crystals, 231)."""
-        logits: Tensor = self.group_head(torch.cat([asked, self.size(n_atoms)], dim=1))
-        return logits * asked.any(1, keepdim=True)
+        logits: Tensor = self.group_head(
+            torch.cat([embedding, self.size(n_atoms)], dim=1)
+        )
+        return logits * embedding.any(1, keepdim=True)
 
-    def about(self, asked: Tensor, spacegroup: Tensor, n_atoms: Tensor) -> Tensor:
+    def about(self, embedding: Tensor, spacegroup: Tensor, n_atoms: Tensor) -> Tensor:
         """Return the vector that every token of a crystal carries, (crystals, width)."""
         known: Tensor = self.group(spacegroup) + self.system(system_of(spacegroup))
-        return known + self.size(n_atoms) + asked
+        return known + self.size(n_atoms) + embedding
 
     # ---- first pass: letters and elements -----------------------------------------------
 

@@ -54,17 +54,17 @@ class SpeciesSequence(nn.Module):
         order: Tensor,
         any_order: Tensor,
     ) -> Tensor:
-        """Return logits of all elements for each place of the sequence.
+        """Return logits of all elements for each step of the sequence.
 
         Args:
             context: from `context`.
-            species: element of each orbit; that of the last place is not looked at,
+            species: element of each orbit; that of the last step is not looked at,
                 shape (crystals, orbits).
-            order: orbits in the order of drawing, padding last, shape (crystals, places).
+            order: orbits in the order of drawing, padding last, shape (crystals, steps).
             any_order: the order is not the canonical one, bool, shape (crystals,).
 
         Returns:
-            Shape (crystals, places, 104); place i depends on places before it alone.
+            Shape (crystals, steps, 104); step i depends on steps before it alone.
         """
         position, whole = context
         position = position.gather(
@@ -75,8 +75,8 @@ class SpeciesSequence(nn.Module):
         before = nn.functional.pad(before[:, :-1], (0, 0, 1, 0))
         flag = self.any_order * any_order[:, None].to(whole)
         x = position + before + (whole + flag)[:, None]
-        places = order.shape[1]
-        later = torch.ones(places, places, device=x.device).triu(1).bool()
+        steps = order.shape[1]
+        later = torch.ones(steps, steps, device=x.device).triu(1).bool()
         bias = later.to(x.dtype)[None, None] * -1e9
         for layer in self.layers:
             x = layer(x, bias)
@@ -166,8 +166,8 @@ class SpeciesSequence(nn.Module):
         letter = lay.letter.gather(1, order)
         known = self.context(lay, condition)
         blank = self.context(lay, torch.zeros_like(condition))
-        for place in range(order.shape[1]):
-            orbit, upto = order[:, place], order[:, : place + 1]
+        for step in range(order.shape[1]):
+            orbit, upto = order[:, step], order[:, : step + 1]
             drawn = species.gather(1, upto)
             waits = drawn[:, -1] == MASK
             if not bool(waits.any()):
@@ -177,9 +177,9 @@ class SpeciesSequence(nn.Module):
                 logits = combine(
                     self(blank, species, upto, given)[:, -1], logits, scale
                 )
-            last = letter[:, place - 1].masked_fill(given, -1)
-            before = drawn[:, -2] if place else torch.zeros_like(orbit)
-            in_order = element_mask(allowed, letter[:, place], last, before)
+            last = letter[:, step - 1].masked_fill(given, -1)
+            before = drawn[:, -2] if step else torch.zeros_like(orbit)
+            in_order = element_mask(allowed, letter[:, step], last, before)
             chance = logits.masked_fill(~in_order, -torch.inf) / temperature
             rows = waits.nonzero().squeeze(1)
             here = rows, orbit[rows]

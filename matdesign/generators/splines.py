@@ -16,6 +16,9 @@ from matdesign.crystals.geometry import wrap
 LEAST = 0.01
 """Smallest width and height of a bin, as a share of the whole, and smallest slope."""
 
+REACH = 5.0
+"""Half the length of the part of the line that a spline bends."""
+
 
 def circular_spline(
     x: Tensor, numbers: Tensor, *, inverse: bool = False
@@ -59,19 +62,18 @@ def circular_spline(
 
 
 def line_spline(
-    x: Tensor, numbers: Tensor, *, inverse: bool = False, reach: float = 5.0
+    x: Tensor, numbers: Tensor, *, inverse: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return a monotone map of the line onto itself, and its log slope.
 
     Equation:
-        y = R(exp(a) x + b); R is a spline on [-reach, reach] and the identity outside
+        y = R(exp(a) x + b); R is a spline on [-5, 5] and the identity outside
 
     Args:
         x: any numbers, shape (...).
         numbers: K raw widths, K raw heights, K - 1 raw inner slopes, a and b; all zero is
             the identity, shape (..., 3 K + 1).
         inverse: go from y to x.
-        reach: half the length of the part of the line that the spline bends.
 
     Returns:
         Images, and the log of the slope of the map that was gone, both of shape (...).
@@ -85,10 +87,10 @@ def line_spline(
     slopes = functional.pad(slopes, (1, 1))  # slope one where the identity takes over
     stretch, move = _bounded(stretch.squeeze(-1)), move.squeeze(-1)
     start = x if inverse else stretch.exp() * x + move
-    inside = start.abs() < reach
-    unit = torch.where(inside, (start / reach + 1) / 2, torch.full_like(start, 0.5))
+    inside = start.abs() < REACH
+    unit = torch.where(inside, (start / REACH + 1) / 2, torch.full_like(start, 0.5))
     end, log_slope = _spline(unit, widths, heights, slopes, inverse)
-    end = torch.where(inside, (2 * end - 1) * reach, start)
+    end = torch.where(inside, (2 * end - 1) * REACH, start)
     log_slope = torch.where(inside, log_slope, torch.zeros_like(log_slope))
     if inverse:
         return (end - move) * (-stretch).exp(), log_slope - stretch

@@ -186,8 +186,8 @@ class Templates(nn.Module):
             if not found:
                 cells[members] = self._size_of_cell(request, one, rng)
             elif formula.any():
-                asked = formula.nonzero().squeeze(1)[order]
-                drawn = self._vote(request, one, found, asked, len(members), rng)
+                wanted = formula.nonzero().squeeze(1)[order]
+                drawn = self._vote(request, one, found, wanted, len(members), rng)
                 row[members], species[members] = drawn
             else:
                 rows = torch.cat([part for _, part in found])
@@ -268,7 +268,7 @@ class Templates(nn.Module):
         request: Request,
         one: int,
         found: list[tuple[tuple[int, ...], Tensor]],
-        asked: Tensor,
+        wanted: Tensor,
         n: int,
         rng: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
@@ -278,13 +278,13 @@ class Templates(nn.Module):
             request: what is asked for.
             one: which crystal of it.
             found: of `_having`.
-            asked: elements of the formula, in the order of their amounts.
+            wanted: elements of the formula, in the order of their amounts.
             n: how many to draw.
             rng: source of randomness.
         """
         index, parts = self.index, []
         for key, rows in found:
-            placed = asked[orders(key)]  # (ways, k): the element that takes each slot
+            placed = wanted[orders(key)]  # (ways, k): the element that takes each slot
             kinds = index.kinds[rows, : len(key)]
             every = distances()[kinds[:, None], placed[None]].mean(-1).flatten()
             near = every.argsort(stable=True)[: 4 * NEAREST]

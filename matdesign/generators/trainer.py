@@ -298,26 +298,23 @@ def pick(size: int, batch_size: int, step: int, seed: int) -> Tensor:
     return torch.cat(parts)
 
 
-def by_size(
-    n_atoms: Tensor, index: Tensor, *, ratio: float = 1.35, least: int = 16
-) -> list[Tensor]:
+def by_size(n_atoms: Tensor, index: Tensor) -> list[Tensor]:
     """Split a batch into groups of crystals of nearly equal size.
 
     Args:
         n_atoms: atoms of all crystals of the set.
         index: crystals of the batch.
-        ratio: largest over smallest size in a group.
-        least: crystals in a group, unless none are left.
 
     Returns:
-        Groups of indices that together are the batch.
+        Groups of indices that together are the batch, of 16 crystals or more while there
+        are as many; the largest has at most 1.35 times the atoms of the smallest.
     """
     index = index[torch.argsort(n_atoms[index], stable=True)]
     sizes = n_atoms[index].tolist()
     groups, start = [], 0
     for i in range(1, len(sizes)):
-        wide = sizes[i] > max(sizes[start] * ratio, sizes[start] + 1)
-        if wide and i - start >= least and len(sizes) - i >= least:
+        wide = sizes[i] > max(sizes[start] * 1.35, sizes[start] + 1)
+        if wide and min(i - start, len(sizes) - i) >= 16:
             groups.append(index[start:i])
             start = i
     groups.append(index[start:])

@@ -57,8 +57,6 @@ class Transformer(nn.Module):
         layers: attention layers.
         heads: attention heads.
         geometry: look at displacements and distances of the sites.
-        pair_width: size of the pair vectors.
-        frequencies: harmonics of the displacement on each axis.
     """
 
     def __init__(
@@ -68,12 +66,11 @@ class Transformer(nn.Module):
         layers: int,
         heads: int,
         geometry: bool,
-        pair_width: int = 32,
-        frequencies: int = 8,
     ) -> None:
         super().__init__()
         self.heads, self.depth = heads, layers
-        self.features = PairFeatures(frequencies) if geometry else None
+        self.features = PairFeatures(8) if geometry else None
+        pair_width = 32 if geometry else 1
         if self.features is not None:
             self.pair = nn.Sequential(
                 nn.Linear(self.features.size, 2 * pair_width),
@@ -81,8 +78,6 @@ class Transformer(nn.Module):
                 nn.Linear(2 * pair_width, pair_width),
             )
             self.bias = nn.Linear(pair_width, layers * heads)
-        else:
-            pair_width = 1
         self.modulation = nn.Linear(width, 6 * width)
         self.layers = nn.ModuleList(
             PairAttention(width, heads, pair_width) for _ in range(layers)

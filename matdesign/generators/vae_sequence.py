@@ -15,6 +15,9 @@ from matdesign.generators.request import Request
 from matdesign.generators.sampling import choose
 from matdesign.generators.site_mask import SiteMask, wanted_amounts
 
+FORGET = 0.1
+"""Share of the orbits so far that is hidden in training, so that the decoder reads z."""
+
 
 class SequenceDecoder(nn.Module):
     """p(space group, letters, species | z), one orbit after the other.
@@ -32,15 +35,11 @@ class SequenceDecoder(nn.Module):
         latent: size of z.
         largest: atoms in the largest crystal.
         cells: the representation is "cell": P1, and the number of atoms is given.
-        forget: share of the orbits so far that is hidden in training, so that the decoder
-            must read z.
     """
 
-    def __init__(
-        self, *, width: int, latent: int, largest: int, cells: bool, forget: float = 0.1
-    ) -> None:
+    def __init__(self, *, width: int, latent: int, largest: int, cells: bool) -> None:
         super().__init__()
-        self.largest, self.cells, self.forget = largest, cells, forget
+        self.largest, self.cells = largest, cells
         self.group = nn.Sequential(
             nn.Linear(latent + width, width), nn.SiLU(), nn.Linear(width, 231)
         )
@@ -130,7 +129,7 @@ class SequenceDecoder(nn.Module):
         shown, seen = before, earlier
         if hide is not None:
             chance = torch.rand(letter.shape, generator=hide, device=hide.device)
-            gone = (chance < self.forget).to(z.device)
+            gone = (chance < FORGET).to(z.device)
             shown, seen = shown.masked_fill(gone, NONE), seen.masked_fill(gone, 0)
         read = self._inputs(context, shown, seen, left, 0)
         state = self.memory(read, self.start(context).tanh()[None])[0]

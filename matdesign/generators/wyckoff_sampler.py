@@ -128,7 +128,7 @@ class WyckoffSampler(Family):
         if request.groups is not None and self.representation == "symmetric":
             other = ~request.groups.to(prior.device)[:, None]
             prior = prior.masked_fill(other, -torch.inf)
-        asked = self.network.asked(request.condition.to(prior.device))
+        embedding = self.network.asked(request.condition.to(prior.device))
         sizes = torch.arange(prior.shape[1])
         fits = (request.n_atoms[:, None] == 0) | (request.n_atoms[:, None] == sizes)
         fits &= sizes % request.unit[:, None] == 0
@@ -142,8 +142,10 @@ class WyckoffSampler(Family):
                 f"{request.conditions}, n_atoms {int(request.n_atoms[row]) or 'open'}. Ask for "
                 "fewer atoms, another space group or another composition."
             )
-        n_atoms = choose(base + scale * self.network.size_logits(asked), rng)
-        logits = prior.T[n_atoms] + scale * self.network.group_logits(asked, n_atoms)
+        n_atoms = choose(base + scale * self.network.size_logits(embedding), rng)
+        logits = prior.T[n_atoms] + scale * self.network.group_logits(
+            embedding, n_atoms
+        )
         group, wanted = torch.zeros_like(n_atoms), wanted_amounts(request, n_atoms)
 
         def draw(rows: Tensor, attempt: int) -> None:
@@ -204,7 +206,7 @@ class WyckoffSampler(Family):
         def pick(score: Tensor) -> Tensor:
             return choose(score / self.temperature, rng)
 
-        asked = SiteMask(
+        sites = SiteMask(
             group,
             wanted_amounts(request, n_atoms),
             request.choices,
@@ -227,7 +229,7 @@ class WyckoffSampler(Family):
                 new = torch.where(active, first[0][step], NONE)
                 now = torch.where(active, first[1][step], 0)
             else:
-                new, now = asked.draw(
+                new, now = sites.draw(
                     pick,
                     mixed(net.letter_logits(hidden, keys)),
                     letter_mask(self.fill, group, last, kind, left),
@@ -237,7 +239,7 @@ class WyckoffSampler(Family):
                 )
                 dead |= active & (now == 0)
             alive = active & ~dead
-            left = left.masked_fill(dead, 0) - asked.place(alive, new, now, rng)
+            left = left.masked_fill(dead, 0) - sites.place(alive, new, now, rng)
             last = torch.where(alive, new, last)
             kind = torch.where(alive, now, kind)
             letters.append(torch.where(alive, new, NONE))
