@@ -204,6 +204,21 @@ def report(
 
 @app.command()
 @shell.plain_errors
+def campaign(
+    store: Annotated[str, typer.Argument(help="Its file or database URL.")],
+    budget: Annotated[int | None, typer.Option(help="Resume to so many calls.")] = None,
+) -> None:
+    """Say how a campaign stands, with its results; resume it with a budget."""
+    from matdesign.loop.campaign import Campaign
+
+    loop = Campaign.resume(store, budget=budget)
+    for iteration in loop if budget is not None else ():
+        typer.echo(repr(iteration))
+    typer.echo(f"{loop!r}\n{loop.table().to_string(max_rows=10)}")
+
+
+@app.command()
+@shell.plain_errors
 def design(
     notebook: Annotated[
         Path | None, typer.Argument(help="The workbook's quickstart when left out.")

@@ -16,7 +16,10 @@ from matdesign.cli import app
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.io.files import read, write
 from matdesign.errors import DataError
+from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
+from matdesign.loop.campaign import Campaign
+from matdesign.loop.function_oracle import FunctionOracle
 from matdesign.loop.results import Column, Results
 
 
@@ -70,7 +73,8 @@ class Toy:
 
 def test_help_names_every_step() -> None:
     text = call("--help")
-    for name in ("sample", "check", "relax", "report", "design", "models", "datasets"):
+    steps = ("sample", "check", "relax", "report", "campaign", "design", "models")
+    for name in (*steps, "datasets"):
         assert name in text
         assert call(name, "--help")
 
@@ -143,6 +147,16 @@ def test_relax_then_report(
     html = page.read_text()
     assert "<h1>Salts</h1>" in html and "exploded" in html
     assert len(list((tmp_path / "out" / "crystals").glob("*.cif"))) == 4
+
+
+def test_a_campaign_is_shown_and_resumed(model: Path, tmp_path: Path) -> None:
+    oracle = FunctionOracle("volume / n_atoms", {"volume_per_atom": "angstrom^3"})
+    where, settings = tmp_path / "c.db", {"objective": "volume_per_atom", "batch": 2}
+    Campaign(Generator.load(model), None, oracle, where, budget=0, **settings).close()
+    assert "oracle calls 0 of 0" in call("campaign", where)
+    text = call("campaign", where, "--budget", 3)
+    assert "iteration 0:" in text and "oracle calls 3 of 3" in text
+    assert "volume_per_atom" in call("campaign", where)
 
 
 def test_evaluate_prints_the_judgement(file: Path) -> None:

@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -205,9 +206,7 @@ class Diffraction(Range):
             wrong = ""
         if wrong:
             raise DataError(f"the given pattern {wrong}.")
-        right = torch.searchsorted(angles, grid).clamp(1, len(angles) - 1)
-        part = ((grid - angles[right - 1]) / steps[right - 1]).clamp(0, 1)
-        return heights[right - 1] + part * (heights[right] - heights[right - 1])
+        return torch.from_numpy(np.interp(grid, angles, heights))
 
 
 def _of_radiation(name: str) -> float:

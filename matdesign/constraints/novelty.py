@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.matching import matcher, same_in_reference
+from matdesign.crystals.matching import find_same, matcher
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Novelty(Constraint):
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether no known crystal is equal, shape (crystals,)."""
-        found = same_in_reference(crystals, self.reference, tolerances=self.tolerances)
+        found = find_same(crystals, self.reference, tolerances=self.tolerances)
         novel = torch.from_numpy(found.match < 0)
         novel[sorted(found.reason)] = False
         sound = crystals.frac.isfinite().all(-1).all(-1)

@@ -88,29 +88,26 @@ class Crystals:
                 "Add a leading axis for a single crystal."
             )
         b, s = self.species.shape
-        for name, tensor, want in (
-            ("frac", self.frac, (b, s, 3)),
-            ("lattice", self.lattice, (b, 3, 3)),
-            *((f"properties[{k!r}]", v, (b,)) for k, v in self.properties.items()),
+        for name, got, want in (
+            ("frac", self.frac.shape, (b, s, 3)),
+            ("lattice", self.lattice.shape, (b, 3, 3)),
+            *(
+                (f"properties[{k!r}]", v.shape, (b,))
+                for k, v in self.properties.items()
+            ),
+            *((f"labels[{k!r}]", (len(v),), (b,)) for k, v in self.labels.items()),
+            ("ids", (len(self.ids) or b,), (b,)),
         ):
-            if tuple(tensor.shape) != want:
+            if tuple(got) != want:
                 raise ShapeError(
-                    f"{name} does not fit species {(b, s)}: got {tuple(tensor.shape)}, "
-                    f"need {want}. Build batches with Crystals.from_structures."
+                    f"{name} does not fit species {(b, s)}: got {tuple(got)}, need {want}. "
+                    "Build batches with Crystals.from_structures."
                 )
         if s > 1 and bool((self.mask[:, 1:] & ~self.mask[:, :-1]).any()):
             raise ShapeError(
                 "padding (species 0) comes last in every crystal; got an atom after it. "
                 "Move the atoms to the front, or use Crystals.from_structures."
             )
-        words = [("ids", self.ids)] if self.ids else []
-        words += [(f"labels[{k!r}]", v) for k, v in self.labels.items()]
-        for name, given in words:
-            if len(given) != b:
-                raise ShapeError(
-                    f"{name} must name every crystal: got {len(given)} for {b} "
-                    "crystals. Give one each, or none."
-                )
 
     # ---- shape and derived quantities ------------------------------------------------
 

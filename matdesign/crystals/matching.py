@@ -64,28 +64,34 @@ def reduced(species: Tensor) -> list[Counts]:
     return found
 
 
-def same_in_batch(
+def find_same(
     crystals: Crystals,
+    reference: Crystals | None = None,
     *,
     of: Iterable[int] | None = None,
     tolerances: str = "mattergen",
     limit: int = 20,
+    anonymous: bool = False,
 ) -> Search:
-    """Return for every crystal an earlier one that it equals.
+    """Return for every crystal one that it equals: of a reference, or an earlier one.
 
-    Crystals are compared within their reduced formula only, each with those before it
-    that are themselves no repeats. A translated, permuted, rotated or enlarged cell is
-    the same crystal; a mirror image too.
+    Crystals are compared within their reduced formula only; without a reference each with
+    those before it that are themselves no repeats. A translated, permuted, rotated,
+    scaled or enlarged cell is the same crystal; a mirror image too.
 
     Args:
         crystals: the batch.
-        of: indices to consider; all others keep -1 and match nothing.
+        reference: what counts as known, usually the training set. What is computed of
+            it is kept for as long as the object lives. None: the batch itself.
+        of: indices of the batch to consider; all others keep -1 and match nothing.
         tolerances: a name in `TOLERANCES`.
         limit: most candidates that one crystal is compared with, the most similar
             first, so that n crystals of one formula cost n times `limit`, not n^2.
+        anonymous: whether elements may be exchanged, one for one: NaCl then equals MgO.
 
     Returns:
-        Matches, failures and what the search cost.
+        Matches (indices into the reference, or the batch), failures and what the search
+        cost.
 
     Raises:
         DataError: the tolerances have no such name.
@@ -96,63 +102,24 @@ def same_in_batch(
         one formula; `Search.limited` counts where it could have. Crystals whose
         `sketches` differ by more than the tolerance of sites are not compared: of 2,173
         equal pairs in reduced MP-20 and two models' samples none differs so much.
+
+    Source:
+        `fit` and `fit_anonymous` of pymatgen's StructureMatcher.
     """
     how = matcher(tolerances)
     found = Search(np.full(len(crystals), -1, dtype=np.int64))
     batch = _prepared(crystals)
-    members: dict[Counts, list[int]] = defaultdict(list)
-    for i in range(len(crystals)) if of is None else of:
-        members[batch.formulas[i]].append(i)
-    for some in members.values():
-        kept: list[int] = []
-        for i in some if len(some) > 1 else ():
-            if kept:
-                _find(found, batch, i, batch, kept, how, limit)
-            if found.match[i] < 0 and i not in found.reason:
-                kept.append(i)
-    return found
-
-
-def same_in_reference(
-    crystals: Crystals,
-    reference: Crystals,
-    *,
-    of: Iterable[int] | None = None,
-    tolerances: str = "mattergen",
-    limit: int = 20,
-    anonymous: bool = False,
-) -> Search:
-    """Return for every crystal a crystal of the reference that it equals.
-
-    Args:
-        crystals: the batch.
-        reference: what counts as known, usually the training set. What is computed of
-            it is kept for as long as the object lives.
-        of: indices of the batch to consider; all others keep -1.
-        tolerances: a name in `TOLERANCES`.
-        limit: most candidates that one crystal is compared with, most similar first.
-        anonymous: whether elements may be exchanged, one for one: NaCl then equals MgO.
-
-    Returns:
-        Matches (indices into the reference), failures and what the search cost.
-
-    Raises:
-        DataError: the tolerances have no such name.
-
-    Source:
-        `fit` and `fit_anonymous` of pymatgen's StructureMatcher; both scale the volumes.
-    """
-    how = matcher(tolerances)
-    found = Search(np.full(len(crystals), -1, dtype=np.int64))
-    batch, known = _prepared(crystals), _prepared(reference)
+    known = batch if reference is None else _prepared(reference)
+    groups: dict[Any, list[int]] = {}
+    if reference is not None:
+        groups = known.by_pattern if anonymous else known.by_formula
     for i in range(len(crystals)) if of is None else of:
         formula = batch.formulas[i]
-        if anonymous:
-            candidates = known.by_pattern.get(pattern(formula), [])
-        else:
-            candidates = known.by_formula.get(formula, [])
-        if candidates:
-            _find(found, batch, i, known, candidates, how, limit, anonymous)
+        key = pattern(formula) if anonymous else formula
+        if some := groups.get(key):
+            _find(found, batch, i, known, some, how, limit, anonymous)
+        if reference is None and found.match[i] < 0 and i not in found.reason:
+            groups.setdefault(key, []).append(i)
     return found
 
 
@@ -270,7 +237,7 @@ def _find(
     candidates: Sequence[int],
     how: Any,
     limit: int,
-    anonymous: bool = False,
+    anonymous: bool,
 ) -> None:
     """Note the first candidate that crystal i matches, most similar first."""
     if isinstance(one := batch.cell(i), str):

@@ -147,9 +147,10 @@ class Campaign:
     def _open(self, parts: Parts, steering: Any, store: Store) -> None:
         """Take the parts and read what the store knows."""
         settings = store.settings() or {}
-        self.generator, self.constraints = parts.generator, parts.constraints
+        self.generator = self._prior = parts.generator
         self.oracle, self.objective = parts.oracle, parts.objective
         self.guide, self.store = steering, store
+        self.constraints = parts.constraints
         self.select, self.learn = parts.select, parts.learn
         self.seed: int = settings["seed"]
         self.budget: int = settings["budget"]
@@ -323,16 +324,17 @@ class Campaign:
         """Bring the generator to a version, each made from the results before it."""
         while self.learn is not None and self.version < version:
             number = self.version + 1
-            better = rebuild.load_version(self.store, number)
-            if better is None:
-                after = number * self.learn_every
+            after = number * self.learn_every
+            if (better := rebuild.load_version(self.store, number)) is None:
                 results, values = self.history.usable(before=after)
                 better = self.generator
                 if len(results):
                     found = self.store.originals()
                     crystals = Crystals.cat([found[k] for k in results.structures.ids])
                     seed = iteration_seed(self.seed, -after)
-                    better = self.learn.learn(better, crystals, -values, seed=seed)
+                    better = self.learn.learn(
+                        better, crystals, -values, seed=seed, prior=self._prior
+                    )
                 better = rebuild.keep_version(better, self.store, number)
             self.generator, self.version = better, number
 

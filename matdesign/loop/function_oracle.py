@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,14 @@ QUANTITIES: dict[str, Callable[[Structure], float]] = {
 }
 """What a formula can use, in angstrom^3, g/cm^3, u and atoms of the cell."""
 
-FUNCTIONS = {name: getattr(math, name) for name in ("sqrt", "exp", "log")} | {
-    "abs": abs, "min": min, "max": max
+FUNCTIONS: dict[str, Callable[..., float]] = {
+    "sqrt": math.sqrt, "exp": math.exp, "log": math.log, "abs": abs, "min": min, "max": max
 }  # fmt: skip
 
-ARITHMETIC = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Name, ast.Load, ast.Call,
-    ast.operator, ast.unaryop,
-)  # fmt: skip
+OPERATORS: dict[type, Callable[..., float]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv, ast.Pow: operator.pow, ast.USub: operator.neg,
+}  # fmt: skip
 
 
 class FunctionOracle(WorkerOracle):
@@ -123,26 +124,45 @@ def _formula(text: str) -> Callable[[Structure], float]:
     """Return a formula as a function of a crystal; only arithmetic is understood."""
     from pymatgen.core import Element
 
+    def known(name: str) -> float:
+        if name not in QUANTITIES and not Element.is_valid_symbol(name):
+            raise LookupError(name)
+        return 1.0
+
     try:
-        nodes = list(ast.walk(ast.parse(text, mode="eval")))
-    except SyntaxError:
-        nodes = [ast.Module([], [])]
-    used = {node.id for node in nodes if isinstance(node, ast.Name)} - FUNCTIONS.keys()
-    symbols = {name for name in used if Element.is_valid_symbol(name)}
-    if used - symbols - QUANTITIES.keys() or not all(
-        isinstance(node, ARITHMETIC) for node in nodes
-    ):
+        tree = ast.parse(text, mode="eval").body
+        _value(tree, known)
+    except (ArithmeticError, ValueError):
+        pass  # it is a formula, without a value for these numbers
+    except (SyntaxError, AttributeError, LookupError, TypeError):
         raise DataError(
             f"not a formula: got {text!r}. Use numbers, + - * / **, "
             f"{', '.join(FUNCTIONS)}, {', '.join(QUANTITIES)} and symbols of elements; "
             "or give a function."
-        )
-    code = compile(text, text, "eval")
+        ) from None
 
     def compute(structure: Structure) -> float:
         content = structure.composition
-        given = {name: content.get_atomic_fraction(name) for name in symbols}
-        given |= {name: QUANTITIES[name](structure) for name in used - symbols}
-        return float(eval(code, {"__builtins__": {}}, FUNCTIONS | given))
+        return _value(
+            tree,
+            lambda name: (
+                QUANTITIES[name](structure)
+                if name in QUANTITIES
+                else content.get_atomic_fraction(name)
+            ),
+        )
 
     return compute
+
+
+def _value(node: Any, named: Callable[[str], float]) -> float:
+    """Return the value of a part of a formula."""
+    kind = type(node)
+    if kind is ast.Constant and type(node.value) in (int, float):
+        return float(node.value)
+    if kind is ast.Name:
+        return named(node.id)
+    if kind is ast.Call:
+        return FUNCTIONS[node.func.id](*(_value(one, named) for one in node.args))
+    parts = (node.operand,) if kind is ast.UnaryOp else (node.left, node.right)
+    return OPERATORS[type(node.op)](*(_value(one, named) for one in parts))

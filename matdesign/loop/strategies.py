@@ -71,7 +71,13 @@ class Learner(Protocol):
     """What makes a better generator from the results so far."""
 
     def learn(
-        self, generator: Any, crystals: Crystals, rewards: Tensor, *, seed: int
+        self,
+        generator: Any,
+        crystals: Crystals,
+        rewards: Tensor,
+        *,
+        seed: int,
+        prior: Any,
     ) -> Any:
         """Return a new generator; the given one stays as it is.
 
@@ -80,6 +86,7 @@ class Learner(Protocol):
             crystals: as proposed, all that have a usable result.
             rewards: of each, higher is better: the objective with its sign turned.
             seed: of this lesson.
+            prior: the generator that the campaign began with, to stay near.
         """
 
 

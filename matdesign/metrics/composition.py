@@ -47,20 +47,15 @@ def ions(state_set: str = "smact14") -> dict[int, Ion]:
     """Return what SMACT knows about every element, by atomic number.
 
     Raises:
-        DataError: there is no list of that name, or SMACT is not installed.
+        DataError: there is no list of that name.
     """
+    import smact
+
     if state_set not in STATE_SETS:
         raise DataError(
             f"no list of oxidation states {state_set!r}; "
             f"choose one of {', '.join(STATE_SETS)}."
         )
-    try:
-        import smact
-    except ImportError:
-        raise DataError(
-            "compositional validity needs SMACT, which is not installed. "
-            "Install it with `pip install SMACT`."
-        ) from None
     attribute = "oxidation_states_" + state_set.removeprefix("pymatgen_")
     known = {}
     for z, symbol in enumerate(elements.symbols()):

@@ -166,10 +166,10 @@ def _match(made: Draft, reference: Crystals | None) -> None:
         "tolerances": settings.matcher,
         "limit": settings.comparisons,
     }
-    found = matching.same_in_batch(made.crystals, **how)
+    found = matching.find_same(made.crystals, **how)
     _enter(made, found, "repeat of an earlier crystal", "unique", "duplicate_of")
     if reference is not None:
-        found = matching.same_in_reference(made.crystals, reference, **how)
+        found = matching.find_same(made.crystals, reference, **how)
         _enter(made, found, "in the reference", "novel", "known_as")
 
 

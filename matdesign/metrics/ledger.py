@@ -53,7 +53,7 @@ def add_ledger(made: Draft, reference: Crystals, known: Known | None) -> None:
                 f"({len(crystals)},); got {answers.shape}. Pass `Hull.shipped().known`."
             )
         formula |= answers
-    found = matching.same_in_reference(
+    found = matching.find_same(
         crystals,
         reference,
         of=np.flatnonzero(table["novel"]).tolist(),

@@ -124,8 +124,8 @@ def test_soft_and_back() -> None:
         ),
         ({"lattice": torch.zeros(3, 3)}, r"lattice does not fit"),
         ({"species": torch.zeros(8)}, "Add a leading axis"),
-        ({"ids": ("a",)}, "ids must name every crystal: got 1 for 3"),
-        ({"labels": {"x": ("a",)}}, r"labels\['x'\].*got 1 for 3"),
+        ({"ids": ("a",)}, r"ids does not fit.*\(1,\), need \(3,\)"),
+        ({"labels": {"x": ("a",)}}, r"labels\['x'\].*\(1,\), need \(3,\)"),
         ({"properties": {"e": torch.zeros(2)}}, r"properties\['e'\]"),
     ],
 )

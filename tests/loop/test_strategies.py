@@ -129,7 +129,8 @@ class Shift:
     def __init__(self):
         self.lessons = []
 
-    def learn(self, generator, crystals, rewards, *, seed):
+    def learn(self, generator, crystals, rewards, *, seed, prior):
+        assert prior is not generator or not self.lessons
         self.lessons.append((len(crystals), seed))
         assert len(crystals) == len(rewards) and (rewards == rewards).all()
         better = type(generator)(**generator.config)
@@ -197,3 +198,31 @@ def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savabl
         other.iteration()
     assert len(fresh.lessons) == 1
     other.close()
+
+
+def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
+    """Surrogate, acquisition, learner, formula, constraint and model: all rebuilt."""
+    import matdesign as design
+
+    settings = {"objective": "volume_per_atom", "budget": 16, "batch": 4, "propose": 12}
+    settings |= {"select": design.Bayesian(start=4), "learn_every": 2, "seed": 1}
+    settings["learn"] = design.RewardWeighted(ranked=True, steps=2, watch=0)
+
+    def begin(where):
+        oracle = design.FunctionOracle("volume / n_atoms", {"volume_per_atom": "A^3"})
+        wanted = design.MinDistance(0.5)
+        return Campaign(tiny(), wanted, oracle, where, **settings)
+
+    whole = begin(tmp_path / "a.db")
+    iterations = list(whole)
+    assert whole.spent == 16 and iterations[-1].version == 1
+    reasons = [one.reason for one in whole.store.proposals(2)]
+    assert any(one.startswith("predicted") for one in reasons)
+    begin(tmp_path / "b.db").close()
+    for _ in iterations:
+        part = Campaign.resume(tmp_path / "b.db")
+        part.iteration()
+        part.close()
+    columns = ["id", "formula", "volume_per_atom", "reason"]
+    assert part.table()[columns].equals(whole.table()[columns])
+    whole.close()

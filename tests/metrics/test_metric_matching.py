@@ -34,7 +34,7 @@ def rutile():
 
 def search(structures, **keywords):
     batch = Crystals.from_structures(structures)
-    return matching.same_in_batch(batch, **keywords)
+    return matching.find_same(batch, **keywords)
 
 
 def disguise(structure, seed):
@@ -148,7 +148,7 @@ def test_reference_copies_are_known_and_others_are_not():
         [disguise(rutile(), 1), caesium_chloride(), disguise(rocksalt(), 2)]
     )
     known = Crystals.from_structures([rocksalt(), rutile()])
-    found = matching.same_in_reference(batch, known)
+    found = matching.find_same(batch, known)
     assert found.match.tolist() == [1, -1, 0]
 
 
@@ -161,9 +161,9 @@ def test_elements_may_be_exchanged_where_asked():
         [disguise(other, 1), disguise(tin, 2), caesium_chloride()]
     )
     known = Crystals.from_structures([rutile(), rocksalt()])
-    exchanged = matching.same_in_reference(batch, known, anonymous=True)
+    exchanged = matching.find_same(batch, known, anonymous=True)
     assert exchanged.match.tolist() == [1, 0, -1]
-    assert (matching.same_in_reference(batch, known).match == -1).all()
+    assert (matching.find_same(batch, known).match == -1).all()
 
 
 def test_a_crystal_that_the_library_cannot_handle_gets_a_reason(monkeypatch):
@@ -183,7 +183,7 @@ def test_a_crystal_that_cannot_be_reduced_gets_a_reason():
     batch = Crystals.from_structures([rocksalt(), rocksalt()])
     lattice = batch.lattice.clone()
     lattice[1] = 0
-    found = matching.same_in_batch(batch.replace(lattice=lattice))
+    found = matching.find_same(batch.replace(lattice=lattice))
     assert list(found.reason) == [1]
     assert "could not be reduced" in found.reason[1]
 

@@ -40,7 +40,34 @@ def fetch(known: DataSet, folder: Path) -> list[Path]:
         DataError: no network (says what to fetch by hand and where to put it), or a
             file that does not agree with its checksum.
     """
-    return [_retrieve(known, file, folder) for file in known.files]
+    import pooch
+
+    paths = []
+    for file in known.files:
+        target = folder / file.name
+        try:
+            pooch.retrieve(file.url, known_hash=None, fname=file.name, path=folder)
+        except Exception as error:
+            raise DataError(
+                f"the data set {known.name!r} could not be downloaded ({error!r:.200}). "
+                "With a network, try again. Without one, fetch "
+                f"{', '.join(f.url for f in known.files)} elsewhere and put the file(s) "
+                f"into {folder}, or into $MATDESIGN_DATA/{known.name}."
+            ) from error
+        kind, published = file.checksum.split(":")
+        content = target.read_bytes()
+        if kind == "git":
+            found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        else:
+            found = hashlib.sha256(content).hexdigest()
+        if found != published:
+            raise DataError(
+                f"{target} does not agree with the checksum of {file.url} as published, "
+                f"{published}. The download broke, or the file changed. Delete {folder} "
+                "and load again; if it persists, do not use the file."
+            )
+        paths.append(target)
+    return paths
 
 
 def build(known: DataSet, files: list[Path], table: Path) -> Path:
@@ -136,32 +163,3 @@ def _streams(path: Path, file: File) -> Iterator[tuple[str, IO[bytes]]]:
             if name.endswith(".csv") and "__MACOSX" not in name:
                 with archive.open(name) as stream:
                     yield Path(name).stem, stream
-
-
-def _retrieve(known: DataSet, file: File, folder: Path) -> Path:
-    """Return one official file, checked."""
-    import pooch
-
-    target = folder / file.name
-    try:
-        pooch.retrieve(file.url, known_hash=None, fname=file.name, path=folder)
-    except Exception as error:
-        raise DataError(
-            f"the data set {known.name!r} could not be downloaded ({error!r:.200}). "
-            "With a network, try again. Without one, fetch "
-            f"{', '.join(f.url for f in known.files)} elsewhere and put the file(s) "
-            f"into {folder}, or into $MATDESIGN_DATA/{known.name}."
-        ) from error
-    kind, published = file.checksum.split(":")
-    content = target.read_bytes()
-    if kind == "git":
-        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    else:
-        found = hashlib.sha256(content).hexdigest()
-    if found != published:
-        raise DataError(
-            f"{target} does not agree with the checksum of {file.url} as published, "
-            f"{published}. The download broke, or the file changed. Delete {folder} "
-            "and load again; if it persists, do not use the file."
-        )
-    return target

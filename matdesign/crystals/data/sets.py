@@ -125,7 +125,13 @@ def _find(key: str, name: str) -> Path:
 
     known = CATALOGUE.get(key)
     if known is not None and known.shipped:
-        return _shipped(known)
+        path = paths.data_dir() / known.shipped
+        if path.is_file():
+            return path
+        raise DataError(
+            f"the shipped data set {key!r} is missing: no file {path}. Reinstall matdesign, "
+            "or make it with `python scripts/build_data.py`."
+        )
     if here := _here(key, name):
         return here[1]
     if known is None:
@@ -155,16 +161,6 @@ def _here(*names: str) -> tuple[str, Path] | None:
                 if path.is_file():
                     return word, path
     return None
-
-
-def _shipped(known: DataSet) -> Path:
-    path = paths.data_dir() / known.shipped
-    if not path.is_file():
-        raise DataError(
-            f"the shipped data set {known.name!r} is missing: no file {path}. "
-            "Reinstall matdesign, or make it with `python scripts/build_data.py`."
-        )
-    return path
 
 
 def _key(name: str) -> str:

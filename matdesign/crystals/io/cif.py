@@ -146,19 +146,20 @@ def _structure(tags: Tags, name: str, max_atoms: int) -> Structure:
     torn, wrong, read = [], [], []
     for group in fitting:
         try:
-            orbits = expand(group, frac, rows, labels, name, max_atoms)
+            points, site = expand(group, frac, rows, labels, name, max_atoms)
         except DataError as error:
             torn.append(str(error))
             continue
-        kinds = [symbols[i] for i in orbits.site]
-        if said := contradiction(tags, kinds, orbits, lattice.volume):
+        kinds = [symbols[i] for i in site]
+        order = len(group.rotations)
+        if said := contradiction(tags, kinds, site, order, lattice.volume):
             wrong.append(
                 f"{name} contradicts itself: {said} (space group {group.name}). Atoms or "
                 "operators are missing, or the file is cut short; complete it, or correct "
                 "what is wrong."
             )
         else:
-            read.append((group.name, Structure(lattice, kinds, orbits.frac)))
+            read.append((group.name, Structure(lattice, kinds, points)))
     if not read:
         raise DataError([*torn, *wrong][0])
     return _one_meaning(read, torn, name)

@@ -10,7 +10,7 @@ import numpy as np
 
 from matdesign.crystals import elements
 from matdesign.crystals.batch import ANGSTROM3_G
-from matdesign.crystals.io.expand import Orbits
+from matdesign.crystals.io.expand import Array
 
 if TYPE_CHECKING:
     from pymatgen.core import Composition
@@ -23,7 +23,7 @@ _MULTIPLICITIES = (
 
 
 def contradiction(
-    tags: dict[str, list[str]], kinds: list[str], orbits: Orbits, volume: float
+    tags: dict[str, list[str]], kinds: list[str], site: Array, order: int, volume: float
 ) -> str:
     """Return how the atoms contradict what the file states, or "".
 
@@ -34,7 +34,8 @@ def contradiction(
     Args:
         tags: data name -> values, as `cif` collects them.
         kinds: element of every atom.
-        orbits: the atoms.
+        site: listed site of every atom.
+        order: of the group, centring included.
         volume: of the cell, cubic angstrom.
     """
     from pymatgen.core import Composition
@@ -56,15 +57,16 @@ def contradiction(
             return f"{got}, but its formula is {stated} and Z = {units:g}"
     elif units is not None and (units < 1 or any(n % units for n in atoms.values())):
         return f"{got}, which are not Z = {units:g} equal units"
+    multiplicity = np.bincount(site)
     # older programs write the order of the site symmetry under the name of the other
     for tag in _MULTIPLICITIES:
         said = np.array([gemmi.cif.as_number(value) for value in tags.get(tag, [])])
         if len(said) and not any(
             len(said) == len(row) and (np.isnan(said) | (said == row)).all()
-            for row in (orbits.multiplicity, orbits.order)
+            for row in (multiplicity, order // multiplicity)
         ):
             return (
-                f"its sites have multiplicities {orbits.multiplicity.tolist()}, but it "
+                f"its sites have multiplicities {multiplicity.tolist()}, but it "
                 f"says {said.tolist()}"
             )
     mass = sum(float(elements.table("mass")[elements.atomic_number(k)]) for k in kinds)

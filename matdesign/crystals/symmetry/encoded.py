@@ -28,6 +28,7 @@ from matdesign.crystals.symmetry.wyckoff import (
     Array,
     Position,
     positions,
+    torus_distances,
     unit,
 )
 from matdesign.errors import DataError
@@ -221,7 +222,7 @@ def _read_at(cell: Array, frac: Array, species: Array, symprec: float) -> _Read 
             if anchor is None:
                 return None
             move, shift = conventional_maps(found.number, letter)
-            near = _distances(anchor @ move + shift, left, basis)
+            near = torus_distances(anchor @ move + shift, left, basis)
             which = near.argmin(1)
             if near.min(1).max() > SAME or len(set(which.tolist())) < len(move):
                 return None
@@ -271,9 +272,3 @@ def _anchor(place: Position, points: Array, cell: Array) -> Array | None:
     u = u[here]
     first: Array = u[np.lexsort(np.round(u, 6).T[::-1])[0]]
     return first
-
-
-def _distances(these: Array, those: Array, cell: Array) -> Array:
-    """Return torus distances in angstrom, shape (these, those)."""
-    apart = those[None] - these[:, None]
-    return np.asarray(np.linalg.norm((apart - np.round(apart)) @ cell, axis=-1))

@@ -82,6 +82,12 @@ def unit(frac: Array) -> Array:
     return np.where(moved > 1 - 1e-12, 0.0, moved)
 
 
+def torus_distances(these: Array, those: Array, cell: Array) -> Array:
+    """Return distances of coordinates, each wrapped by itself, angstrom, (these, those)."""
+    apart = those[None] - these[:, None]
+    return np.asarray(np.linalg.norm((apart - np.round(apart)) @ cell, axis=-1))
+
+
 @dataclass(frozen=True, eq=False)
 class Position:
     """One Wyckoff position: a family of equivalent places in a space group.
