@@ -326,15 +326,14 @@ class Campaign:
             number = self.version + 1
             after = number * self.learn_every
             if (better := rebuild.load_version(self.store, number)) is None:
-                results, values = self.history.usable(before=after)
-                better = self.generator
-                if len(results):
-                    found = self.store.originals()
-                    crystals = Crystals.cat([found[k] for k in results.structures.ids])
-                    seed = iteration_seed(self.seed, -after)
-                    better = self.learn.learn(
-                        better, crystals, -values, seed=seed, prior=self._prior
-                    )
+                own = getattr(self.learn, "on_policy", False)
+                first = after - self.learn_every if own else 0
+                keys, rewards = self.history.rewards(first, after)
+                better, found = self.generator, self.store.originals()
+                if keys:
+                    crystals = Crystals.cat([found[key] for key in keys])
+                    how = {"seed": iteration_seed(self.seed, -after), "prior": self._prior}
+                    better = self.learn.learn(better, crystals, rewards, **how)
                 better = rebuild.keep_version(better, self.store, number)
             self.generator, self.version = better, number
 

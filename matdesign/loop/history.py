@@ -58,24 +58,28 @@ class History:
                 "another `objective` in a new store."
             )
 
-    def usable(self, before: int | None = None) -> tuple[Results, Tensor]:
+    def usable(self) -> tuple[Results, Tensor]:
         """Return results that have a value, by iteration and place, and the values.
-
-        Args:
-            before: only those of the iterations before this one.
 
         Returns:
             Results with the keys of the crystals as proposed as ids, and (results,).
         """
-        rows = [
-            one
-            for one in self._ordered()
-            if not isnan(self._values[one.key])
-            and (before is None or one.iteration < before)
-        ]
+        rows = [one for one in self._ordered() if not isnan(self._values[one.key])]
         ids = [one.key for one in rows]
         values = torch.tensor([self._values[key] for key in ids], dtype=torch.float64)
         return self._joined(rows, ids), values
+
+    def rewards(self, first: int, end: int) -> tuple[list[str], Tensor]:
+        """Return keys and rewards of what was evaluated in the iterations [first, end).
+
+        Equation:
+            reward = share of the others whose objective is worse; 0 for a failure
+        """
+        rows = [one for one in self._ordered() if first <= one.iteration < end]
+        values = torch.tensor([self._values[one.key] for one in rows])
+        values = values.nan_to_num(torch.inf)
+        worse = len(rows) - torch.searchsorted(values.sort().values, values, right=True)
+        return [one.key for one in rows], worse / max(1, len(rows) - 1)
 
     def lowest(self) -> tuple[str, float]:
         """Return formula and value of the best crystal; "" and NaN where there is none."""

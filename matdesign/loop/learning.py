@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self, cast
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from matdesign.crystals.batch import Crystals
@@ -34,8 +33,6 @@ class FineTuning(abc.ABC):
         batch_size: crystals in each.
         lr: learning rate of Adam, without warmup or decay.
         penalty: weight of the prior.
-        ranked: give each crystal its rank among all instead of its reward, 1 for the best
-            and 0 for the worst: rewards may then have any scale, as in a campaign.
         diverse: multiply each reward by the `diversity` of its formula.
         watch: crystals that are drawn to see whether their formulas still differ; 0 for none.
         least_unique: share of different formulas among them below which a model has
@@ -46,11 +43,11 @@ class FineTuning(abc.ABC):
     batch_size: int = 64
     lr: float = 1e-4
     penalty: float = 0.1
-    ranked: bool = False
     diverse: bool = True
     watch: int = 32
     least_unique: float = 0.5
     needs: ClassVar[str]
+    on_policy: ClassVar[bool] = False
 
     def learn(
         self,
@@ -70,9 +67,8 @@ class FineTuning(abc.ABC):
         Args:
             generator: what shall learn.
             crystals: what it made.
-            rewards: of each, higher is better, in [0, 1] unless `ranked`, shape
-                (crystals,). If all are equal there is nothing to learn, and no weight
-                moves.
+            rewards: of each, in [0, 1], 1 for the best, shape (crystals,). If all are
+                equal there is nothing to learn, and no weight moves.
             seed: of batches and noise.
             prior: the frozen model that the new one must stay near; None takes
                 `generator`. Who calls several times in a row gives the first one.
@@ -82,15 +78,12 @@ class FineTuning(abc.ABC):
                 cannot learn in this way; the message says which can.
         """
         rewards = torch.as_tensor(rewards).detach().cpu().float()
-        if self.ranked and len(rewards) > 1:
-            ranks = rankdata(rewards, nan_policy="propagate") - 1
-            rewards = torch.as_tensor(ranks / (len(rewards) - 1)).float()
         fits = rewards.shape == (len(crystals),) and len(crystals)
         if not (fits and bool(((rewards >= 0) & (rewards <= 1)).all())):
             raise DataError(
                 "learning needs crystals and one reward in [0, 1] for each; got "
                 f"{len(crystals)} crystals and rewards of shape {tuple(rewards.shape)}. "
-                "Scale them, or set ranked=True; give 0 to what failed."
+                "Scale them, and give 0 to what failed."
             )
         model, frozen = (
             copy.deepcopy(x).eval() for x in (generator, prior or generator)
@@ -228,8 +221,8 @@ class PolicyGradient(FineTuning):
     """Raise the probability of what was rewarded, by the exact likelihood of the model.
 
     For the autoregressive family: any whose likelihood is exact and whose loss, in
-    evaluation mode, is minus its logarithm. The crystals should be the model's own: those
-    of an earlier version, which a campaign gives too, count as if they were.
+    evaluation mode, is minus its logarithm. The crystals must be the model's own, not those
+    of an earlier version: a campaign gives those of the iterations since the last lesson.
 
     Equation:
         g = r - beta (ln p - ln p_prior) - b;  q = p / p_old
@@ -244,7 +237,8 @@ class PolicyGradient(FineTuning):
 
     Accuracy:
         Unbiased for crystals drawn from p. What `sample` does besides is not in p:
-        temperatures other than 1, and drawing again where atoms overlap.
+        temperatures other than 1, and drawing again where atoms overlap; nor what a
+        campaign rejects or passes over before it evaluates.
 
     Source:
         REINFORCE, Williams (1992); the clip: PPO, Schulman et al., arXiv 1707.06347; the
@@ -254,6 +248,7 @@ class PolicyGradient(FineTuning):
 
     clip: float = 0.2
     needs: ClassVar[str] = "each"
+    on_policy: ClassVar[bool] = True
 
     def takes(self, model: Generator) -> bool:
         """Return whether the likelihood of a model is exact."""

@@ -68,7 +68,11 @@ class Selector(Protocol):
 
 
 class Learner(Protocol):
-    """What makes a better generator from the results so far."""
+    """What makes a better generator from the results so far.
+
+    One with `on_policy = True` gets the crystals of the iterations since the last lesson,
+    which the generator made as it is; others get all, also those of earlier versions.
+    """
 
     def learn(
         self,
@@ -83,8 +87,9 @@ class Learner(Protocol):
 
         Args:
             generator: that proposed last.
-            crystals: as proposed, all that have a usable result.
-            rewards: of each, higher is better: the objective with its sign turned.
+            crystals: as proposed, all that were evaluated, failures too.
+            rewards: of each, in [0, 1]: the share of the others whose objective is worse;
+                0 for a failure.
             seed: of this lesson.
             prior: the generator that the campaign began with, to stay near.
         """

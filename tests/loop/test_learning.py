@@ -256,21 +256,11 @@ def test_a_family_that_cannot_learn_so_says_which_can():
         RewardWeighted().learn(model, train, rewards)
 
 
-def test_ranks_take_rewards_of_any_scale_and_settings_are_words():
-    made = atoms(KINDS)
-    ranked = RewardWeighted(ranked=True, steps=3, **FREE)
-    again = RewardWeighted.from_dict(ranked.to_dict())
-    assert again == ranked
-    words = {"class": "RewardWeighted", "settings": ranked.to_dict()}
-    assert rebuild.describe(ranked) == words  # as a campaign keeps it
-    far = torch.tensor([3.0, -9.0, 40.0, 41.0, 5.0, 0.0, 2.0, 1.0])
-    near = torch.tensor([4.0, 0.0, 6.0, 7.0, 5.0, 1.0, 3.0, 2.0]) / 7
-    model = Mean()
-    found = (
-        again.learn(model, made, far),
-        RewardWeighted(steps=3, **FREE).learn(model, made, near),
-    )
-    assert same(*map(weights, found))
+def test_settings_are_words():
+    learner = RewardWeighted(steps=3, **FREE)
+    assert RewardWeighted.from_dict(learner.to_dict()) == learner
+    words = {"class": "RewardWeighted", "settings": learner.to_dict()}
+    assert rebuild.describe(learner) == words  # as a campaign keeps it
 
 
 @pytest.mark.parametrize("wrong", [[0.5], [0.5, 1.5], [0.5, math.nan], [-0.1, 0.3]])

@@ -117,6 +117,20 @@ def test_a_choice_that_does_not_fit_is_refused(tmp_path):
             Chosen(order, ["", ""])
 
 
+def test_rewards_are_ranks_and_failures_get_none(tmp_path):
+    loop = campaign(tmp_path / "a.db", budget=16)
+    list(loop)
+    table = loop.table()
+    keys, rewards = loop.history.rewards(1, 3)
+    rows = table[table["iteration"].isin([1, 2])]
+    assert len(keys) == len(rows) == 8 and 0 < rows["ok"].sum() < 8
+    worth = rows["objective"].fillna(float("inf")).to_numpy()
+    worse = (worth[None, :] > worth[:, None]).sum(1) / 7
+    assert rewards.tolist() == pytest.approx(worse.tolist())
+    assert not rewards[torch.tensor((~rows["ok"]).to_numpy())].any()
+    loop.close()
+
+
 def tiny():
     """A model that draws quickly and can be saved."""
     data = Alloys(bad=0).sample(6, seed=0)
@@ -206,7 +220,7 @@ def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
 
     settings = {"objective": "volume_per_atom", "budget": 12, "batch": 4, "propose": 8}
     settings |= {"select": design.Bayesian(start=4), "learn_every": 2, "seed": 1}
-    settings["learn"] = design.RewardWeighted(ranked=True, steps=2, watch=0)
+    settings["learn"] = design.RewardWeighted(steps=2, watch=0)
 
     def begin(where):
         oracle = design.FunctionOracle("volume / n_atoms", {"volume_per_atom": "A^3"})
