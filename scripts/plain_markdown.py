@@ -207,8 +207,8 @@ class Page:
                 return self.book.link(self.name, place, words or content)
             case "class" | "func" | "meth" | "mod":
                 return f"`{words or target}`"
-            case "kbd":
-                return f"<kbd>{content}</kbd>"
+            case "kbd" | "sub" | "sup":
+                return f"<{role}>{content}</{role}>"
         raise ValueError(f"{self.name}: no notebook form for the role {role!r}.")
 
 
