@@ -126,7 +126,7 @@ def why_stopped(
     reasons = [str(one["nothing"]) for one in iterations if one.get("nothing")]
     if most:
         what = "; ".join(f"{n} {kind}" for kind, n in counts)
-        words += f" Of {len(rows)} crystals: {what}. {remedy[most[0][0]]}"
+        words += f" Of {len(rows)} crystals: {what}. {remedy.get(most[0][0], '')}"
     elif not reasons:
         words += " The generator gave no crystals at all."
     if reasons:
@@ -136,10 +136,10 @@ def why_stopped(
 
 def _kind(one: Proposal) -> str:
     """Return why a crystal was not evaluated, without its figures."""
-    if one.decision in (
-        known := {"duplicate": "like one that is known", "passed over": "passed over"}
-    ):
-        return known[one.decision]
+    if one.decision == "duplicate":
+        return "like one that is known"
+    if one.decision == "passed over":
+        return "passed over"
     if one.reason.startswith("misses: "):
         return "miss: " + one.reason.removeprefix("misses: ")
     return kind_of(one.reason)

@@ -166,7 +166,7 @@ def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savabl
         bare = Bare(**model.config)
         bare.load_state_dict(model.state_dict())
         model = bare
-    settings = {"generator": model, "learn_every": 2, "budget": 20}
+    settings = {"generator": model, "learn_every": 2, "budget": 14}
     whole = campaign(tmp_path / "a.db", learn=(shift := Shift()), **settings)
     iterations = list(whole)
     assert len(shift.lessons) == len(iterations) // 2 - (len(iterations) % 2 == 0)
@@ -204,7 +204,7 @@ def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
     """Surrogate, acquisition, learner, formula, constraint and model: all rebuilt."""
     import matdesign as design
 
-    settings = {"objective": "volume_per_atom", "budget": 16, "batch": 4, "propose": 12}
+    settings = {"objective": "volume_per_atom", "budget": 12, "batch": 4, "propose": 8}
     settings |= {"select": design.Bayesian(start=4), "learn_every": 2, "seed": 1}
     settings["learn"] = design.RewardWeighted(ranked=True, steps=2, watch=0)
 
@@ -215,7 +215,7 @@ def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
 
     whole = begin(tmp_path / "a.db")
     iterations = list(whole)
-    assert whole.spent == 16 and iterations[-1].version == 1
+    assert whole.spent == 12 and iterations[-1].version == 1
     reasons = [one.reason for one in whole.store.proposals(2)]
     assert any(one.startswith("predicted") for one in reasons)
     begin(tmp_path / "b.db").close()
