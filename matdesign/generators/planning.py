@@ -194,7 +194,7 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
     Returns:
         Bool, shape (crystals, orbits, 104); all False on padding.
     """
-    number, undecided = torch.arange(MASK, device=species.device), species == MASK
+    undecided = species == MASK
     element = torch.where(undecided, 0, species)
     fresh = allowed.expand(*species.shape, MASK)
     if bool((plan.role >= 0).any()):
@@ -207,8 +207,7 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
         has = of_role.gather(1, at) * (plan.role >= 0)
         element = torch.where(undecided, has, element)
         fresh = allowed & ~(used[:, None] & (plan.role >= 0)[..., None])
-    one = (element[..., None] == number) & (number > 0)
-    may = torch.where((undecided & (element == 0))[..., None], fresh, one)
+    may = options(torch.where(undecided & (element == 0), MASK, element), fresh)
     rows = undecided.any(1).nonzero().squeeze(1)
     if plan.choices is None or not len(rows):
         return may
@@ -219,6 +218,21 @@ def allowed_elements(plan: Plan, species: Tensor, allowed: Tensor) -> Tensor:
     lost = (some & ~left.any(-1)).any(1)
     may[rows] = torch.where(some[..., None] & ~lost[:, None, None], left, may[rows])
     return may
+
+
+def options(species: Tensor, known: Tensor) -> Tensor:
+    """Return what each orbit may be: what it is, or any known element while it is open.
+
+    Args:
+        species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
+        known: elements, bool, shape (104,), or each orbit's own.
+
+    Returns:
+        Bool, shape (crystals, orbits, 104); padding may be nothing.
+    """
+    number = torch.arange(MASK, device=species.device)
+    one = (species[..., None] == number) & (number > 0)
+    return torch.where((species == MASK)[..., None], known, one)
 
 
 def decide(

@@ -17,6 +17,7 @@ from matdesign.generators.filling import (
     taken,
     unit_of,
 )
+from matdesign.generators.planning import options
 from matdesign.generators.request import Choices, Request
 
 
@@ -328,18 +329,3 @@ class SiteMask:
         found = self.choices(species, sizes, None, among)
         whole = (found.any(-1) | (species == 0)).all(1)
         return found[:, at] & whole[:, None]
-
-
-def options(species: Tensor, known: Tensor) -> Tensor:
-    """Return what each orbit may be: what it is, or any known element while it is open.
-
-    Args:
-        species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, orbits).
-        known: elements, bool, shape (104,).
-
-    Returns:
-        Bool, shape (crystals, orbits, 104); padding may be nothing.
-    """
-    number = torch.arange(len(known), device=species.device)
-    one = (species[..., None] == number) & (number > 0)
-    return torch.where((species == MASK)[..., None], known, one)

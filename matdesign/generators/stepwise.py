@@ -130,10 +130,22 @@ class Stepwise(Templated):
         return Sample(plan, plan.start, u, code * lay.code_free)
 
     def species_probabilities(self, x: Sample, logits: Tensor) -> Tensor:
-        """Return probabilities of elements, with temperature and the plan's roles."""
+        """Return probabilities of elements that the plan allows, with temperature.
+
+        Certain where decided, zero on padding.
+
+        Args:
+            x: samples.
+            logits: of the network, shape (crystals, orbits, 104).
+        """
         allowed = allowed_elements(x.plan, x.species, self.scales.allowed)
-        logits = logits / self.temperature
-        return self.species_noise.probabilities(x.species, logits, allowed)
+        undecided = (x.species == MASK)[..., None]
+        logits = (logits / self.temperature).masked_fill(
+            undecided & ~allowed, -torch.inf
+        )
+        decided = nn.functional.one_hot(x.species, MASK + 1)[..., :MASK].to(logits)
+        found = torch.where(undecided, logits.softmax(-1), decided)
+        return found * (x.species > 0)[..., None]
 
     def decide_species(
         self, x: Sample, preview: Preview, t: float, s: float, rng: torch.Generator
@@ -313,20 +325,6 @@ class AbsorbingNoise:
         log_p = logits.log_softmax(-1)
         each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
         return each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
-
-    @staticmethod
-    def probabilities(species: Tensor, logits: Tensor, may_be: Tensor) -> Tensor:
-        """Return probabilities of elements; certain where decided, zero on padding.
-
-        Args:
-            species: 0 padding, 1-103 elements, 104 undecided, shape (crystals, sites).
-            logits: of the network, shape (crystals, sites, 104).
-            may_be: elements that each site may be, bool, of the same shape as logits.
-        """
-        undecided = (species == MASK)[..., None]
-        open_sites = logits.masked_fill(~(may_be | ~undecided), -torch.inf).softmax(-1)
-        decided = nn.functional.one_hot(species, MASK + 1)[..., :MASK].to(logits)
-        return torch.where(undecided, open_sites, decided) * (species > 0)[..., None]
 
     def newly_decided(
         self, species: Tensor, t: Tensor, s: Tensor, rng: torch.Generator

@@ -277,20 +277,13 @@ class PropertyNetwork(nn.Module):
             Name -> values in the unit of the property, shape (members, crystals); NaN for
             a crystal without atoms, or with a NaN in it.
         """
-        n_atoms = crystals.n_atoms.cpu()
-        device = self.scale.device
+        order = crystals.n_atoms.argsort(stable=True)
         out = torch.full(
             (len(self.members), len(crystals), len(self.properties)), torch.nan
         )
-        for chunk in n_atoms.argsort(stable=True).split(128) if len(crystals) else ():
-            width = max(1, int(n_atoms[chunk].max()))
-            at = chunk.to(crystals.device)
-            some = Crystals(
-                crystals.species[at, :width],
-                crystals.frac[at, :width],
-                crystals.lattice[at],
-            )
-            out[:, chunk] = self._values(some.to(device)).float().cpu()
+        for chunk in order.split(128) if len(crystals) else ():
+            some = crystals[chunk].to(self.scale.device)
+            out[:, chunk.cpu()] = self._values(some).float().cpu()
         out = self._floored(out)
         return {name: out[..., k] for k, name in enumerate(self.properties)}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -170,11 +171,8 @@ class TimeHead:
         Args:
             t: from 0 to 1; beyond the last knot they stay as they are.
         """
-        t = min(max(t, 0.0), float(self.times[-1]))
-        k = int(torch.searchsorted(self.times, t).clamp(1, len(self.times) - 1))
-        low, high = self.times[k - 1], self.times[k]
-        share = (t - low) / (high - low)
-        return self.weights[k - 1] * (1 - share) + self.weights[k] * share
+        each = [np.interp(t, self.times, w) for w in self.weights.T]
+        return torch.tensor(each, dtype=torch.float64)
 
     def __call__(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return what the finished crystals will be, in `unit`, shape (crystals,).

@@ -19,6 +19,7 @@ from matdesign.generators import elbo, von_mises
 from matdesign.generators.contract import Generator
 from matdesign.generators.elbo import Normal
 from matdesign.generators.latent_space import MixturePrior, arc, decode, walk
+from matdesign.generators.planning import plan_cells
 from matdesign.generators.trainer import fit
 from matdesign.generators.vae import VAE
 from matdesign.generators.vae_latent import Latent
@@ -424,7 +425,7 @@ def test_what_fails_is_drawn_again_with_another_size_unless_one_was_asked(
     plan = model.plan(request, generator(0))
     sizes = plan.n_atoms
     assert (sizes <= 2).all() if asked is None else (sizes == asked).all()
-    assert len(plan) == len(plan.latent.whole) == len(plan.latent.orbits) == 30
+    assert [len(plan), *map(len, plan.latent)] == [30] * 3
     assert model.redrawn == int(large.sum())
 
 
@@ -443,9 +444,9 @@ def test_what_stands_apart_stays_as_it_was_drawn_at_first(eight):
         assert (
             model.smallest_distance(plan, 3, generator(0)) >= model.min_distance
         ).sum() > kept.sum()
-    for part in ("whole", "orbits"):
-        wide = min(getattr(one.latent, part).shape[1] for one in (plan, first))
-        now, then = (getattr(one.latent, part)[kept, :wide] for one in (plan, first))
+    for part in (0, 1):  # of the crystals, of their orbits
+        wide = min(one.latent[part].shape[1] for one in (plan, first))
+        now, then = (one.latent[part][kept, :wide] for one in (plan, first))
         assert torch.equal(now, then)
     assert torch.equal(plan.layout.spacegroup[kept], first.layout.spacegroup[kept])
 
@@ -480,4 +481,5 @@ def test_errors_say_what_to_do(eight):
     with pytest.raises(DataError, match="empty"):
         VAE.for_data(eight[:0])
     with pytest.raises(DataError, match=r"model\.plan"):
-        next(model.states(None, 1, generator(0)))
+        bare = plan_cells(model.request(2), torch.tensor([2, 2]))
+        next(model.states(bare, 1, generator(0)))

@@ -195,3 +195,33 @@ def test_what_makes_no_sense_is_refused():
         with pytest.raises(DataError, match="gate is a probability below 1"):
             Bayesian(**options)
     assert math.isclose(Bayesian().beta, 4.0)
+
+
+def test_a_campaign_selects_from_a_pool_and_goes_on(known, tmp_path):
+    some = known[:60].replace(
+        properties={"above": known.properties[NAME][:60]}, units={}
+    )
+    oracle, pool = design.TableOracle(some, "above"), design.Pool(some)
+
+    def options(name):
+        return {
+            "store": tmp_path / name,
+            "objective": "above",
+            "batch": 4,
+            "propose": 60,
+            "select": Bayesian(start=4, gate=1e-4),
+        }
+
+    whole = design.Campaign(pool, None, oracle, **options("a.db"), budget=12)
+    assert [one.selected for one in whole] == [4, 4, 4]
+    reasons = [one.reason for one in whole.store.proposals(1)]
+    assert sum(why.startswith("predicted") for why in reasons) >= 50
+    part = design.Campaign(pool, None, oracle, **options("b.db"), budget=8)
+    list(part)
+    part.close()
+    resumed = design.Campaign.resume(
+        tmp_path / "b.db", generator=pool, oracle=oracle, budget=12
+    )
+    list(resumed)
+    assert isinstance(resumed.select, Bayesian) and resumed.select.gate == 1e-4
+    assert resumed.table()["formula"].tolist() == whole.table()["formula"].tolist()

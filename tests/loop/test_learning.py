@@ -261,8 +261,8 @@ def test_ranks_take_rewards_of_any_scale_and_settings_are_words():
     ranked = RewardWeighted(ranked=True, steps=3, **FREE)
     again = RewardWeighted.from_dict(ranked.to_dict())
     assert again == ranked
-    words = rebuild.describe_part(ranked)  # as a campaign keeps it
-    assert rebuild.make_part("learner", words, "any.db") == ranked
+    words = {"class": "RewardWeighted", "settings": ranked.to_dict()}
+    assert rebuild.describe(ranked) == words  # as a campaign keeps it
     far = torch.tensor([3.0, -9.0, 40.0, 41.0, 5.0, 0.0, 2.0, 1.0])
     near = torch.tensor([4.0, 0.0, 6.0, 7.0, 5.0, 1.0, 3.0, 2.0]) / 7
     model = Mean()
