@@ -303,8 +303,8 @@ def measured(name: str = "guidance") -> GuidanceTable:
     """Return a table that scripts/bench.py guidance measured with many crystals.
 
     Args:
-        name: "guidance", or "guidance-again": the same soft cases with another seed, and
-            conditions on which no default of a guide was chosen.
+        name: "guidance", or "guidance-fresh": constraints on which no default of a guide
+            was chosen.
 
     Raises:
         DataError: it is not there: the data folder is incomplete.

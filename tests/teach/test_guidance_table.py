@@ -133,7 +133,7 @@ def test_nothing_to_measure_is_refused() -> None:
         design.guidance_table({NAME: model()}, [design.Density(5, 6)], train(), n=0)
 
 
-@pytest.mark.parametrize("name", ["guidance", "guidance-again"])
+@pytest.mark.parametrize("name", ["guidance", "guidance-fresh"])
 def test_a_measured_table_holds_what_its_file_says(name: str) -> None:
     table = measured(name)
     path = data_dir() / "measured" / f"{name}.json"
