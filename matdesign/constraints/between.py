@@ -121,7 +121,8 @@ class Between(Range):
                 f"unknown quantity: got {quantity!r}; choose {' or '.join(UNITS)}."
             )
         needed = UNITS[quantity]
-        if unit.replace("Å", "angstrom").replace("³", "^3") != needed:
+        named = str(unit).replace("Å", "angstrom").replace("³", "3").replace("^", "")
+        if named != needed.replace("^", ""):
             raise UnitError(
                 f"{quantity} is in {needed}; got unit={unit!r}. "
                 f'Convert the two ends and write unit="{needed}".'

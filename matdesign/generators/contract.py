@@ -33,7 +33,9 @@ class Loss:
     Args:
         total: scalar that is differentiated.
         terms: name -> detached scalar, each with the scale its generator documents.
-        each: the loss of every crystal, shape (crystals,), where a family tells it.
+        each: the loss of every crystal, shape (crystals,), where a family tells it. One of
+            which nothing is hidden or free counts 0 in that term, so that the mean over
+            crystals is not `total`.
         prediction: what the network predicts of each, shape (crystals, numbers), likewise.
     """
 

@@ -1,7 +1,6 @@
 """The instruments of a latent space: decode points, walk between them, draw a map."""
 
 import copy
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,10 +9,9 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import InfeasibleTarget, ShapeError
-from matdesign.generators.elbo import Normal
 from matdesign.generators.planning import Plan, draw_sizes
 from matdesign.generators.vae import VAE
-from matdesign.generators.vae_latent import Prior
+from matdesign.generators.vae_latent import MixturePrior
 
 
 @torch.no_grad()
@@ -96,42 +94,6 @@ def walk(
     return decode(model, arc(a, b, way), n_atoms=n_atoms, seed=seed)
 
 
-class MixturePrior(Prior):
-    """A mixture of normals, all of equal weight.
-
-    Equation:
-        p(z) = 1/K sum_k N(z; m_k, diag s_k^2)
-
-    Args:
-        parts: the normals, for example the posteriors of K crystals.
-    """
-
-    mean: Tensor
-    log_std: Tensor
-
-    def __init__(self, parts: Normal) -> None:
-        super().__init__(parts.mean.shape[1])
-        self.register_buffer("mean", parts.mean)
-        self.register_buffer("log_std", parts.log_std.clamp(-3.0, 1.0))
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Return the log density in nats, shape (crystals,)."""
-        x = (z[:, None] - self.mean) * (-self.log_std).exp()
-        each = -0.5 * (x.square() + math.log(2 * math.pi)) - self.log_std
-        return each.sum(2).logsumexp(1) - math.log(len(self.mean))
-
-    def kl(self, q: Normal, z: Tensor) -> Tensor:
-        """Return KL(q, p) in nats by one draw z from q, shape (crystals,)."""
-        return q.log_prob(z) - self.log_prob(z)
-
-    def draw(self, n: int, rng: torch.Generator) -> Tensor:
-        """Return n draws, shape (n, size)."""
-        noise = super().draw(n, rng)
-        k = torch.multinomial(noise.new_ones(n, len(self.mean)), 1, generator=rng)
-        k = k.squeeze(1).to(self.mean.device)
-        return self.mean[k] + self.log_std[k].exp() * noise.to(self.mean)
-
-
 @torch.no_grad()
 def with_mixture(model: VAE, crystals: Crystals | Encoded) -> VAE:
     """Return a copy whose prior is the mean of the posteriors of some crystals.
@@ -147,8 +109,9 @@ def with_mixture(model: VAE, crystals: Crystals | Encoded) -> VAE:
         Tomczak and Welling 2018, arXiv:1705.07120. We take training crystals where
         they learn pseudo-inputs.
     """
-    made = copy.deepcopy(model)
+    made = copy.deepcopy(model).eval()
     made.prior = MixturePrior(model.posterior(crystals).whole)
+    made.config["components"] = len(made.prior.mean)
     return made
 
 

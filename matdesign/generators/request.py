@@ -245,8 +245,9 @@ def _range(name: str, value: Any, n: int) -> tuple[Tensor, Tensor]:
     else:
         pair = (value, value) if isinstance(value, numbers.Real) else value
         try:
-            ends: Any = () if isinstance(pair, str) else pair
-            first, last = ends
+            if isinstance(pair, str) or not isinstance(pair, Sequence):
+                raise TypeError
+            first, last = pair
             low = torch.full((n,), -math.inf if first is None else float(first))
             high = torch.full((n,), math.inf if last is None else float(last))
         except (TypeError, ValueError):

@@ -121,6 +121,10 @@ class Templates(nn.Module):
                 made.labels[:, i] = (encoded.labels[name].float() - mean) / std
         return made
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.__dict__.pop("index", None)  # of what was held before
+
     def __len__(self) -> int:
         return len(self.spacegroup)
 
@@ -131,7 +135,7 @@ class Templates(nn.Module):
 
     @cached_property
     def index(self) -> Index:
-        """The look-up tables, built at the first use, after loading."""
+        """The look-up tables, built at the first use."""
         parts = self.spacegroup, self.letters, self.species, self.count
         group, letters, species, count = (part.cpu().long() for part in parts)
         per_element = torch.zeros(len(self), elements.MAX_Z + 1, dtype=torch.long)
@@ -302,9 +306,8 @@ class Templates(nn.Module):
         near = cost.argsort(stable=True)[:NEAREST]
         row, species, cost = row[near], species[near], cost[near]
         group, letter = index.spacegroup[row, None], index.letters[row]
-        kinds, which = torch.cat([group, letter, species], 1).unique(
-            dim=0, return_inverse=True
-        )
+        rows = torch.cat([group, letter, species], 1)
+        kinds, which = rows.unique(dim=0, return_inverse=True)
         votes = torch.exp(-(cost - cost[0]) / TAU).double()
         share = torch.zeros(len(kinds), dtype=torch.float64).index_add_(0, which, votes)
         share = (share / share.max()) ** (1 / TEMPERATURE)
@@ -383,11 +386,8 @@ def orders(key: tuple[int, ...]) -> Tensor:
         >>> orders((3, 1, 1)).tolist()
         [[0, 1, 2], [0, 2, 1]]
     """
-    blocks = [
-        list(block)
-        for _, block in itertools.groupby(range(len(key)), key=lambda i: key[i])
-    ]
-    ways = itertools.product(*map(itertools.permutations, blocks))
+    blocks = itertools.groupby(range(len(key)), key=key.__getitem__)
+    ways = itertools.product(*(itertools.permutations(block) for _, block in blocks))
     some = itertools.islice(ways, MOST_ORDERS)
     return torch.tensor([[i for block in way for i in block] for way in some])
 

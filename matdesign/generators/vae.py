@@ -23,6 +23,7 @@ from matdesign.generators.vae_latent import (
     Encoder,
     Latent,
     LatentPosterior,
+    MixturePrior,
     Prior,
     redraw,
 )
@@ -56,6 +57,8 @@ class VAE(Family):
             drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.
         steps: passes in sampling; more than `passes` repeat the last one, which moves
             atoms of a poor guess farther apart.
+        components: normals of a mixture as prior, given by `latent_space.with_mixture`;
+            0 takes N(0, I).
         **data: what a training set gives; see `Family`.
 
     Source:
@@ -71,7 +74,6 @@ class VAE(Family):
         "skeleton": "sequence",
         "apart": "min_distance",
         "spread": "",
-        "components": "",
         "temperature": "",
         "templates": "",
     }
@@ -90,6 +92,7 @@ class VAE(Family):
         beta: float = 1.0,
         min_distance: float = 1.0,
         steps: int = 3,
+        components: int = 0,
         **data: Any,
     ) -> None:
         super().__init__(locals(), **data)
@@ -103,6 +106,9 @@ class VAE(Family):
         self.asked = ConditionEncoder(width, self.properties)
         self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
         self.prior = Prior(latent)
+        if components:
+            blank = torch.zeros(components, latent)
+            self.prior = MixturePrior(elbo.Normal(blank, blank))
         self.sequence = SequenceDecoder(
             width=width,
             latent=latent,

@@ -1,7 +1,7 @@
 """The latent variables of a VAE: the encoder that finds them and the prior they obey."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -232,6 +232,50 @@ class Prior(nn.Module):
     def draw(self, n: int, rng: torch.Generator) -> Tensor:
         """Return n draws, shape (n, size)."""
         return torch.randn((n, self.size), generator=rng, device=rng.device)
+
+
+class MixturePrior(Prior):
+    """A mixture of normals, all of equal weight.
+
+    Equation:
+        p(z) = 1/K sum_k N(z; m_k, diag s_k^2)
+
+    Args:
+        parts: the normals, for example the posteriors of K crystals.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    def __init__(self, parts: Normal) -> None:
+        super().__init__(parts.mean.shape[1])
+        self.register_buffer("mean", parts.mean)
+        self.register_buffer("log_std", parts.log_std.clamp(-3.0, 1.0))
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        """Take files of before, too, whose equal weights are zeros of a layer."""
+        for name in (f"{prefix}weight.weight", f"{prefix}weight.bias"):
+            if name in state and not state[name].any():
+                del state[name]
+        super()._load_from_state_dict(state, prefix, *rest)
+        self.log_std.clamp_(-3.0, 1.0)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log density in nats, shape (crystals,)."""
+        x = (z[:, None] - self.mean) * (-self.log_std).exp()
+        each = -0.5 * (x.square() + math.log(2 * math.pi)) - self.log_std
+        return each.sum(2).logsumexp(1) - math.log(len(self.mean))
+
+    def kl(self, q: Normal, z: Tensor) -> Tensor:
+        """Return KL(q, p) in nats by one draw z from q, shape (crystals,)."""
+        return q.log_prob(z) - self.log_prob(z)
+
+    def draw(self, n: int, rng: torch.Generator) -> Tensor:
+        """Return n draws, shape (n, size)."""
+        noise = super().draw(n, rng)
+        k = torch.multinomial(noise.new_ones(n, len(self.mean)), 1, generator=rng)
+        k = k.squeeze(1).to(self.mean.device)
+        return self.mean[k] + self.log_std[k].exp() * noise.to(self.mean)
 
 
 @torch.no_grad()

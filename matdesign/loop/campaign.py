@@ -62,7 +62,7 @@ class Campaign:
 
     Raises:
         DataError: the store holds a campaign already, the oracle does not compute the
-            objective, or a number makes no sense.
+            objective, the generator cannot learn, or a number makes no sense.
 
     Example:
         >>> loop = Campaign(model, wanted, oracle, budget=200)  # doctest: +SKIP
@@ -157,12 +157,10 @@ class Campaign:
         self.batch: int = settings["batch"]
         self.propose: int = settings["propose"]
         self.learn_every: int = settings.get("learn_every", 1)
-        self.version = 0
-        self.history = History(parts.objective, parts.oracle.name)
-        self._known = Known()
+        self.history = History(parts.objective, parts.oracle.name, store.originals)
         finished = store.iterations()
-        self._next = len(finished)
-        self._idle = 0
+        self._known, self._next = Known(), len(finished)
+        self.version = self._idle = 0
         for row in finished:
             self._idle = 0 if row["selected"] else self._idle + 1
         # what an unfinished iteration has evaluated is not known yet when it is proposed
@@ -223,9 +221,10 @@ class Campaign:
             DataError: an id is not asked about, or the crystal is another one, or the
                 objective is missing; nothing is recorded then.
         """
+        self._learn(self._next // self.learn_every)
         proposals = self.store.proposals(self._next)
         waiting = {f"{self._next}-{p.place}": p for p in self._waiting(proposals)}
-        rebuild.check_told(results, waiting, self.objective)
+        rebuild.check_told(results, waiting, self.objective, self.oracle)
         for i, name in enumerate(results.structures.ids):
             row = replace(results[[i]], oracle=self.oracle.name)
             self.history.add(self.store.evaluated(self._next, waiting[name], row))
@@ -273,6 +272,7 @@ class Campaign:
             budget=self.budget,
             seconds=time.monotonic() - began,
             version=self.version,
+            lesson=rebuild.lesson(self.generator) if self.version else "",
             nothing=nothing,
         )
         drawn = {"draw": iteration_seed(self.seed, self._next)}
@@ -324,15 +324,16 @@ class Campaign:
         """Bring the generator to a version, each made from the results before it."""
         while self.learn is not None and self.version < version:
             number = self.version + 1
-            after = number * self.learn_every
+            end = number * self.learn_every
             if (better := rebuild.load_version(self.store, number)) is None:
                 own = getattr(self.learn, "on_policy", False)
-                first = after - self.learn_every if own else 0
-                keys, rewards = self.history.rewards(first, after)
+                first = end - self.learn_every if own else 0
+                keys, rewards = self.history.rewards(first, end)
                 better, found = self.generator, self.store.originals()
                 if keys:
                     crystals = Crystals.cat([found[key] for key in keys])
-                    how = {"seed": iteration_seed(self.seed, -after), "prior": self._prior}
+                    seed = iteration_seed(self.seed, -end)
+                    how = {"seed": seed, "prior": self._prior}
                     better = self.learn.learn(better, crystals, rewards, **how)
                 better = rebuild.keep_version(better, self.store, number)
             self.generator, self.version = better, number

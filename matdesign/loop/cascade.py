@@ -83,6 +83,9 @@ class Cascade:
             made = replace(row, columns=columns, seconds=spent, oracle=self.name)
             yield places[k], made
 
+    def __repr__(self) -> str:
+        return f"Cascade({self.name})"
+
     def _outside(self, row: Results) -> str:
         for name, (low, high) in self.within.items():
             value = float(getattr(row, name)[0])
@@ -100,8 +103,9 @@ class Cascade:
 class Cached:
     """An oracle that looks first whether any campaign on this machine knows the answer.
 
-    Usable results are kept by the name of the oracle and the hash of the crystal; one
-    that is found costs no seconds. In all else it is the oracle that it was given.
+    Usable results are kept by the oracle's name, its columns with units and the hash of
+    the crystal; one that is found costs no seconds. In all else it is the oracle that it
+    was given, but a campaign that is resumed must be given it again.
 
     Args:
         oracle: asked about the others.
@@ -114,6 +118,9 @@ class Cached:
     def __getattr__(self, name: str) -> Any:
         return getattr(vars(self)["oracle"], name)
 
+    def to_dict(self) -> None:
+        """Return None: what is remembered is on this machine."""
+
     def evaluate(self, crystals: Crystals) -> Results:
         """Return one row per crystal, failures included."""
         return Results.collect(crystals, self.stream(crystals), self.oracle.name)
@@ -121,7 +128,8 @@ class Cached:
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield place and table of single crystals, those that are known first."""
         kept, asked = Kept(self.path), crystal_keys(crystals)
-        words = [f"{self.oracle.name}/{key}" for key in asked]
+        columns = sorted(getattr(self.oracle, "columns", {}).items())
+        words = [f"{self.oracle.name}/{columns}/{key}" for key in asked]
         keys = [hashlib.sha256(one.encode()).digest() for one in words]
         known = kept.read(keys)
         for i in (i for i, key in enumerate(keys) if key in known):

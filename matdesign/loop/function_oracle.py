@@ -45,12 +45,12 @@ class FunctionOracle(WorkerOracle):
             the crystal is a failed row.
         columns: name -> unit of each value.
         name: with a version, since equal names must give equal numbers; that of the
-            function or the formula where left out.
+            function or the formula where left out; a lambda has none and needs one.
         workers: processes with a time limit; 0 computes in this process, without one.
         time_limit: seconds per crystal.
 
     Raises:
-        DataError: the formula is none, or there is no column.
+        DataError: the formula is none, there is no column, or a lambda has no name.
 
     Example:
         >>> FunctionOracle("volume / n_atoms", {"volume_per_atom": "angstrom^3"})
@@ -85,6 +85,8 @@ class FunctionOracle(WorkerOracle):
             function if isinstance(function, str) else getattr(function, "__name__", "")
         )
         self.label = name or text or type(function).__name__
+        if self.label == "<lambda>":
+            raise DataError("a lambda has no name of its own: give `name=`.")
 
     @property
     def columns(self) -> dict[str, str]:
@@ -104,7 +106,13 @@ class FunctionOracle(WorkerOracle):
         """Return what makes this oracle again; None for a function."""
         if not isinstance(self.function, str):
             return None
-        return {"function": self.function, "columns": self._columns, "name": self.label}
+        workers = 0 if self._here else self.workers
+        words = {
+            "function": self.function,
+            "columns": self._columns,
+            "name": self.label,
+        }
+        return {**words, "workers": workers, "time_limit": self.time_limit}
 
     @classmethod
     def from_dict(cls, words: dict[str, Any]) -> FunctionOracle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,16 @@ class History:
     Args:
         objective: a column of the results, or a function of them.
         oracle: name of the oracle.
+        originals: gives every selected crystal as it was proposed, by its key.
     """
 
-    def __init__(self, objective: Objective, oracle: str) -> None:
-        self.objective, self.oracle = objective, oracle
+    def __init__(
+        self,
+        objective: Objective,
+        oracle: str,
+        originals: Callable[[], dict[str, Crystals]],
+    ) -> None:
+        self.objective, self.oracle, self.originals = objective, oracle, originals
         self._all: dict[str, Evaluation] = {}
         self._values: dict[str, float] = {}
 
@@ -62,12 +68,17 @@ class History:
         """Return results that have a value, by iteration and place, and the values.
 
         Returns:
-            Results with the keys of the crystals as proposed as ids, and (results,).
+            Results of the crystals as proposed, their keys as ids, and (results,).
         """
         rows = [one for one in self._ordered() if not isnan(self._values[one.key])]
         ids = [one.key for one in rows]
         values = torch.tensor([self._values[key] for key in ids], dtype=torch.float64)
-        return self._joined(rows, ids), values
+        table = self._joined(rows, ids)
+        if ids:  # candidates are not relaxed either
+            found = self.originals()
+            made = Crystals.cat([found[key] for key in ids]).replace(ids=tuple(ids))
+            table = replace(table, structures=made)
+        return table, values
 
     def rewards(self, first: int, end: int) -> tuple[list[str], Tensor]:
         """Return keys and rewards of what was evaluated in the iterations [first, end).

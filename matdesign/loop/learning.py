@@ -35,8 +35,9 @@ class FineTuning(abc.ABC):
         penalty: weight of the prior.
         diverse: multiply each reward by the `diversity` of its formula.
         watch: crystals that are drawn to see whether their formulas still differ; 0 for none.
-        least_unique: share of different formulas among them below which a model has
-            collapsed: it keeps the weights that came in, and says so.
+        least_unique: a model has collapsed whose share of different formulas among them
+            is below this part of the share before: it keeps the weights that came in,
+            and says so.
     """
 
     steps: int = 20
@@ -119,9 +120,12 @@ class FineTuning(abc.ABC):
             )
             model = model.eval().to(generator.device)
             after = self._unique(model, seed)
-            if after < self.least_unique:
+            if after < self.least_unique * before:
                 model.load_state_dict(generator.state_dict())
-                stopped = f"collapse: {after:.0%} of the formulas were unique; undone"
+                stopped = (
+                    f"collapse: {after:.0%} of the formulas were unique, {before:.0%} "
+                    "before; undone"
+                )
         model.evaluations = generator.evaluations
         number = generator.record.get("learned", {}).get("number", 0) + 1
         name = str(generator.record.get("name", type(generator).__name__))
@@ -182,7 +186,9 @@ class RewardWeighted(FineTuning):
 
     Equation:
         loss = mean of r l(x) + w (1.1 - r) |v_theta(x_t) - v_prior(x_t)|^2,
-        l the denoising loss and v the network's prediction, at the same noise
+        l the denoising loss and v the network's prediction, at the same noise; l is
+        `Loss.each`: a crystal of which nothing is hidden or free counts 0 in that term,
+        so that the mean of l is not the training loss
 
     Args:
         steps: optimiser steps of one call.
@@ -236,7 +242,8 @@ class PolicyGradient(FineTuning):
         clip: c; how far a probability moves in one call before it is left alone.
 
     Accuracy:
-        Unbiased for crystals drawn from p. What `sample` does besides is not in p:
+        Unbiased for crystals drawn from p in the first step only: then p has moved, and the
+        clip leaves out what moved far. What `sample` does besides is not in p:
         temperatures other than 1, and drawing again where atoms overlap; nor what a
         campaign rejects or passes over before it evaluates.
 

@@ -194,7 +194,7 @@ class ASEOracle(WorkerOracle):
         factory: gives a calculator; called once in every worker process, so load
             weights inside it. A function defined in a notebook works.
         name: of the method, so that numbers of different ones are never mixed up;
-            default: the factory's own name.
+            default: the factory's own name; a lambda has none and needs one.
         workers: processes, one thread each.
         time_limit: seconds per crystal.
         fmax: converged below this force, eV/angstrom.
@@ -244,8 +244,10 @@ class ASEOracle(WorkerOracle):
         if not callable(factory):
             raise DataError(
                 f"ASEOracle needs a function that gives a calculator; got {factory!r}. "
-                "Write `ASEOracle(lambda: calculator)` or pass the class."
+                "Write `ASEOracle(lambda: calculator, name=...)` or pass the class."
             )
+        if not name and getattr(factory, "__name__", "") == "<lambda>":
+            raise DataError("a lambda has no name of its own: give `name=`.")
         if optimizer not in ("BFGS", "FIRE"):
             raise DataError(f"optimizer must be BFGS or FIRE; got {optimizer!r}.")
         super().__init__(

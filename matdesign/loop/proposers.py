@@ -25,7 +25,8 @@ class Pool:
     Args:
         source: crystals; a folder of files that `read` knows; or a CSV file with a column
             `file` (names beside the CSV) or `formula`. Its other columns become
-            properties where they are numbers: descriptors for a surrogate.
+            properties where they are numbers: descriptors for a selector that is called
+            directly. A campaign keeps the crystals only.
 
     A formula says nothing of a structure. Its atoms stand on a grid, 3 angstrom apart:
     enough for a surrogate of compositions and an oracle that is a furnace, not for one

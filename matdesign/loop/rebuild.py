@@ -8,6 +8,7 @@ the user's own is given to `Campaign.resume` once more.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,13 +69,14 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
     """Write down a new campaign, and save its generator beside the store.
 
     Raises:
-        DataError: the store holds one already.
+        DataError: the store holds one already, or the generator cannot learn.
     """
     if store.settings() is not None:
         raise DataError(
             f"{store.name} holds a campaign already. Continue it with "
             f"Campaign.resume({store.name!r}), or choose another store."
         )
+    check_learner(parts)
     aim = parts.objective
     saved = save_generator(parts.generator, store.where)
     words = {
@@ -264,8 +266,27 @@ def check_objective(oracle: Oracle, objective: Objective) -> None:
     )
 
 
+def check_learner(parts: Parts) -> None:
+    """Raise where a learner of this package cannot teach the generator."""
+    takes, model = getattr(parts.learn, "takes", None), parts.generator
+    if takes and not (hasattr(model, "loss") and takes(model)):
+        raise DataError(
+            f"{type(parts.learn).__name__} cannot teach a {type(model).__name__}. Give a "
+            "generator that it takes, or leave `learn` out."
+        )
+
+
+def lesson(generator: Any) -> str:
+    """Return why the last lesson of a generator changed nothing; "" where it did."""
+    learned = getattr(generator, "record", {}).get("learned", {})
+    return str(learned.get("stopped", ""))
+
+
 def check_told(
-    results: Results, waiting: Mapping[str, Proposal], objective: Objective
+    results: Results,
+    waiting: Mapping[str, Proposal],
+    objective: Objective,
+    oracle: Oracle,
 ) -> None:
     """Raise where results do not belong to the crystals that wait for one."""
     ids = results.structures.ids or ("",) * len(results)
@@ -274,14 +295,28 @@ def check_told(
             f"the objective {objective!r} is not among what is told: got "
             f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
         )
-    for name, formula in zip(ids, results.structures.formulas, strict=True):
+    for name, unit in getattr(oracle, "columns", ENERGIES).items():
+        if name in results.columns and (got := results.columns[name].unit) != unit:
+            raise DataError(
+                f"{name} is told in {got!r}; {oracle.name} has it in {unit!r}. Convert "
+                "the values, and give that unit."
+            )
+    told = results.structures
+    sizes = told.n_atoms.tolist()
+    for name, formula, n in zip(ids, told.formulas, sizes, strict=True):
         if name not in waiting or ids.count(name) > 1:
             raise DataError(
                 f"no result of {name!r} is waited for, or it is told twice; those that "
                 f"wait are {', '.join(waiting) or 'none'}. See `ask()`."
             )
-        if formula != (known := waiting[name].crystal.formulas[0]):
+        asked = waiting[name].crystal
+        if formula != (known := asked.formulas[0]):
             raise DataError(f"{name} is {known}; got a result of {formula}.")
+        if n != (size := int(asked.n_atoms[0])):
+            raise DataError(
+                f"{name} has {size} atoms in its cell; got a result of {n}. Give the "
+                "same cell, as it was asked or relaxed."
+            )
 
 
 def steering(parts: Parts) -> Any:
@@ -295,9 +330,11 @@ def steering(parts: Parts) -> Any:
 
 
 def value(objective: Objective, result: Results) -> float:
-    """Return the objective of the first crystal of a result; NaN where it failed."""
+    """Return the objective of the first crystal; NaN where it failed or is infinite."""
     if result.reason[0]:
-        return float("nan")
+        return math.nan
     if isinstance(objective, str):
-        return float(getattr(result, objective)[0])
-    return float(torch.as_tensor(objective(result)).reshape(-1)[0])
+        worth = float(getattr(result, objective)[0])
+    else:
+        worth = float(torch.as_tensor(objective(result)).reshape(-1)[0])
+    return worth if math.isfinite(worth) else math.nan

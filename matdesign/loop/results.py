@@ -144,7 +144,7 @@ class Results:
         """Return one table of all rows; a column that some lack is NaN there.
 
         Raises:
-            DataError: there is no table.
+            DataError: there is no table, or two have a column in different units.
         """
         if not tables:
             raise DataError("there is no table to join; give one or more.")
@@ -156,7 +156,13 @@ class Results:
                 [nan if x is None else x for x, nan in zip(held, empty, strict=True)]
             )
 
-        units = {k: v.unit for one in reversed(tables) for k, v in one.columns.items()}
+        units: dict[str, str] = {}
+        for name, column in ((k, v) for one in tables for k, v in one.columns.items()):
+            if units.setdefault(name, column.unit) != column.unit:
+                raise DataError(
+                    f"tables to join must agree on units: got {name} in {units[name]!r} "
+                    f"and in {column.unit!r}. Convert one of them."
+                )
         std = {name: joined(name, "std") for name in units}
         columns = {
             name: Column(
@@ -208,7 +214,10 @@ class Results:
     def __getitem__(self, which: slice | Tensor | Sequence[int]) -> Results:
         """Return some rows; `results[results.ok]` are the usable ones."""
         index: Any = torch.arange(len(self))
-        chosen = index[which if isinstance(which, slice) else torch.as_tensor(which)]
+        if not isinstance(which, slice):
+            rows = torch.as_tensor(which)
+            which = rows if rows.numel() else rows.long()  # [] becomes float
+        chosen = index[which]
         return Results(
             self.structures[chosen],
             {name: column[chosen] for name, column in self.columns.items()},

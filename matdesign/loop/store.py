@@ -37,7 +37,7 @@ import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +183,7 @@ class Store:
         n, kept = int(asked.crystal.n_atoms[0]), result.structures
         species, frac = kept.species[:, :n], kept.frac[:, :n].float()
         narrow = Crystals(species, frac, kept.lattice.float())
-        result = replace(result, structures=narrow)
+        result = Results.from_dict(narrow, result.to_dict())  # as it will be read
         known = {k: v.values[0].item() for k, v in result.columns.items()}
         shown = {k: v for k, v in known.items() if math.isfinite(v) and _allowed(k)}
         text = json.dumps(result.to_dict())

@@ -45,7 +45,10 @@ class Chosen:
 
 
 class Selector(Protocol):
-    """What decides which new crystals deserve the oracle."""
+    """What decides which new crystals deserve the oracle.
+
+    It never hears of evaluations that failed: nothing is learned from them.
+    """
 
     def select(
         self,
@@ -60,7 +63,8 @@ class Selector(Protocol):
 
         Args:
             candidates: sound, within the constraints and new.
-            results: usable evaluations so far, in the order of their iterations.
+            results: usable evaluations so far, in the order of their iterations; the
+                crystals as proposed, since candidates are not relaxed either.
             values: the objective of each, lower is better, shape (results,).
             room: most crystals that the oracle evaluates now.
             seed: of this choice.

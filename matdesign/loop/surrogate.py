@@ -86,6 +86,8 @@ class GaussianProcess:
 
     Kernel and priors are BoTorch's defaults, with one length scale for all features: a
     scale for each took ten times as long on the shipped prototypes and was no better.
+    The std is that of a new value, noise included, and so are the draws; BoTorch's
+    default leaves the noise out.
 
     Equation:
         mean = k (K + s^2 I)^-1 y, std^2 = k(x, x) - k (K + s^2 I)^-1 k + s^2, with
@@ -133,7 +135,8 @@ class GaussianProcess:
         )
         to_unit = Normalize(x.shape[1]) if self.config is None else None
         model = SingleTaskGP(x, y, covar_module=kernel, input_transform=to_unit)
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        with torch.random.fork_rng(devices=[]):  # a second try draws from the priors
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         self.model = model
         return self
 
@@ -177,10 +180,13 @@ class Ensemble:
     what makes the mean square of the held-out residuals come out right.
 
     Args:
-        members: networks, each with initial weights of its own.
+        members: networks, two or more, each with initial weights of its own.
         steps: optimiser steps of `fit`; 200 take about 15 s on one core.
         seed: of weights, batches and the held-out part.
         **options: of `PropertyNetwork`, such as `width`.
+
+    Raises:
+        DataError: fewer than two members.
 
     Source:
         Deep ensembles, Lakshminarayanan et al., arXiv 1612.01474. Changed: no variance
@@ -190,6 +196,10 @@ class Ensemble:
     def __init__(
         self, members: int = 4, *, steps: int = 200, seed: int = 0, **options: Any
     ) -> None:
+        if members < 2:
+            raise DataError(
+                f"one network has no doubt: got members={members}. Give two."
+            )
         options = {"members": members, "width": 48, "layers": 2} | options
         self.config = {"steps": steps, "seed": seed, **options}
         self.network: PropertyNetwork | None = None

@@ -20,7 +20,7 @@ class TableOracle:
     """Crystals with known values as an oracle, to measure how well a campaign searches.
 
     A crystal is found by its exact numbers, else by its structure (`Known`); one that the
-    table lacks is rejected before a call is spent.
+    table lacks, or has a value of that is NaN, is rejected before a call is spent.
 
     Args:
         crystals: all that exist in this universe.
@@ -68,9 +68,7 @@ class TableOracle:
 
     def refusals(self, crystals: Crystals) -> list[str]:
         """Return, per crystal, why nothing would be looked up for it, or ""."""
-        return [
-            "" if i is not None else "not in the table" for i in self._places(crystals)
-        ]
+        return [self._missing(i) for i in self._places(crystals)]
 
     def evaluate(self, crystals: Crystals) -> Results:
         """Return the values of each crystal; what is not in the table fails."""
@@ -85,7 +83,7 @@ class TableOracle:
             )
             for name, values in self._values.items()
         }
-        reason = tuple("" if i is not None else "not in the table" for i in places)
+        reason = tuple(self._missing(i) for i in places)
         seconds = torch.full((len(crystals),), self.seconds)
         return Results(crystals, columns, reason, seconds, self.name)
 
@@ -104,6 +102,16 @@ class TableOracle:
         _, values = self._first
         best = set(values.nan_to_num(math.inf).argsort(stable=True)[:k].tolist())
         return len(best & set(self._places(results.structures))) / len(best)
+
+    def __repr__(self) -> str:
+        _, values = self._first
+        return f"TableOracle({', '.join(self.columns)} of {len(values)} crystals)"
+
+    def _missing(self, place: int | None) -> str:
+        if place is None:
+            return "not in the table"
+        known = all(math.isfinite(values[place]) for values in self._values.values())
+        return "" if known else "no value in the table"
 
     @property
     def _first(self) -> tuple[str, Tensor]:

@@ -9,27 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from databuild.cards import UNITS, renew_card, write_card
+from databuild.cards import renew_card, write_card
 from databuild.shards import Row, read_shards
-from matdesign.crystals.batch import Crystals
-from matdesign.crystals.io.parquet import read_parquet, write_parquet
 
 SETS = {"perovskites": "perov", "prototypes": "proto"}
 """Set -> the beginning of its ids."""
-
-LABELS = ("formation_energy_per_atom", "energy_above_hull")
-"""What follows from an energy and the shipped hull, eV/atom."""
-
-FIGURES = (
-    "energy_per_atom",
-    *LABELS,
-    "magmom_per_atom",
-    "spacegroup",
-    "spacegroup_start",
-)
-"""Columns of a shipped set that a row holds as numbers."""
 
 SAME_ENERGY = 0.005
 """Two crystals of a formula are compared only when this close in energy, eV/atom."""
@@ -75,18 +60,17 @@ def label(rows: Sequence[Row]) -> None:
 
 def relabel(data: Path) -> None:
     """Label the shipped sets anew from the energies stored in them; no row changes."""
+    import pyarrow.parquet as pq
+
     for name in SETS:
         path = data / name / f"{name}.parquet"
-        crystals = read_parquet(path)
-        formulas = crystals.labels["formula"]
-        energies = crystals.properties["energy_per_atom"].tolist()
-        rows = [
-            {"formula": formula, "energy_per_atom": energy}
-            for formula, energy in zip(formulas, energies, strict=True)
-        ]
+        table = pq.read_table(path)
+        rows = table.select(["formula", "energy_per_atom"]).to_pylist()
         label(rows)
-        new = {key: torch.tensor([row[key] for row in rows]) for key in LABELS}
-        write_parquet(crystals.replace(properties={**crystals.properties, **new}), path)
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        for key in ("formation_energy_per_atom", "energy_above_hull"):
+            columns[key] = _single([row[key] for row in rows])
+        _write(columns, path)
         renew_card(data / name, rows)
 
 
@@ -175,38 +159,80 @@ def drop_implausible(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return kept, dropped
 
 
+def _single(values: Sequence[float]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(np.asarray(values, dtype=np.float32))
+
+
+def _write(columns: dict[str, Any], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, table = path.with_suffix(".tmp"), pa.table(columns)
+    pq.write_table(table, temporary, compression="zstd", compression_level=19)
+    temporary.rename(path)
+
+
 def write_set(name: str, rows: list[Row], path: Path) -> None:
     """Write a shipped set, ordered by formula and energy."""
+    import pyarrow as pa
+
     rows.sort(key=lambda row: (row["formula"], row["energy_per_atom"], row["id"]))
     crystals = [crystal(row) for row in rows]
     systems = ["-".join(sorted(e.symbol for e in one.elements)) for one in crystals]
-    numbers = {key: [row[key] for row in rows] for key in FIGURES}
-    numbers |= {
-        "volume_per_atom": [one.volume / len(one) for one in crystals],
-        "density": [float(one.density) for one in crystals],
+
+    def column(key: str, kind: Any = None) -> Any:
+        return pa.array([row[key] for row in rows], kind)
+
+    def words(values: list[str]) -> Any:
+        return pa.array(values).dictionary_encode()
+
+    def single(key: str) -> Any:
+        return _single([row[key] for row in rows])
+
+    frac = []
+    for row in rows:
+        wrapped = np.asarray(row["frac_coords"], dtype=np.float64)
+        some = (wrapped - np.floor(wrapped)).astype(np.float32)
+        some[some >= 1.0] = 0.0
+        frac.append(some)
+    cells = [np.asarray(row["lattice"], dtype=np.float32) for row in rows]
+    columns = {
+        "material_id": [f"{SETS[name]}-{row['id'][:12]}" for row in rows],
+        "split": words([split_of(row["formula"]) for row in rows]),
+        "num_atoms": pa.array([len(row["numbers"]) for row in rows], pa.uint8()),
+        "numbers": column("numbers", pa.list_(pa.uint8())),
+        "frac_coords": pa.array(frac, pa.list_(pa.float32())),
+        "lattice": pa.array(cells, pa.list_(pa.float32(), 9)),
+        "formula": column("formula"),
+        "prototype": words([row["prototype"] for row in rows]),
+        "energy_per_atom": single("energy_per_atom"),
+        "formation_energy_per_atom": single("formation_energy_per_atom"),
+        "energy_above_hull": single("energy_above_hull"),
+        "volume_per_atom": _single([one.volume / len(one) for one in crystals]),
+        "density": _single([float(one.density) for one in crystals]),
+        "magmom_per_atom": single("magmom_per_atom"),
+        "spacegroup": column("spacegroup", pa.uint8()),
+        "spacegroup_start": column("spacegroup_start", pa.uint8()),
+        "kind": words([row["kind"] for row in rows]),
         "holdout_prototype": [held_out("prototype", r["prototype"]) for r in rows],
         "holdout_system": [held_out("system", system) for system in systems],
+        "variant": words([row["variant"] for row in rows]),
     }
-    labels = {"split": tuple(split_of(row["formula"]) for row in rows)}
-    for key in ("formula", "prototype", "kind", "variant"):
-        labels[key] = tuple(row[key] for row in rows)
-    made = Crystals.from_structures(
-        crystals,
-        properties={k: torch.tensor(v).float() for k, v in numbers.items()},
-        units={k: unit for k, unit in UNITS.items() if k in numbers},
-        labels=labels,
-        ids=[f"{SETS[name]}-{row['id'][:12]}" for row in rows],
-    )
-    write_parquet(made, path)
+    _write(columns, path)
 
 
 def write_rejected(rows: Sequence[Row], path: Path) -> None:
     """Write what did not make it, with the reason."""
-    import pandas as pd
+    import pyarrow as pa
 
     rows = sorted(rows, key=lambda row: (row["reason"], row["id"]))
-    names = "id prototype formula variant kind reason substitution energy_per_atom"
-    names += " formation_energy_per_atom volume_ratio steps"
-    frame = pd.DataFrame(rows, columns=names.split())
-    frame["num_atoms"] = [len(row["numbers"]) for row in rows]
-    frame.to_parquet(path, compression="zstd", index=False)
+    plain = ("id", "prototype", "formula", "variant", "kind", "reason", "substitution")
+    columns: dict[str, Any] = {key: [row[key] for row in rows] for key in plain}
+    columns["num_atoms"] = pa.array([len(row["numbers"]) for row in rows], pa.uint8())
+    for key in ("energy_per_atom", "formation_energy_per_atom", "volume_ratio"):
+        columns[key] = _single([row[key] for row in rows])
+    columns["steps"] = pa.array([row["steps"] for row in rows], pa.int16())
+    _write(columns, path)

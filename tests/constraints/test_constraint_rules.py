@@ -324,5 +324,12 @@ def test_both_ends_belong_to_the_range() -> None:
 def test_wrong_unit_and_empty_range() -> None:
     with pytest.raises(UnitError, match=r"density is in g/cm\^3; got unit='kg/m\^3'"):
         Between("density", 2000, 5000, unit="kg/m^3")
+    for odd in (None, 5):
+        with pytest.raises(UnitError, match=f"got unit={odd}"):
+            Between("density", 2, 5, unit=odd)  # type: ignore[arg-type]
+    for spelt in ("g/cm3", "g/cm³"):
+        assert Between("density", 2, 5, unit=spelt).unit == "g/cm^3"
+    for spelt in ("Å^3", "Å³"):
+        assert Between("volume_per_atom", 2, 5, unit=spelt).unit == "angstrom^3"
     with pytest.raises(InfeasibleTarget, match="swap the ends"):
         Between("density", 5, 2, unit="g/cm^3")

@@ -99,6 +99,13 @@ def test_parquet_keeps_every_column(tmp_path: Path) -> None:
     assert part.ids == ("rutile",) and part.species.shape == (1, 6)
 
 
+def test_poscar_begins_with_the_id_where_there_is_one(tmp_path: Path) -> None:
+    one = batch()[[0]]
+    for ids, comment in ((("a\n b",), "a b NaCl"), ((), "NaCl")):
+        [file] = write(one.replace(ids=ids), tmp_path / "x.vasp")
+        assert file.read_text().splitlines()[0] == comment
+
+
 def test_folder_gets_one_file_per_crystal(tmp_path: Path) -> None:
     crystals = batch().replace(ids=("a/../b", "a/../b", "x"))
     for kind, ending in (("cif", ".cif"), ("poscar", ".vasp"), ("xyz", ".xyz")):
@@ -378,15 +385,21 @@ BAD: list[tuple[str, str | bytes, str]] = [
     ),
     ("scale.vasp", POSCAR.replace("1.0", "zero"), "cannot be read.*'zero'"),
     ("cut.xyz", XYZ[:-14], "cut short|cannot be read"),
-    ("cut-many.xyz", XYZ.replace("2\nL", "10000\nL"), "10000.*cut short"),
-    ("many.xyz", XYZ.replace("2\nL", "1001\nL") + "Fe 1 1 1\n" * 999, "1,001 atoms"),
+    ("cut-second.xyz", XYZ + XYZ[:-10], "cut short.*frame 2 announces 2"),
+    ("gap.xyz", XYZ.replace("0\nFe", "0\n\nFe") + XYZ, "must be|cannot be read"),
+    ("gap-last.xyz", XYZ[:-9] + "\n\n", "cannot be read"),
+    ("many.xyz", XYZ.replace("2\nL", "10000\nL"), "10,000 atoms"),
+    ("huge.xyz", XYZ.replace("2\nL", "100000000000\nL"), "100,000,000,000 atoms"),
+    ("endless.xyz", "9" * 5000 + XYZ, "must be a number of atoms"),
+    ("arabic.xyz", XYZ.replace("2\nL", "\u0662\nL"), "must be a number of atoms"),
+    ("plain.xyz", "2\n\nFe 0 0 0\nFe 2 2 2\n", "periodic in 0 of 3.*no crystal"),
     ("molecule.xyz", XYZ.replace("T T T", "F F F"), "periodic in 0 of 3.*no crystal"),
     ("flat.xyz", XYZ.replace("0 0 4", "0 4 0"), "span a volume"),
     ("element.xyz", XYZ.replace("Fe 0", "Qq 0"), "Qq|cannot be read"),
     ("nan.xyz", XYZ.replace("2 2 2", "nan 2 2"), "not a number"),
-    ("words.xyz", "no crystal\n", "cannot be read"),
-    ("none.xyz", "0\n\n", "cannot be read"),
-    ("dash.xyz", XYZ.replace("2 2 2", "2\N{MIDDLE DOT}5 2 2"), "cannot be read"),
+    ("words.xyz", "no crystal\n", "must be a number of atoms"),
+    ("none.xyz", "0\n\n", "must be a number of atoms"),
+    ("dash.xyz", XYZ.replace("2 2 2", "2\N{MIDDLE DOT}5 2 2"), "beyond ASCII"),
     (
         "digit.vasp",
         POSCAR.replace("0.5 0.5", "0\N{MIDDLE DOT}5 0.5"),

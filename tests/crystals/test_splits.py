@@ -77,6 +77,17 @@ def test_any_group_sizes(
         assert len(part) - share * n <= max(sizes)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_group_leaves_the_other_parts_their_share(seed: int) -> None:
+    words = ("large",) * 130 + tuple(f"g{k}" for k in range(70))
+    crystals = batch(200).replace(labels={"prototype": words})
+    train, val, test = split(crystals, "prototype", seed=seed)
+    assert train.labels["prototype"].count("large") == 130
+    shares = [len(part) / 200 for part in (train, val, test)]
+    assert shares == pytest.approx([0.8, 0.1, 0.1], abs=0.14)
+    assert min(shares) > 0.03
+
+
 def test_random_shares_are_exact() -> None:
     assert [len(part) for part in split(batch(1000), seed=1)] == [800, 100, 100]
     thirds = split(batch(10), "random", fractions=(0.5, 0.3, 0.2), seed=0)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -264,6 +265,8 @@ def test_compositions_and_patterns_of_each_crystal():
     [
         ({"gapp": 1}, DataError, "'gapp'. Did you mean 'gap'?.*gap, energy"),
         ({"gap": "big"}, DataError, "gap must be a number.*'big'"),
+        ({"gap": {1, 2}}, DataError, "range \\(low, high\\)"),
+        ({"gap": np.array([0.0, 1.0])}, DataError, "range \\(low, high\\)"),
         ({"gap": (1, 2, 3)}, DataError, "range \\(low, high\\)"),
         ({"gap": (2, 1)}, InfeasibleTarget, "gap is empty: got \\(2, 1\\)"),
         ({"gap": float("nan")}, DataError, "NaN"),

@@ -18,11 +18,11 @@ from matdesign.errors import DataError, InfeasibleTarget, ShapeError
 from matdesign.generators import elbo, von_mises
 from matdesign.generators.contract import Generator
 from matdesign.generators.elbo import Normal
-from matdesign.generators.latent_space import MixturePrior, arc, decode, walk
+from matdesign.generators.latent_space import arc, decode, walk, with_mixture
 from matdesign.generators.planning import plan_cells
 from matdesign.generators.trainer import fit
 from matdesign.generators.vae import VAE
-from matdesign.generators.vae_latent import Latent
+from matdesign.generators.vae_latent import Latent, MixturePrior
 from matdesign.guidance.masks import Masks
 
 SMALL = {"width": 32, "layers": 2, "heads": 4, "latent": 8, "min_distance": 0.0}
@@ -394,6 +394,27 @@ def test_same_seed_same_crystals_also_after_saving(eight, representation, tmp_pa
         assert torch.equal(a.frac, other.frac)
         assert torch.equal(a.lattice, other.lattice)
     assert isinstance(loaded, VAE)
+
+
+def test_a_mixture_prior_is_saved_also_in_files_of_before(eight, tmp_path):
+    model = VAE.for_data(eight, **SMALL)
+    model.train()
+    mixed = with_mixture(model, eight)
+    assert model.training and not mixed.training
+    made = mixed.sample(3, seed=3)
+    mixed.save(tmp_path / "now")
+    # before, a layer gave the weights of the normals; zero where they were equal
+    mixed.prior.weight = torch.nn.Linear(32, 8)
+    mixed.save(tmp_path / "uneven")
+    for part in mixed.prior.weight.parameters():
+        torch.nn.init.zeros_(part)
+    mixed.save(tmp_path / "before")
+    for name in ("now", "before"):
+        again = Generator.load(tmp_path / name).sample(3, seed=3)
+        assert torch.equal(made.species, again.species)
+        assert torch.equal(made.frac, again.frac)
+    with pytest.raises(DataError, match=r"prior\.weight"):
+        Generator.load(tmp_path / "uneven")
 
 
 def test_a_smallest_distance_is_kept_by_drawing_again(eight):

@@ -83,11 +83,35 @@ def test_what_does_not_belong_is_refused_whole(tmp_path):
     ):
         with pytest.raises(DataError, match=words):
             loop.tell(replace(good, structures=good.structures.replace(**change)))
+    one = asked[0].make_supercell([2, 1, 1])
+    twice = design.Crystals.from_structures([one]).replace(ids=("0-0",))
+    with pytest.raises(DataError, match=r"0-0 has 4 atoms in its cell; .* result of 8"):
+        loop.tell(Toy().evaluate(twice))
+    wrong = {
+        "energy_above_hull": replace(good.columns["energy_above_hull"], unit="meV")
+    }
+    with pytest.raises(DataError, match="told in 'meV'; furnace has it in 'eV/atom'"):
+        loop.tell(replace(good, columns=wrong))
     with pytest.raises(DataError, match="not among what is told: got no column"):
         loop.tell(replace(good, columns={}))
     assert loop.spent == 0 and len(loop.ask()) == 4
     loop.tell(replace(good, reason=("broke",) * 4))
     assert loop.spent == 4 and loop.history.lowest()[0] == ""
+    loop.close()
+
+
+def test_an_infinite_value_is_none_live_and_after_a_resume(tmp_path):
+    loop = campaign(tmp_path / "a.db")
+    good = Toy().evaluate(loop.ask())
+    column = good.columns["energy_above_hull"]
+    values = column.values.clone()
+    values[0] = -torch.inf
+    told = {"energy_above_hull": replace(column, values=values)}
+    loop.tell(replace(good, columns=told, reason=("",) * 4))
+    live = loop.history.usable()[1].tolist()
+    loop.close()
+    loop = resume(tmp_path / "a.db")
+    assert loop.history.usable()[1].tolist() == live and len(live) == 3
     loop.close()
 
 

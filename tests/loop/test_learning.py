@@ -240,7 +240,12 @@ def test_a_collapse_is_undone_and_said():
     assert same(weights(model), weights(new))
     facts = new.record["learned"]
     assert facts["stopped"].startswith("collapse")
-    assert facts["unique_after"] < 0.5 < facts["unique_before"]
+    assert facts["unique_after"] < 0.5 * facts["unique_before"]
+    few = Urn((3, 11), 0.0)  # has few formulas anyway: that is no collapse
+    learner = PolicyGradient(steps=1, diverse=False)
+    made = few.sample(8, seed=0)
+    facts = learner.learn(few, made, torch.linspace(0, 1, 8)).record["learned"]
+    assert facts["unique_before"] < 0.5 and not facts["stopped"]
 
 
 # ---- errors ----------------------------------------------------------------------------

@@ -30,6 +30,16 @@ def test_a_formula_gives_the_numbers_of_the_batch():
     assert found.columns["volume_per_atom"].unit == "angstrom^3" and found.ok.all()
     again = design.FunctionOracle.from_dict(oracle.to_dict())
     assert again.name == oracle.name == "volume / n_atoms + 2 * max(Cu, 0) - 0*Fe"
+    oracle = design.FunctionOracle("volume", VOLUME, workers=2, time_limit=5)
+    again = design.FunctionOracle.from_dict(oracle.to_dict())
+    assert again.to_dict() == oracle.to_dict() and again.time_limit == 5
+    for call in (
+        lambda **how: design.FunctionOracle(lambda one: 1.0, VOLUME, **how),
+        lambda **how: design.ASEOracle(lambda: None, **how),
+    ):
+        with pytest.raises(DataError, match="lambda has no name"):
+            call()
+        assert "mine 1" in call(name="mine 1").name
     for bad in ("volume.real", "__import__('os')", "hardness", "1 +", "[1]"):
         with pytest.raises(DataError, match="not a formula"):
             design.FunctionOracle(bad, VOLUME)
@@ -88,6 +98,11 @@ def test_a_table_knows_the_best_and_refuses_what_it_lacks(tmp_path):
     assert oracle.evaluate(metal(13)).reason == ("not in the table",)
     assert design.TableOracle(known, "energy").name == oracle.name
     assert design.TableOracle(known[:5], "energy").name != oracle.name
+    assert repr(oracle) == "TableOracle(energy of 6 crystals)"
+    gap = known.replace(properties={"energy": torch.tensor([3, math.nan, 2, 5, 4, 1])})
+    partly = design.TableOracle(gap, "energy")
+    assert partly.evaluate(FEW[:2]).reason == ("", "no value in the table")
+    assert partly.refusals(FEW[:2]) == ["", "no value in the table"]
     with pytest.raises(DataError, match="they have energy"):
         design.TableOracle(known, "gap")
 
@@ -129,6 +144,7 @@ def test_a_cascade_spares_the_dear_oracle(tmp_path):
     assert (found.seconds >= 100).tolist() == found.ok.tolist()
     assert torch.allclose(found.volume_per_atom, torch.tensor(volume).double())
     assert set(both.columns) == {"volume_per_atom", "energy"}
+    assert repr(both) == f"Cascade({both.name})"
     both = design.Cascade(size, dear, within={"volume_per_atom": (0, 14.8)})
     loop = Campaign(
         Alloys(), None, both, tmp_path / "a.db", objective="energy", budget=8
@@ -149,6 +165,15 @@ def test_what_is_known_on_this_machine_is_not_asked_again(tmp_path):
     assert torch.equal(second.energy[:4], first.energy)
     assert torch.equal(second.structures.frac, FEW.frac)
     assert second.seconds.tolist() == [0, 0, 0, 0, 100, 100]
+    dear.columns = {"energy": "kJ/mol"}  # other numbers by the same name
+    design.Cached(dear, oracle.path).evaluate(FEW[:1])
+    assert dear.asked == 7
+    size = design.Cached(design.FunctionOracle("volume", VOLUME), oracle.path)
+    where, aim = tmp_path / "a.db", {"objective": "volume_per_atom"}
+    Campaign(Alloys(), None, size, where, **aim).close()
+    with pytest.raises(DataError, match=r"Campaign\.resume.*oracle=\.\.\."):
+        Campaign.resume(where, generator=Alloys())
+    Campaign.resume(where, generator=Alloys(), oracle=size).close()
     broken = design.Cached(design.FunctionOracle(odd, {"gap": "eV"}), oracle.path)
     for _ in range(2):  # a failure is tried again
         assert not broken.evaluate(metal(47)).ok.any()

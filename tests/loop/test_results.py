@@ -55,6 +55,10 @@ def test_tables_of_several_oracles_are_joined():
     assert both.gap.tolist()[1] == 2.0 and torch.isnan(both.gap[0])
     assert both.columns["gap"].std.tolist()[1] == 0.3
     assert both.structures.ids == ("a", "b")
+    other = Results(TWO[[0]], {"gap": Column([2.0], "meV")})
+    with pytest.raises(DataError, match="gap in 'eV' and in 'meV'"):
+        Results.cat([one, other])
+    assert len(both[[]]) == 0 and both[[]].gap.shape == (0,)
     assert len(both[both.ok]) == 1 and both[both.ok].structures.ids == ("b",)
 
 

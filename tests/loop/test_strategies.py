@@ -15,6 +15,7 @@ import matdesign
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
 from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.store import crystal_keys
 from matdesign.loop.strategies import Chosen
 
 COLUMNS = ["iteration", "id", "formula", "energy_above_hull", "reason"]
@@ -65,6 +66,8 @@ def test_what_was_chosen_and_why_is_in_the_store(tmp_path):
     known = table[table["reason"] == ""]  # a failed crystal teaches nothing
     assert values == known["objective"].tolist() and len(ids) == len(values) < 8
     assert room == 4 and not rule.calls[0][0]
+    shown, _ = loop.history.usable()  # as they were proposed, like the candidates
+    assert crystal_keys(shown.structures) == list(shown.structures.ids)
     assert "Richest" in repr(loop)
     loop.close()
 
@@ -187,7 +190,7 @@ def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savabl
     assert [one.version for one in iterations] == [
         k // 2 for k in range(len(iterations))
     ]
-    assert "by version 1" in repr(iterations[2])
+    assert "by version 1" in repr(iterations[2]) and not iterations[2].lesson
 
     campaign(tmp_path / "b.db", learn=Shift(), **settings).close()
     given = {} if savable else {"generator": model}
@@ -212,6 +215,34 @@ def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savabl
         other.iteration()
     assert len(fresh.lessons) == 1
     other.close()
+
+
+def test_what_a_lesson_did_not_change_is_said_also_after_a_resume(tmp_path):
+    class Collapsed(Shift):
+        def learn(self, *args, **keywords):
+            better = super().learn(*args, **keywords)
+            better.record = {"learned": {"stopped": "collapse: 3 %; undone"}}
+            return better
+
+    keywords = {"generator": tiny(), "learn_every": 1, "budget": 14}
+    loop = campaign(tmp_path / "a.db", learn=Collapsed(), **keywords)
+    assert not loop.iteration().lesson
+    assert "by version 1 (last lesson: collapse: 3 %; undone)" in repr(loop.iteration())
+    asked = loop.ask()
+    loop.close()
+    loop = Campaign.resume(tmp_path / "a.db", oracle=Toy(), learn=Collapsed())
+    loop.tell(Toy().evaluate(asked))
+    assert loop.version == 2 == loop.store.iterations()[-1]["version"]
+    assert loop.iteration().lesson.startswith("collapse")
+    loop.close()
+
+
+def test_a_proposer_that_cannot_learn_is_refused_at_once(tmp_path):
+    for learner in (matdesign.PolicyGradient(), matdesign.RewardWeighted()):
+        with pytest.raises(DataError, match="cannot teach a Alloys"):
+            campaign(tmp_path / "a.db", learn=learner)
+    with pytest.raises(DataError, match="PolicyGradient cannot teach a Diffusion"):
+        campaign(tmp_path / "a.db", learn=matdesign.PolicyGradient(), generator=tiny())
 
 
 def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):

@@ -90,6 +90,8 @@ def test_what_cannot_be_learned_is_refused(known):
         GaussianProcess(lambda c: torch.ones(2, 3)).fit(known[:4], y[4:8])
     with pytest.raises(DataError, match="10 crystals or more"):
         Ensemble().fit(known[4:9], y[4:9])
+    with pytest.raises(DataError, match="one network has no doubt"):
+        Ensemble(members=1)
 
 
 def test_an_ensemble_learns_and_knows_its_error(known):

@@ -242,13 +242,18 @@ def test_assembly_writes_sets_and_cards(built):
 
     from matdesign.loop.hull import Hull
 
-    table = pq.read_table(built / "prototypes" / "prototypes.parquet").to_pandas()
+    path = built / "prototypes" / "prototypes.parquet"
+    table = pq.read_table(path).to_pandas()
     hull = Hull.shipped()
     want = hull.energy_above_hull(["NaCl", "NaCl"], [-3.70, -3.5])
     assert table.energy_above_hull.tolist() == pytest.approx(want, abs=1e-6)
     want = hull.formation_energy(["NaCl", "NaCl"], [-3.70, -3.5])
     assert table.formation_energy_per_atom.tolist() == pytest.approx(want, abs=1e-6)
     assert all((f >= 0).all() and (f < 1).all() for f in table.frac_coords)
+    kinds = {f.name: str(f.type) for f in pq.read_schema(path)}
+    assert kinds["lattice"].startswith("fixed_size_list")
+    assert kinds["split"].startswith("dictionary") and kinds["spacegroup"] == "uint8"
+    assert kinds["holdout_prototype"] == kinds["holdout_system"] == "bool"
     assert table.split.nunique() == 1  # polymorphs share a split
     assert table.volume_per_atom[0] == pytest.approx(32.0)
     rejected = pq.read_table(built / "prototypes" / "rejected.parquet").to_pylist()
@@ -276,7 +281,7 @@ def test_relabelling_changes_nothing_but_stale_labels(built):
     pq.write_table(pa.Table.from_pandas(stale, schema=table.schema), path)
     relabel(built)
     again = pq.read_table(path).to_pandas()
-    assert list(again) == list(whole)
+    assert pq.read_schema(path).equals(table.schema)
     for name in ("formation_energy_per_atom", "energy_above_hull"):
         assert again[name].tolist() == pytest.approx(whole[name].tolist(), abs=1e-6)
         assert again[name].dtype == np.float32

@@ -28,9 +28,10 @@ def split(
 ) -> tuple[Crystals, Crystals, Crystals]:
     """Return train, validation and test parts; a group is never cut in two.
 
-    Groups come in random order and fill one part after the other, so parts come close to
-    the fractions. `"size"` is different: groups come in the order of their number of atoms,
-    and the largest are the test, to measure how far a model reaches beyond what it saw.
+    Groups are drawn in random order, each into a part with room for it, so parts come
+    close to the fractions. `"size"` is different: crystals are ordered by their
+    number of atoms, and the largest are the test, to measure how far a model reaches
+    beyond what it saw.
 
     Args:
         crystals: the batch.
@@ -65,12 +66,10 @@ def split(
             "Use for example (0.8, 0.1, 0.1)."
         )
     groups = group_of(crystals, by)
-    names, group = groups.unique(return_inverse=True)
-    rng = generator(seed)
-    order = torch.randperm(len(names), generator=rng, device=rng.device).cpu()
     if by == "size":
-        order = torch.arange(len(names))
-    part = _filled(group.bincount()[order].tolist(), fractions)[order.argsort()][group]
+        part = _by_size(groups, fractions)
+    else:
+        part = _assign(groups, fractions, generator(seed))
     for k, share in enumerate(fractions):
         if share > 0 and not bool((part == k).any()):
             raise DataError(
@@ -124,20 +123,50 @@ def group_of(crystals: Crystals, by: str) -> torch.Tensor:
     )
 
 
-def _filled(sizes: list[int], fractions: tuple[float, float, float]) -> torch.Tensor:
-    """Return the part of every group: one part is filled after the other.
+def _assign(
+    groups: torch.Tensor,
+    fractions: tuple[float, float, float],
+    rng: torch.Generator,
+) -> torch.Tensor:
+    """Return the part of every crystal; whole groups, drawn in random order.
 
-    A group goes to the part in whose share its middle lies; one that is needed to leave
-    no part empty goes to the next.
+    Of the parts that a group fits into it goes to the one that is filled least; where it
+    fits into none, to the one with most room. The last groups go to parts still empty.
     """
-    wanted = [k for k in range(3) if fractions[k] > 0]
-    edges = [sum(fractions[: k + 1]) * sum(sizes) for k in wanted]
-    part, seen, now = [], 0, 0
-    for at, size in enumerate(sizes):
-        rest = len(wanted) - 1 - now
-        beyond = seen + size / 2 > edges[now] or len(sizes) - at == rest
-        if at and rest and beyond:
-            now += 1
-        seen += size
-        part.append(wanted[now])
-    return torch.tensor(part, dtype=torch.long)
+    count = int(groups.max()) + 1 if len(groups) else 0
+    sizes = torch.bincount(groups, minlength=count).tolist()
+    goal = [share * len(groups) for share in fractions]
+    choice, room = [0] * count, list(goal)
+    order = torch.randperm(count, generator=rng, device=rng.device).tolist()
+    for left, group in zip(range(count, 0, -1), order):
+        size = sizes[group] - 1e-6
+        empty = [k for k in range(3) if room[k] == goal[k] > 0]
+        fits = [k for k in range(3) if room[k] >= size]
+        if left <= len(empty):
+            part = max(empty, key=room.__getitem__)
+        elif fits:
+            part = max(fits, key=lambda k: room[k] / goal[k])
+        else:
+            part = max(range(3), key=room.__getitem__)
+        choice[group] = part
+        room[part] -= sizes[group]
+    return torch.tensor(choice, dtype=torch.long)[groups]
+
+
+def _by_size(
+    atoms: torch.Tensor, fractions: tuple[float, float, float]
+) -> torch.Tensor:
+    """Return the part of every crystal: few atoms train, many test, no size in two.
+
+    Of all pairs of limits, the one whose shares come closest and leave no part empty.
+    """
+    _, size, counts = atoms.unique(return_inverse=True, return_counts=True)
+    below = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).double()
+    first, second = torch.meshgrid(below, below, indexing="ij")
+    shares = torch.stack([first, second - first, below[-1] - second], dim=-1)
+    goal = torch.tensor(fractions, dtype=torch.float64)
+    empty = ((shares <= 0) & (goal > 0)).any(-1) | (shares < 0).any(-1)
+    miss = (shares / below[-1].clamp_min(1) - goal).square().sum(-1)
+    best = int(torch.where(empty, 4.0 + miss, miss).argmin())
+    low, high = divmod(best, len(below))
+    return (size >= low).long() + (size >= high).long()

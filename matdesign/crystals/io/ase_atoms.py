@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.io.checks import MAX_ATOMS, check_cells, packed
+from matdesign.crystals.io.checks import MAX_ATOMS, check_cells, check_size, packed
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def format_xyz(crystals: Crystals) -> str:
     return stream.getvalue()
 
 
-def parse_xyz(text: str, name: str) -> list[ase.Atoms]:
+def parse_xyz(text: str, name: str, max_atoms: int) -> list[ase.Atoms]:
     """Return all frames of an extended XYZ file, by ASE.
 
     Blank lines between frames are passed over; D and T are read as H.
@@ -129,16 +129,37 @@ def parse_xyz(text: str, name: str) -> list[ase.Atoms]:
     """
     import ase.io
 
-    lines = [line for line in text.splitlines() if line.strip()]
-    # deuterium and tritium, which ASE does not know, are hydrogen
-    lines = [re.sub(r"^\s*[DT](?=\s)", "H", line) for line in lines]
-    stream = io.StringIO("\n".join([*lines, ""]))
+    lines, at = text.splitlines(), 0
+    frames: list[str] = []
+    while at < len(lines):
+        word = lines[at].strip()
+        if not word:
+            at += 1
+            continue
+        if not re.fullmatch("[0-9]{1,18}", word) or int(word) < 1:
+            raise DataError(
+                f"{name}: line {at + 1} must be a number of atoms; got {word[:40]!r}. "
+                "The file is malformed or cut short; export it again."
+            )
+        check_size(np.array([int(word)]), lambda _: name, max_atoms)
+        end = at + int(word) + 2
+        # deuterium and tritium, which ASE does not know, are hydrogen
+        sites = [re.sub(r"^\s*[DT](?=\s)", "H", line) for line in lines[at + 2 : end]]
+        if end > len(lines) or not "".join(sites).isascii():
+            raise DataError(
+                f"{name} is cut short, or a site holds a character beyond ASCII: frame "
+                f"{len(frames) + 1} announces {word} atoms. Fetch or export it again."
+            )
+        frames.append("\n".join([word, lines[at + 1], *sites, ""]))
+        at = end
     try:
-        read: list[Any] = list(ase.io.iread(stream, format="extxyz"))
+        read: list[Any] = [
+            ase.io.read(io.StringIO(one), format="extxyz") for one in frames
+        ]
     except Exception as error:
         raise DataError(
-            f"{name} cannot be read as extended XYZ ({error!r}). It may be cut short; "
-            "export it again with ase.io.write(..., format='extxyz')."
+            f"{name} cannot be read as extended XYZ ({error!r}). Export it again with "
+            "ase.io.write(..., format='extxyz')."
         ) from error
     if not read:
         raise DataError(f"{name} holds no frame. Fetch or export it again.")

@@ -213,7 +213,7 @@ def _read_one(path: Path, max_atoms: int, max_bytes: int) -> Crystals:
         return read_parquet(path, max_atoms=max_atoms)
     text = _text(path, max_bytes)
     if kind == "xyz":
-        frames = parse_xyz(text, name)
+        frames = parse_xyz(text, name, max_atoms)
         for i, atoms in enumerate(frames):
             atoms.info.setdefault("id", f"{path.stem}-{i}" if frames[1:] else path.stem)
         names = [f"{name} (frame {i})" for i in range(len(frames))]
@@ -296,8 +296,8 @@ def _format(batch: Crystals, kind: str, symmetrize: bool) -> str:
 
         one, kinds = batch[0], list(batch[0].composition)
         grouped = one.get_sorted_structure(key=lambda site: kinds.index(site.specie))
-        comment = f"{_file_names(batch)[0]} {batch.formulas[0]}"
-        return Poscar(grouped, comment).get_str(significant_figures=10)
+        comment = " ".join(" ".join([*batch.ids, *batch.formulas]).split())
+        return Poscar(grouped, comment[:80]).get_str(significant_figures=10)
     from pymatgen.io.cif import CifWriter
 
     blocks = []

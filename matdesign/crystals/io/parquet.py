@@ -152,13 +152,20 @@ def _table(path: Path, rows: tuple[str, str] | None) -> pa.Table:
     if rows is None:
         return table
     column, value = rows
-    words = table[column].cast(pa.string()) if column in names else pa.array([""])
-    if column in names and len(chosen := table.filter(pc.equal(words, value))):
-        return chosen
-    known = sorted(map(str, words.unique().to_pylist()))[:12]
-    raise DataError(
-        f"{path} has no row with {column} = {value!r}; choose one of {', '.join(known)}."
-    )
+    if column not in names:
+        raise DataError(
+            f"{path} has no column {column!r} to choose rows by; it has "
+            f"{', '.join(names)}. Read it whole, and use matdesign.split."
+        )
+    words = table[column].cast(pa.string())
+    chosen = table.filter(pc.equal(words, value))
+    if not len(chosen):
+        known = sorted(map(str, words.unique().to_pylist()))
+        raise DataError(
+            f"{path} has no row with {column} = {value!r}; choose one of "
+            f"{', '.join(known[:12])}."
+        )
+    return chosen
 
 
 def _values(
