@@ -153,6 +153,7 @@ def main(given: list[str]) -> int:
             key = {"way": way, "seed": seed, "shuffled": shuffled, "code": code()}
             key |= {"model": checksum(weights_of(WAYS[way][0])), "by": repr(WAYS[way])}
             key |= {"sizes": [args.iterations, args.batch, args.n]}
+            key |= {"learner": code("loop/learning.py")}
 
             def make(some: tuple[str, int, bool] = (way, seed, shuffled)) -> Any:
                 return trial(*some, args)

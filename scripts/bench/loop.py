@@ -23,7 +23,7 @@ import torch
 from machine import command, hardware
 
 import matdesign as design
-from bench.stages import ROOT, kept, write_record
+from bench.stages import ROOT, code, kept, write_record
 from matdesign.crystals.batch import Crystals
 from matdesign.loop.results import Results
 
@@ -161,6 +161,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return all runs of a set, made where they are not kept yet."""
     world = Universe(args.set, args.objective, args.size)
     base = {"v": VERSION, "set": args.set, "objective": args.objective, "n": args.size}
+    base["code"] = code("loop/surrogate.py", "loop/acquisition.py")
 
     def run(kind: str, what: Any, seed: int, make: Callable[..., Any]) -> Any:
         key = {**base, kind: what, "seed": seed}

@@ -92,10 +92,12 @@ def sampler(folder: Path) -> str:
 
 
 @cache
-def code() -> str:
-    """Return a checksum of the source that samples come from."""
+def code(*paths: str) -> str:
+    """Return a checksum of files of the package, or of those that samples come from."""
     parts = ("crystals", "generators", "predictors", "constraints", "guidance")
     files = [p for part in parts for p in (ROOT / "matdesign" / part).rglob("*.py")]
+    if paths:
+        files = [ROOT / "matdesign" / path for path in paths]
     text = b"".join(path.read_bytes() for path in sorted(files))
     return hashlib.sha256(text).hexdigest()[:12]
 
