@@ -25,14 +25,14 @@ BUDGET = {
     "files of a guide": 36, "lines of a guide": 6_000, "modules in cycles": 0,
 }  # fmt: skip
 TODAY = {
-    "crystals": 4_500, "generators": 8_400, "predictors": 1_000,
-    "constraints": 3_000, "guidance": 1_300, "metrics": 2_150, "teach": 2_100,
-    "scripts": 4_450, "files of a family": 33, "lines of a family": 6_700,
-    "files of a guide": 45, "lines of a guide": 8_350,
+    "crystals": 4_200, "generators": 8_100, "predictors": 1_000,
+    "constraints": 2_900, "guidance": 1_250, "metrics": 2_100, "loop": 5_600,
+    "teach": 2_100, "scripts": 4_700, "files of a family": 30,
+    "lines of a family": 5_950, "files of a guide": 43, "lines of a guide": 7_650,
 }  # fmt: skip
 """Where a budget is not met yet: what may not grow, rounded up. Lower it with what lands."""
 
-TESTS, TESTS_TODAY = 0.8, 0.69
+TESTS, TESTS_TODAY = 0.8, 0.71
 """Least lines of tests for a line of the package; today's value, which may not shrink."""
 
 
