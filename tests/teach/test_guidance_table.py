@@ -152,7 +152,7 @@ def test_what_was_measured_of_hard_constraints_holds_always() -> None:
 def test_measured_prices_are_those_of_a_command() -> None:
     path = data_dir() / "measured" / "guidance-cost.json"
     runs = json.loads(path.read_text())["runs"]
-    words = [shlex.split(run["command"])[2:] for run in runs]
+    words = [shlex.split(run["command"])[3:] for run in runs]
     asked = [guidance_cost.arguments(one) for one in words]
     for run, args in zip(runs, asked, strict=True):
         assert set(run["prices"]) == set(args.models) and run["n"] == args.n
