@@ -224,7 +224,7 @@ class Campaign:
         self._learn(self._next // self.learn_every)
         proposals = self.store.proposals(self._next)
         waiting = {f"{self._next}-{p.place}": p for p in self._waiting(proposals)}
-        rebuild.check_told(results, waiting, self.objective, self.oracle)
+        rebuild.check_results(results, waiting, self.objective, self.oracle)
         for i, name in enumerate(results.structures.ids):
             row = replace(results[[i]], oracle=self.oracle.name)
             self.history.add(self.store.evaluated(self._next, waiting[name], row))
@@ -272,7 +272,7 @@ class Campaign:
             budget=self.budget,
             seconds=time.monotonic() - began,
             version=self.version,
-            lesson=rebuild.lesson(self.generator) if self.version else "",
+            undone=rebuild.undone(self.generator) if self.version else "",
             nothing=nothing,
         )
         drawn = {"draw": iteration_seed(self.seed, self._next)}

@@ -32,7 +32,7 @@ class Iteration:
         budget: oracle calls in all.
         seconds: of this iteration.
         version: of the generator that proposed, 0 before it has learned.
-        lesson: why the last lesson changed nothing, such as a collapse; "" where it did.
+        undone: why the last fine-tuning was undone, such as a collapse; "" where it holds.
         stopped: why the campaign ends with this iteration; "" where it goes on or its budget
             is spent.
         nothing: why the guide found no crystals in this iteration; "" where it found some.
@@ -51,7 +51,7 @@ class Iteration:
     budget: int
     seconds: float
     version: int = 0
-    lesson: str = ""
+    undone: str = ""
     stopped: str = ""
     nothing: str = ""
 
@@ -67,8 +67,8 @@ class Iteration:
         why = ", ".join(f"{n} {kind}" for kind, n in self.failed.items())
         failed = f" (failed: {why})" if why else ""
         best = f"best {self.best:.3f} {self.best_formula}" if self.best_formula else ""
-        lesson = f" (last lesson: {self.lesson})" if self.lesson else ""
-        version = f" by version {self.version}{lesson}" if self.version else ""
+        undone = f" (fine-tuning undone: {self.undone})" if self.undone else ""
+        version = f" by version {self.version}{undone}" if self.version else ""
         return (
             f"iteration {self.number}: {self.proposed} proposed{version}, {self.passed} pass the "
             f"checks, {self.fresh} new, {self.selected} evaluated, {self.usable} usable"

@@ -228,7 +228,7 @@ class PolicyGradient(FineTuning):
 
     For the autoregressive family: any whose likelihood is exact and whose loss, in
     evaluation mode, is minus its logarithm. The crystals must be the model's own, not those
-    of an earlier version: a campaign gives those of the iterations since the last lesson.
+    of an earlier version: a campaign gives those of the iterations since the last fine-tuning.
 
     Equation:
         g = r - beta (ln p - ln p_prior) - b;  q = p / p_old

@@ -276,13 +276,13 @@ def check_learner(parts: Parts) -> None:
         )
 
 
-def lesson(generator: Any) -> str:
-    """Return why the last lesson of a generator changed nothing; "" where it did."""
+def undone(generator: Any) -> str:
+    """Return why the last fine-tuning of a generator was undone; "" where it holds."""
     learned = getattr(generator, "record", {}).get("learned", {})
     return str(learned.get("stopped", ""))
 
 
-def check_told(
+def check_results(
     results: Results,
     waiting: Mapping[str, Proposal],
     objective: Objective,

@@ -74,8 +74,8 @@ class Selector(Protocol):
 class Learner(Protocol):
     """What makes a better generator from the results so far.
 
-    One with `on_policy = True` gets the crystals of the iterations since the last lesson,
-    which the generator made as it is; others get all, also those of earlier versions.
+    One with `on_policy = True` gets the crystals since the last fine-tuning, which the
+    generator made as it is; others get all, also those of earlier versions.
     """
 
     def learn(
@@ -94,7 +94,7 @@ class Learner(Protocol):
             crystals: as proposed, all that were evaluated, failures too.
             rewards: of each, in [0, 1]: the share of the others whose objective is worse;
                 0 for a failure.
-            seed: of this lesson.
+            seed: of this fine-tuning.
             prior: the generator that the campaign began with, to stay near.
         """
 

@@ -24,8 +24,8 @@ class TableOracle:
 
     Args:
         crystals: all that exist in this universe.
-        columns: their properties that the oracle tells; the first is what `regret` and
-            `found` look at.
+        columns: their properties that the oracle tells; the first is what `regret`
+            looks at.
         seconds: what a call is said to cost.
         name: default: a checksum of the table.
 
@@ -96,12 +96,6 @@ class TableOracle:
             if len(found)
             else math.inf
         )
-
-    def found(self, results: Results, k: int = 10) -> float:
-        """Return which share of the table's k lowest crystals the results hold."""
-        _, values = self._first
-        best = set(values.nan_to_num(math.inf).argsort(stable=True)[:k].tolist())
-        return len(best & set(self._places(results.structures))) / len(best)
 
     def __repr__(self) -> str:
         _, values = self._first

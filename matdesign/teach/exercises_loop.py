@@ -1,4 +1,4 @@
-"""Checks for the exercises of part V: what to compute next, and how sure to be."""
+"""Checks for the exercises of part V: what to compute next, and learning from rewards."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from matdesign.teach.exercises import exercise
+from matdesign.teach.exercises import exercise, near
 
 _PREDICTED = [(0.1, 0.2, 0.0), (-0.3, 0.05, -0.2), (1.0, 0.5, 0.0), (0.0, 1.0, 0.0)]
 
@@ -27,3 +27,30 @@ def check_conformal_width(residuals: Tensor, level: float) -> float:
     k = math.ceil((len(residuals) + 1) * level)
     size = sorted(residuals.abs().tolist())
     return size[k - 1]
+
+
+def _choices() -> list[tuple[Tensor, Tensor, float]]:
+    prior = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
+    rewards = torch.tensor([0.0, 0.2, 0.9, 1.0], dtype=torch.float64)
+    last = torch.tensor([0.5, 0.5, 0.0, 0.0], dtype=torch.float64)
+    return [(prior, rewards, 1.0), (prior, rewards, 0.1), (last, rewards, 0.3)]
+
+
+@exercise(_choices, near, hint="Does it sum to one?")
+def check_tilted(prior: Tensor, rewards: Tensor, beta: float) -> Tensor:
+    """Check a function (prior, rewards, beta) -> the distribution that learning ends at."""
+    weight = prior * (rewards / beta).exp()
+    return weight / weight.sum()
+
+
+@exercise(lambda: [(q, g, 0.2) for q in (0.5, 0.9, 1.1, 1.5) for g in (-1.0, 0.5)])
+def check_clipped(q: float, g: float, c: float) -> float:
+    """Check a function (q, g, c) -> the clipped gain of one crystal."""
+    return min(q * g, min(max(q, 1 - c), 1 + c) * g)
+
+
+@exercise(lambda: [([3, 3, 3, 4],), ([1] * 6 + [2],), ([5] * 5,), ([7] * 9,)])
+def check_diversity(formulas: list[int]) -> list[float]:
+    """Check a function from formulas to the factor of each reward, 3 free and 6 most."""
+    counts = [formulas.count(one) for one in formulas]
+    return [min(max((6 - n) / 3, 0.0), 1.0) for n in counts]

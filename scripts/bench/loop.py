@@ -3,8 +3,7 @@
 All crystals of a set are the universe and their labels the oracle, so that the best ten
 are known. Rules choose ten at a time among all that are left; each is run with --seeds.
 Random order is a thousand permutations. The control is expected improvement with labels
-shuffled before the surrogate sees them. With nothing to choose from, ten proposed for ten
-calls, the order is the random one by construction: a check of this script, no control.
+shuffled before the surrogate sees them.
 
 The gate is measured on a stream: every crystal is proposed once, a hundred at a time in
 random order, and the surrogate decides which are evaluated at all.
@@ -27,11 +26,10 @@ from bench.stages import ROOT, code, kept, write_record
 from matdesign.crystals.batch import Crystals
 from matdesign.loop.results import Results
 
-VERSION = 1
 TOP, BATCH, PROPOSED, MOST, FIRST = 10, 10, 100, 320, 100
 """Best crystals, calls at once, proposals of a stream, calls in all, calls of a screening."""
 
-CONTROLS = ("shuffled labels", "nothing to choose from")
+CONTROL = "shuffled labels"
 """Rules that end after 200 calls."""
 ENDS = (0.025, 0.975)
 
@@ -41,7 +39,7 @@ RULES: dict[str, dict[str, Any]] = {
     "Thompson": {"acquisition": "thompson"},
     "lowest mean": {"acquisition": "mean"},
     "screening": {"acquisition": "mean"},
-    **{name: {"acquisition": "expected_improvement"} for name in CONTROLS},
+    CONTROL: {"acquisition": "expected_improvement"},
 }
 
 
@@ -93,14 +91,12 @@ def search(world: Universe, rule: str, seed: int) -> dict[str, Any]:
         done = order[:FIRST]
         left = [i for i in order if i not in set(done)]
         done = done + world.choose(chooser, left, done, MOST - FIRST, seed, False)
-    most = MOST if rule not in CONTROLS else 200
+    most = 200 if rule == CONTROL else MOST
     while len(done) < most and len(world.hits(done)) < TOP:
         before = set(done)
         left = [i for i in order if i not in before]
-        if rule == "nothing to choose from":
-            left = left[:BATCH]
         began = time.process_time()
-        mix = rule == "shuffled labels"
+        mix = rule == CONTROL
         done = done + world.choose(chooser, left, done, BATCH, seed, mix)
         slowest = max(slowest, time.process_time() - began)
     return {"hits": world.hits(done), "calls": len(done), "slowest": round(slowest, 2)}
@@ -160,7 +156,7 @@ def summary(runs: list[dict[str, Any]], chance: np.ndarray[Any, Any]) -> dict[st
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return all runs of a set, made where they are not kept yet."""
     world = Universe(args.set, args.objective, args.size)
-    base = {"v": VERSION, "set": args.set, "objective": args.objective, "n": args.size}
+    base = {"set": args.set, "objective": args.objective, "n": args.size}
     base["code"] = code("loop/surrogate.py", "loop/acquisition.py")
 
     def run(kind: str, what: Any, seed: int, make: Callable[..., Any]) -> Any:

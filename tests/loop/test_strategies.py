@@ -141,14 +141,14 @@ def tiny():
 
 
 class Shift:
-    """Turns the weights of a model by what it was taught; counts its lessons."""
+    """Turns the weights of a model by what it was taught; counts its fine-tunings."""
 
     def __init__(self):
-        self.lessons = []
+        self.tunings = []
 
     def learn(self, generator, crystals, rewards, *, seed, prior):
-        assert prior is not generator or not self.lessons
-        self.lessons.append((len(crystals), seed))
+        assert prior is not generator or not self.tunings
+        self.tunings.append((len(crystals), seed))
         assert len(crystals) == len(rewards) and (rewards == rewards).all()
         better = type(generator)(**generator.config)
         better.load_state_dict(generator.state_dict())
@@ -186,11 +186,11 @@ def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savabl
     settings = {"generator": model, "learn_every": 2, "budget": 14}
     whole = campaign(tmp_path / "a.db", learn=(shift := Shift()), **settings)
     iterations = list(whole)
-    assert len(shift.lessons) == len(iterations) // 2 - (len(iterations) % 2 == 0)
+    assert len(shift.tunings) == len(iterations) // 2 - (len(iterations) % 2 == 0)
     assert [one.version for one in iterations] == [
         k // 2 for k in range(len(iterations))
     ]
-    assert "by version 1" in repr(iterations[2]) and not iterations[2].lesson
+    assert "by version 1" in repr(iterations[2]) and not iterations[2].undone
 
     campaign(tmp_path / "b.db", learn=Shift(), **settings).close()
     given = {} if savable else {"generator": model}
@@ -206,18 +206,18 @@ def test_a_learning_campaign_is_the_same_after_any_interruption(tmp_path, savabl
         part.close()
     assert part.table()[COLUMNS].equals(whole.table()[COLUMNS])
     kept = sorted(one.name for one in tmp_path.glob("b.generator*"))
-    assert len(kept) == (len(shift.lessons) + 1 if savable else 0)
+    assert len(kept) == (len(shift.tunings) + 1 if savable else 0)
     whole.close()
 
     (tmp_path / "b.db").unlink()  # another campaign of that name trusts no old version
     other = campaign(tmp_path / "b.db", learn=(fresh := Shift()), **settings)
     for _ in range(3):
         other.iteration()
-    assert len(fresh.lessons) == 1
+    assert len(fresh.tunings) == 1
     other.close()
 
 
-def test_what_a_lesson_did_not_change_is_said_also_after_a_resume(tmp_path):
+def test_what_a_fine_tuning_did_not_change_is_said_also_after_a_resume(tmp_path):
     class Collapsed(Shift):
         def learn(self, *args, **keywords):
             better = super().learn(*args, **keywords)
@@ -226,14 +226,16 @@ def test_what_a_lesson_did_not_change_is_said_also_after_a_resume(tmp_path):
 
     keywords = {"generator": tiny(), "learn_every": 1, "budget": 14}
     loop = campaign(tmp_path / "a.db", learn=Collapsed(), **keywords)
-    assert not loop.iteration().lesson
-    assert "by version 1 (last lesson: collapse: 3 %; undone)" in repr(loop.iteration())
+    assert not loop.iteration().undone
+    assert "by version 1 (fine-tuning undone: collapse: 3 %; undone)" in repr(
+        loop.iteration()
+    )
     asked = loop.ask()
     loop.close()
     loop = Campaign.resume(tmp_path / "a.db", oracle=Toy(), learn=Collapsed())
     loop.tell(Toy().evaluate(asked))
     assert loop.version == 2 == loop.store.iterations()[-1]["version"]
-    assert loop.iteration().lesson.startswith("collapse")
+    assert loop.iteration().undone.startswith("collapse")
     loop.close()
 
 

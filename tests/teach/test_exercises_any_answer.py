@@ -14,7 +14,6 @@ from matdesign.teach import (
     exercises_crystals,
     exercises_generators,
     exercises_guidance,
-    exercises_learning,
     exercises_loop,
 )
 
@@ -22,7 +21,6 @@ MODULES = (
     exercises_crystals,
     exercises_generators,
     exercises_guidance,
-    exercises_learning,
     exercises_loop,
 )
 CHECKS = [

@@ -2,7 +2,7 @@
 
 import torch
 
-from matdesign.teach import exercises_learning as exercises
+from matdesign.teach import exercises_loop as exercises
 
 
 def test_the_optimum_of_a_reward_with_a_prior():
