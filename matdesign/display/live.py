@@ -62,14 +62,11 @@ def live_ticks(
     import ipywidgets
 
     ticks = [
-        ipywidgets.Checkbox(value=name == names[0], description=name, indent=False)
-        for name in names
+        ipywidgets.Checkbox(value=not n, description=x) for n, x in enumerate(names)
     ]
+    options = [(f"{x:g}", x) for x in values]
     places = ipywidgets.SelectionSlider(
-        options=[(f"{x:g}", x) for x in values],
-        value=start,
-        description=slider,
-        continuous_update=False,
+        options=options, value=start, description=slider, continuous_update=False
     )
     shown = ipywidgets.HTML()
 

@@ -98,6 +98,34 @@ def canvas(
     return figure, axes
 
 
+def draw_lines(
+    curves: Mapping[str, tuple[Any, Any]],
+    *,
+    marked: int = 0,
+    size: tuple[float, float] = (6.0, 3.4),
+    title: str = "",
+    **axis: Any,
+) -> tuple["Figure", "Axes"]:
+    """Return lines through (x, y), one per name, that differ by more than their colour.
+
+    Args:
+        curves: name -> (x, y).
+        marked: each how many points bear a marker; 0 for none.
+        size: of the figure, inches.
+        title: above the axes.
+        **axis: settings of the axes, such as `xlabel`.
+    """
+    figure, axes = canvas(*size, title=title)
+    for n, (name, (x, y)) in enumerate(curves.items()):
+        look: dict[str, Any] = {"color": COLORS[n % 6], "linestyle": LINES[n % 6]}
+        if marked:
+            look |= {"marker": MARKERS[n % 6], "markevery": marked, "ms": 5}
+        axes.plot(x, y, lw=1.8, label=name, **look)
+    axes.set(**axis)
+    axes.legend(frameon=False, fontsize=10)
+    return figure, axes
+
+
 # ---- distributions --------------------------------------------------------------------
 
 
@@ -161,35 +189,6 @@ def plot_density(batches: Mapping[str, Crystals]) -> Plot:
     return plot_histogram(values, label="density", unit="g/cm³")
 
 
-def plot_element_counts(batches: Mapping[str, Crystals]) -> Plot:
-    """Return how many different elements the crystals of several batches hold."""
-    counts = {name: elements_per_crystal(one) for name, one in batches.items()}
-    if not counts or any(not len(one) for one in counts.values()):
-        raise DataError("nothing to count: a batch has no crystals. Drop it.")
-    most = max(int(one.max()) for one in counts.values())
-    figure, axes = canvas()
-    wide = 0.8 / len(counts)
-    for n, (name, values) in enumerate(counts.items()):
-        share = np.bincount(values, minlength=most + 1)[1:] / len(values)
-        at = np.arange(1, most + 1) + (n - (len(counts) - 1) / 2) * wide
-        axes.bar(
-            at,
-            share,
-            wide,
-            label=f"{name} ({len(values):,})",
-            color=COLORS[n],
-            hatch=HATCHES[n],
-            edgecolor="white",
-        )
-    axes.set(xlabel="different elements per crystal", ylabel="share of crystals")
-    axes.set_xticks(range(1, most + 1))
-    axes.legend(frameon=False, fontsize=10)
-    found = "; ".join(
-        f"{name}: mean {values.mean():.2f}" for name, values in counts.items()
-    )
-    return Plot(figure, f"Bars of the number of elements per crystal. {found}.")
-
-
 def plot_hull_distance(
     samples: Mapping[str, ArrayLike | torch.Tensor], *, near: float = 0.1
 ) -> Plot:
@@ -200,15 +199,11 @@ def plot_hull_distance(
         near: what counts as near the hull, eV/atom.
     """
     finite = {name: _finite(name, values) for name, values in samples.items()}
-    top = max(
-        4 * near, min(1.5, float(np.percentile(np.concatenate([*finite.values()]), 97)))
-    )
-    low = min(-0.05, *(float(v.min()) for v in finite.values()))
     made = plot_histogram(
         samples,
         label="energy above hull",
         unit="eV/atom",
-        span=(max(low, -0.5), top),
+        span=(-0.2, 1.0),
         marks={f"{near:g} eV/atom": near},
     )
     found = "; ".join(
@@ -325,34 +320,25 @@ def plot_element_map(crystals: Crystals, *, title: str = "") -> Plot:
 def plot_losses(
     curves: Mapping[str, Sequence[float]],
     steps: Sequence[float] | None = None,
-    *,
-    smooth: float = 0.0,
 ) -> Plot:
     """Return loss terms against training steps, on a logarithmic axis.
 
     Args:
         curves: name of the term -> its values.
         steps: the step of each value; 1, 2, 3 ... when left out.
-        smooth: share of the running mean that each point keeps, 0 to below 1.
     """
-    figure, axes = canvas()
-    found = []
-    for n, (name, values) in enumerate(curves.items()):
-        line = _smoothed(_finite(name, values), smooth)
-        at = (
-            np.arange(1, len(line) + 1)
-            if steps is None
-            else np.asarray(steps)[: len(line)]
-        )
-        axes.plot(
-            at, line, color=COLORS[n % 6], linestyle=LINES[n % 6], lw=1.8,
-            marker=MARKERS[n % 6], markevery=max(1, len(line) // 8), ms=5, label=name,
-        )  # fmt: skip
-        found.append(f"{name} from {line[0]:.3g} to {line[-1]:.3g}")
-    axes.set(xlabel="step", ylabel="loss")
-    if all(np.min(v) > 0 for v in map(np.asarray, curves.values())):
+    drawn = {name: _finite(name, values) for name, values in curves.items()}
+    most = max(map(len, drawn.values()))
+    at = np.arange(1, most + 1) if steps is None else np.asarray(steps)
+    figure, axes = draw_lines(
+        {name: (at[: len(line)], line) for name, line in drawn.items()},
+        marked=max(1, most // 8),
+        xlabel="step",
+        ylabel="loss",
+    )
+    if all(line.min() > 0 for line in drawn.values()):
         axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=10)
+    found = (f"{k} from {line[0]:.3g} to {line[-1]:.3g}" for k, line in drawn.items())
     return Plot(figure, f"Training curves: {'; '.join(found)}.")
 
 
@@ -369,15 +355,6 @@ def _finite(name: str, values: Any) -> NDArray[np.float64]:
             f"{name} has no finite value to draw; drop it or compute it first."
         )
     return flat
-
-
-def _smoothed(values: NDArray[np.float64], keep: float) -> NDArray[np.float64]:
-    if not 0 <= keep < 1:
-        raise DataError(f"smooth must be from 0 to below 1; got {keep}.")
-    line = values.copy()
-    for n in range(1, len(line)):
-        line[n] = keep * line[n - 1] + (1 - keep) * values[n]
-    return line
 
 
 def _shades() -> Any:

@@ -40,8 +40,7 @@ class CrystalView:
         structures: the crystals, one per frame.
         labels: one line of text per frame; formula and space group when left out.
         caption: text under the viewer.
-        images: periodic copies to draw: on the cell's `"boundary"`, also all that are
-            `"bonded"` to the cell's atoms, or `"none"`.
+        images: periodic copies to draw: on the cell's `"boundary"` or `"none"`.
         bonds: draw bonds (the rule is in `scene.bonds`).
         options: `height` (pixels), `letters` (element symbols on the atoms), `start` (frame),
             `interval` (milliseconds), `loop`, `refit` (zoom on every frame; else one scale

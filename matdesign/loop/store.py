@@ -47,6 +47,7 @@ import numpy as np
 import torch
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import reduced
 from matdesign.errors import DataError
 from matdesign.loop.locks import lock_database, lock_file
 from matdesign.loop.results import Results
@@ -271,9 +272,25 @@ class Store:
         rows = self._rows("iteration", kind="iteration")
         return [dict(row.key_value_pairs) for row in rows]
 
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return all keys of every proposed crystal, by iteration and place.
+
+        With `id` as tables have it, and `formula` as `matching.reduced` gives it.
+        """
+        found = []
+        for row in self._rows("iteration", "place", kind="crystal"):
+            numbers = torch.tensor(row.numbers.tolist(), dtype=torch.long)
+            own = {
+                "id": f"{row.iteration}-{row.place}",
+                "formula": reduced(numbers[None])[0],
+            }
+            found.append({"reason": "", **row.key_value_pairs, **own})
+        return found
+
     def _rows(self, *order: str, **wanted: Any) -> list[Any]:
+        columns = ["id", "numbers", "key_value_pairs"]
         with self._db:  # else ASE connects anew for every row
-            rows = [*self._db.select(columns=["id", "key_value_pairs"], **wanted)]
+            rows = [*self._db.select(columns=columns, **wanted)]
         return sorted(rows, key=lambda row: [row[name] for name in order])
 
     def count(self, kind: str) -> int:
