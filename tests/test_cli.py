@@ -164,6 +164,9 @@ def test_a_campaign_is_shown_and_resumed(model: Path, tmp_path: Path) -> None:
     assert "estimate: 3 oracle calls" in text and "GiB" in text
     assert "iteration 0:" in text and "oracle calls 3 of 3" in text
     assert "volume_per_atom" in call("campaign", "status", where)
+    page = tmp_path / "page.html"
+    assert f"wrote {page}" in call("campaign", "report", where, "--out", page)
+    assert "volume_per_atom so far" in page.read_text()
     assert "does not exist" in call("campaign", "status", tmp_path / "none.db", code=2)
 
 

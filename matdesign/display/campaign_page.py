@@ -12,9 +12,10 @@ import numpy as np
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
+from matdesign.display.live import stack
 from matdesign.display.plots import COLORS, HATCHES, Plot, canvas, draw_lines
 from matdesign.display.reporting import report
-from matdesign.display.viewer import LiveViewer, bundle, view
+from matdesign.display.viewer import bundle, view
 from matdesign.loop.iteration import unselected
 from matdesign.loop.rebuild import value
 from matdesign.metrics.evaluator import evaluate
@@ -124,30 +125,30 @@ def _surrogate(said: pandas.DataFrame, named: str) -> Plot:
 
 
 class Dashboard:
-    """A campaign to watch: iterate over it as over the campaign, and it draws itself.
+    """A campaign to watch: show it, then iterate over it as over the campaign.
 
-    Best so far, fates, cost, diversity, and the newest best crystal to turn; without a
-    kernel what was drawn last stays.
+    Best so far, fates, cost, diversity, and the newest best crystal to turn. Shown again
+    at the end it stays complete without a kernel.
 
     Args:
         campaign: to run, or to look at.
         known: as for `plot_campaign`.
 
     Example:
-        >>> for iteration in Dashboard(campaign):  # doctest: +SKIP
+        >>> board = Dashboard(campaign)  # doctest: +SKIP
+        >>> display(board)  # doctest: +SKIP
+        >>> for iteration in board:  # doctest: +SKIP
         ...     pass
     """
 
     def __init__(self, campaign: Campaign, known: Crystals | None = None) -> None:
         self.campaign, self.known = campaign, known
+        self._box: Any = None
 
     def __iter__(self) -> Iterator[Iteration]:
-        from IPython.display import display
-
-        shown: Any = display(self, display_id=True)  # type: ignore[no-untyped-call]
         for iteration in self.campaign:
-            if shown is not None:  # there is a notebook
-                shown.update(self)
+            if self._box is not None:
+                self.widget()
             yield iteration
 
     def __repr__(self) -> str:
@@ -161,12 +162,10 @@ class Dashboard:
         return said + "".join(one.to_html() for one in shown)
 
     def widget(self) -> Any:
-        """Return the same with a live viewer."""
-        import ipywidgets
-
-        plots = ipywidgets.HTML(self.to_html(crystals=False))
-        best = [LiveViewer(view(one).data).box() for one in self.campaign.best(1)]
-        return ipywidgets.VBox([plots, *best])
+        """Return the same with a live viewer; it changes with every iteration."""
+        best = [view(one) for one in self.campaign.best(1)]
+        self._box = stack(self.to_html(crystals=False), best, self._box)
+        return self._box
 
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None

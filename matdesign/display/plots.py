@@ -183,37 +183,6 @@ def plot_histogram(
     return Plot(figure, f"Histogram of {full}. {found}.")
 
 
-def plot_density(batches: Mapping[str, Crystals]) -> Plot:
-    """Return the densities of several batches side by side, in g/cm^3."""
-    values = {name: one.density for name, one in batches.items()}
-    return plot_histogram(values, label="density", unit="g/cm³")
-
-
-def plot_hull_distance(
-    samples: Mapping[str, ArrayLike | torch.Tensor], *, near: float = 0.1
-) -> Plot:
-    """Return histograms of the energy above the hull, with the share that is near it.
-
-    Args:
-        samples: name -> eV/atom; NaN (no result) is left out and counted.
-        near: what counts as near the hull, eV/atom.
-    """
-    finite = {name: _finite(name, values) for name, values in samples.items()}
-    made = plot_histogram(
-        samples,
-        label="energy above hull",
-        unit="eV/atom",
-        span=(-0.2, 1.0),
-        marks={f"{near:g} eV/atom": near},
-    )
-    found = "; ".join(
-        f"{name}: {100 * np.mean(v <= near):.0f} % within {near:g} eV/atom"
-        for name, v in finite.items()
-    )
-    made.alt = f"{made.alt} {found}."
-    return made
-
-
 def plot_distances(
     batches: Mapping[str, Crystals], *, reach: float = 6.0, bins: int = 120
 ) -> Plot:
@@ -233,9 +202,8 @@ def plot_distances(
     edges = np.linspace(0.0, reach, bins + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     shell = 4 * np.pi / 3 * (edges[1:] ** 3 - edges[:-1] ** 3)
-    figure, axes = canvas()
-    found = []
-    for n, (name, batch) in enumerate(batches.items()):
+    curves, found = {}, []
+    for name, batch in batches.items():
         total = np.zeros(bins)
         shortest = np.inf
         for one in batch:
@@ -244,17 +212,10 @@ def plot_distances(
             total += seen / (len(one) * shell * len(one) / one.volume)
             shortest = min(shortest, float(distance.min(initial=np.inf)))
         found.append(f"{name}: shortest distance {shortest:.2f} Å")
-        axes.plot(
-            middle,
-            total / max(len(batch), 1),
-            color=COLORS[n],
-            linestyle=LINES[n],
-            lw=1.8,
-            label=f"{name} ({len(batch):,})",
-        )
+        curves[f"{name} ({len(batch):,})"] = middle, total / max(len(batch), 1)
+    axis: dict[str, Any] = {"xlim": (0, reach), "ylim": (0, None)}
+    figure, axes = draw_lines(curves, xlabel="distance r (Å)", ylabel="g(r)", **axis)
     axes.axhline(1, color="#333333", linewidth=0.8)
-    axes.set(xlabel="distance r (Å)", ylabel="g(r)", xlim=(0, reach), ylim=(0, None))
-    axes.legend(frameon=False, fontsize=10)
     return Plot(figure, f"Radial distribution function. {'; '.join(found)}.")
 
 

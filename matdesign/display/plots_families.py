@@ -68,7 +68,6 @@ def plot_latent_map(
     groups: Sequence[str],
     *,
     share: Sequence[float] = (),
-    way: Tensor | None = None,
     title: str = "",
 ) -> Plot:
     """Return latents in a plane, coloured and marked by group; the six largest are named.
@@ -77,7 +76,6 @@ def plot_latent_map(
         points: shape (crystals, 2).
         groups: name of each crystal's group.
         share: of the variance along both axes.
-        way: points of a walk to draw on top, shape (steps, 2).
         title: above the axes.
     """
     figure, axes = canvas(6.4, 4.6, title=title)
@@ -92,8 +90,6 @@ def plot_latent_map(
         x, y = at[label == name].T
         look: dict[str, Any] = {"color": COLORS[n], "marker": MARKERS[n], "label": name}
         axes.scatter(x, y, s=16, alpha=0.7, linewidths=0, **look)
-    if way is not None:
-        axes.plot(*way.numpy().T, color="black", lw=1.6, marker=".", label="walk")
     axis = [f" ({float(s):.0%} of the variance)" for s in share] or ["", ""]
     axes.set(xlabel=f"first direction{axis[0]}", ylabel=f"second direction{axis[1]}")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from matdesign.display.live import live_sliders
+from matdesign.display.live import live, slider
 from matdesign.display.pages import to_json
 from matdesign.display.plots import Plot
 from matdesign.display.viewer import CrystalView, bundle
@@ -104,7 +104,8 @@ class Explorer:
 
     def widget(self) -> Any:
         """Return the live sliders."""
-        return live_sliders(self.draw, self.values, self.start)
+        places = {k: slider(k, v, v[self.start[k]]) for k, v in self.values.items()}
+        return live(self.draw, places)
 
     def _spec(self) -> dict[str, Any]:
         sliders = [

@@ -1,8 +1,8 @@
 """The store of a campaign: an ASE database in which nothing is lost.
 
-Every step of a campaign is a row; a row is one transaction or part of one, so a process
-killed at any moment leaves a store that can be continued.  Read it with ASE's own
-tools too: `ase db campaign.db kind=evaluation --sort energy_above_hull`.
+Every step is a row, written whole or not at all, so that a process killed at any moment
+leaves a store that can be continued.  ASE's own tools read it too:
+`ase db campaign.db kind=evaluation --sort energy_above_hull`.
 
 Rows, told apart by the key `kind`:
 
@@ -27,8 +27,8 @@ kind            what it holds
                 `version` of the generator where it learns
 ==============  ========================================================================
 
-The `crystal` rows of an iteration are written together, before anything is evaluated; each
-`evaluation` is written as soon as it is there; the `iteration` row closes the iteration.
+The `crystal` rows of an iteration are written together, before anything is evaluated, each
+`evaluation` as soon as it is there; the `iteration` row closes the iteration.
 """
 
 from __future__ import annotations
@@ -273,10 +273,7 @@ class Store:
         return [dict(row.key_value_pairs) for row in rows]
 
     def decisions(self) -> list[dict[str, Any]]:
-        """Return all keys of every proposed crystal, by iteration and place.
-
-        With `id` as tables have it, and `formula` as `matching.reduced` gives it.
-        """
+        """Return the keys of every proposed crystal, with `id` and reduced `formula`."""
         found = []
         for row in self._rows("iteration", "place", kind="crystal"):
             numbers = torch.tensor(row.numbers.tolist(), dtype=torch.long)
@@ -304,10 +301,9 @@ class Store:
             self._lock = None
 
     def __repr__(self) -> str:
-        return (
-            f"Store({self.name}: {self.count('crystal')} crystals, "
-            f"{self.count('evaluation')} evaluations, {self.count('iteration')} iterations)"
-        )
+        kinds = ("crystal", "evaluation", "iteration")
+        counts = ", ".join(f"{self.count(kind)} {kind}s" for kind in kinds)
+        return f"Store({self.name}: {counts})"
 
 
 @dataclass(frozen=True)

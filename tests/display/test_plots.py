@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from pymatgen.core import Lattice, Structure
 
 from matdesign.crystals.batch import Crystals
@@ -38,12 +37,6 @@ def test_histogram_shares_sum_to_one_and_unknown_values_are_counted():
     assert made.alt == "Histogram of x (eV). a: median 2, middle half 1.75 to 2.25."
 
 
-def test_density_is_the_batches_own(batch):
-    made = plots.plot_density({"all": batch})
-    assert f"median {batch.density.median():.3g}" in made.alt
-    assert "density (g/cm³)" in drawing(made)
-
-
 def test_element_counts_are_exact(batch):
     assert plots.elements_per_crystal(batch).tolist() == [2, 2, 1]
 
@@ -59,13 +52,6 @@ def test_element_map_counts_crystals_not_atoms(batch):
     assert places["Na"][0] == places["K"][0] < places["Mg"][0] < places["Al"][0]
     assert places["Cl"][1] == places["Na"][1] > places["Fe"][1]
     assert len({at for at, text in texts if text.isalpha()}) == 103, "cells overlap"
-
-
-def test_hull_plot_says_what_is_near():
-    values = torch.tensor([0.0, 0.05, 0.2, float("nan")])
-    made = plots.plot_hull_distance({"made": values})
-    assert made.alt.endswith("made: 67 % within 0.1 eV/atom.")
-    assert "1 unknown" in drawing(made)
 
 
 def test_distances_of_an_ideal_gas_are_flat_and_of_a_crystal_are_shells():
@@ -107,7 +93,7 @@ def test_neighbouring_colours_differ_in_grey():
 
 
 def test_html_is_escaped_described_and_repeatable(batch):
-    made = plots.plot_density({"all": batch})
+    made = plots.plot_histogram({"all": batch.density}, label="density")
     made.alt, made.caption = 'a "b" <c>', "<i>"
     text = made.to_html()
     assert 'alt="a &#34;b&#34; &lt;c&gt;"' in text
