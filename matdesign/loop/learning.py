@@ -90,8 +90,7 @@ class FineTuning(abc.ABC):
             copy.deepcopy(x).eval() for x in (generator, prior or generator)
         )
         data = model.prepare(crystals)
-        loss = _loss(model, data[torch.arange(1)])
-        if getattr(loss, self.needs) is None or not self.takes(model):
+        if not self.takes(model):
             raise DataError(
                 f"{type(self).__name__} cannot teach a {type(model).__name__}: RewardWeighted "
                 "takes families whose loss tells the prediction of every crystal (Diffusion, "
@@ -160,8 +159,10 @@ class FineTuning(abc.ABC):
         return len(set(model.sample(self.watch, seed=seed).formulas)) / self.watch
 
     def takes(self, model: Generator) -> bool:
-        """Return whether a model can learn in this way, if its loss tells what is needed."""
-        return True
+        """Return whether the loss of a model tells what is needed, tried on one atom."""
+        species = model.known_elements.nonzero()[:1]
+        one = Crystals(species, torch.zeros(1, 1, 3), 4 * torch.eye(3)[None])
+        return getattr(_loss(model, model.prepare(one)), self.needs) is not None
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor
@@ -244,8 +245,8 @@ class PolicyGradient(FineTuning):
     Accuracy:
         Unbiased for crystals drawn from p in the first step only: then p has moved, and the
         clip leaves out what moved far. What `sample` does besides is not in p:
-        temperatures other than 1, and drawing again where atoms overlap; nor what a
-        campaign rejects or passes over before it evaluates.
+        temperatures other than 1, masks of a guide, and drawing again where atoms overlap;
+        nor what a campaign rejects or passes over before it evaluates.
 
     Source:
         REINFORCE, Williams (1992); the clip: PPO, Schulman et al., arXiv 1707.06347; the
@@ -258,8 +259,8 @@ class PolicyGradient(FineTuning):
     on_policy: ClassVar[bool] = True
 
     def takes(self, model: Generator) -> bool:
-        """Return whether the likelihood of a model is exact."""
-        return model.likelihood == "exact"
+        """Return whether its likelihood is exact, and told for every crystal."""
+        return model.likelihood == "exact" and super().takes(model)
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor
