@@ -139,6 +139,9 @@ def _formula(text: str) -> Callable[[Structure], float]:
 
     try:
         tree = ast.parse(text, mode="eval").body
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id not in FUNCTIONS:
+                known(node.id)
         _value(tree, known)
     except (ArithmeticError, ValueError):
         pass  # it is a formula, without a value for these numbers

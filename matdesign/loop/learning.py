@@ -140,7 +140,7 @@ class Learning(abc.ABC):
 
     @abc.abstractmethod
     def takes(self, model: Generator) -> bool:
-        """Return whether a model can learn in this way, as far as itself tells."""
+        """Return whether a model can learn in this way."""
 
     @abc.abstractmethod
     def teach(
@@ -172,8 +172,10 @@ class FineTuning(Learning):
     needs: ClassVar[str]
 
     def takes(self, model: Generator) -> bool:
-        """Return True: the loss of a batch shows whether it tells what is needed."""
-        return True
+        """Return whether the loss of a model tells what is needed, tried on one atom."""
+        species = model.known_elements.nonzero()[:1]
+        one = Crystals(species, torch.zeros(1, 1, 3), 4 * torch.eye(3)[None])
+        return getattr(_loss(model, model.prepare(one)), self.needs) is not None
 
     def teach(
         self,
@@ -185,8 +187,6 @@ class FineTuning(Learning):
     ) -> dict[str, Any]:
         """Take the optimiser's steps, and return facts of the run."""
         data = model.prepare(crystals)
-        if getattr(_loss(model, data[torch.arange(1)]), self.needs) is None:
-            raise self.refusal(model)
         labels = data.labels | self.labels(model, prior, data, rewards)
         data = dataclasses.replace(data, labels=labels)
         run = fit(
@@ -284,8 +284,8 @@ class PolicyGradient(FineTuning):
     Accuracy:
         Unbiased for crystals drawn from p in the first step only: then p has moved, and the
         clip leaves out what moved far. What `sample` does besides is not in p:
-        temperatures other than 1, and drawing again where atoms overlap; nor what a
-        campaign rejects or passes over before it evaluates.
+        temperatures other than 1, masks of a guide, and drawing again where atoms overlap;
+        nor what a campaign rejects or passes over before it evaluates.
 
     Source:
         REINFORCE, Williams (1992); the clip: PPO, Schulman et al., arXiv 1707.06347; the
@@ -298,8 +298,8 @@ class PolicyGradient(FineTuning):
     on_policy: ClassVar[bool] = True
 
     def takes(self, model: Generator) -> bool:
-        """Return whether the likelihood of a model is exact."""
-        return model.likelihood == "exact"
+        """Return whether its likelihood is exact, and told for every crystal."""
+        return model.likelihood == "exact" and super().takes(model)
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor

@@ -40,7 +40,8 @@ def test_a_formula_gives_the_numbers_of_the_batch():
         with pytest.raises(DataError, match="lambda has no name"):
             call()
         assert "mine 1" in call(name="mine 1").name
-    for bad in ("volume.real", "__import__('os')", "hardness", "1 +", "[1]"):
+    bads = ("volume.real", "__import__('os')", "hardness", "1 +", "[1]")
+    for bad in (*bads, "log(volume - 1) + hardness"):
         with pytest.raises(DataError, match="not a formula"):
             design.FunctionOracle(bad, VOLUME)
 
