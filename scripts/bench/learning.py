@@ -5,8 +5,9 @@
 Rewarded is a low formation energy by `energy-prototypes`; `judge-prototypes` judges.
 Every model learns from its rewards and from shuffled ones (control): flow matching from
 each batch and the best half of what it learned from before, the autoencoder from all
-crystals so far. One is pressed: no prior, no factor of diversity, long steps. Beside them stands element substitution. Each
-trial is kept in --cache: start the same command again and it continues.
+crystals so far. One is pressed: no prior, no factor of diversity, long steps. Beside them
+stands element substitution. Each trial is kept in --cache: start the same command again
+and it continues.
 """
 
 import argparse
