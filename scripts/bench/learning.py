@@ -3,9 +3,11 @@
     python scripts/bench.py learning --seeds 0 1 --output data/measured/learning.json
 
 Rewarded is a low formation energy by `energy-prototypes`; `judge-prototypes` judges.
-Every model learns from its rewards, from shuffled ones (control), and one is pressed: no
-prior, no factor of diversity, long steps. Beside them stands element substitution. Each
-trial is kept in --cache: start the same command again and it continues.
+Every model learns from its rewards and from shuffled ones (control): flow matching from
+each batch and the best half of what it learned from before, the autoencoder from all
+crystals so far. One is pressed: no prior, no factor of diversity, long steps. Beside them
+stands element substitution. Each trial is kept in --cache: start the same command again
+and it continues.
 """
 
 import argparse
@@ -30,6 +32,7 @@ WAYS: dict[str, tuple[str, Any, dict[str, Any]]] = {
         design.RewardWeighted(steps=20, batch_size=48, watch=0),
         {"steps": 15},
     ),
+    "vae": ("vae-prototypes", design.LatentSearch(), {}),
     "pressed": (
         "autoregressive-prototypes",
         design.PolicyGradient(
@@ -96,9 +99,10 @@ def trial(
         print(way, seed, shuffled, steps[-1], flush=True)
         if shuffled:
             r = r[torch.randperm(len(r), generator=rng.manual_seed(seed + k))]
-        if old is not None and isinstance(learner, design.RewardWeighted):
+        if old is not None and not learner.on_policy:
             made, r = Crystals.cat([made, old[0]]), torch.cat([r, old[1]])
-        best = r.argsort(descending=True)[: args.batch // 2]
+        keep = None if isinstance(learner, design.LatentSearch) else args.batch // 2
+        best = r.argsort(descending=True)[:keep]
         old = made[best], r[best]
         model = learner.learn(model, made, r, seed=seed, prior=prior)
         if model.record["learned"]["stopped"]:
@@ -153,7 +157,7 @@ def main(given: list[str]) -> int:
             key = {"way": way, "seed": seed, "shuffled": shuffled, "code": code()}
             key |= {"model": checksum(weights_of(WAYS[way][0])), "by": repr(WAYS[way])}
             key |= {"sizes": [args.iterations, args.batch, args.n]}
-            key |= {"learner": code("loop/learning.py")}
+            key |= {"learner": code("loop/learning.py", "loop/latent_search.py")}
 
             def make(some: tuple[str, int, bool] = (way, seed, shuffled)) -> Any:
                 return trial(*some, args)
