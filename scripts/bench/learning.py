@@ -76,6 +76,22 @@ def figures(made: Crystals, train: Crystals, free: Crystals | None) -> dict[str,
     return found
 
 
+def scaled(made: Crystals, train: Crystals) -> Crystals:
+    """Return crystals in cells of the volume that their atoms take in training crystals.
+
+    Equation:
+        V = sum over atoms of v(element), least squares over the training set, v >= 3
+    """
+
+    def counts(crystals: Crystals) -> Tensor:
+        return torch.nn.functional.one_hot(crystals.species, 104).sum(1)[:, 1:].double()
+
+    volumes = train.volume.double()
+    each = torch.linalg.lstsq(counts(train), volumes, driver="gelsd").solution
+    factor = (counts(made) @ each.clamp(min=3) / made.volume).pow(1 / 3)
+    return made.replace(lattice=made.lattice * factor.to(made.lattice)[:, None, None])
+
+
 def trial(
     way: str, seed: int, shuffled: bool, args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -135,6 +151,7 @@ def main(given: list[str]) -> int:
     torch.set_num_threads(1)
     train = design.load("prototypes", split="train")
     low = train[(train.properties[ENERGY] <= HIGH).nonzero().squeeze(1)]
+    like = substituted(low, args.n, similar=True)
     record = {
         "command": command("bench.py", ["learning", *given]),
         "hardware": hardware(),
@@ -144,8 +161,9 @@ def main(given: list[str]) -> int:
         "learners": {way: repr(WAYS[way][1]) for way in args.ways},
         "substitution": {
             "of any crystal": figures(substituted(train, args.n), train, None),
-            "of low energies, by like elements": figures(
-                substituted(low, args.n, similar=True), train, None
+            "of low energies, by like elements": figures(like, train, None),
+            "of low energies, by like elements, cells scaled": figures(
+                scaled(like, train), train, None
             ),
         },
     }
