@@ -118,6 +118,9 @@ def relax(
     time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
     weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
     symmetrize: Symmetrize = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
+    ] = None,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
 
@@ -131,6 +134,7 @@ def relax(
         fmax=fmax,
         steps=steps,
         time_limit=time_limit,
+        executor=scheduler,
     )
     results = oracle.evaluate(crystals)
     typer.echo(repr(results))

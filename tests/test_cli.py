@@ -151,8 +151,28 @@ def test_relax_then_report(
     assert len(list((tmp_path / "out" / "crystals").glob("*.cif"))) == 4
 
 
-def test_a_campaign_is_shown_and_resumed(model: Path, tmp_path: Path) -> None:
-    oracle = FunctionOracle("volume / n_atoms", {"volume_per_atom": "angstrom^3"})
+class Size(FunctionOracle):
+    """An oracle that a store can make again."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda one: one.volume / len(one), VOLUME, name="size 1")
+
+    def to_dict(self) -> dict[str, str]:
+        return {}
+
+    @classmethod
+    def from_dict(cls, words: dict[str, str]) -> "Size":
+        return cls(**words)
+
+
+VOLUME = {"volume_per_atom": "angstrom^3"}
+
+
+def test_a_campaign_is_shown_and_resumed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matdesign.Size", Size, raising=False)
+    oracle = Size()
     where, settings = tmp_path / "c.db", {"objective": "volume_per_atom", "batch": 2}
     loop = Campaign(Generator.load(model), None, oracle, where, budget=0, **settings)
     assert "oracle calls 0 of 0" in call(

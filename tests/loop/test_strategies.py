@@ -272,16 +272,20 @@ def test_a_version_is_on_the_device_of_the_one_before(tmp_path):
     loop.close()
 
 
-def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
-    """Surrogate, acquisition, learner, formula, constraint and model: all rebuilt."""
+def test_a_campaign_of_the_package_needs_its_store_and_what_is_your_own(tmp_path):
+    """Surrogate, acquisition, learner, constraint and model: all rebuilt."""
     import matdesign as design
 
     settings = {"objective": "volume_per_atom", "budget": 12, "batch": 4, "propose": 8}
     settings |= {"select": design.Bayesian(start=4), "learn_every": 2, "seed": 1}
     settings["learn"] = design.RewardWeighted(steps=2, watch=0)
 
+    def size(structure):
+        return structure.volume / len(structure)
+
+    oracle = design.FunctionOracle(size, {"volume_per_atom": "A^3"})
+
     def begin(where):
-        oracle = design.FunctionOracle("volume / n_atoms", {"volume_per_atom": "A^3"})
         wanted = design.MinDistance(0.5)
         return Campaign(tiny(), wanted, oracle, where, **settings)
 
@@ -292,7 +296,7 @@ def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
     assert any(one.startswith("predicted") for one in reasons)
     begin(tmp_path / "b.db").close()
     for _ in iterations:
-        part = Campaign.resume(tmp_path / "b.db")
+        part = Campaign.resume(tmp_path / "b.db", oracle=oracle)
         part.iteration()
         part.close()
     columns = ["id", "formula", "volume_per_atom", "reason"]
