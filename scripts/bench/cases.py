@@ -31,11 +31,12 @@ from pymatgen.core import Element, Structure
 from torch import Tensor
 
 import matdesign as design
+from bench import cathode
 from bench.stages import ROOT, drawn, kept, write_record
 from matdesign.constraints.base import All, Constraint
 from matdesign.crystals.batch import Crystals
 from matdesign.loop.known import Known
-from matdesign.loop.results import Results
+from matdesign.loop.results import Column, Results
 from matdesign.metrics.intervals import wilson
 
 NEAR = {"energy_above_hull": (-1.0, 0.1)}
@@ -61,6 +62,7 @@ class Case:
         predicted: constraints on what networks say of the crystal as proposed.
         oracle: makes the oracle from the weights of a potential and a gap network.
         target: which known crystals meet the target, by their labels.
+        substitution: makes a proposer of known crystals, in place of `Substitution`.
     """
 
     question: str
@@ -70,6 +72,7 @@ class Case:
     predicted: Callable[[], list[Constraint]]
     oracle: Callable[[str, str], Any]
     target: Callable[[Crystals], Tensor]
+    substitution: Callable[[Crystals], Any] | None = None
 
     def distance(self, results: Results) -> Tensor:
         """Return how far results are from the windows, in doubts, shape (results,)."""
@@ -186,28 +189,6 @@ GAP_ERROR = 0.26
 """Mean absolute error of the gap network on held-out crystals, eV."""
 
 
-def voltage_oracle(weights: str, network: str) -> Any:
-    """Return the oracle of voltages, of the weights of a potential."""
-    from matdesign.loop.voltage import VoltageOracle
-
-    return VoltageOracle(
-        "Li", design.PotentialOracle(weights, workers=1, time_limit=300)
-    )
-
-
-def lithium_oxide() -> list[Constraint]:
-    """Return what a new cathode holds."""
-    new = design.NovelFormula(design.Hull.shipped().known)
-    metals = ("Ti", "V", "Mn", "Fe", "Cu", "Mo", "Nb", "W")
-    others = ("Li", "Mg", "Al", "Si", "P", "S", "B", "O", "F")
-    return [
-        design.OnlyElements(*metals, *others),
-        design.RequiredElements("Li", "O"),
-        design.ChargeNeutral(),
-        new,
-    ]
-
-
 CASES = {
     "solar-absorber": Case(
         "Which new compounds of harmless elements might absorb sunlight in one junction?",
@@ -238,13 +219,14 @@ CASES = {
         labelled("band_gap", 1.8, 3.0),
     ),
     "battery-cathode": Case(
-        "Which new oxides of harmless elements might store lithium at 3 to 4.5 V?",
-        {"average_voltage": (3.0, 4.5), **NEAR},
-        {"average_voltage": 0.5, "energy_above_hull": 0.1},
-        lithium_oxide,
+        "Which new oxides of cheap and harmless elements might store lithium at 3 to 4.5 V?",
+        cathode.WINDOWS,
+        cathode.DOUBTS,
+        cathode.constraints,
         list,
-        voltage_oracle,
-        lambda x: (x.species == 3).any(1) & (x.species == 8).any(1),
+        lambda weights, _: cathode.oracle(weights, CACHE / "relaxed.db"),
+        lambda x: torch.ones(len(x), dtype=torch.bool),
+        cathode.LithiumSubstitution,
     ),
 }
 
@@ -289,7 +271,11 @@ def parts(
     if arm == "substitution":
         known = load_reduced(args.data)["train"]
         fits = case.target(known) & All(*case.composition()[:2]).satisfied(known)
-        source: Any = design.Substitution(known[fits.nonzero().squeeze(1)])
+        source: Any = (
+            case.substitution(known)
+            if case.substitution
+            else design.Substitution(known[fits.nonzero().squeeze(1)])
+        )
     else:
         source = design.Pool(drawn(args.cache, args.model, args.drawn, seed)[0])
     propose = calls + calls // 4 if arm == "unguided" else args.drawn
@@ -321,7 +307,9 @@ def run(name: str, arm: str, seed: int, args: argparse.Namespace) -> dict[str, A
     for iteration in loop:
         print(name, arm, seed, iteration, flush=True)
     rows = sorted(loop.store.evaluations(), key=lambda x: (x.iteration, x.place))
-    results = Results.cat([one.result for one in rows])
+    tables = [one.result for one in rows]
+    none = {name: Column(torch.zeros(0)) for name in case.windows}
+    results = Results.cat(tables) if tables else Results(loop.best(0), none)
     places = hits_of(case, results)
     said = case.oracle(*JUDGE).evaluate(results.structures[places]) if places else None
     good = confirmed(case, said).tolist() if said is not None else []
