@@ -46,6 +46,7 @@ _NAMES = {
     "loop.function_oracle": "FunctionOracle",
     "loop.table_oracle": "TableOracle",
     "loop.cascade": "Cascade Cached",
+    "loop.voltage": "VoltageOracle",
     "loop.results": "Results Column",
     "loop.hull": "Hull",
     "loop.campaign": "Campaign",

@@ -76,6 +76,7 @@ from matdesign.loop.surrogate import GaussianProcess as GaussianProcess
 from matdesign.loop.surrogate import conformal_width as conformal_width
 from matdesign.loop.surrogate import interval_coverage as interval_coverage
 from matdesign.loop.table_oracle import TableOracle as TableOracle
+from matdesign.loop.voltage import VoltageOracle as VoltageOracle
 from matdesign.metrics.evaluator import Evaluation as Evaluation
 from matdesign.metrics.evaluator import Protocol as Protocol
 from matdesign.metrics.evaluator import compare as compare
