@@ -53,6 +53,7 @@ _NAMES = {
     "loop.surrogate": "GaussianProcess Ensemble interval_coverage conformal_width",
     "loop.acquisition": "Bayesian",
     "loop.proposers": "Pool Substitution",
+    "loop.latent_search": "LatentSearch",
     "loop.learning": "PolicyGradient RewardWeighted",
     "predictors.time_head": "TimeHead",
     "loop.second_opinion": "judge",

@@ -59,6 +59,7 @@ from matdesign.loop.cascade import Cached as Cached
 from matdesign.loop.cascade import Cascade as Cascade
 from matdesign.loop.function_oracle import FunctionOracle as FunctionOracle
 from matdesign.loop.hull import Hull as Hull
+from matdesign.loop.latent_search import LatentSearch as LatentSearch
 from matdesign.loop.learning import PolicyGradient as PolicyGradient
 from matdesign.loop.learning import RewardWeighted as RewardWeighted
 from matdesign.loop.oracle import ASEOracle as ASEOracle

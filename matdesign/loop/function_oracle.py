@@ -45,12 +45,12 @@ class FunctionOracle(WorkerOracle):
             the crystal is a failed row.
         columns: name -> unit of each value.
         name: with a version, since equal names must give equal numbers; that of the
-            function or the formula where left out; a lambda has none and needs one.
+            function or the formula where left out; a lambda or `partial` needs one.
         workers: processes with a time limit; 0 computes in this process, without one.
         time_limit: seconds per crystal.
 
     Raises:
-        DataError: the formula is none, there is no column, or a lambda has no name.
+        DataError: the formula is none, there is no column, or a lambda or `partial` has no name.
 
     Example:
         >>> FunctionOracle("volume / n_atoms", {"volume_per_atom": "angstrom^3"})
@@ -85,8 +85,8 @@ class FunctionOracle(WorkerOracle):
             function if isinstance(function, str) else getattr(function, "__name__", "")
         )
         self.label = name or text or type(function).__name__
-        if self.label == "<lambda>":
-            raise DataError("a lambda has no name of its own: give `name=`.")
+        if self.label in ("<lambda>", "partial"):
+            raise DataError(f"a {self.label} has no name of its own: give `name=`.")
 
     @property
     def columns(self) -> dict[str, str]:
@@ -139,6 +139,9 @@ def _formula(text: str) -> Callable[[Structure], float]:
 
     try:
         tree = ast.parse(text, mode="eval").body
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id not in FUNCTIONS:
+                known(node.id)
         _value(tree, known)
     except (ArithmeticError, ValueError):
         pass  # it is a formula, without a value for these numbers

@@ -194,7 +194,7 @@ class ASEOracle(WorkerOracle):
         factory: gives a calculator; called once in every worker process, so load
             weights inside it. A function defined in a notebook works.
         name: of the method, so that numbers of different ones are never mixed up;
-            default: the factory's own name; a lambda has none and needs one.
+            default: the factory's own name; a lambda or `partial` needs one.
         workers: processes, one thread each.
         time_limit: seconds per crystal.
         fmax: converged below this force, eV/angstrom.
@@ -246,8 +246,9 @@ class ASEOracle(WorkerOracle):
                 f"ASEOracle needs a function that gives a calculator; got {factory!r}. "
                 "Write `ASEOracle(lambda: calculator, name=...)` or pass the class."
             )
-        if not name and getattr(factory, "__name__", "") == "<lambda>":
-            raise DataError("a lambda has no name of its own: give `name=`.")
+        label = name or getattr(factory, "__name__", type(factory).__name__)
+        if label in ("<lambda>", "partial"):
+            raise DataError(f"a {label} has no name of its own: give `name=`.")
         if optimizer not in ("BFGS", "FIRE"):
             raise DataError(f"optimizer must be BFGS or FIRE; got {optimizer!r}.")
         super().__init__(
@@ -260,7 +261,7 @@ class ASEOracle(WorkerOracle):
             executor=executor,
         )
         self.factory = factory
-        self.label = name or getattr(factory, "__name__", type(factory).__name__)
+        self.label = label
         self.fmax = fmax
         self.steps = steps
         self.optimizer = optimizer

@@ -223,14 +223,18 @@ def keep_version(generator: Any, store: Store, version: int) -> Any:
         return generator
     generator.save(_folder(store.where, version))
     store.write_settings({**(store.settings() or {}), "version": version})
-    return load_version(store, version)
+    return load_version(store, version, generator)
 
 
-def load_version(store: Store, version: int) -> Any:
-    """Return a version of the generator, None where this campaign has not saved it."""
+def load_version(store: Store, version: int, last: Any) -> Any:
+    """Return a version of the generator, None where this campaign has not saved it.
+
+    It is on the device of the one before.
+    """
     if version > (store.settings() or {}).get("version", 0):
         return None
-    return load_generator(_folder(store.where, version).name, store.where)
+    found = load_generator(_folder(store.where, version).name, store.where)
+    return found.to(getattr(last, "device", "cpu"))
 
 
 def load_generator(folder: str, store: str) -> Any:
@@ -283,19 +287,17 @@ def undone(generator: Any) -> str:
 
 
 def check_results(
-    results: Results,
-    waiting: Mapping[str, Proposal],
-    objective: Objective,
-    oracle: Oracle,
+    results: Results, waiting: Mapping[str, Proposal], oracle: Oracle, history: Any
 ) -> None:
     """Raise where results do not belong to the crystals that wait for one."""
+    objective: Objective = history.objective
     ids = results.structures.ids or ("",) * len(results)
     if isinstance(objective, str) and objective not in results.columns:
         raise DataError(
             f"the objective {objective!r} is not among what is told: got "
             f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
         )
-    for name, unit in getattr(oracle, "columns", ENERGIES).items():
+    for name, unit in {**history.units, **getattr(oracle, "columns", ENERGIES)}.items():
         if name in results.columns and (got := results.columns[name].unit) != unit:
             raise DataError(
                 f"{name} is told in {got!r}; {oracle.name} has it in {unit!r}. Convert "

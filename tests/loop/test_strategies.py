@@ -14,6 +14,7 @@ from test_campaign import Toy
 import matdesign
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
+from matdesign.loop import rebuild
 from matdesign.loop.campaign import PATIENCE, Campaign
 from matdesign.loop.store import crystal_keys
 from matdesign.loop.strategies import Chosen
@@ -131,6 +132,11 @@ def test_rewards_are_ranks_and_failures_get_none(tmp_path):
     worse = (worth[None, :] > worth[:, None]).sum(1) / 7
     assert rewards.tolist() == pytest.approx(worse.tolist())
     assert not rewards[torch.tensor((~rows["ok"]).to_numpy())].any()
+    for k, key in enumerate(keys):  # energies in all: single precision tells none apart
+        loop.history._values[key] = -123456.789 - 1e-4 * k
+    assert loop.history.rewards(1, 3)[1].tolist() == pytest.approx(
+        [k / 7 for k in range(8)]
+    )
     loop.close()
 
 
@@ -245,6 +251,23 @@ def test_a_proposer_that_cannot_learn_is_refused_at_once(tmp_path):
             campaign(tmp_path / "a.db", learn=learner)
     with pytest.raises(DataError, match="PolicyGradient cannot teach a Diffusion"):
         campaign(tmp_path / "a.db", learn=matdesign.PolicyGradient(), generator=tiny())
+    data, sizes = (
+        Alloys(bad=0).sample(6, seed=0),
+        {"width": 16, "layers": 1, "heads": 2},
+    )
+    model = matdesign.Autoregressive.for_data(data, **sizes)
+    with pytest.raises(DataError, match="RewardWeighted cannot teach a Autoregressive"):
+        campaign(tmp_path / "a.db", learn=matdesign.RewardWeighted(), generator=model)
+
+
+def test_a_version_is_on_the_device_of_the_one_before(tmp_path):
+    class Elsewhere:
+        device, save = torch.device("meta"), tiny().save
+
+    loop = campaign(tmp_path / "a.db")
+    assert rebuild.keep_version(Elsewhere(), loop.store, 1).device.type == "meta"
+    assert rebuild.load_version(loop.store, 1, tiny()).device.type == "cpu"
+    loop.close()
 
 
 def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
