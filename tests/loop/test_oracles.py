@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
