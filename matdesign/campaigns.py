@@ -124,5 +124,4 @@ def tell(
             loop.tell(
                 design.Results(chosen, columns, tuple(row["reason"] for row in new))
             )
-        known = f", {len(rows) - len(new)} known before"
-        typer.echo(f"told {len(new)} results{known}\n{loop!r}")
+        typer.echo(f"told {len(new)} results, {len(rows) - len(new)} known\n{loop!r}")

@@ -29,10 +29,7 @@ Want = Annotated[
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(
-        help="CIF, POSCAR, extended XYZ or parquet files, or folders of them. Files that "
-        "cannot be read are named with the reason, and the exit code is 1."
-    ),
+    typer.Argument(help="Files or folders; exit code 1 where one cannot be read."),
 ]
 Symmetrize = Annotated[
     bool,
@@ -118,6 +115,9 @@ def relax(
     time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
     weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
     symmetrize: Symmetrize = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
+    ] = None,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
 
@@ -131,6 +131,7 @@ def relax(
         fmax=fmax,
         steps=steps,
         time_limit=time_limit,
+        executor=scheduler,
     )
     results = oracle.evaluate(crystals)
     typer.echo(repr(results))

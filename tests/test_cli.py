@@ -151,8 +151,28 @@ def test_relax_then_report(
     assert len(list((tmp_path / "out" / "crystals").glob("*.cif"))) == 4
 
 
-def test_a_campaign_is_shown_and_resumed(model: Path, tmp_path: Path) -> None:
-    oracle = FunctionOracle("volume / n_atoms", {"volume_per_atom": "angstrom^3"})
+class Size(FunctionOracle):
+    """An oracle that a store can make again."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda one: one.volume / len(one), VOLUME, name="size 1")
+
+    def to_dict(self) -> dict[str, str]:
+        return {}
+
+    @classmethod
+    def from_dict(cls, words: dict[str, str]) -> "Size":
+        return cls(**words)
+
+
+VOLUME = {"volume_per_atom": "angstrom^3"}
+
+
+def test_a_campaign_is_shown_and_resumed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matdesign.Size", Size, raising=False)
+    oracle = Size()
     where, settings = tmp_path / "c.db", {"objective": "volume_per_atom", "batch": 2}
     loop = Campaign(Generator.load(model), None, oracle, where, budget=0, **settings)
     assert "oracle calls 0 of 0" in call(
@@ -202,7 +222,7 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
     assert {f"{one.split(',')[0]}.cif" for one in (first, second)} == {
         one.name for one in out.glob("*.cif")
     }
-    assert "told 0 results, 0 known before" in call("campaign", "tell", store, table)
+    assert "told 0 results, 0 known" in call("campaign", "tell", store, table)
     first = f"{first.removesuffix(',')[:-1]},120.5,"
     table.write_text("\n".join([head, first, second]))
     assert "told 1 results, 0 known" in call("campaign", "tell", store, table)

@@ -225,7 +225,7 @@ class Campaign:
         self._learn(self._next // self.learn_every)
         proposals = self.store.proposals(self._next)
         waiting = {f"{self._next}-{p.place}": p for p in self._waiting(proposals)}
-        rebuild.check_results(results, waiting, self.objective, self.oracle)
+        rebuild.check_results(results, waiting, self.oracle, self.history)
         for i, name in enumerate(results.structures.ids):
             row = replace(results[[i]], oracle=self.oracle.name)
             self.history.add(self.store.evaluated(self._next, waiting[name], row))
@@ -328,13 +328,13 @@ class Campaign:
     def _learn(self, version: int) -> None:
         """Bring the generator to a version, each made from the results before it."""
         while self.learn is not None and self.version < version:
-            number = self.version + 1
+            last, number = self.generator, self.version + 1
             end = number * self.learn_every
-            if (better := rebuild.load_version(self.store, number)) is None:
+            if (better := rebuild.load_version(self.store, number, last)) is None:
                 own = getattr(self.learn, "on_policy", False)
                 first = end - self.learn_every if own else 0
                 keys, rewards = self.history.rewards(first, end)
-                better = self.generator
+                better = last
                 if keys:
                     crystals = self.history.proposed(keys).replace(ids=())
                     seed = iteration_seed(self.seed, -end)

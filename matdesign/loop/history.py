@@ -51,6 +51,12 @@ class History:
     def __getitem__(self, key: str) -> Evaluation:
         return self._all[key]
 
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of every column so far."""
+        tables = [one.result.columns for one in self._all.values()]
+        return {name: column.unit for one in tables for name, column in one.items()}
+
     def add(self, one: Evaluation) -> None:
         """Remember one evaluation."""
         self._all[one.key] = one
@@ -104,7 +110,9 @@ class History:
             reward = share of the others whose objective is worse; 0 for a failure
         """
         rows = [one for one in self._ordered() if first <= one.iteration < end]
-        values = torch.tensor([self._values[one.key] for one in rows])
+        values = torch.tensor(
+            [self._values[one.key] for one in rows], dtype=torch.float64
+        )
         values = values.nan_to_num(torch.inf)
         worse = len(rows) - torch.searchsorted(values.sort().values, values, right=True)
         return [one.key for one in rows], worse / max(1, len(rows) - 1)

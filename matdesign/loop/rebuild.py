@@ -239,13 +239,18 @@ def keep_version(generator: Any, store: Store, version: int) -> Any:
         return generator
     generator.save(folder)
     store.write_settings({**(store.settings() or {}), "version": version})
-    return Generator.load(folder)
+    return load_version(store, version, generator)
 
 
-def load_version(store: Store, version: int) -> Any:
-    """Return a version of the generator, None where this campaign has not saved it."""
+def load_version(store: Store, version: int, last: Any) -> Any:
+    """Return a version of the generator, None where this campaign has not saved it.
+
+    It is on the device of the one before.
+    """
     saved, folder = (store.settings() or {}).get("version", 0), _folder(store, version)
-    return Generator.load(folder) if folder and version <= saved else None
+    if folder is None or version > saved:
+        return None
+    return Generator.load(folder).to(getattr(last, "device", "cpu"))
 
 
 def joined(
@@ -298,12 +303,10 @@ def undone(generator: Any) -> str:
 
 
 def check_results(
-    results: Results,
-    waiting: Mapping[str, Proposal],
-    objective: Objective,
-    oracle: Oracle,
+    results: Results, waiting: Mapping[str, Proposal], oracle: Oracle, history: Any
 ) -> None:
     """Raise where results do not belong to the crystals that wait for one."""
+    objective: Objective = history.objective
     ids = results.structures.ids or ("",) * len(results)
     if (
         isinstance(objective, str)
@@ -313,7 +316,7 @@ def check_results(
             f"the objective {objective!r} is not among what is told: got "
             f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
         )
-    for name, unit in getattr(oracle, "columns", ENERGIES).items():
+    for name, unit in {**history.units, **getattr(oracle, "columns", ENERGIES)}.items():
         if name in results.columns and (got := results.columns[name].unit) != unit:
             raise DataError(
                 f"{name} is told in {got!r}; {oracle.name} has it in {unit!r}. Convert "

@@ -24,7 +24,7 @@ from matdesign.loop.hull import Hull
 from matdesign.loop.oracle import ASEOracle, PotentialOracle
 from matdesign.loop.results import Column, Results
 from matdesign.loop.store import Store
-from matdesign.loop.workers import Remote
+from matdesign.loop.workers import Workers
 
 
 class Flat:
@@ -273,7 +273,9 @@ def test_two_remote_oracles_have_processes_of_their_own():
     import os
 
     with ThreadPoolExecutor(1) as threads:
-        one, two = (Remote(threads, prepare=ready) for ready in (_first, _second))
+        one, two = (
+            Workers(executor=threads, prepare=ready) for ready in (_first, _second)
+        )
         told = [r.submit(_get, 0, time_limit=60).result() for r in (one, two, one)]
         assert told == ["first", "second", "first"]
         pids = [r.submit(os.getpid, time_limit=60).result() for r in (one, two, one)]
@@ -297,8 +299,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number, say
         Store(tmp_path / "a.db")
 
 
-@pytest.mark.parametrize("kind", ["postgresql", "mysql"])
-def test_a_database_is_locked_as_a_file_is(monkeypatch, kind):
+def test_a_database_is_locked_as_a_file_is(monkeypatch):
     """By a server that gives each lock to one connection at a time."""
     taken = {}
 
@@ -318,13 +319,13 @@ def test_a_database_is_locked_as_a_file_is(monkeypatch, kind):
                 del taken[key]
 
     class Database:
-        type = kind
+        type = "postgresql"
 
         def _connect(self):
             return Connection()
 
     monkeypatch.setattr("ase.db.connect", lambda *_, **__: Database())
-    url = f"{kind}://me:secret@host:5432/lab"
+    url = "postgresql://me:secret@host:5432/lab"
     first = Store(url)
     with pytest.raises(DataError, match="another process is writing to host") as caught:
         Store(url.replace("me", "you"))

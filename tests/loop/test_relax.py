@@ -82,13 +82,6 @@ def test_results_keep_the_order_and_ignore_the_company():
         assert alone.energy_per_atom == pytest.approx(result.energy_per_atom, abs=1e-12)
 
 
-def test_fixed_cell_stays():
-    crystal = cube(3)
-    result = relax([crystal], Spring(), relax_cell=False, fmax=1e-4)[0]
-    assert result.converged
-    assert np.allclose(result.structure.lattice.matrix, crystal.lattice.matrix)
-
-
 def test_a_poisoned_crystal_leaves_alone():
     crystals = [cube(2), cube(2, symbol="K"), cube(3)]
     for prescan in (True, False):
@@ -122,9 +115,9 @@ def test_volume_guard_stops_an_expanding_cell():
 
 def test_steps_and_time_run_out():
     slow = relax([cube(4)], Spring(), fmax=1e-9, steps=2)[0]
-    assert slow.reason == "not converged" and slow.steps == 2
+    assert slow.reason == "not converged: 2 steps" and slow.steps == 2
     late = relax([cube(4)], Spring(), time_limit=0.0)
-    assert late[0].reason == "time limit"
+    assert late[0].reason == "time limit 0 s"
 
 
 def test_active_set_is_bounded_and_refilled():

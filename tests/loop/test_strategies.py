@@ -15,6 +15,7 @@ from test_campaign import Toy
 import matdesign
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
+from matdesign.loop import rebuild
 from matdesign.loop.campaign import PATIENCE, Campaign
 from matdesign.loop.rebuild import made_by
 from matdesign.loop.store import crystal_keys
@@ -133,6 +134,11 @@ def test_rewards_are_ranks_and_failures_get_none(tmp_path):
     worse = (worth[None, :] > worth[:, None]).sum(1) / 7
     assert rewards.tolist() == pytest.approx(worse.tolist())
     assert not rewards[torch.tensor((~rows["ok"]).to_numpy())].any()
+    for k, key in enumerate(keys):  # energies in all: single precision tells none apart
+        loop.history._values[key] = -123456.789 - 1e-4 * k
+    assert loop.history.rewards(1, 3)[1].tolist() == pytest.approx(
+        [k / 7 for k in range(8)]
+    )
     loop.close()
 
 
@@ -247,18 +253,39 @@ def test_a_proposer_that_cannot_learn_is_refused_at_once(tmp_path):
             campaign(tmp_path / "a.db", learn=learner)
     with pytest.raises(DataError, match="PolicyGradient cannot teach a Diffusion"):
         campaign(tmp_path / "a.db", learn=matdesign.PolicyGradient(), generator=tiny())
+    data, sizes = (
+        Alloys(bad=0).sample(6, seed=0),
+        {"width": 16, "layers": 1, "heads": 2},
+    )
+    model = matdesign.Autoregressive.for_data(data, **sizes)
+    with pytest.raises(DataError, match="RewardWeighted cannot teach a Autoregressive"):
+        campaign(tmp_path / "a.db", learn=matdesign.RewardWeighted(), generator=model)
 
 
-def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
-    """Surrogate, acquisition, learner, formula, constraint and model: all rebuilt."""
+def test_a_version_is_on_the_device_of_the_one_before(tmp_path):
+    class Elsewhere:
+        device, save = torch.device("meta"), tiny().save
+
+    loop = campaign(tmp_path / "a.db")
+    assert rebuild.keep_version(Elsewhere(), loop.store, 1).device.type == "meta"
+    assert rebuild.load_version(loop.store, 1, tiny()).device.type == "cpu"
+    loop.close()
+
+
+def test_a_campaign_of_the_package_needs_its_store_and_what_is_your_own(tmp_path):
+    """Surrogate, acquisition, learner, constraint and model: all rebuilt."""
     import matdesign as design
 
     settings = {"objective": "volume_per_atom", "budget": 12, "batch": 4, "propose": 8}
     settings |= {"select": design.Bayesian(start=4), "learn_every": 2, "seed": 1}
     settings["learn"] = design.RewardWeighted(steps=2, watch=0)
 
+    def size(structure):
+        return structure.volume / len(structure)
+
+    oracle = design.FunctionOracle(size, {"volume_per_atom": "A^3"})
+
     def begin(where):
-        oracle = design.FunctionOracle("volume / n_atoms", {"volume_per_atom": "A^3"})
         wanted = design.MinDistance(0.5)
         return Campaign(tiny(), wanted, oracle, where, **settings)
 
@@ -269,7 +296,7 @@ def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
     assert any(one.startswith("predicted") for one in reasons)
     begin(tmp_path / "b.db").close()
     for _ in iterations:
-        part = Campaign.resume(tmp_path / "b.db")
+        part = Campaign.resume(tmp_path / "b.db", oracle=oracle)
         part.iteration()
         part.close()
     columns = ["id", "formula", "volume_per_atom", "reason"]
