@@ -59,6 +59,7 @@ from matdesign.loop.cascade import Cached as Cached
 from matdesign.loop.cascade import Cascade as Cascade
 from matdesign.loop.function_oracle import FunctionOracle as FunctionOracle
 from matdesign.loop.hull import Hull as Hull
+from matdesign.loop.latent_search import LatentSearch as LatentSearch
 from matdesign.loop.learning import PolicyGradient as PolicyGradient
 from matdesign.loop.learning import RewardWeighted as RewardWeighted
 from matdesign.loop.oracle import ASEOracle as ASEOracle
@@ -75,6 +76,7 @@ from matdesign.loop.surrogate import GaussianProcess as GaussianProcess
 from matdesign.loop.surrogate import conformal_width as conformal_width
 from matdesign.loop.surrogate import interval_coverage as interval_coverage
 from matdesign.loop.table_oracle import TableOracle as TableOracle
+from matdesign.loop.voltage import VoltageOracle as VoltageOracle
 from matdesign.metrics.evaluator import Evaluation as Evaluation
 from matdesign.metrics.evaluator import Protocol as Protocol
 from matdesign.metrics.evaluator import compare as compare

@@ -29,6 +29,7 @@ RANK = {
     "display": 10,
     "teach": 11,
     "shell": 12,
+    "campaigns": 12,
     "cli": 12,
 }
 """The order of the parts of the book; a module imports its own rank and lower ones."""

@@ -236,4 +236,4 @@ def _facts(
         facts.append(("oracle", results.oracle))
         total = float(torch.nansum(results.seconds))
         facts.append(("computing time of the oracle", f"{total:.1f} s"))
-    return facts + list(about().rows.items())
+    return facts + list(about().items())

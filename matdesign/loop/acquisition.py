@@ -137,7 +137,8 @@ class Bayesian:
         else:
             draws = self.surrogate.draw(candidates[passed], DRAWS, seed=seed)
             order = self._batch(few, draws, best, room)
-        return Chosen(passed[order].tolist(), reason)
+        predicted = torch.stack([found.mean, found.std], 1).tolist()
+        return Chosen(passed[order].tolist(), reason, predicted)
 
     def _batch(
         self, found: Prediction, draws: Tensor, best: float, room: int

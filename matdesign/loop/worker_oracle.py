@@ -266,10 +266,10 @@ def label(function: Callable[..., Any], name: str | None) -> str:
     """Return the name that is given, or else that of a function.
 
     Raises:
-        DataError: it is a lambda, which has none.
+        DataError: it is a lambda or a partial, which have none.
     """
     own: str = getattr(function, "__name__", type(function).__name__)
     words = name or own
-    if words == "<lambda>":
-        raise DataError("a lambda has no name of its own: give `name=`.")
+    if words in ("<lambda>", "partial"):
+        raise DataError(f"a {words} has no name of its own: give `name=`.")
     return words

@@ -54,3 +54,17 @@ def check_diversity(formulas: list[int]) -> list[float]:
     """Check a function from formulas to the factor of each reward, 3 free and 6 most."""
     counts = [formulas.count(one) for one in formulas]
     return [min(max((6 - n) / 3, 0.0), 1.0) for n in counts]
+
+
+@exercise(lambda: [(1.1, 1.6, 0.45), (1.0, 3.0, 0.0), (2.0, 2.5, 0.3)], near)
+def check_gap_window(low: float, high: float, missing: float) -> Tensor:
+    """Check a function (low, high, missing) -> ends of the window of predicted gaps."""
+    return torch.tensor([low, high], dtype=torch.float64) * (1 - missing)
+
+
+@exercise(lambda: [([3.45, 7.54], [1, 2], 3.2), ([6.0], [4], 2.0)], near)
+def check_band_edges(mulliken: list[float], counts: list[int], gap: float) -> Tensor:
+    """Check a function (mulliken, counts, gap) -> conduction and valence edge, V."""
+    logs = [n * math.log(x) for n, x in zip(counts, mulliken, strict=True)]
+    middle = math.exp(sum(logs) / sum(counts)) - 4.5
+    return torch.tensor([middle - gap / 2, middle + gap / 2], dtype=torch.float64)

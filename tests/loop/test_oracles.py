@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,11 @@ def test_a_function_gives_the_numbers_of_the_batch():
     assert oracle.name == found.oracle == "size"
     for call in (
         lambda **how: design.FunctionOracle(lambda one: 1.0, VOLUME, **how),
+        lambda **how: design.FunctionOracle(partial(odd), VOLUME, **how),
         lambda **how: design.ASEOracle(lambda: None, **how),
+        lambda **how: design.ASEOracle(partial(odd), **how),
     ):
-        with pytest.raises(DataError, match="lambda has no name"):
+        with pytest.raises(DataError, match=r"a (<lambda>|partial) has no name"):
             call()
         assert "mine 1" in call(name="mine 1").name
     for bad in (("volume / n_atoms", VOLUME), (size, {})):
