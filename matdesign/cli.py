@@ -118,9 +118,7 @@ def relax(
     time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
     weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
     symmetrize: Symmetrize = False,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
-    ] = None,
+    scheduler: campaigns.Scheduler = None,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
 
