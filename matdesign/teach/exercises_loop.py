@@ -68,3 +68,18 @@ def check_band_edges(mulliken: list[float], counts: list[int], gap: float) -> Te
     logs = [n * math.log(x) for n, x in zip(counts, mulliken, strict=True)]
     middle = math.exp(sum(logs) / sum(counts)) - 4.5
     return torch.tensor([middle - gap / 2, middle + gap / 2], dtype=torch.float64)
+
+
+@exercise(lambda: [(-6.0, -6.5, -1.9, 7, 6, 1), (-5.0, -4.0, -1.5, 8, 6, 2)], near)
+def check_average_voltage(
+    full: float, host: float, metal: float, atoms: int, left: int, charge: int
+) -> float:
+    """Check a function of energies per atom (eV) and numbers of atoms -> voltage, V."""
+    n = atoms - left
+    return (left * host + n * metal - atoms * full) / (n * charge)
+
+
+@exercise(lambda: [(1, 97.87), (2, 157.76), (3, 300.0)], off=0.1)
+def check_capacity(lithium: int, mass: float) -> float:
+    """Check a function (lithium atoms, mass of the formula in u) -> mAh/g."""
+    return lithium * 96485.332 / 3.6 / mass
