@@ -64,6 +64,20 @@ def status(store: Where) -> None:
 
 
 @app.command()
+def report(
+    store: Where,
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("build/campaign.html"),
+    reference: Annotated[
+        str | None, typer.Option(help="Known crystals: a data set or a file.")
+    ] = None,
+) -> None:
+    """Write a page of figures, failures and finalists, also while the campaign runs."""
+    known = shell.reference(reference) if reference else None
+    with closing(design.Campaign.view(store)) as loop:
+        typer.echo(f"wrote {design.report_campaign(loop, out, known=known)}")
+
+
+@app.command()
 def ask(
     store: Where,
     n: Annotated[int | None, typer.Option("-n", min=1, help="At most.")] = None,
@@ -116,5 +130,4 @@ def tell(
             loop.tell(
                 design.Results(chosen, columns, tuple(row["reason"] for row in new))
             )
-        known = f", {len(rows) - len(new)} known before"
-        typer.echo(f"told {len(new)} results{known}\n{loop!r}")
+        typer.echo(f"told {len(new)} results, {len(rows) - len(new)} known\n{loop!r}")

@@ -29,10 +29,7 @@ Want = Annotated[
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(
-        help="CIF, POSCAR, extended XYZ or parquet files, or folders of them. Files that "
-        "cannot be read are named with the reason, and the exit code is 1."
-    ),
+    typer.Argument(help="Files or folders; exit code 1 where one cannot be read."),
 ]
 Symmetrize = Annotated[
     bool,

@@ -184,6 +184,9 @@ def test_a_campaign_is_shown_and_resumed(
     assert "estimate: 3 oracle calls" in text and "GiB" in text
     assert "iteration 0:" in text and "oracle calls 3 of 3" in text
     assert "volume_per_atom" in call("campaign", "status", where)
+    page = tmp_path / "page.html"
+    assert f"wrote {page}" in call("campaign", "report", where, "--out", page)
+    assert "volume_per_atom so far" in page.read_text()
     assert "does not exist" in call("campaign", "status", tmp_path / "none.db", code=2)
 
 
@@ -219,7 +222,7 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
     assert {f"{one.split(',')[0]}.cif" for one in (first, second)} == {
         one.name for one in out.glob("*.cif")
     }
-    assert "told 0 results, 0 known before" in call("campaign", "tell", store, table)
+    assert "told 0 results, 0 known" in call("campaign", "tell", store, table)
     first = f"{first.removesuffix(',')[:-1]},120.5,"
     table.write_text("\n".join([head, first, second]))
     assert "told 1 results, 0 known" in call("campaign", "tell", store, table)

@@ -125,13 +125,19 @@ class History:
 
     def best(self, k: int) -> Crystals:
         """Return the k best crystals, all different from each other."""
+        return self.results(k).structures
+
+    def results(self, k: int, failed: int = 0) -> Results:
+        """Return the k best crystals, all different, and then some of those that failed."""
         found: list[Evaluation] = []
         seen = Known()
         for one in self._ranked():
             if len(found) < k and seen.find(one.result.structures) is None:
                 seen.add(one.key, one.result.structures)
                 found.append(one)
-        return self._joined(found, [one.name for one in found]).structures
+        bad = [one for one in self._ordered() if one.result.reason[0]]
+        found += bad[len(bad) - failed if failed < len(bad) else 0 :] if failed else []
+        return self._joined(found, [one.name for one in found])
 
     def table(self) -> pandas.DataFrame:
         """Return every evaluation as a row, by iteration and place."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint
 from matdesign.errors import DataError
+from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
@@ -80,11 +81,13 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
         )
     check_learner(parts)
     aim = parts.objective
-    saved = save_generator(parts.generator, store.where)
+    folder = _folder(store) if hasattr(parts.generator, "save") else None
+    if folder is not None:
+        parts.generator.save(folder)
     words = {
         "objective": aim if isinstance(aim, str) else None,
         "guide": describe(parts.guide),
-        "generator": saved or describe(parts.generator),
+        "generator": folder.name if folder else describe(parts.generator),
         "oracle": describe(parts.oracle),
         "constraints": describe(parts.constraints),
         "select": describe(parts.select),
@@ -205,7 +208,8 @@ def _again(what: str, words: Any, store: Store) -> Any:
             f"`Campaign.resume({store.name!r}, {what}=...)`."
         )
     if isinstance(words, str):
-        return load_generator(words, store.where) if what == "generator" else words
+        folder = Path(store.where).absolute().parent / words
+        return Generator.load(folder) if what == "generator" else words
     if not words:
         return None
     if what == "constraints":
@@ -217,21 +221,12 @@ def _again(what: str, words: Any, store: Store) -> Any:
     return made.from_dict(settings)
 
 
-def save_generator(generator: Any, store: str) -> str | None:
-    """Save a generator beside the store; return the folder's name, or None.
-
-    A store at a URL has no place for weights.
-    """
-    if "://" in store or not hasattr(generator, "save"):
+def _folder(store: Store, version: int = 0) -> Path | None:
+    """Return where a version of the generator is kept; a URL has no place for weights."""
+    if "://" in store.where:
         return None
-    folder = _folder(store, 0)
-    generator.save(folder)
-    return folder.name
-
-
-def _folder(store: str, version: int) -> Path:
     suffix = f".generator-{version}" if version else ".generator"
-    return Path(store).absolute().with_suffix(suffix)
+    return Path(store.where).absolute().with_suffix(suffix)
 
 
 def keep_version(generator: Any, store: Store, version: int) -> Any:
@@ -239,9 +234,10 @@ def keep_version(generator: Any, store: Store, version: int) -> Any:
 
     One that cannot be saved is returned as it is, and learns again after a resume.
     """
-    if "://" in store.where or not hasattr(generator, "save"):
+    folder = _folder(store, version)
+    if folder is None or not hasattr(generator, "save"):
         return generator
-    generator.save(_folder(store.where, version))
+    generator.save(folder)
     store.write_settings({**(store.settings() or {}), "version": version})
     return load_version(store, version, generator)
 
@@ -251,17 +247,10 @@ def load_version(store: Store, version: int, last: Any) -> Any:
 
     It is on the device of the one before.
     """
-    if version > (store.settings() or {}).get("version", 0):
+    saved, folder = (store.settings() or {}).get("version", 0), _folder(store, version)
+    if folder is None or version > saved:
         return None
-    found = load_generator(_folder(store.where, version).name, store.where)
-    return found.to(getattr(last, "device", "cpu"))
-
-
-def load_generator(folder: str, store: str) -> Any:
-    """Return the generator of `save_generator`."""
-    from matdesign.generators.contract import Generator
-
-    return Generator.load(Path(store).absolute().parent / folder)
+    return Generator.load(folder).to(getattr(last, "device", "cpu"))
 
 
 def joined(

@@ -1,8 +1,8 @@
 """The store of a campaign: an ASE database in which nothing is lost.
 
-Every step of a campaign is a row; a row is one transaction or part of one, so a process
-killed at any moment leaves a store that can be continued.  Read it with ASE's own
-tools too: `ase db campaign.db kind=evaluation --sort energy_above_hull`.
+Every step is a row, written whole or not at all, so that a process killed at any moment
+leaves a store that can be continued.  ASE's own tools read it too:
+`ase db campaign.db kind=evaluation --sort energy_above_hull`.
 
 Rows, told apart by the key `kind`:
 
@@ -27,8 +27,8 @@ kind            what it holds
                 `version` of the generator where it learns
 ==============  ========================================================================
 
-The `crystal` rows of an iteration are written together, before anything is evaluated; each
-`evaluation` is written as soon as it is there; the `iteration` row closes the iteration.
+The `crystal` rows of an iteration are written together, before anything is evaluated, each
+`evaluation` as soon as it is there; the `iteration` row closes the iteration.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ import numpy as np
 import torch
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import reduced
 from matdesign.errors import DataError
 from matdesign.loop.locks import lock_database, lock_file
 from matdesign.loop.results import Results
@@ -271,9 +272,22 @@ class Store:
         rows = self._rows("iteration", kind="iteration")
         return [dict(row.key_value_pairs) for row in rows]
 
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return the keys of every proposed crystal, with `id` and reduced `formula`."""
+        found = []
+        for row in self._rows("iteration", "place", kind="crystal"):
+            numbers = torch.tensor(row.numbers.tolist(), dtype=torch.long)
+            own = {
+                "id": f"{row.iteration}-{row.place}",
+                "formula": reduced(numbers[None])[0],
+            }
+            found.append({"reason": "", **row.key_value_pairs, **own})
+        return found
+
     def _rows(self, *order: str, **wanted: Any) -> list[Any]:
+        columns = ["id", "numbers", "key_value_pairs"]
         with self._db:  # else ASE connects anew for every row
-            rows = [*self._db.select(columns=["id", "key_value_pairs"], **wanted)]
+            rows = [*self._db.select(columns=columns, **wanted)]
         return sorted(rows, key=lambda row: [row[name] for name in order])
 
     def count(self, kind: str) -> int:
@@ -287,10 +301,9 @@ class Store:
             self._lock = None
 
     def __repr__(self) -> str:
-        return (
-            f"Store({self.name}: {self.count('crystal')} crystals, "
-            f"{self.count('evaluation')} evaluations, {self.count('iteration')} iterations)"
-        )
+        kinds = ("crystal", "evaluation", "iteration")
+        counts = ", ".join(f"{self.count(kind)} {kind}s" for kind in kinds)
+        return f"Store({self.name}: {counts})"
 
 
 @dataclass(frozen=True)
