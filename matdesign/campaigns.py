@@ -17,11 +17,15 @@ from matdesign.loop.campaign_file import number, read_campaign
 
 app = typer.Typer(help="Closed loops: propose, evaluate, learn.", no_args_is_help=True)
 Where = Annotated[str, typer.Argument(help="File or database URL of the campaign.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
+]
 
 
-def _go_on(loop: design.Campaign) -> None:
+def _go_on(loop: design.Campaign, scheduler: str | None) -> None:
     from matdesign.loop.estimate import estimate
 
+    loop.oracle.executor = scheduler
     typer.echo(f"{loop!r}\n{estimate(loop)}")
     if isinstance(loop.oracle, design.Experiment):
         typer.echo(f"next: matdesign campaign ask {loop.store.name}")
@@ -34,20 +38,22 @@ def _go_on(loop: design.Campaign) -> None:
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(help="TOML; a wrong key shows all keys.")],
+    scheduler: Scheduler = None,
 ) -> None:
     """Begin the campaign of a TOML file, say what it will cost, and run it."""
     with closing(read_campaign(file)) as loop:
-        _go_on(loop)
+        _go_on(loop, scheduler)
 
 
 @app.command()
 def resume(
     store: Where,
     budget: Annotated[int | None, typer.Option(help="A larger one.")] = None,
+    scheduler: Scheduler = None,
 ) -> None:
     """Go on with a campaign that was stopped or killed, or has a larger budget."""
     with closing(design.Campaign.resume(store, budget=budget)) as loop:
-        _go_on(loop)
+        _go_on(loop, scheduler)
 
 
 @app.command()

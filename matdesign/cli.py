@@ -31,10 +31,7 @@ Files = Annotated[
     list[Path],
     typer.Argument(help="Files or folders; exit code 1 where one cannot be read."),
 ]
-Symmetrize = Annotated[
-    bool,
-    typer.Option(help="Write CIF with the space group and symmetric sites, not P1."),
-]
+Symmetrize = Annotated[bool, typer.Option(help="CIF with its space group, not P1.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 
@@ -115,9 +112,7 @@ def relax(
     time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
     weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
     symmetrize: Symmetrize = False,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
-    ] = None,
+    scheduler: campaigns.Scheduler = None,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
 

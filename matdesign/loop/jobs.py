@@ -7,6 +7,7 @@ calculators are loaded there, once per process.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,15 +38,15 @@ class Outcome:
     relaxed: Structure | None = None
 
 
-class Job:
+class Job(ABC):
     """What a worker process does with crystals."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027
         """Load what is needed, once per process and outside of the time limit."""
 
+    @abstractmethod
     def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
         """Return one outcome per crystal."""
-        raise TypeError("a job must say how it computes; subclass and override")
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,6 @@ def relax(
     *,
     fmax: float = 0.05,
     steps: int = 200,
-    prescan: bool = True,
-    active_atoms: int | None = None,
     time_limit: float | None = None,
 ) -> list[Relaxed]:
     """Relax crystals to the nearest minimum of the potential.
@@ -75,10 +73,6 @@ def relax(
         fmax: Converged when no generalised force is larger, eV/angstrom. The cell's
             is the virial over the number of atoms.
         steps: Largest number of steps per crystal.
-        prescan: Whether to scan the volume first.
-        active_atoms: Crystals are taken up until the active ones hold this many atoms
-            (one model call of the potential unless given); a place that falls free is
-            taken by the next in line.
         time_limit: Seconds for the whole call; who is not done by then is told so.
 
     Returns:
@@ -91,17 +85,14 @@ def relax(
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
     walkers = [_Walker(structure) for structure in structures]
-    if prescan:
-        _prescan([w for w in walkers if not w.reason], potential, deadline)
+    _prescan([w for w in walkers if not w.reason], potential, deadline)
     queue = [w for w in walkers if not w.reason]
     for walker in queue:
         walker.start()
     queue.sort(key=lambda w: len(w.numbers))  # like sizes together; big ones last
     active: list[_Walker] = []
-    if active_atoms is None:
-        active_atoms = potential.batch_atoms
-    while queue or active:
-        room = active_atoms - sum(len(w.numbers) for w in active)
+    while queue or active:  # as many as one model call takes; the next in line follows
+        room = potential.batch_atoms - sum(len(w.numbers) for w in active)
         while queue and (not active or len(queue[0].numbers) <= room):
             active.append(queue.pop(0))
             room -= len(active[-1].numbers)

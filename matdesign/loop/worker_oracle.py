@@ -74,7 +74,7 @@ class WorkerOracle(ABC):
         self.guards = guards or Guards()
         self._hull = hull
         self._memory_limit = memory_limit
-        self._executor = executor
+        self.executor = executor
         self._pool: Workers | None = None
 
     @property
@@ -160,7 +160,7 @@ class WorkerOracle(ABC):
                 self.workers,
                 prepare=job.prepare,
                 memory_limit=self._memory_limit,
-                executor=self._executor,
+                executor=self.executor,
             )
         return isolated(
             self._pool,

@@ -46,6 +46,8 @@ _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
 )
 
+_SIGNALS = {one.value: one.name for one in signal.Signals}
+
 
 class TaskFailed(Exception):
     """A task ended without a result; `reason` says why in a few words.
@@ -307,10 +309,11 @@ class _Process:
             send(popen.stdin, (function, args, limit))
             fine, result, details = receive(popen.stdout)
         except (EOFError, OSError):
-            words, code = self.last_words(), popen.wait()
+            code, late = popen.wait(), time.monotonic() - began >= end
+            words = self.last_words()
             self.end()
-            late = time.monotonic() - began >= end
-            reason = f"time limit {limit:g} s" if late else f"worker died: {_how(code)}"
+            how = _SIGNALS.get(-code, f"exit code {code}")
+            reason = f"time limit {end:g} s" if late else f"worker died: {how}"
             raise TaskFailed(reason, words) from None
         finally:
             timer.cancel()
@@ -336,13 +339,3 @@ class _Process:
                         pipe.close()
                 except OSError:
                     pass  # unsent bytes to a dead process
-
-
-def _how(code: int) -> str:
-    """Say an exit code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

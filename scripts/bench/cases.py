@@ -177,6 +177,8 @@ def run(case: Case, arm: str, seed: int, args: argparse.Namespace) -> dict[str, 
     loop = campaign(case, arm, seed, args)
     for iteration in loop:
         print(args.name, arm, seed, iteration, flush=True)
+        if arm == "unguided, filtered" and not iteration.fresh:
+            break  # all that was drawn has been looked at
     rows = sorted(loop.store.evaluations(), key=lambda x: (x.iteration, x.place))
     none = {name: Column(torch.zeros(0)) for name in case.windows}
     results = Results(loop.best(0), none)

@@ -1,6 +1,7 @@
 """What a campaign refuses, keeps and says: before a call is spent, and where it ends."""
 
 import errno
+import itertools
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -244,6 +245,23 @@ def test_a_guide_that_finds_nothing_leaves_an_empty_iteration_with_its_reason(tm
     )
     assert "4 oracle calls left" in iterations[-1].stopped and again.spent == 0
     again.close()
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
+    def found(name):
+        columns = {"sites": ""}
+        oracle = design.FunctionOracle(len, columns, workers=1, time_limit=30)
+        settings = {"objective": "sites", "budget": 6, "batch": 3}
+        loop = Campaign(Alloys(), None, oracle, tmp_path / name, **settings)
+        assert sum(one.selected for one in loop) == loop.spent == 6
+        table = loop.table()
+        loop.close()
+        assert table["ok"].all() and table["seconds"].between(0, 30).all()
+        return table.drop(columns="seconds")
+
+    whole, jumps = found("a.db"), itertools.cycle([0.0, -1e8, 1e8, 3600.0])
+    monkeypatch.setattr("time.time", lambda: 1.8e9 + next(jumps))
+    assert found("b.db").equals(whole)
 
 
 # ---- workers and locks -----------------------------------------------------------------

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from alloys import Alloys, CountingOracle
 from typer.testing import CliRunner
 
+from matdesign.campaigns import _go_on
 from matdesign.cli import app
 from matdesign.crystals.io.files import write
 from matdesign.errors import DataError
@@ -101,3 +102,8 @@ def test_a_wrong_address_is_named(tmp_path):
     words = ["relax", str(tmp_path / "a.cif"), "--scheduler", "nowhere://1"]
     found = CliRunner().invoke(app, words)
     assert found.exit_code and "no Dask scheduler answers" in found.output
+    oracle = CountingOracle(tmp_path / "side")
+    loop = Campaign(Alloys(), None, oracle, tmp_path / "c.db", budget=2)
+    with pytest.raises(DataError, match="no Dask scheduler answers"):
+        _go_on(loop, "nowhere://1")
+    loop.close()

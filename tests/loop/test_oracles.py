@@ -87,6 +87,22 @@ def test_a_function_fails_for_its_own_crystal_only():
     )
 
 
+def slow(structure):
+    time.sleep(0.4)
+    return 0.0
+
+
+def test_two_workers_are_hardly_less_than_twice_as_fast():
+    crystals, seconds = Alloys(bad=0).sample(12, seed=1), []
+    for workers in (1, 2):
+        with design.FunctionOracle(slow, VOLUME, workers=workers) as oracle:
+            oracle.evaluate(crystals[:4])  # the processes have started
+            began = time.monotonic()
+            assert oracle.evaluate(crystals).ok.all()
+            seconds.append(time.monotonic() - began)
+    assert seconds[0] / (2 * seconds[1]) > 0.8
+
+
 def test_a_table_knows_the_best_and_refuses_what_it_lacks(tmp_path):
     known = FEW.replace(
         properties={"energy": torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0, 0.5])},
