@@ -91,7 +91,8 @@ class FineTuning(abc.ABC):
         )
         data = model.prepare(crystals)
         loss = _loss(model, data[torch.arange(1)])
-        if getattr(loss, self.needs) is None or not self.takes(model):
+        exact = self.needs == "prediction" or model.likelihood == "exact"
+        if getattr(loss, self.needs) is None or not exact:
             raise DataError(
                 f"{type(self).__name__} cannot teach a {type(model).__name__}: RewardWeighted "
                 "takes families whose loss tells the prediction of every crystal (Diffusion, "
@@ -129,16 +130,13 @@ class FineTuning(abc.ABC):
         model.evaluations = generator.evaluations
         number = generator.record.get("learned", {}).get("number", 0) + 1
         name = str(generator.record.get("name", type(generator).__name__))
-        learned = {
-            "number": number,
-            "from": name,
+        learned = {"number": number, "from": name, "stopped": stopped}
+        learned |= {
             "by": {type(self).__name__: asdict(self)},
             "crystals": len(crystals),
-            "mean_reward": float(rewards.mean()),
-            "unique_before": before,
-            "unique_after": after,
-            "stopped": stopped,
         }
+        learned |= {"unique_before": before, "unique_after": after}
+        learned["mean_reward"] = float(rewards.mean())
         name = f"{name.removesuffix(f'-learned-{number - 1}')}-learned-{number}"
         model.record = {"name": name, **run.facts(), "learned": learned}
         model.record["started_from"] = generator.record
@@ -158,10 +156,6 @@ class FineTuning(abc.ABC):
         if not self.watch:
             return 1.0
         return len(set(model.sample(self.watch, seed=seed).formulas)) / self.watch
-
-    def takes(self, model: Generator) -> bool:
-        """Return whether a model can learn in this way, if its loss tells what is needed."""
-        return True
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor
@@ -256,10 +250,6 @@ class PolicyGradient(FineTuning):
     clip: float = 0.2
     needs: ClassVar[str] = "each"
     on_policy: ClassVar[bool] = True
-
-    def takes(self, model: Generator) -> bool:
-        """Return whether the likelihood of a model is exact."""
-        return model.likelihood == "exact"
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor
