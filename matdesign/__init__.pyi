@@ -33,6 +33,9 @@ from matdesign.crystals.io.files import write as write
 from matdesign.crystals.symmetry.encoded import Encoded as Encoded
 from matdesign.crystals.symmetry.encoded import encode as encode
 from matdesign.crystals.symmetry.layout import Layout as Layout
+from matdesign.display.campaign_page import Dashboard as Dashboard
+from matdesign.display.campaign_page import plot_campaign as plot_campaign
+from matdesign.display.campaign_page import report_campaign as report_campaign
 from matdesign.display.listing import source as source
 from matdesign.display.reporting import report as report
 from matdesign.display.sliders import explore as explore
@@ -59,6 +62,7 @@ from matdesign.loop.cascade import Cached as Cached
 from matdesign.loop.cascade import Cascade as Cascade
 from matdesign.loop.function_oracle import FunctionOracle as FunctionOracle
 from matdesign.loop.hull import Hull as Hull
+from matdesign.loop.latent_search import LatentSearch as LatentSearch
 from matdesign.loop.learning import PolicyGradient as PolicyGradient
 from matdesign.loop.learning import RewardWeighted as RewardWeighted
 from matdesign.loop.oracle import ASEOracle as ASEOracle
@@ -75,6 +79,7 @@ from matdesign.loop.surrogate import GaussianProcess as GaussianProcess
 from matdesign.loop.surrogate import conformal_width as conformal_width
 from matdesign.loop.surrogate import interval_coverage as interval_coverage
 from matdesign.loop.table_oracle import TableOracle as TableOracle
+from matdesign.loop.voltage import VoltageOracle as VoltageOracle
 from matdesign.metrics.evaluator import Evaluation as Evaluation
 from matdesign.metrics.evaluator import Protocol as Protocol
 from matdesign.metrics.evaluator import compare as compare

@@ -4,6 +4,7 @@
     python scripts/bench.py NAME --help
 
 Names:
+    cases          hits per oracle call of case studies, and of what they must beat
     guidance       what each guidance method buys, by constraint and family
     guidance-cost  what guides cost in seconds and network evaluations
     hull           do the crystals of the Materials Project lie on the shipped hull?
@@ -16,7 +17,16 @@ Names:
 import sys
 from importlib import import_module
 
-NAMES = ("guidance", "guidance-cost", "hull", "learning", "loop", "quality", "speed")
+NAMES = (
+    "cases",
+    "guidance",
+    "guidance-cost",
+    "hull",
+    "learning",
+    "loop",
+    "quality",
+    "speed",
+)
 
 
 def main(given: list[str]) -> int:

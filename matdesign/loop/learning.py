@@ -18,36 +18,26 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator, Loss
 from matdesign.generators.sampling import eval_mode
-from matdesign.generators.trainer import Run, fit
+from matdesign.generators.trainer import fit
 
 Labels = dict[str, Tensor]
 """Name -> number of each crystal, shape (crystals,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning(abc.ABC):
-    """What `RewardWeighted` and `PolicyGradient` share: settings, and the way to learn.
+class Learning(abc.ABC):
+    """What all learners share: what rewards must be, the record, and collapse undone.
 
     Args:
-        steps: optimiser steps of one call.
-        batch_size: crystals in each.
-        lr: learning rate of Adam, without warmup or decay.
-        penalty: weight of the prior.
         diverse: multiply each reward by the `diversity` of its formula.
         watch: crystals that are drawn to see whether their formulas still differ; 0 for none.
         least_unique: a model has collapsed whose share of different formulas among them
-            is below this part of the share before: it keeps the weights that came in,
-            and says so.
+            is below this part of the share before: it stays as it came in, and says so.
     """
 
-    steps: int = 20
-    batch_size: int = 64
-    lr: float = 1e-4
-    penalty: float = 0.1
     diverse: bool = True
     watch: int = 32
     least_unique: float = 0.5
-    needs: ClassVar[str]
     on_policy: ClassVar[bool] = False
 
     def learn(
@@ -69,8 +59,8 @@ class FineTuning(abc.ABC):
             generator: what shall learn.
             crystals: what it made.
             rewards: of each, in [0, 1], 1 for the best, shape (crystals,). If all are
-                equal there is nothing to learn, and no weight moves.
-            seed: of batches and noise.
+                equal there is nothing to learn, and the model stays as it is.
+            seed: of all randomness.
             prior: the frozen model that the new one must stay near; None takes
                 `generator`. Who calls several times in a row gives the first one.
 
@@ -89,40 +79,19 @@ class FineTuning(abc.ABC):
         model, frozen = (
             copy.deepcopy(x).eval() for x in (generator, prior or generator)
         )
-        data = model.prepare(crystals)
-        loss = _loss(model, data[torch.arange(1)])
-        exact = self.needs == "prediction" or model.likelihood == "exact"
-        if getattr(loss, self.needs) is None or not exact:
-            raise DataError(
-                f"{type(self).__name__} cannot teach a {type(model).__name__}: RewardWeighted "
-                "takes families whose loss tells the prediction of every crystal (Diffusion, "
-                "FlowMatching), PolicyGradient those with an exact likelihood whose loss "
-                "tells that of every crystal (Autoregressive)."
-            )
+        if not self.takes(model):
+            raise self.refusal(model)
         shaped = rewards * diversity(crystals) if self.diverse else rewards
         before = after = self._unique(model, seed)
-        stopped, run = "", Run()
+        stopped, facts = "", dict[str, Any]()
         if shaped.max() == shaped.min():
             stopped = "all rewards are equal: nothing to learn"
         else:
-            labels = data.labels | self.labels(model, frozen, data, shaped)
-            data = dataclasses.replace(data, labels=labels)
-            run = fit(
-                _Objective(model, frozen, data, self.objective),
-                crystals.replace(properties={"reward": shaped}, units={}),
-                steps=self.steps,
-                batch_size=self.batch_size,
-                lr=self.lr,
-                seed=seed,
-                weight_decay=0.0,
-                warmup=0,
-                decay=0.0,
-                ema=0.0,
-            )
+            facts = self.teach(model, frozen, crystals, shaped, seed)
             model = model.eval().to(generator.device)
             after = self._unique(model, seed)
             if after < self.least_unique * before:
-                model.load_state_dict(generator.state_dict())
+                model = copy.deepcopy(generator).eval()
                 stopped = (
                     f"collapse: {after:.0%} of the formulas were unique, {before:.0%} "
                     "before; undone"
@@ -130,15 +99,18 @@ class FineTuning(abc.ABC):
         model.evaluations = generator.evaluations
         number = generator.record.get("learned", {}).get("number", 0) + 1
         name = str(generator.record.get("name", type(generator).__name__))
-        learned = {"number": number, "from": name, "stopped": stopped}
-        learned |= {
+        learned = {
+            "number": number,
+            "from": name,
             "by": {type(self).__name__: asdict(self)},
             "crystals": len(crystals),
+            "mean_reward": float(rewards.mean()),
+            "unique_before": before,
+            "unique_after": after,
+            "stopped": stopped,
         }
-        learned |= {"unique_before": before, "unique_after": after}
-        learned["mean_reward"] = float(rewards.mean())
         name = f"{name.removesuffix(f'-learned-{number - 1}')}-learned-{number}"
-        model.record = {"name": name, **run.facts(), "learned": learned}
+        model.record = {"name": name, **facts, "learned": learned}
         model.record["started_from"] = generator.record
         return model
 
@@ -151,11 +123,85 @@ class FineTuning(abc.ABC):
         """Return what `to_dict` described."""
         return cls(**words)
 
+    def refusal(self, model: Generator) -> DataError:
+        """Return what is raised for a model that cannot learn in this way."""
+        return DataError(
+            f"{type(self).__name__} cannot teach a {type(model).__name__}: RewardWeighted "
+            "takes families whose loss tells the prediction of every crystal (Diffusion, "
+            "FlowMatching), PolicyGradient those with an exact likelihood whose loss tells "
+            "that of every crystal (Autoregressive), LatentSearch a VAE."
+        )
+
     def _unique(self, model: Generator, seed: int) -> float:
         """Return the share of different formulas among a few samples."""
         if not self.watch:
             return 1.0
         return len(set(model.sample(self.watch, seed=seed).formulas)) / self.watch
+
+    @abc.abstractmethod
+    def takes(self, model: Generator) -> bool:
+        """Return whether a model can learn in this way."""
+
+    @abc.abstractmethod
+    def teach(
+        self,
+        model: Generator,
+        prior: Generator,
+        crystals: Crystals,
+        rewards: Tensor,
+        seed: int,
+    ) -> dict[str, Any]:
+        """Change the model by rewards, and return facts for its record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning(Learning):
+    """What `RewardWeighted` and `PolicyGradient` share: all weights follow an objective.
+
+    Args:
+        steps: optimiser steps of one call.
+        batch_size: crystals in each.
+        lr: learning rate of Adam, without warmup or decay.
+        penalty: weight of the prior.
+    """
+
+    steps: int = 20
+    batch_size: int = 64
+    lr: float = 1e-4
+    penalty: float = 0.1
+    needs: ClassVar[str]
+
+    def takes(self, model: Generator) -> bool:
+        """Return whether the loss of a model tells what is needed, tried on one atom."""
+        species = model.known_elements.nonzero()[:1]
+        one = Crystals(species, torch.zeros(1, 1, 3), 4 * torch.eye(3)[None])
+        return getattr(_loss(model, model.prepare(one)), self.needs) is not None
+
+    def teach(
+        self,
+        model: Generator,
+        prior: Generator,
+        crystals: Crystals,
+        rewards: Tensor,
+        seed: int,
+    ) -> dict[str, Any]:
+        """Take the optimiser's steps, and return facts of the run."""
+        data = model.prepare(crystals)
+        labels = data.labels | self.labels(model, prior, data, rewards)
+        data = dataclasses.replace(data, labels=labels)
+        run = fit(
+            _Objective(model, prior, data, self.objective),
+            crystals.replace(properties={"reward": rewards}, units={}),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            seed=seed,
+            weight_decay=0.0,
+            warmup=0,
+            decay=0.0,
+            ema=0.0,
+        )
+        return run.facts()
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor
@@ -238,8 +284,8 @@ class PolicyGradient(FineTuning):
     Accuracy:
         Unbiased for crystals drawn from p in the first step only: then p has moved, and the
         clip leaves out what moved far. What `sample` does besides is not in p:
-        temperatures other than 1, and drawing again where atoms overlap; nor what a
-        campaign rejects or passes over before it evaluates.
+        temperatures other than 1, masks of a guide, and drawing again where atoms overlap;
+        nor what a campaign rejects or passes over before it evaluates.
 
     Source:
         REINFORCE, Williams (1992); the clip: PPO, Schulman et al., arXiv 1707.06347; the
@@ -250,6 +296,10 @@ class PolicyGradient(FineTuning):
     clip: float = 0.2
     needs: ClassVar[str] = "each"
     on_policy: ClassVar[bool] = True
+
+    def takes(self, model: Generator) -> bool:
+        """Return whether its likelihood is exact, and told for every crystal."""
+        return model.likelihood == "exact" and super().takes(model)
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor

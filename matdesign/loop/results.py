@@ -147,7 +147,7 @@ class Results:
 
         def joined(name: str, what: str) -> Tensor:
             held = [getattr(one.columns.get(name), what, None) for one in tables]
-            empty = [torch.full((len(one),), math.nan) for one in tables]
+            empty = [torch.full((len(one),), math.nan).double() for one in tables]
             return torch.cat(
                 [nan if x is None else x for x, nan in zip(held, empty, strict=True)]
             )

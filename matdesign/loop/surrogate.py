@@ -135,7 +135,8 @@ class GaussianProcess:
         )
         to_unit = Normalize(x.shape[1]) if self.config is None else None
         model = SingleTaskGP(x, y, covar_module=kernel, input_transform=to_unit)
-        with torch.random.fork_rng(devices=[]):  # a second try draws from the priors
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # a second try draws from the priors
             fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
         self.model = model
         return self

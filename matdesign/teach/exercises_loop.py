@@ -56,6 +56,35 @@ def check_diversity(formulas: list[int]) -> list[float]:
     return [min(max((6 - n) / 3, 0.0), 1.0) for n in counts]
 
 
+@exercise(lambda: [(1.1, 1.6, 0.45), (1.0, 3.0, 0.0), (2.0, 2.5, 0.3)], near)
+def check_gap_window(low: float, high: float, missing: float) -> Tensor:
+    """Check a function (low, high, missing) -> ends of the window of predicted gaps."""
+    return torch.tensor([low, high], dtype=torch.float64) * (1 - missing)
+
+
+@exercise(lambda: [([3.45, 7.54], [1, 2], 3.2), ([6.0], [4], 2.0)], near)
+def check_band_edges(mulliken: list[float], counts: list[int], gap: float) -> Tensor:
+    """Check a function (mulliken, counts, gap) -> conduction and valence edge, V."""
+    logs = torch.tensor(mulliken, dtype=torch.float64).log()
+    middle = (logs @ logs.new_tensor(counts) / sum(counts)).exp() - 4.5
+    return torch.stack([middle - gap / 2, middle + gap / 2])
+
+
+@exercise(lambda: [(-6.0, -6.5, -1.9, 7, 6, 1), (-5.0, -4.0, -1.5, 8, 6, 2)], near)
+def check_average_voltage(
+    full: float, host: float, metal: float, atoms: int, left: int, charge: int
+) -> float:
+    """Check a function of energies per atom (eV) and numbers of atoms -> voltage, V."""
+    n = atoms - left
+    return (left * host + n * metal - atoms * full) / (n * charge)
+
+
+@exercise(lambda: [(1, 97.87), (2, 157.76), (3, 300.0)], off=0.1)
+def check_capacity(lithium: int, mass: float) -> float:
+    """Check a function (lithium atoms, mass of the formula in u) -> mAh/g."""
+    return lithium * 96485.332 / 3.6 / mass
+
+
 _CONTENT = np.array([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.2, 0.2, 0.6], [0, 0.4, 0.6]])
 
 

@@ -3,9 +3,11 @@
     python scripts/bench.py learning --seeds 0 1 --output data/measured/learning.json
 
 Rewarded is a low formation energy by `energy-prototypes`; `judge-prototypes` judges.
-Every model learns from its rewards, from shuffled ones (control), and one is pressed: no
-prior, no factor of diversity, long steps. Beside them stands element substitution. Each
-trial is kept in --cache: start the same command again and it continues.
+Every model learns from its rewards and from shuffled ones (control): flow matching from
+each batch and the best half of what it learned from before, the autoencoder from all
+crystals so far. One is pressed: no prior, no factor of diversity, long steps. Beside them
+stands element substitution. Each trial is kept in --cache: start the same command again
+and it continues.
 """
 
 import argparse
@@ -30,6 +32,7 @@ WAYS: dict[str, tuple[str, Any, dict[str, Any]]] = {
         design.RewardWeighted(steps=20, batch_size=48, watch=0),
         {"steps": 15},
     ),
+    "vae": ("vae-prototypes", design.LatentSearch(), {}),
     "pressed": (
         "autoregressive-prototypes",
         design.PolicyGradient(
@@ -73,6 +76,22 @@ def figures(made: Crystals, train: Crystals, free: Crystals | None) -> dict[str,
     return found
 
 
+def scaled(made: Crystals, train: Crystals) -> Crystals:
+    """Return crystals in cells of the volume that their atoms take in training crystals.
+
+    Equation:
+        V = sum over atoms of v(element), least squares over the training set, v >= 3
+    """
+
+    def counts(crystals: Crystals) -> Tensor:
+        return torch.nn.functional.one_hot(crystals.species, 104).sum(1)[:, 1:].double()
+
+    volumes = train.volume.double()
+    each = torch.linalg.lstsq(counts(train), volumes, driver="gelsd").solution
+    factor = (counts(made) @ each.clamp(min=3) / made.volume).pow(1 / 3)
+    return made.replace(lattice=made.lattice * factor.to(made.lattice)[:, None, None])
+
+
 def trial(
     way: str, seed: int, shuffled: bool, args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -96,9 +115,10 @@ def trial(
         print(way, seed, shuffled, steps[-1], flush=True)
         if shuffled:
             r = r[torch.randperm(len(r), generator=rng.manual_seed(seed + k))]
-        if old is not None and isinstance(learner, design.RewardWeighted):
+        if old is not None and not learner.on_policy:
             made, r = Crystals.cat([made, old[0]]), torch.cat([r, old[1]])
-        best = r.argsort(descending=True)[: args.batch // 2]
+        keep = None if isinstance(learner, design.LatentSearch) else args.batch // 2
+        best = r.argsort(descending=True)[:keep]
         old = made[best], r[best]
         model = learner.learn(model, made, r, seed=seed, prior=prior)
         if model.record["learned"]["stopped"]:
@@ -131,6 +151,7 @@ def main(given: list[str]) -> int:
     torch.set_num_threads(1)
     train = design.load("prototypes", split="train")
     low = train[(train.properties[ENERGY] <= HIGH).nonzero().squeeze(1)]
+    like = substituted(low, args.n, similar=True)
     record = {
         "command": command("bench.py", ["learning", *given]),
         "hardware": hardware(),
@@ -140,8 +161,9 @@ def main(given: list[str]) -> int:
         "learners": {way: repr(WAYS[way][1]) for way in args.ways},
         "substitution": {
             "of any crystal": figures(substituted(train, args.n), train, None),
-            "of low energies, by like elements": figures(
-                substituted(low, args.n, similar=True), train, None
+            "of low energies, by like elements": figures(like, train, None),
+            "of low energies, by like elements, cells scaled": figures(
+                scaled(like, train), train, None
             ),
         },
     }
@@ -153,7 +175,7 @@ def main(given: list[str]) -> int:
             key = {"way": way, "seed": seed, "shuffled": shuffled, "code": code()}
             key |= {"model": checksum(weights_of(WAYS[way][0])), "by": repr(WAYS[way])}
             key |= {"sizes": [args.iterations, args.batch, args.n]}
-            key |= {"learner": code("loop/learning.py")}
+            key |= {"learner": code("loop/learning.py", "loop/latent_search.py")}
 
             def make(some: tuple[str, int, bool] = (way, seed, shuffled)) -> Any:
                 return trial(*some, args)

@@ -100,6 +100,23 @@ def test_what_does_not_belong_is_refused_whole(tmp_path):
     loop.close()
 
 
+def test_a_column_of_ones_own_keeps_its_unit(tmp_path):
+    loop = campaign(tmp_path / "a.db")
+
+    def told(unit):
+        good = Toy().evaluate(loop.ask())
+        gap = design.Column(torch.ones(len(good)), unit)
+        return replace(good, columns={**good.columns, "gap": gap})
+
+    loop.tell(told("eV"))
+    with pytest.raises(DataError, match="gap is told in 'meV'; furnace has it in 'eV'"):
+        loop.tell(told("meV"))
+    assert loop.spent == 4
+    loop.tell(told("eV"))
+    assert loop.best(2).units["gap"] == "eV"
+    loop.close()
+
+
 def test_an_infinite_value_is_none_live_and_after_a_resume(tmp_path):
     loop = campaign(tmp_path / "a.db")
     good = Toy().evaluate(loop.ask())

@@ -49,8 +49,9 @@ def test_columns_are_attributes_with_unit_and_error():
 
 def test_tables_of_several_oracles_are_joined():
     one = Results(TWO[[1]], {"gap": Column([2.0], "eV", [0.3])}, seconds=torch.ones(1))
-    two = Results(TWO[[0]], {"sites": Column([2])}, ("broken",))
+    two = Results(TWO[[0]], {"sites": Column([2**24 + 1])}, ("broken",))
     both = Results.cat([two, one])
+    assert both.sites[0] == 2**24 + 1  # single precision has no such number
     assert both.reason == ("broken", "") and both.seconds.tolist() == [0, 1]
     assert both.gap.tolist()[1] == 2.0 and torch.isnan(both.gap[0])
     assert both.columns["gap"].std.tolist()[1] == 0.3

@@ -1,6 +1,7 @@
 """Strategies of a campaign: who selects and who learns, written down and exact."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from test_campaign import Toy
 import matdesign
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
+from matdesign.loop import rebuild
 from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.rebuild import made_by
 from matdesign.loop.store import crystal_keys
 from matdesign.loop.strategies import Chosen
 
@@ -44,7 +47,7 @@ class Richest:
 
 def campaign(where, **keywords):
     keywords = {"generator": Alloys(bad=0), "budget": 12, "batch": 4} | keywords
-    parts = (keywords.pop("generator"), None, Toy())
+    parts = (keywords.pop("generator"), keywords.pop("constraints", None), Toy())
     return Campaign(*parts, where, propose=10, seed=4, **keywords)
 
 
@@ -131,6 +134,11 @@ def test_rewards_are_ranks_and_failures_get_none(tmp_path):
     worse = (worth[None, :] > worth[:, None]).sum(1) / 7
     assert rewards.tolist() == pytest.approx(worse.tolist())
     assert not rewards[torch.tensor((~rows["ok"]).to_numpy())].any()
+    for k, key in enumerate(keys):  # energies in all: single precision tells none apart
+        loop.history._values[key] = -123456.789 - 1e-4 * k
+    assert loop.history.rewards(1, 3)[1].tolist() == pytest.approx(
+        [k / 7 for k in range(8)]
+    )
     loop.close()
 
 
@@ -245,18 +253,39 @@ def test_a_proposer_that_cannot_learn_is_refused_at_once(tmp_path):
             campaign(tmp_path / "a.db", learn=learner)
     with pytest.raises(DataError, match="PolicyGradient cannot teach a Diffusion"):
         campaign(tmp_path / "a.db", learn=matdesign.PolicyGradient(), generator=tiny())
+    data, sizes = (
+        Alloys(bad=0).sample(6, seed=0),
+        {"width": 16, "layers": 1, "heads": 2},
+    )
+    model = matdesign.Autoregressive.for_data(data, **sizes)
+    with pytest.raises(DataError, match="RewardWeighted cannot teach a Autoregressive"):
+        campaign(tmp_path / "a.db", learn=matdesign.RewardWeighted(), generator=model)
 
 
-def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
-    """Surrogate, acquisition, learner, formula, constraint and model: all rebuilt."""
+def test_a_version_is_on_the_device_of_the_one_before(tmp_path):
+    class Elsewhere:
+        device, save = torch.device("meta"), tiny().save
+
+    loop = campaign(tmp_path / "a.db")
+    assert rebuild.keep_version(Elsewhere(), loop.store, 1).device.type == "meta"
+    assert rebuild.load_version(loop.store, 1, tiny()).device.type == "cpu"
+    loop.close()
+
+
+def test_a_campaign_of_the_package_needs_its_store_and_what_is_your_own(tmp_path):
+    """Surrogate, acquisition, learner, constraint and model: all rebuilt."""
     import matdesign as design
 
     settings = {"objective": "volume_per_atom", "budget": 12, "batch": 4, "propose": 8}
     settings |= {"select": design.Bayesian(start=4), "learn_every": 2, "seed": 1}
     settings["learn"] = design.RewardWeighted(steps=2, watch=0)
 
+    def size(structure):
+        return structure.volume / len(structure)
+
+    oracle = design.FunctionOracle(size, {"volume_per_atom": "A^3"})
+
     def begin(where):
-        oracle = design.FunctionOracle("volume / n_atoms", {"volume_per_atom": "A^3"})
         wanted = design.MinDistance(0.5)
         return Campaign(tiny(), wanted, oracle, where, **settings)
 
@@ -267,9 +296,50 @@ def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
     assert any(one.startswith("predicted") for one in reasons)
     begin(tmp_path / "b.db").close()
     for _ in iterations:
-        part = Campaign.resume(tmp_path / "b.db")
+        part = Campaign.resume(tmp_path / "b.db", oracle=oracle)
         part.iteration()
         part.close()
     columns = ["id", "formula", "volume_per_atom", "reason"]
     assert part.table()[columns].equals(whole.table()[columns])
     whole.close()
+
+
+class Seer(Richest):
+    """Says what it expects of every candidate, too."""
+
+    def select(self, candidates, results, values, room, *, seed):
+        made = super().select(candidates, results, values, room, seed=seed)
+        return replace(made, predicted=[(0.5 * i, 0.1) for i in range(len(candidates))])
+
+
+def test_each_row_says_what_made_it_and_what_was_expected(tmp_path):
+    known = Alloys(bad=0).sample(6, seed=0).replace(ids=tuple("abcdef"))
+    wanted = matdesign.OnlyElements("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al")
+    keywords = {"select": Seer(), "budget": 3, "batch": 3}
+    loop = campaign(
+        tmp_path / "a.db", generator=matdesign.Substitution(known), **keywords
+    )
+    loop.iteration()
+    rows = loop.store.proposals(0)
+    assert {one.parent for one in rows} == set("abcdef") and len(rows) == 6
+    new = [one for one in rows if one.decision in ("selected", "passed over")]
+    assert [one.predicted for one in new] == [0.5 * i for i in range(len(new))]
+    assert {one.predicted_std for one in new} == {0.1} and len(new) > 1
+    [draw] = {row["draw"] for row in loop.store.iterations()}
+    for row in loop.store._db.select(kind="crystal"):
+        assert (row.model, row.draw) == ("Substitution", draw) and "guide" not in row
+    loop.close()
+    model, where = tiny(), tmp_path / "b.db"
+    loop = campaign(where, generator=model, constraints=wanted, budget=2)
+    loop.iteration()
+    again = campaign(tmp_path / "c.db", generator=model, budget=2)
+    again.iteration()
+    for one, guided in ((loop, True), (again, False)):
+        found = list(one.store._db.select(kind="crystal"))
+        assert {row.model for row in found} == {made_by(model, None)["model"]}
+        assert {"guide" in row for row in found} == {guided}
+        assert found[0].model.startswith("Diffusion ") and "parent" not in found[0]
+        one.close()
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    assert made_by(model, None)["model"] != found[0].model

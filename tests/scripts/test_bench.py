@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from matdesign.crystals.batch import Crystals
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench.py"
 FOLDER = SCRIPT.with_suffix("")
@@ -30,3 +33,16 @@ def test_every_benchmark_is_named_and_explains_itself(name):
 def test_an_unknown_name_is_refused():
     shown = run("nothing")
     assert shown.returncode == 2 and "usage: bench.py NAME" in shown.stdout
+
+
+def test_substituted_crystals_get_cells_of_the_right_volume(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    from bench.learning import scaled
+
+    species = torch.tensor([[3, 9, 0], [3, 3, 9], [11, 9, 0], [11, 0, 0]])
+    sizes = {0: 0.0, 3: 10.0, 9: 12.0, 11: 30.0}
+    volume = torch.tensor([sum(sizes[z] for z in row) for row in species.tolist()])
+    cells = volume.pow(1 / 3)[:, None, None] * torch.eye(3)
+    train = Crystals(species, torch.zeros(4, 3, 3), cells)
+    wrong = train.replace(lattice=cells * torch.tensor([0.5, 1, 1.3, 2])[:, None, None])
+    assert torch.allclose(scaled(wrong, train).lattice, cells, atol=1e-4)
