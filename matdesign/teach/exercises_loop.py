@@ -65,9 +65,9 @@ def check_gap_window(low: float, high: float, missing: float) -> Tensor:
 @exercise(lambda: [([3.45, 7.54], [1, 2], 3.2), ([6.0], [4], 2.0)], near)
 def check_band_edges(mulliken: list[float], counts: list[int], gap: float) -> Tensor:
     """Check a function (mulliken, counts, gap) -> conduction and valence edge, V."""
-    logs = [n * math.log(x) for n, x in zip(counts, mulliken, strict=True)]
-    middle = math.exp(sum(logs) / sum(counts)) - 4.5
-    return torch.tensor([middle - gap / 2, middle + gap / 2], dtype=torch.float64)
+    logs = torch.tensor(mulliken, dtype=torch.float64).log()
+    middle = (logs @ logs.new_tensor(counts) / sum(counts)).exp() - 4.5
+    return torch.stack([middle - gap / 2, middle + gap / 2])
 
 
 @exercise(lambda: [(-6.0, -6.5, -1.9, 7, 6, 1), (-5.0, -4.0, -1.5, 8, 6, 2)], near)
