@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from machine import command, hardware
 from mp20 import load_reduced
+from pymatgen.core import Structure
 from torch import Tensor
 
 import matdesign as design
@@ -32,6 +33,7 @@ from bench import cathode, light
 from bench.stages import ROOT, drawn, kept, write_record
 from matdesign.constraints.base import All, Constraint
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import find_same
 from matdesign.loop.known import Known
 from matdesign.loop.results import Column, Results
 from matdesign.metrics.intervals import wilson
@@ -181,6 +183,8 @@ def run(case: Case, arm: str, seed: int, args: argparse.Namespace) -> dict[str, 
     loop = campaign(case, arm, seed, args)
     for iteration in loop:
         print(args.name, arm, seed, iteration, flush=True)
+        if arm == "unguided, filtered" and not iteration.fresh:
+            break  # all that was drawn has been looked at
     rows = sorted(loop.store.evaluations(), key=lambda x: (x.iteration, x.place))
     none = {name: Column(torch.zeros(0)) for name in case.windows}
     results = Results(loop.best(0), none)
@@ -231,6 +235,18 @@ def missed(case: Case, results: Results) -> dict[str, int]:
 
 
 # ---- figures -------------------------------------------------------------------------
+
+
+def enter_known(runs: list[dict[str, Any]], data: Path) -> None:
+    """Add to every hit the known crystal whose structure it has, with other elements."""
+    hits = [hit for one in runs for hit in one["hits"] if "substitution_of" not in hit]
+    if not hits:
+        return
+    known = load_reduced(data)["train"]
+    made = [Structure.from_str(hit["cif"], fmt="cif") for hit in hits]
+    found = find_same(Crystals.from_structures(made), known, anonymous=True)
+    for hit, i in zip(hits, found.match.tolist(), strict=True):
+        hit["substitution_of"] = known.formulas[i] if i >= 0 else ""
 
 
 def ratio(first: tuple[int, int], second: tuple[int, int]) -> list[float | None]:
@@ -316,6 +332,7 @@ def main(given: list[str]) -> int:
             }
             key |= {"arm": arm, "seed": seed, "seeds": "", "arms": ""}
             runs.append(kept(args.cache, key, partial(run, case, arm, seed, args)))
+            enter_known(runs, args.data)
             path = args.output or args.cache / f"{args.name}.json"
             write_record(path, record | {"summary": summary(runs), "runs": runs})
     for arm, figures in summary(runs).items():

@@ -146,3 +146,19 @@ def test_edges_of_a_crystal_as_proposed_are_constraints() -> None:
     gap, low, high = light.splits_water()
     value = torch.stack([one.value(made) for one in (low, high)])  # type: ignore[attr-defined]
     assert torch.allclose(value[1] - value[0], gap.value(made), atol=1e-4)  # type: ignore[attr-defined]
+
+
+def test_a_hit_names_the_known_crystal_whose_structure_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = Crystals.from_structures([salt(4.1, "Cs", "Cl")])
+    monkeypatch.setattr(cases, "load_reduced", lambda _: {"train": known})
+    hits = [{"cif": salt(a, *of).to(fmt="cif")} for a, *of in ((3.9, "Rb", "Br"),)]
+    other = Structure(
+        Lattice.hexagonal(3, 9),
+        ["Na", "Na", "S"],
+        [[0, 0, 0], [0.3, 0.6, 0.4], [0.6, 0.3, 0.7]],
+    )
+    hits.append({"cif": other.to(fmt="cif")})
+    cases.enter_known([{"hits": hits}, {"hits": []}], Path())
+    assert [hit["substitution_of"] for hit in hits] == ["CsCl", ""]
