@@ -63,6 +63,7 @@ _NAMES = {
     "display.viewer": "view film",
     "display.sliders": "explore",
     "display.reporting": "report",
+    "display.campaign_page": "Dashboard plot_campaign report_campaign",
     "display.listing": "source",
     "environment": "about device scale",
 }

@@ -33,6 +33,9 @@ from matdesign.crystals.io.files import write as write
 from matdesign.crystals.symmetry.encoded import Encoded as Encoded
 from matdesign.crystals.symmetry.encoded import encode as encode
 from matdesign.crystals.symmetry.layout import Layout as Layout
+from matdesign.display.campaign_page import Dashboard as Dashboard
+from matdesign.display.campaign_page import plot_campaign as plot_campaign
+from matdesign.display.campaign_page import report_campaign as report_campaign
 from matdesign.display.listing import source as source
 from matdesign.display.reporting import report as report
 from matdesign.display.sliders import explore as explore

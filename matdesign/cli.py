@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
-from matdesign import shell
+import matdesign
+from matdesign import campaigns, shell
 from matdesign.errors import DataError
+from matdesign.loop.campaign_file import WANTS, constraint
 
 app = typer.Typer(
     name="matdesign",
+    cls=shell.PlainErrors,
     help="Inverse materials design from a shell. The steps, in order: sample, check, "
     "relax, report; `design` does all of them.",
     no_args_is_help=True,
@@ -18,17 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(campaigns.app, name="campaign")
 
 Want = Annotated[
     list[str],
-    typer.Option("--want", "-w", help=f"A constraint; repeat for more: {shell.WANTS}."),
+    typer.Option("--want", "-w", help=f"A constraint; repeat for more: {WANTS}."),
 ]
 Files = Annotated[
     list[Path],
-    typer.Argument(
-        help="CIF, POSCAR, extended XYZ or parquet files, or folders of them. Files that "
-        "cannot be read are named with the reason, and the exit code is 1."
-    ),
+    typer.Argument(help="Files or folders; exit code 1 where one cannot be read."),
 ]
 Symmetrize = Annotated[
     bool,
@@ -38,7 +39,6 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 
 @app.command()
-@shell.plain_errors
 def sample(
     model: Annotated[
         str, typer.Option(help="Shipped model, see `models`, or a folder of one.")
@@ -62,12 +62,9 @@ def sample(
     again, and the counts are printed. Writes the crystals and, beside them, a record of
     seed and settings.
     """
-    from matdesign.generators.shipped import load_model
-    from matdesign.guidance.guide import Guide
-
-    wanted = shell.constraint(want)
-    guide = Guide(wanted, draws=draws) if wanted is not None else None
-    trained = load_model(model)
+    wanted = constraint(want)
+    guide = matdesign.Guide(wanted, draws=draws) if wanted is not None else None
+    trained = matdesign.load_model(model)
     made = trained.sample(n, seed=seed, steps=steps, n_atoms=atoms, guide=guide)
     info = made.info
     typer.echo(f"{made}\nseed {info['seed']}, {info['seconds']:.1f} s")
@@ -80,7 +77,6 @@ def sample(
 
 
 @app.command()
-@shell.plain_errors
 def check(
     files: Files,
     out: Annotated[
@@ -93,16 +89,14 @@ def check(
 
     Prints one row per crystal and the count of each constraint; nothing is changed.
     """
-    from matdesign.constraints.checks import check as checked
-
-    wanted = shell.constraint(want)
+    wanted = constraint(want)
     if wanted is None:
         raise DataError(
             "check needs a constraint, such as --want neutral or "
             "--want min-distance=1.4; see `matdesign check --help`."
         )
     crystals, failed = shell.read_each(files)
-    found = checked(crystals, wanted)
+    found = matdesign.check(crystals, wanted)
     typer.echo(repr(found))
     if out is not None:
         shell.write(crystals[found.met], out, symmetrize)
@@ -110,7 +104,6 @@ def check(
 
 
 @app.command()
-@shell.plain_errors
 def relax(
     files: Files,
     out: Out = Path("build/relaxed.parquet"),
@@ -122,31 +115,30 @@ def relax(
     time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
     weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
     symmetrize: Symmetrize = False,
+    scheduler: campaigns.Scheduler = None,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
 
     Each crystal is relaxed in a process of its own with a time limit. One that fails is
     a row with its reason. Writes the relaxed crystals with energies and distances.
     """
-    from matdesign.loop.oracle import PotentialOracle
-
     crystals, failed = shell.read_each(files)
-    oracle = PotentialOracle(
+    oracle = matdesign.PotentialOracle(
         weights,
         workers=workers or os.cpu_count() or 1,
         fmax=fmax,
         steps=steps,
         time_limit=time_limit,
+        executor=scheduler,
     )
     results = oracle.evaluate(crystals)
     typer.echo(repr(results))
-    shell.write_results(results, out, symmetrize)
-    typer.echo(f"wrote {shell.record_path(out)}")
+    made = results.structures.replace(properties={}, units={})
+    shell.write(made, out, symmetrize, results=results)
     shell.say_failed(failed)
 
 
 @app.command()
-@shell.plain_errors
 def evaluate(
     files: Files,
     reference: Annotated[
@@ -160,16 +152,14 @@ def evaluate(
     Prints each figure with its 95 % interval, the most common failures and the settings.
     A file that cannot be read counts as one crystal without atoms, which fails.
     """
-    from matdesign.metrics.evaluator import evaluate as judge
-
     known = shell.reference(reference) if reference else None
     crystals, failed = shell.read_each(files)
-    typer.echo(repr(judge(shell.add_failed(crystals, failed), known, seed=seed)))
+    judged = matdesign.evaluate(shell.add_failed(crystals, failed), known, seed=seed)
+    typer.echo(repr(judged))
     shell.say_failed(failed)
 
 
 @app.command()
-@shell.plain_errors
 def report(
     file: Annotated[Path, typer.Argument(help="What `relax` wrote, or any crystals.")],
     out: Out = Path("build/report.html"),
@@ -187,38 +177,20 @@ def report(
     The page counts what was proposed, what met the constraints and what lies near the
     hull, and shows every failure with its reason.
     """
-    from matdesign.display.reporting import report as written
-    from matdesign.metrics.evaluator import evaluate as judge
-
-    wanted = shell.constraint(want)
-    crystals = shell.read([file])
-    results = shell.read_results(file) if shell.record_path(file).exists() else None
+    wanted = constraint(want)
+    crystals, results = shell.read([file]), shell.read_results(file)
     known = shell.reference(reference) if reference else None
-    judged = judge(crystals, known)
+    judged = matdesign.evaluate(crystals, known)
     everything = shell.read([proposed]) if proposed is not None else crystals
-    page = written(everything, results, judged, out, wanted=wanted, title=title)
+    page = matdesign.report(
+        everything, results, judged, out, wanted=wanted, title=title
+    )
     typer.echo(
         f"wrote {page} and {len(everything)} CIF files in {page.parent}/crystals"
     )
 
 
 @app.command()
-@shell.plain_errors
-def campaign(
-    store: Annotated[str, typer.Argument(help="Its file or database URL.")],
-    budget: Annotated[int | None, typer.Option(help="Resume to so many calls.")] = None,
-) -> None:
-    """Say how a campaign stands, with its results; resume it with a budget."""
-    from matdesign.loop.campaign import Campaign
-
-    loop = Campaign.resume(store, budget=budget)
-    for iteration in loop if budget is not None else ():
-        typer.echo(repr(iteration))
-    typer.echo(f"{loop!r}\n{loop.table().to_string(max_rows=10)}")
-
-
-@app.command()
-@shell.plain_errors
 def design(
     notebook: Annotated[
         Path | None, typer.Argument(help="The workbook's quickstart when left out.")
@@ -247,22 +219,15 @@ def design(
 
 
 @app.command()
-@shell.plain_errors
 def models() -> None:
     """List the trained models that are shipped."""
-    from matdesign.generators.shipped import models as shipped
-
-    typer.echo(repr(shipped()))
+    typer.echo(repr(matdesign.models()))
 
 
 @app.command()
-@shell.plain_errors
 def datasets() -> None:
     """List the data sets that can be loaded by name."""
-    from matdesign.crystals.data.sets import datasets as known
-
-    for name in known():
-        typer.echo(name)
+    typer.echo("\n".join(matdesign.datasets()))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -25,23 +23,15 @@ PACKAGES = (
 """Distributions whose version can change a number or break a page."""
 
 
-@dataclass(frozen=True, repr=False)
-class About:
-    """What runs here; print it, or put it into a bug report.
-
-    Args:
-        rows: topic -> text, in reading order: versions, system, device, the licence of
-            each shipped data set and model, whether there is a mirror, licence.
-    """
-
-    rows: Mapping[str, str]
+class About(dict[str, str]):
+    """What runs here, topic -> text: versions, system, device, licences; print it."""
 
     def __repr__(self) -> str:
-        width = max(map(len, self.rows))
-        return "\n".join(f"{topic:<{width}}  {x}" for topic, x in self.rows.items())
+        width = max(map(len, self))
+        return "\n".join(f"{topic:<{width}}  {x}" for topic, x in self.items())
 
     def _repr_html_(self) -> str:
-        return html_table([], list(self.rows.items()))
+        return html_table([], list(self.items()))
 
 
 def about() -> About:
@@ -50,7 +40,7 @@ def about() -> About:
     It names no path below the home folder, so it can be pasted in public.
 
     Example:
-        >>> "torch" in about().rows["versions"]
+        >>> "torch" in about()["versions"]
         True
     """
     versions = {"python": platform.python_version()}
@@ -61,7 +51,6 @@ def about() -> About:
             "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "device": device_line(_best()),
             **_data(),
-            "mirror": _mirror(),
             "licence": "code MIT, prose CC BY 4.0, data as stated above",
         }
     )
@@ -147,11 +136,3 @@ def _licence(card: Path) -> str:
         return str(json.loads(card.read_text(encoding="utf-8"))["licence"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"card without a readable licence: {card.name}"
-
-
-def _mirror() -> str:
-    folder = os.environ.get("MATDESIGN_DATA")
-    if not folder:
-        return "MATDESIGN_DATA is not set: public data sets are fetched when asked for"
-    found = len(list(Path(folder).glob("*.parquet"))) if Path(folder).is_dir() else 0
-    return f"MATDESIGN_DATA is set: {found} parquet files in it"

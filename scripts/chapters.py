@@ -52,6 +52,8 @@ again.
 | [Quickstart](quickstart.ipynb) | new oxides in ten minutes: draw, check, relax, rank |
 | [Your own constraint](template-constraint.ipynb) | a template to fill in |
 | [Your own oracle](template-oracle.ipynb) | a template to fill in |
+| [Your own campaign](template-campaign.ipynb) | a template to fill in |
+| [Your own candidates](template-pool.ipynb) | a template to fill in |
 """
 
 

@@ -19,7 +19,9 @@ from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
 from matdesign.generators.diffusion import Diffusion
 from matdesign.loop.campaign import Campaign
+from matdesign.loop.campaign_file import read_campaign
 from matdesign.loop.function_oracle import FunctionOracle
+from matdesign.loop.learning import RewardWeighted
 from matdesign.loop.results import Column, Results
 
 
@@ -129,7 +131,7 @@ def test_check_several_files(file: Path, salts: Crystals, tmp_path: Path) -> Non
 def test_relax_then_report(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("matdesign.loop.oracle.PotentialOracle", Toy)
+    monkeypatch.setattr("matdesign.PotentialOracle", Toy)
     met, relaxed = tmp_path / "met.parquet", tmp_path / "relaxed.parquet"
     call("check", file, "-w", "neutral", "--out", met)
     text = call("relax", met, "--out", relaxed, "--workers", 3)
@@ -149,14 +151,136 @@ def test_relax_then_report(
     assert len(list((tmp_path / "out" / "crystals").glob("*.cif"))) == 4
 
 
-def test_a_campaign_is_shown_and_resumed(model: Path, tmp_path: Path) -> None:
-    oracle = FunctionOracle("volume / n_atoms", {"volume_per_atom": "angstrom^3"})
+class Size(FunctionOracle):
+    """An oracle that a store can make again."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda one: one.volume / len(one), VOLUME, name="size 1")
+
+    def to_dict(self) -> dict[str, str]:
+        return {}
+
+    @classmethod
+    def from_dict(cls, words: dict[str, str]) -> "Size":
+        return cls(**words)
+
+
+VOLUME = {"volume_per_atom": "angstrom^3"}
+
+
+def test_a_campaign_is_shown_and_resumed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matdesign.Size", Size, raising=False)
+    oracle = Size()
     where, settings = tmp_path / "c.db", {"objective": "volume_per_atom", "batch": 2}
-    Campaign(Generator.load(model), None, oracle, where, budget=0, **settings).close()
-    assert "oracle calls 0 of 0" in call("campaign", where)
-    text = call("campaign", where, "--budget", 3)
+    loop = Campaign(Generator.load(model), None, oracle, where, budget=0, **settings)
+    assert "oracle calls 0 of 0" in call(
+        "campaign", "status", where
+    )  # while it is open
+    assert "another process" in call("campaign", "resume", where, code=2)
+    loop.close()
+    text = call("campaign", "resume", where, "--budget", 3)
+    assert "estimate: 3 oracle calls" in text and "GiB" in text
     assert "iteration 0:" in text and "oracle calls 3 of 3" in text
-    assert "volume_per_atom" in call("campaign", where)
+    assert "volume_per_atom" in call("campaign", "status", where)
+    page = tmp_path / "page.html"
+    assert f"wrote {page}" in call("campaign", "report", where, "--out", page)
+    assert "volume_per_atom so far" in page.read_text()
+    assert "does not exist" in call("campaign", "status", tmp_path / "none.db", code=2)
+
+
+TOML = """
+pool = "{pool}"
+want = ["without=Tl"]
+oracle = "experiment"
+columns = {{capacity = "mAh/g"}}
+objective = "-capacity"
+select = "expected_improvement"
+budget = 3
+batch = 2
+store = "{store}"
+"""
+
+
+def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
+    """From a TOML file over a table that is filled in, twice, to the end."""
+    pool, toml, store = tmp_path / "pool", tmp_path / "cell.toml", tmp_path / "cell.db"
+    write(read(file), pool)
+    toml.write_text(TOML.format(pool=pool, store=store))
+    text = call("campaign", "run", toml)
+    assert "lowest -capacity by cell" in text and "next: matdesign campaign ask" in text
+    assert "holds a campaign already" in call("campaign", "run", toml, code=2)
+    out = tmp_path / "asked"
+    call("campaign", "ask", store, "--out", out)
+    table = out.with_suffix(".csv")
+    head, first, second = table.read_text().splitlines()
+    assert (
+        head == "id,formula,parent,capacity (mAh/g),reason"
+        and "Tl" not in first + second
+    )
+    assert {f"{one.split(',')[0]}.cif" for one in (first, second)} == {
+        one.name for one in out.glob("*.cif")
+    }
+    assert "told 0 results, 0 known" in call("campaign", "tell", store, table)
+    first = f"{first.removesuffix(',')[:-1]},120.5,"
+    table.write_text("\n".join([head, first, second]))
+    assert "told 1 results, 0 known" in call("campaign", "tell", store, table)
+    second = second.removesuffix(",,") + ",,cracked in the furnace"
+    table.write_text("\n".join([head, first, second]))
+    assert "told 1 results, 1 known" in call("campaign", "tell", store, table)
+    text = call("campaign", "status", store)
+    assert "120.5" in text and "cracked" in text and "oracle calls 2 of 3" in text
+    call("campaign", "ask", store, "-n", 1, "--out", tmp_path / "more.xyz")
+    assert len(read(tmp_path / "more.xyz")) == 1
+    table.write_text(f"{head}\n9-9,CsCl,,3,")
+    assert "not asked about: ['9-9']" in call("campaign", "tell", store, table, code=2)
+    table.write_text(f"{(tmp_path / 'more.csv').read_text().strip()[:-1]}many,")
+    assert "not a number" in call("campaign", "tell", store, table, code=2)
+    (pool / "a-new-one.cif").write_text(next(pool.glob("*.cif")).read_text())
+    assert "other crystals than it did" in call("campaign", "resume", store, code=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('generators = "x"', "cannot say generators = 'x'. Known are generator: name"),
+        ("budget = 'many'", "cannot say budget = 'many'"),
+        ("budget =", "cannot be read as TOML"),
+        ("budget = 3", "needs either a generator or a pool"),
+        ('pool = "p"\noracle = "experiment"', "needs columns, for an experiment only"),
+        ('pool = "p"\noracle = "dft"', 'needs oracle = "potential" or "experiment"'),
+        ('pool = "p"\ngate = 0.1', "needs select where there is a gate"),
+        ('generator = "no-such-model"', "no-such-model"),
+        ('generator = "{model}"\nselect = "luck"', "no acquisition 'luck'"),
+        ('generator = "{model}"\nwant = ["pretty"]', "unknown constraint 'pretty'"),
+        ('generator = "{model}"\nbatch = 0', "1 or more; got"),
+        ('generator = "{model}"\nobjective = "gap"', "does not compute the objective"),
+    ],
+)
+def test_a_file_that_makes_no_campaign_says_why(
+    text: str, says: str, model: Path, tmp_path: Path
+) -> None:
+    toml = tmp_path / "c.toml"
+    toml.write_text(text.format(model=model))
+    assert says in call("campaign", "run", toml, code=2).replace("\n", " ")
+    assert not (tmp_path / "c.db").exists()
+
+
+def test_a_file_says_guide_learner_and_seed(model: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "c.toml"
+    words = f'generator = "{model}"\nwant = ["without=Tl", "density=1:9"]\nguide = true'
+    toml.write_text(f"{words}\nlearn = 2\nseed = 7\nbudget = 0")
+    loop = read_campaign(toml)
+    made = Campaign.view(tmp_path / "c.db")
+    assert repr(made) == repr(loop) and "seed 7" in repr(loop) and loop.learn_every == 2
+    loop.close()
+    again = Campaign.resume(tmp_path / "c.db")  # the guide is made again, too
+    assert repr(again) == repr(loop) and repr(again.guide) == repr(loop.guide)
+    assert again.guide.method is None and isinstance(again.learn, RewardWeighted)
+    with pytest.raises(DataError, match="only looked at"):
+        made.store.finish(0, {})
+    again.close()
 
 
 def test_evaluate_prints_the_judgement(file: Path) -> None:
@@ -205,7 +329,7 @@ def test_evaluate_counts_unreadable_files_as_failed(folder: Path) -> None:
 def test_check_and_relax_go_on_where_a_file_cannot_be_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("matdesign.loop.oracle.PotentialOracle", Toy)
+    monkeypatch.setattr("matdesign.PotentialOracle", Toy)
     out = tmp_path / "met.cif"
     words = ("-w", "neutral", "--out", out, "--symmetrize")
     text = call("check", folder, *words, code=1)
@@ -273,11 +397,12 @@ def test_errors_are_one_line_and_exit_code_two(
 
 
 def test_a_damaged_record_is_named(file: Path) -> None:
-    shell.record_path(file).write_text('{"oracle": "x"}')
-    with pytest.raises(DataError, match=r"salts\.results\.json"):
+    assert shell.read_results(file) is None
+    shell.record_path(file).write_text('{"results": {"oracle": "x"}}')
+    with pytest.raises(DataError, match=r"salts\.record\.json"):
         shell.read_results(file)
-    shell.info_path(file).write_text("{")
-    with pytest.raises(DataError, match=r"salts\.info\.json"):
+    shell.record_path(file).write_text("{")
+    with pytest.raises(DataError, match=r"salts\.record\.json"):
         shell.read([file])
 
 

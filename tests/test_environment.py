@@ -12,11 +12,11 @@ from matdesign.environment import PACKAGES, device_line
 
 def test_about_names_versions_and_licences():
     record = design.about()
-    versions = dict(one.split(" ", 1) for one in record.rows["versions"].split(", "))
+    versions = dict(one.split(" ", 1) for one in record["versions"].split(", "))
     assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert set(versions) == {"python", *PACKAGES}
     text = str(record)
-    for topic in ("versions", "device", "licence", "MATDESIGN_DATA"):
+    for topic in ("versions", "device", "licence"):
         assert topic in text
 
 
@@ -30,7 +30,7 @@ def test_about_lists_every_card(tmp_path, monkeypatch):
     (broken / "card.json").write_text("{")
     module = sys.modules["matdesign.environment"]  # `design.about` is the function
     monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
-    rows = design.about().rows
+    rows = design.about()
     assert rows["data: salt"] == "CC BY 4.0"
     assert rows["data: models/tiny"] == "MIT"
     assert "without a readable licence" in rows["data: broken"]
@@ -41,13 +41,6 @@ def test_about_html_is_escaped():
     marked = type(record)({"x": "<1>"})
     assert "&lt;1&gt;" in marked._repr_html_()
     assert "<1>" not in marked._repr_html_()
-
-
-def test_about_counts_the_mirror(tmp_path, monkeypatch):
-    (tmp_path / "perov_5.parquet").touch()
-    monkeypatch.setenv("MATDESIGN_DATA", str(tmp_path))
-    assert "1 parquet files" in design.about().rows["mirror"]
-    assert str(tmp_path) not in str(design.about())
 
 
 def test_device_prints_one_line(capsys):

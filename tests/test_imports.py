@@ -29,6 +29,7 @@ RANK = {
     "display": 10,
     "teach": 11,
     "shell": 12,
+    "campaigns": 12,
     "cli": 12,
 }
 """The order of the parts of the book; a module imports its own rank and lower ones."""
@@ -202,7 +203,10 @@ FORBIDDEN_CALLS = {
 }
 
 
-REASONED = {"worker_main.py": {"pickle.loads"}, "trainer.py": {"torch.manual_seed"}}
+REASONED = {
+    "worker_main.py": {"pickle.load", "pickle.loads"},
+    "trainer.py": {"torch.manual_seed"},
+}
 """Messages on a pipe between this program and its own workers, never a file; the stream
 that dropout reads, in a `fork_rng` that puts the caller's back."""
 

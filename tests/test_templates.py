@@ -26,18 +26,39 @@ def test_a_template_is_clean_and_says_what_it_needs(path: Path) -> None:
         ast.parse(cell.source)
 
 
-@pytest.mark.slow
-def test_the_template_of_a_constraint_runs(tmp_path: Path) -> None:
-    """From top to bottom, and what it makes keeps its rule."""
-    saved = tmp_path / "constraint.ipynb"
-    path = workbook.notebooks() / "template-constraint.ipynb"
-    workbook.run(path, saved, say=lambda _: None)
-    shown = ""
+def shown(name: str, folder: Path) -> str:
+    """Run a template from top to bottom, and return what it printed."""
+    saved = folder / "ran.ipynb"
+    workbook.run(workbook.notebooks() / f"{name}.ipynb", saved, say=lambda _: None)
+    texts = []
     for cell in json.loads(saved.read_text())["cells"]:
         for output in cell.get("outputs", []):
             assert output["output_type"] != "error"
-            text = output.get("text") or output.get("data", {}).get("text/plain", "")
-            shown += "".join(text) + "\n"
-    assert "0 checks failed" in shown
-    assert "8 of 8 crystals meet every constraint" in shown
-    assert shown.count(".cif") == 8
+            data = output.get("data", {})
+            texts.append("".join(output.get("text") or data.get("text/plain", "")))
+    return "\n".join(texts)
+
+
+@pytest.mark.slow
+def test_the_template_of_a_constraint_runs(tmp_path: Path) -> None:
+    """What it makes keeps its rule."""
+    text = shown("template-constraint", tmp_path)
+    assert "0 checks failed" in text
+    assert "8 of 8 crystals meet every constraint" in text
+    assert text.count(".cif") == 8
+
+
+@pytest.mark.slow
+def test_the_template_of_a_pool_runs(tmp_path: Path) -> None:
+    """One row of the list is refused, a lost sample is kept, the budget is spent."""
+    text = shown("template-pool", tmp_path)
+    assert "1 could not be read" in text and "sample lost" in text
+    assert "3 iterations, oracle calls 24 of 24" in text
+
+
+@pytest.mark.slow
+def test_the_template_of_a_campaign_runs(tmp_path: Path) -> None:
+    """It spends its budget, goes on with a larger one, and counts confirmed hits."""
+    text = shown("template-campaign", tmp_path)
+    assert "oracle calls 12 of 12" in text and "oracle calls 18 of 18" in text
+    assert text.count("confirmed ") == 2

@@ -11,7 +11,7 @@ from typing import Any
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
-from matdesign.display.live import live_ticks
+from matdesign.display.live import live, slider, tick
 from matdesign.display.plots import COLORS, Plot, canvas
 from matdesign.display.plots_families import gallery
 from matdesign.display.sliders import Explorer
@@ -165,15 +165,19 @@ class GuideDesk:
 
     def widget(self) -> Any:
         """Return the live desk: tick constraints, slide the scale."""
+        start = self.scales[min(1, len(self.scales) - 1)]
+        ticks = {name: tick(name, not n) for n, name in enumerate(self.constraints)}
 
-        def draw(names: list[str], scale: float) -> str:
+        def draw(**values: Any) -> str:
+            names = [name for name in ticks if values[name]]
             try:
-                return self.panel(names, scale).to_html()
+                return self.panel(names, values["scale"]).to_html()
             except MatdesignError as error:
                 return f"<p>{error}</p>"
 
-        start = self.scales[min(1, len(self.scales) - 1)]
-        return live_ticks(draw, list(self.constraints), "scale", self.scales, start)
+        scale = slider("scale", self.scales, start)
+        scale.continuous_update = False
+        return live(draw, {**ticks, "scale": scale})
 
     def _explorer(self) -> Explorer:
         choices = {name: [name] for name in self.constraints}

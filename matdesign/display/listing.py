@@ -74,13 +74,8 @@ def source(which: Any) -> Source:
         @dataclass...
     """
     target = which
-    while True:
-        if isinstance(target, property) and target.fget is not None:
-            target = target.fget
-        elif isinstance(target, partial):
-            target = target.func
-        else:
-            break
+    while isinstance(target, property | partial):
+        target = target.fget if isinstance(target, property) else target.func
     target = inspect.unwrap(target) if callable(target) else target
     if not isinstance(target, ModuleType | type) and not inspect.isroutine(target):
         target = type(target)

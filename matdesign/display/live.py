@@ -1,83 +1,68 @@
-"""Live controls under a kernel: sliders and ticks over anything that draws."""
+"""Live controls under a kernel, over anything that draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matdesign.display.viewer import CrystalView, LiveViewer
 
 
-def live_sliders(
-    draw: Callable[..., Any], values: dict[str, list[Any]], start: dict[str, int]
-) -> Any:
-    """Return live sliders over a function that gives a `CrystalView` or a `Plot`."""
-    import ipywidgets
-
-    sliders = {
-        name: ipywidgets.SelectionSlider(
-            options=[(f"{x:.4g}" if isinstance(x, float) else str(x), x) for x in row],
-            value=row[start[name]],
-            description=name,
-            continuous_update=True,
-        )
-        for name, row in values.items()
-    }
-    first = draw(**{name: one.value for name, one in sliders.items()})
-    if isinstance(first, CrystalView):
-        live = LiveViewer(first.data)
-        shown = live.box()
-    else:
-        shown = ipywidgets.HTML(first.to_html())
-
-    def move(_: Any) -> None:
-        made = draw(**{name: one.value for name, one in sliders.items()})
-        if isinstance(made, CrystalView):
-            live.data = made.data
-            live.draw(made.data["frames"][0])
-        else:
-            shown.value = made.to_html()
-
-    for one in sliders.values():
-        one.observe(move, "value")
-    return ipywidgets.VBox([shown, *sliders.values()])
-
-
-def live_ticks(
-    draw: Callable[[list[str], Any], str],
-    names: list[str],
-    slider: str,
-    values: list[Any],
-    start: Any,
-) -> Any:
-    """Return ticks and one slider over a function that gives HTML.
+def live(draw: Callable[..., Any], controls: Mapping[str, Any]) -> Any:
+    """Return widgets over a function that gives a `CrystalView`, a `Plot` or HTML.
 
     Args:
-        draw: takes the names that are ticked, at least one, and the slider's value.
-        names: of the ticks; the first one is set at the start.
-        slider: name of the slider.
-        values: its places.
-        start: the first of them.
+        draw: takes the value of each control by its name.
+        controls: name -> a widget with a value.
     """
     import ipywidgets
 
-    ticks = [
-        ipywidgets.Checkbox(value=name == names[0], description=name, indent=False)
-        for name in names
-    ]
-    places = ipywidgets.SelectionSlider(
-        options=[(f"{x:g}", x) for x in values],
-        value=start,
-        description=slider,
-        continuous_update=False,
+    def made() -> Any:
+        one = draw(**{name: control.value for name, control in controls.items()})
+        return one.to_html() if hasattr(one, "figure") else one
+
+    first = made()
+    if isinstance(first, CrystalView):
+        viewer = LiveViewer(first.data)
+        shown = viewer.box()
+    else:
+        shown = ipywidgets.HTML(first)
+
+    def move(_: Any) -> None:
+        now = made()
+        if isinstance(now, CrystalView):
+            viewer.data = now.data
+            viewer.draw(now.data["frames"][0])
+        else:
+            shown.value = now
+
+    for control in controls.values():
+        control.observe(move, "value")
+    return ipywidgets.VBox([shown, *controls.values()])
+
+
+def slider(name: str, values: Sequence[Any], start: Any) -> Any:
+    """Return a slider over a list of values."""
+    import ipywidgets
+
+    texts = [f"{x:.4g}" if isinstance(x, float) else str(x) for x in values]
+    return ipywidgets.SelectionSlider(
+        options=[*zip(texts, values, strict=True)], value=start, description=name
     )
-    shown = ipywidgets.HTML()
 
-    def show(_: Any = None) -> None:
-        ticked = [one.description for one in ticks if one.value]
-        shown.value = draw(ticked, places.value) if ticked else "<p>Tick one.</p>"
 
-    for one in (*ticks, places):
-        one.observe(show, "value")
-    show()
-    return ipywidgets.VBox([ipywidgets.HBox(ticks), places, shown])
+def tick(name: str, on: bool) -> Any:
+    """Return a box to tick."""
+    import ipywidgets
+
+    return ipywidgets.Checkbox(value=on, description=name)
+
+
+def stack(text: str, views: Sequence[CrystalView], box: Any = None) -> Any:
+    """Return HTML above viewers, in a new box or in the one that is shown already."""
+    import ipywidgets
+
+    parts = [ipywidgets.HTML(text), *(LiveViewer(one.data).box() for one in views)]
+    box = box or ipywidgets.VBox()
+    box.children = parts
+    return box

@@ -45,8 +45,6 @@ def draw(
     *,
     width: int = 480,
     height: int = 320,
-    turn: float = TURN,
-    tilt: float = TILT,
 ) -> str:
     """Return an SVG drawing of one frame, nearest atoms last, every atom lettered.
 
@@ -56,10 +54,8 @@ def draw(
         alt: what the picture shows, in words.
         width: of the drawing's own coordinate box.
         height: of the same box.
-        turn: degrees about the upright axis.
-        tilt: degrees towards the reader.
     """
-    matrix = rotation(turn, tilt)
+    matrix = rotation()
     xyz = np.array(drawn["xyz"]).reshape(-1, 3)
     cell = np.array(drawn["cell"]).reshape(3, 3)
     corners = np.array(list(itertools.product((0, 1), repeat=3))) @ cell

@@ -98,6 +98,34 @@ def canvas(
     return figure, axes
 
 
+def draw_lines(
+    curves: Mapping[str, tuple[Any, Any]],
+    *,
+    marked: int = 0,
+    size: tuple[float, float] = (6.0, 3.4),
+    title: str = "",
+    **axis: Any,
+) -> tuple["Figure", "Axes"]:
+    """Return lines through (x, y), one per name, that differ by more than their colour.
+
+    Args:
+        curves: name -> (x, y).
+        marked: each how many points bear a marker; 0 for none.
+        size: of the figure, inches.
+        title: above the axes.
+        **axis: settings of the axes, such as `xlabel`.
+    """
+    figure, axes = canvas(*size, title=title)
+    for n, (name, (x, y)) in enumerate(curves.items()):
+        look: dict[str, Any] = {"color": COLORS[n % 6], "linestyle": LINES[n % 6]}
+        if marked:
+            look |= {"marker": MARKERS[n % 6], "markevery": marked, "ms": 5}
+        axes.plot(x, y, lw=1.8, label=name, **look)
+    axes.set(**axis)
+    axes.legend(frameon=False, fontsize=10)
+    return figure, axes
+
+
 # ---- distributions --------------------------------------------------------------------
 
 
@@ -155,70 +183,6 @@ def plot_histogram(
     return Plot(figure, f"Histogram of {full}. {found}.")
 
 
-def plot_density(batches: Mapping[str, Crystals]) -> Plot:
-    """Return the densities of several batches side by side, in g/cm^3."""
-    values = {name: one.density for name, one in batches.items()}
-    return plot_histogram(values, label="density", unit="g/cm³")
-
-
-def plot_element_counts(batches: Mapping[str, Crystals]) -> Plot:
-    """Return how many different elements the crystals of several batches hold."""
-    counts = {name: elements_per_crystal(one) for name, one in batches.items()}
-    if not counts or any(not len(one) for one in counts.values()):
-        raise DataError("nothing to count: a batch has no crystals. Drop it.")
-    most = max(int(one.max()) for one in counts.values())
-    figure, axes = canvas()
-    wide = 0.8 / len(counts)
-    for n, (name, values) in enumerate(counts.items()):
-        share = np.bincount(values, minlength=most + 1)[1:] / len(values)
-        at = np.arange(1, most + 1) + (n - (len(counts) - 1) / 2) * wide
-        axes.bar(
-            at,
-            share,
-            wide,
-            label=f"{name} ({len(values):,})",
-            color=COLORS[n],
-            hatch=HATCHES[n],
-            edgecolor="white",
-        )
-    axes.set(xlabel="different elements per crystal", ylabel="share of crystals")
-    axes.set_xticks(range(1, most + 1))
-    axes.legend(frameon=False, fontsize=10)
-    found = "; ".join(
-        f"{name}: mean {values.mean():.2f}" for name, values in counts.items()
-    )
-    return Plot(figure, f"Bars of the number of elements per crystal. {found}.")
-
-
-def plot_hull_distance(
-    samples: Mapping[str, ArrayLike | torch.Tensor], *, near: float = 0.1
-) -> Plot:
-    """Return histograms of the energy above the hull, with the share that is near it.
-
-    Args:
-        samples: name -> eV/atom; NaN (no result) is left out and counted.
-        near: what counts as near the hull, eV/atom.
-    """
-    finite = {name: _finite(name, values) for name, values in samples.items()}
-    top = max(
-        4 * near, min(1.5, float(np.percentile(np.concatenate([*finite.values()]), 97)))
-    )
-    low = min(-0.05, *(float(v.min()) for v in finite.values()))
-    made = plot_histogram(
-        samples,
-        label="energy above hull",
-        unit="eV/atom",
-        span=(max(low, -0.5), top),
-        marks={f"{near:g} eV/atom": near},
-    )
-    found = "; ".join(
-        f"{name}: {100 * np.mean(v <= near):.0f} % within {near:g} eV/atom"
-        for name, v in finite.items()
-    )
-    made.alt = f"{made.alt} {found}."
-    return made
-
-
 def plot_distances(
     batches: Mapping[str, Crystals], *, reach: float = 6.0, bins: int = 120
 ) -> Plot:
@@ -238,9 +202,8 @@ def plot_distances(
     edges = np.linspace(0.0, reach, bins + 1)
     middle = (edges[1:] + edges[:-1]) / 2
     shell = 4 * np.pi / 3 * (edges[1:] ** 3 - edges[:-1] ** 3)
-    figure, axes = canvas()
-    found = []
-    for n, (name, batch) in enumerate(batches.items()):
+    curves, found = {}, []
+    for name, batch in batches.items():
         total = np.zeros(bins)
         shortest = np.inf
         for one in batch:
@@ -249,17 +212,10 @@ def plot_distances(
             total += seen / (len(one) * shell * len(one) / one.volume)
             shortest = min(shortest, float(distance.min(initial=np.inf)))
         found.append(f"{name}: shortest distance {shortest:.2f} Å")
-        axes.plot(
-            middle,
-            total / max(len(batch), 1),
-            color=COLORS[n],
-            linestyle=LINES[n],
-            lw=1.8,
-            label=f"{name} ({len(batch):,})",
-        )
+        curves[f"{name} ({len(batch):,})"] = middle, total / max(len(batch), 1)
+    axis: dict[str, Any] = {"xlim": (0, reach), "ylim": (0, None)}
+    figure, axes = draw_lines(curves, xlabel="distance r (Å)", ylabel="g(r)", **axis)
     axes.axhline(1, color="#333333", linewidth=0.8)
-    axes.set(xlabel="distance r (Å)", ylabel="g(r)", xlim=(0, reach), ylim=(0, None))
-    axes.legend(frameon=False, fontsize=10)
     return Plot(figure, f"Radial distribution function. {'; '.join(found)}.")
 
 
@@ -325,34 +281,25 @@ def plot_element_map(crystals: Crystals, *, title: str = "") -> Plot:
 def plot_losses(
     curves: Mapping[str, Sequence[float]],
     steps: Sequence[float] | None = None,
-    *,
-    smooth: float = 0.0,
 ) -> Plot:
     """Return loss terms against training steps, on a logarithmic axis.
 
     Args:
         curves: name of the term -> its values.
         steps: the step of each value; 1, 2, 3 ... when left out.
-        smooth: share of the running mean that each point keeps, 0 to below 1.
     """
-    figure, axes = canvas()
-    found = []
-    for n, (name, values) in enumerate(curves.items()):
-        line = _smoothed(_finite(name, values), smooth)
-        at = (
-            np.arange(1, len(line) + 1)
-            if steps is None
-            else np.asarray(steps)[: len(line)]
-        )
-        axes.plot(
-            at, line, color=COLORS[n % 6], linestyle=LINES[n % 6], lw=1.8,
-            marker=MARKERS[n % 6], markevery=max(1, len(line) // 8), ms=5, label=name,
-        )  # fmt: skip
-        found.append(f"{name} from {line[0]:.3g} to {line[-1]:.3g}")
-    axes.set(xlabel="step", ylabel="loss")
-    if all(np.min(v) > 0 for v in map(np.asarray, curves.values())):
+    drawn = {name: _finite(name, values) for name, values in curves.items()}
+    most = max(map(len, drawn.values()))
+    at = np.arange(1, most + 1) if steps is None else np.asarray(steps)
+    figure, axes = draw_lines(
+        {name: (at[: len(line)], line) for name, line in drawn.items()},
+        marked=max(1, most // 8),
+        xlabel="step",
+        ylabel="loss",
+    )
+    if all(line.min() > 0 for line in drawn.values()):
         axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=10)
+    found = (f"{k} from {line[0]:.3g} to {line[-1]:.3g}" for k, line in drawn.items())
     return Plot(figure, f"Training curves: {'; '.join(found)}.")
 
 
@@ -369,15 +316,6 @@ def _finite(name: str, values: Any) -> NDArray[np.float64]:
             f"{name} has no finite value to draw; drop it or compute it first."
         )
     return flat
-
-
-def _smoothed(values: NDArray[np.float64], keep: float) -> NDArray[np.float64]:
-    if not 0 <= keep < 1:
-        raise DataError(f"smooth must be from 0 to below 1; got {keep}.")
-    line = values.copy()
-    for n in range(1, len(line)):
-        line[n] = keep * line[n - 1] + (1 - keep) * values[n]
-    return line
 
 
 def _shades() -> Any:

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.display import picture, scene
-from matdesign.display.plots import COLORS, MARKERS, Plot, canvas
+from matdesign.display.plots import (
+    COLORS,
+    MARKERS,
+    Plot,
+    canvas,
+    draw_lines,
+    plot_histogram,
+)
 from matdesign.metrics.summary import Metric
 from matdesign.tables import render
 
@@ -61,7 +68,6 @@ def plot_latent_map(
     groups: Sequence[str],
     *,
     share: Sequence[float] = (),
-    way: Tensor | None = None,
     title: str = "",
 ) -> Plot:
     """Return latents in a plane, coloured and marked by group; the six largest are named.
@@ -70,7 +76,6 @@ def plot_latent_map(
         points: shape (crystals, 2).
         groups: name of each crystal's group.
         share: of the variance along both axes.
-        way: points of a walk to draw on top, shape (steps, 2).
         title: above the axes.
     """
     figure, axes = canvas(6.4, 4.6, title=title)
@@ -85,8 +90,6 @@ def plot_latent_map(
         x, y = at[label == name].T
         look: dict[str, Any] = {"color": COLORS[n], "marker": MARKERS[n], "label": name}
         axes.scatter(x, y, s=16, alpha=0.7, linewidths=0, **look)
-    if way is not None:
-        axes.plot(*way.numpy().T, color="black", lw=1.6, marker=".", label="walk")
     axis = [f" ({float(s):.0%} of the variance)" for s in share] or ["", ""]
     axes.set(xlabel=f"first direction{axis[0]}", ylabel=f"second direction{axis[1]}")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -106,16 +109,11 @@ def plot_draws(
         ylabel: of the axis.
         title: above the axes.
     """
-    from matdesign.display.plots import LINES
-
-    figure, axes = canvas(title=title)
-    found = []
-    for n, (name, (x, y)) in enumerate(curves.items()):
-        axes.plot(x, y, color=COLORS[n % 6], linestyle=LINES[n % 6], lw=1.8, label=name)
-        peak = float(np.asarray(x)[int(np.asarray(y).argmax())])
-        found.append(f"{name} is highest at {peak:.3g}")
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend(frameon=False, fontsize=10)
+    figure, _ = draw_lines(curves, title=title, xlabel=xlabel, ylabel=ylabel)
+    peaks = {
+        k: np.asarray(x)[int(np.asarray(y).argmax())] for k, (x, y) in curves.items()
+    }
+    found = (f"{name} is highest at {float(x):.3g}" for name, x in peaks.items())
     return Plot(figure, f"{ylabel} against {xlabel}: {'; '.join(found)}.")
 
 
@@ -156,28 +154,21 @@ def plot_uniform(
         bins: of each histogram.
         label: of the axis.
     """
-    from matdesign.display.plots import LINES
-
-    figure, axes = canvas(6.2, 3.4)
-    edges = np.linspace(0, 1, bins + 1)
-    most = max(1, len(next(iter(parts.values())).flatten()))
-    half = 1.96 * np.sqrt((bins - 1) / most)
-    axes.axhspan(1 - half, 1 + half, color="#dddddd", label="uniform, 95 %")
-    found = []
-    for n, (name, values) in enumerate(parts.items()):
-        height, _ = np.histogram(values.flatten().numpy(), edges, density=True)
-        axes.stairs(
-            height,
-            edges,
-            color=COLORS[n % 6],
-            linestyle=LINES[n % 6],
-            lw=1.8,
-            label=name,
-        )
-        found.append(f"{name}: bars from {height.min():.2f} to {height.max():.2f}")
-    axes.set(xlabel=label, ylabel="density", xlim=(0, 1), ylim=(0, None))
+    made = plot_histogram(parts, label=label, bins=bins, span=(0.0, 1.0))
+    most = max(1, next(iter(parts.values())).numel())
+    low, high = (1 + x * np.sqrt((bins - 1) / most) for x in (-1.96, 1.96))
+    axes = made.figure.axes[0]
+    axes.axhspan(low / bins, high / bins, color="#dddddd", label="uniform, 95 %")
     axes.legend(frameon=False, fontsize=10)
-    return Plot(figure, f"{label}; flat would be 1. {'; '.join(found)}.")
+    heights = (
+        np.histogram(x.flatten(), bins, (0, 1), density=True)[0] for x in parts.values()
+    )
+    found = (
+        f"{name}: bars from {height.min():.2f} to {height.max():.2f}"
+        for name, height in zip(parts, heights, strict=True)
+    )
+    made.alt = f"{label}; flat would be 1. {'; '.join(found)}."
+    return made
 
 
 def plot_volume_changes(
@@ -189,22 +180,21 @@ def plot_volume_changes(
         changes: name -> ln |det| of each layer, data side first, (layers, crystals).
         names: of the layers, data side first.
     """
-    from matdesign.display.plots import LINES
-
-    figure, axes = canvas(6.4, 3.4)
-    found = []
-    for n, (name, each) in enumerate(changes.items()):
-        total = np.concatenate([[0.0], np.cumsum(each.mean(1).numpy()[::-1])])
-        axes.plot(
-            range(len(total)), total, color=COLORS[n % 6], linestyle=LINES[n % 6],
-            marker=MARKERS[n % 6], lw=1.8, label=name,
-        )  # fmt: skip
-        found.append(f"{name} ends at {total[-1]:.1f} nats")
-    layers = len(next(iter(changes.values())))
-    axes.set_xticks(range(layers + 1), ["noise", *list(names)[::-1]][: layers + 1])
-    axes.set(xlabel="after layer", ylabel="log density (nats)")
+    totals = {
+        name: np.concatenate([[0.0], np.cumsum(each.mean(1).numpy()[::-1])])
+        for name, each in changes.items()
+    }
+    figure, axes = draw_lines(
+        {name: (range(len(total)), total) for name, total in totals.items()},
+        marked=1,
+        size=(6.4, 3.4),
+        xlabel="after layer",
+        ylabel="log density (nats)",
+    )
+    ticks = ["noise", *list(names)[::-1]]
+    axes.set_xticks(range(len(next(iter(totals.values())))), ticks)
     axes.axhline(0, color="black", lw=0.6)
-    axes.legend(frameon=False, fontsize=10)
+    found = (f"{name} ends at {total[-1]:.1f} nats" for name, total in totals.items())
     return Plot(figure, f"Log density gained layer by layer: {'; '.join(found)}.")
 
 
@@ -300,24 +290,18 @@ def plot_decided(times: Sequence[float], lines: Mapping[str, Sequence[float]]) -
         lines: name of a part -> share decided at each time, 0 at the start and 1 at the
             end.
     """
-    from matdesign.display.plots import LINES
-
-    figure, axes = canvas(6.2, 3.4)
-    found = []
-    for n, (name, shares) in enumerate(lines.items()):
-        axes.plot(
-            times, shares, color=COLORS[n % 6], linestyle=LINES[n % 6],
-            marker=MARKERS[n % 6], markevery=4, lw=1.8, label=name,
-        )  # fmt: skip
-        found.append(f"{name} half decided at t = {half_decided(times, shares):.2f}")
-    axes.axhline(0.5, color="black", lw=0.6)
-    axes.set(
+    figure, axes = draw_lines(
+        {name: (times, shares) for name, shares in lines.items()},
+        marked=4,
+        size=(6.2, 3.4),
         xlabel="generative time t (noise left, data right)",
         ylabel="share decided",
         xlim=(1, 0),
         ylim=(-0.1, 1.05),
     )
-    axes.legend(frameon=False, fontsize=10)
+    axes.axhline(0.5, color="black", lw=0.6)
+    half = {name: half_decided(times, shares) for name, shares in lines.items()}
+    found = (f"{name} half decided at t = {t:.2f}" for name, t in half.items())
     return Plot(figure, f"How much is decided against time: {'; '.join(found)}.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matdesign.crystals.batch import Crystals
-from matdesign.display.plots import COLORS, LINES, MARKERS, Plot, canvas
+from matdesign.display.plots import COLORS, Plot, draw_lines
 from matdesign.errors import DataError
 
 
@@ -23,26 +23,24 @@ def plot_guidance(made: Crystals, *, batch: int = 0) -> Plot:
         DataError: the crystals carry no log of steps.
     """
     steps = logged_steps(made, batch)
-    figure, axes = canvas(6.4, 3.6, title="Mean violation of the previews")
-    found = []
     names = list(dict.fromkeys(name for row in steps for name in row["violation"]))
-    for i, name in enumerate(names):
+    curves, found = {}, []
+    for name in names:
         rows = [row for row in steps if name in row["violation"]]
         values = [row["violation"][name]["mean"] for row in rows]
         largest = max(values)
-        axes.plot(
-            [row["t"] for row in rows],
-            [value / largest if largest else 0.0 for value in values],
-            color=COLORS[i % len(COLORS)],
-            linestyle=LINES[i % len(LINES)],
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=3,
-            label=f"{name} (1 = {largest:.3g})",
-        )
+        shares = [value / largest if largest else 0.0 for value in values]
+        curves[f"{name} (1 = {largest:.3g})"] = [row["t"] for row in rows], shares
         found.append(f"{name} goes from {values[0]:.3g} to {values[-1]:.3g}")
-    axes.set(xlabel="time t, from noise to data", ylabel="share of the largest")
-    axes.set_xlim(1.02, -0.02)
-    axes.legend(frameon=False, fontsize=9)
+    figure, _ = draw_lines(
+        curves,
+        marked=1,
+        size=(6.4, 3.6),
+        title="Mean violation of the previews",
+        xlabel="time t, from noise to data",
+        ylabel="share of the largest",
+        xlim=(1.02, -0.02),
+    )
     return Plot(figure, f"Mean violation on the way: {'; '.join(found)}.")
 
 
@@ -63,24 +61,21 @@ def plot_particles(made: Crystals, *, batch: int = 0) -> Plot:
             'Guide(wanted, "steer").'
         )
     size = made.info["guide"]["particles"]
-    figure, axes = canvas(6.4, 3.2, title="Effective number of particles")
     t, ess = [row["t"] for row in rows], [row["ess"] for row in rows]
-    axes.plot(
-        t, ess, color=COLORS[0], marker="o", markersize=3, label="before drawing again"
+    figure, axes = draw_lines(
+        {"before drawing again": (t, ess)},
+        marked=1,
+        size=(6.4, 3.2),
+        title="Effective number of particles",
+        xlabel="time t, from noise to data",
+        ylabel=f"of {size}",
+        xlim=(1.02, -0.02),
+        ylim=(0, size * 1.05),
     )
     axes.axhline(size / 2, color="#555555", lw=1, ls="--", label="resampled below")
     again = [row for row in rows if row["resampled"]]
-    axes.plot(
-        [row["t"] for row in again],
-        [row["ess"] for row in again],
-        color=COLORS[1],
-        marker="D",
-        ls="",
-        label="some crystals resampled",
-    )
-    axes.set(xlabel="time t, from noise to data", ylabel=f"of {size}")
-    axes.set_xlim(1.02, -0.02)
-    axes.set_ylim(0, size * 1.05)
+    at, few = [row["t"] for row in again], [row["ess"] for row in again]
+    axes.plot(at, few, color=COLORS[1], marker="D", ls="", label="resampled in part")
     axes.legend(frameon=False, fontsize=9)
     return Plot(
         figure,

@@ -2,19 +2,23 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matdesign.constraints.checks import Check
 from matdesign.display.pages import standalone_assets
 from matdesign.display.viewer import view
-from matdesign.tables import ASSETS, html_table, render
+from matdesign.tables import ASSETS, render
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    from matdesign.metrics.evaluator import Evaluation
+MOST_VIEWERS = 200
+"""Crystals shown in 3D; more are in the table and as files only."""
+
+NEAR_HULL = 0.1
+"""Distance to the hull in eV/atom up to which a crystal is a candidate. What lies farther
+below is no triumph: either the potential or the hull is wrong about it."""
 
 COLUMNS = (
     "id",
@@ -75,27 +79,15 @@ class Row:
 
 
 def document(
-    rows: list[Row],
-    *,
-    title: str,
-    checked: Check | None,
-    evaluation: "Evaluation | None",
-    facts: Sequence[tuple[str, str]],
-    evaluated: bool,
-    near_hull: float,
-    most_viewers: int,
+    rows: list[Row], checked: Check | None, evaluated: bool, **shown: Any
 ) -> str:
     """Return the whole page.
 
     Args:
         rows: all crystals.
-        title: heading.
         checked: the constraints asked for and who met them.
-        evaluation: figures over the batch.
-        facts: label and text of "How it was made".
         evaluated: whether an oracle saw the crystals.
-        near_hull: eV/atom from the hull up to which a crystal is a candidate.
-        most_viewers: crystals shown in 3D, best first.
+        **shown: what the template shows as it is: title, plots, judgement, facts.
     """
     groups = {
         stage: [row for row in rows if row.stage == stage]
@@ -103,8 +95,8 @@ def document(
     }
     groups["candidate"].sort(key=_rank)
     groups["far"].sort(key=_rank)
-    shown = [row for group in groups.values() for row in group][:most_viewers]
-    in_3d = {row.number for row in shown if row.sound}
+    first = [row for group in groups.values() for row in group][:MOST_VIEWERS]
+    in_3d = {row.number for row in first if row.sound}
 
     def viewer(row: Row) -> str:
         if row.number not in in_3d:
@@ -114,28 +106,26 @@ def document(
 
     return render(
         "report",
-        title=title,
         assets=standalone_assets(),
         css=(ASSETS / "report.css").read_text(encoding="utf-8"),
         script=(ASSETS / "report.js").read_text(encoding="utf-8"),
-        funnel=_funnel(rows, groups, checked, evaluated, near_hull),
+        funnel=_funnel(rows, groups, checked, evaluated),
         n=len(rows),
-        n_shown=len(shown),
+        n_shown=len(first),
         asked=_asked(checked),
         candidates=groups["candidate"],
         evaluated=evaluated,
-        near_hull=near_hull,
+        near_hull=NEAR_HULL,
         failures=[
-            (words.format(near=near_hull), groups[stage], _reasons(groups[stage]))
+            (words.format(near=NEAR_HULL), groups[stage], _reasons(groups[stage]))
             for stage, words in FAILURES.items()
             if groups[stage]
         ],
-        judgement=evaluation._repr_html_() if evaluation is not None else "",
-        made=html_table([], facts),
         used=_used,
         value=_value,
         lines=_lines,
         viewer=viewer,
+        **shown,
     )
 
 
@@ -151,7 +141,6 @@ def _funnel(
     groups: dict[str, list[Row]],
     checked: Check | None,
     evaluated: bool,
-    near_hull: float,
 ) -> list[tuple[int, str]]:
     """Return how many crystals are left after each step, and what the step is."""
     steps = [(len(rows), "proposed")]
@@ -162,10 +151,9 @@ def _funnel(
         fine = near + below + len(groups["far"])
         steps.append((fine, "relaxed, and still meet every constraint"))
         if below:
-            steps.append(
-                (below, f"over {near_hull:g} eV/atom below the hull: look again")
-            )
-        steps.append((near, f"within {near_hull:g} eV/atom of the hull: candidates"))
+            far = f"over {NEAR_HULL:g} eV/atom below the hull: look again"
+            steps.append((below, far))
+        steps.append((near, f"within {NEAR_HULL:g} eV/atom of the hull: candidates"))
     return steps
 
 

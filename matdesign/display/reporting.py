@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +12,17 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import Check, check
 from matdesign.crystals import geometry
 from matdesign.crystals.batch import Crystals
-from matdesign.display.report_page import Row, document
+from matdesign.display.plots import Plot
+from matdesign.display.report_page import NEAR_HULL, Row, document
 from matdesign.errors import DataError, ShapeError
+from matdesign.tables import html_table
 
 if TYPE_CHECKING:
     from matdesign.loop.results import Results
     from matdesign.metrics.evaluator import Evaluation
 
-MOST_VIEWERS = 200
-"""Crystals shown in 3D; more are in the table and as files only."""
-
 SMALLEST_VOLUME = 0.1
 """Cell volume in cubic angstrom from which on a crystal can be drawn and written."""
-
-NEAR_HULL = 0.1
-"""Distance to the hull in eV/atom up to which a crystal is a candidate. What lies farther
-below is no triumph: either the potential or the hull is wrong about it."""
 
 
 def report(
@@ -39,6 +34,7 @@ def report(
     wanted: Constraint | None = None,
     title: str = "Designed crystals",
     facts: Mapping[str, object] | None = None,
+    plots: Sequence[Plot] = (),
 ) -> Path:
     """Write what was asked, proposed, refused and found; return the path of the page.
 
@@ -56,6 +52,7 @@ def report(
             after relaxation.
         title: heading of the page.
         facts: further lines for "How it was made", label -> anything that prints.
+        plots: shown above the crystals.
 
     Returns:
         Path of the HTML file.
@@ -82,13 +79,12 @@ def report(
 
     made = document(
         rows,
+        checked,
+        results is not None,
         title=title,
-        checked=checked,
-        evaluation=evaluation,
-        facts=_facts(crystals, results, facts or {}),
-        evaluated=results is not None,
-        near_hull=NEAR_HULL,
-        most_viewers=MOST_VIEWERS,
+        plots=[one.to_html() for one in plots],
+        judgement=evaluation._repr_html_() if evaluation is not None else "",
+        made=html_table([], _facts(crystals, results, facts or {})),
     )
     page.write_text(made, encoding="utf-8")
     return page
@@ -185,15 +181,10 @@ def _add_results(
 def _add_evaluation(
     rows: list[Row], places: list[int], evaluation: "Evaluation"
 ) -> None:
-    for column, label in (("unique", "unique"), ("novel", "novel")):
-        if column not in evaluation.table:
-            continue
-        for k, place in enumerate(places):
-            answer = bool(evaluation.table[column][k])
-            rows[place].values[label] = "yes" if answer else "no"
-    if "ledger" in evaluation.table:
-        for k, place in enumerate(places):
-            rows[place].values["ledger"] = str(evaluation.table["ledger"][k]) or None
+    for name in {"unique", "novel", "ledger"} & set(evaluation.table):
+        for place, said in zip(places, evaluation.table[name], strict=True):
+            words = str(said) if name == "ledger" else "yes" if said else "no"
+            rows[place].values[name] = words or None
 
 
 def _write_files(rows: list[Row], folder: Path) -> None:
@@ -225,15 +216,11 @@ def _facts(
     if "seconds" in info:
         facts.append(("seconds for sampling", f"{float(info['seconds']):.1f}"))
     if "guide" in info:
-        guide = info["guide"]
-        facts.append(
-            (
-                "guide",
-                f"{guide['method']}: {guide['met']} of {guide['drawn']} drawn met all",
-            )
-        )
+        log = info["guide"]
+        met = f"{log['met']} of {log['drawn']} drawn met all"
+        facts.append(("guide", f"{log['method']}: {met}"))
     if results is not None:
         facts.append(("oracle", results.oracle))
         total = float(torch.nansum(results.seconds))
         facts.append(("computing time of the oracle", f"{total:.1f} s"))
-    return facts + list(about().rows.items())
+    return facts + list(about().items())

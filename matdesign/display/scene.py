@@ -20,7 +20,7 @@ from matdesign.errors import DataError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-Images = Literal["boundary", "bonded", "none"]
+Images = Literal["boundary", "none"]
 
 REACH = 1.15
 """Two atoms are bonded up to this multiple of the sum of their covalent radii."""
@@ -51,12 +51,12 @@ class Bonds(NamedTuple):
     distance: NDArray[np.float64]
 
 
-def bonds(structure: "Structure", *, reach: float = REACH) -> Bonds:
+def bonds(structure: "Structure") -> Bonds:
     """Return the bonds of a crystal, found through the periodic boundary.
 
     Two rules, nothing fitted:
 
-    1. atoms are bonded when they are not farther apart than `reach` times the sum of
+    1. atoms are bonded when they are not farther apart than 1.15 times the sum of
        their covalent radii (Cordero 2008), and not closer than 0.5 angstrom;
     2. in a crystal that also holds a nonmetal, two metal atoms are not bonded: their
        contact in an oxide or a halide is size, not chemistry.
@@ -66,7 +66,6 @@ def bonds(structure: "Structure", *, reach: float = REACH) -> Bonds:
 
     Args:
         structure: an ordered crystal.
-        reach: multiple of the radii sum; 1.15 by default.
 
     Source:
         Cordero et al., Dalton Trans. 2008, 2832 (radii, through ASE); the neighbour
@@ -75,9 +74,9 @@ def bonds(structure: "Structure", *, reach: float = REACH) -> Bonds:
     radius = np.array([_element(site.specie.Z).radius for site in structure])
     metal = np.array([_element(site.specie.Z).metal for site in structure])
     first, second, image, distance = structure.get_neighbor_list(
-        r=2 * reach * float(radius.max()), exclude_self=True
+        r=2 * REACH * float(radius.max()), exclude_self=True
     )
-    keep = (distance <= reach * (radius[first] + radius[second])) & (
+    keep = (distance <= REACH * (radius[first] + radius[second])) & (
         distance > TOO_CLOSE
     )
     if not metal.all():
@@ -119,7 +118,7 @@ def frame(
         structure: the crystal.
         kinds: element symbol -> row of the species table.
         images: which periodic copies to draw besides the cell's own atoms: those on its
-            `"boundary"`, also all that are `"bonded"` to an atom of the cell, or `"none"`.
+            `"boundary"`, or `"none"`.
         with_bonds: draw bonds.
 
     Returns:
@@ -134,8 +133,7 @@ def frame(
             f"{structure.composition.reduced_formula} has a coordinate that is not a "
             "number; drop it before drawing."
         )
-    pairs = bonds(structure) if with_bonds or images == "bonded" else None
-    drawn = _drawn(structure, images, pairs)
+    drawn = _drawn(structure, images)
     if len(drawn) > MAX_DRAWN:
         raise DataError(
             f"too many atoms to draw: got {len(drawn)}, at most {MAX_DRAWN}. "
@@ -144,9 +142,8 @@ def frame(
     where = {key: n for n, key in enumerate(drawn)}
     home = _home(structure)
     fractional = np.array([home[site] + cell for site, *cell in drawn])
-    joined: list[int] = []
-    if pairs is not None and with_bonds:
-        joined = _joined(drawn, where, pairs, structure, home)
+    pairs = bonds(structure) if with_bonds else None
+    joined = _joined(drawn, where, pairs, structure, home) if pairs else []
     return {
         "xyz": np.round(fractional @ structure.lattice.matrix, 3).ravel().tolist(),
         "kind": [kinds[structure[site].specie.symbol] for site, *_ in drawn],
@@ -156,10 +153,10 @@ def frame(
     }
 
 
-def space_group(structure: "Structure", *, symprec: float = SYMPREC) -> tuple[str, int]:
+def space_group(structure: "Structure") -> tuple[str, int]:
     """Return the space group's symbol and number; ("P1", 1) where none can be found."""
     try:
-        symbol, number = structure.get_space_group_info(symprec=symprec)
+        symbol, number = structure.get_space_group_info(symprec=SYMPREC)
     except Exception:  # spglib refuses overlapping atoms in several ways
         return "P1", 1
     return str(symbol), int(number)
@@ -298,9 +295,7 @@ def _heights(structure: "Structure") -> NDArray[np.float64]:
     return np.broadcast_to(tall, (len(structure), 3))
 
 
-def _drawn(
-    structure: "Structure", images: Images, pairs: Bonds | None
-) -> list[tuple[int, int, int, int]]:
+def _drawn(structure: "Structure", images: Images) -> list[tuple[int, int, int, int]]:
     """Drawn atoms as (site, cell): the cell's own first, then the asked-for copies."""
     home = _home(structure)
     low = np.abs(home) < BOUNDARY / _heights(structure)
@@ -311,15 +306,6 @@ def _drawn(
         for cell in itertools.product(*((0, 1) if x else (0,) for x in touches)):
             if any(cell):
                 drawn.append((i, cell[0], cell[1], cell[2]))
-    if images == "bonded" and pairs is not None:
-        moved = np.round(home - structure.frac_coords).astype(int)
-        shift = pairs.image - moved[pairs.second] + moved[pairs.first]
-        known = set(drawn)
-        for j, cell in zip(pairs.second.tolist(), shift.tolist(), strict=True):
-            key = (j, *cell)
-            if key not in known:
-                known.add(key)
-                drawn.append((key[0], key[1], key[2], key[3]))
     return drawn
 
 

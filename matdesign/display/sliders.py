@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from matdesign.display.live import live_sliders
+from matdesign.display.live import live, slider
 from matdesign.display.pages import to_json
 from matdesign.display.plots import Plot
 from matdesign.display.viewer import CrystalView, bundle
@@ -23,7 +23,7 @@ MOST_FRAMES = 231
 
 
 class Explorer:
-    """A drawing with sliders.
+    """Sliders over a function that draws: live under a kernel, complete without one.
 
     With one or two sliders the static page holds every combination. With more it holds
     each slider's own line through the start: moving one slider puts the others back, and
@@ -104,7 +104,8 @@ class Explorer:
 
     def widget(self) -> Any:
         """Return the live sliders."""
-        return live_sliders(self.draw, self.values, self.start)
+        places = {k: slider(k, v, v[self.start[k]]) for k, v in self.values.items()}
+        return live(self.draw, places)
 
     def _spec(self) -> dict[str, Any]:
         sliders = [
@@ -157,18 +158,8 @@ class Explorer:
         return bundle(repr(self), self.to_html, self.widget)
 
 
-def explore(plot_function: Callable[..., Any], **ranges: Any) -> Explorer:
-    """Return sliders over a function that draws; see `Explorer`.
-
-    Under a kernel the function runs on every move. On a static page all places of the
-    sliders are drawn beforehand, so nothing on it is dead.
-
-    Args:
-        plot_function: takes the slider values by name and gives a `CrystalView`, a `Plot`
-            or a matplotlib figure.
-        ranges: per argument `(low, high)`, `(low, high, steps)` or a list of values.
-    """
-    return Explorer(plot_function, **ranges)
+explore = Explorer
+"""As a verb, like `view`: `explore(draw, a=(0, 1))`."""
 
 
 def _values(name: str, given: Any) -> list[Any]:

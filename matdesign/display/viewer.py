@@ -40,8 +40,7 @@ class CrystalView:
         structures: the crystals, one per frame.
         labels: one line of text per frame; formula and space group when left out.
         caption: text under the viewer.
-        images: periodic copies to draw: on the cell's `"boundary"`, also all that are
-            `"bonded"` to the cell's atoms, or `"none"`.
+        images: periodic copies to draw: on the cell's `"boundary"` or `"none"`.
         bonds: draw bonds (the rule is in `scene.bonds`).
         options: `height` (pixels), `letters` (element symbols on the atoms), `start` (frame),
             `interval` (milliseconds), `loop`, `refit` (zoom on every frame; else one scale
@@ -159,8 +158,6 @@ def view(
     supercell: int | tuple[int, int, int] | None = None,
     *,
     caption: str = "",
-    images: Images = "boundary",
-    bonds: bool = True,
     **options: Any,
 ) -> CrystalView:
     """Return a viewer for one crystal or many; several get a player that zooms on each.
@@ -170,8 +167,6 @@ def view(
         labels: one line per crystal.
         supercell: cells to draw along a, b and c, for example `(2, 2, 2)` or `2`.
         caption: text under the viewer.
-        images: periodic copies to draw; see `CrystalView`.
-        bonds: draw bonds.
         options: see `CrystalView`; `refit=False` draws all crystals in one scale.
 
     Raises:
@@ -193,8 +188,6 @@ def view(
         [one * _repeats(supercell) for one in rows] if supercell else rows,
         labels,
         caption=caption,
-        images=images,
-        bonds=bonds,
         **{"refit": len(rows) > 1, **options},
     )
     if supercell and len(rows) == 1:

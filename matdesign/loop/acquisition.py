@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -52,9 +53,14 @@ class Bayesian:
             far; a candidate below it is not evaluated, even where there is room.
         beta: of the upper confidence bound.
         start: usable results before the surrogate is asked.
+        objectives: columns of the results to make low together, two or more, whatever
+            the campaign's own objective is. Each has a Gaussian process; the rule is then
+            noisy expected hypervolume improvement: by how much the values that are no
+            worse than some result in all columns will grow. There is no gate.
 
     Raises:
-        DataError: no such acquisition, or a number outside its range.
+        DataError: no such acquisition, a number outside its range, or several objectives
+            with a gate or another surrogate.
 
     Accuracy:
         A batch rests on 512 joint draws of the 500 candidates whose mean - 3 std is
@@ -63,7 +69,8 @@ class Bayesian:
     Source:
         Expected improvement: Jones et al., J. Global Optim. 13, 455 (1998). Batches by
         joint draws and the bound: Wilson et al., arXiv 1712.00424, as in BoTorch, arXiv
-        1910.06403. Thompson: Kandasamy et al., AISTATS 2018. Gate: arXiv 2606.28578.
+        1910.06403. Hypervolume: Daulton et al., arXiv 2105.08195, by BoTorch. Thompson:
+        Kandasamy et al., AISTATS 2018. Gate: arXiv 2606.28578.
         Changed: the candidates are a list, so that no optimiser is needed.
 
     Example:
@@ -79,6 +86,7 @@ class Bayesian:
         gate: float | None = None,
         beta: float = 4.0,
         start: int = 10,
+        objectives: Sequence[str] = (),
     ) -> None:
         if acquisition not in NAMES:
             raise DataError(
@@ -90,8 +98,15 @@ class Bayesian:
                 f"gate={gate}, beta={beta}, start={start}."
             )
         self.surrogate = surrogate if surrogate is not None else GaussianProcess()
+        self.objectives = list(objectives)
         self.acquisition, self.gate = acquisition, gate
         self.beta, self.start = beta, start
+        plain = gate is None and isinstance(self.surrogate, GaussianProcess)
+        if self.objectives and not (plain and len(self.objectives) > 1):
+            raise DataError(
+                "objectives are two columns or more, each with a GaussianProcess and "
+                f"without a gate; got {self.objectives}, {self!r}."
+            )
 
     def select(
         self,
@@ -115,6 +130,8 @@ class Bayesian:
         if len(values) < self.start or not n:
             order = torch.randperm(n, generator=generator(seed))[:room].tolist()
             return Chosen(order, ["at random, to learn from"] * n)
+        if self.objectives:
+            return self._tradeoff(candidates, results, room, seed)
         found = self.surrogate.fit(results.structures, values).predict(candidates)
         best, gate = float(values.min()), self.gate or 0.0
         chance = probability_of_improvement(found, best)
@@ -137,7 +154,8 @@ class Bayesian:
         else:
             draws = self.surrogate.draw(candidates[passed], DRAWS, seed=seed)
             order = self._batch(few, draws, best, room)
-        return Chosen(passed[order].tolist(), reason)
+        predicted = torch.stack([found.mean, found.std], 1).tolist()
+        return Chosen(passed[order].tolist(), reason, predicted)
 
     def _batch(
         self, found: Prediction, draws: Tensor, best: float, room: int
@@ -157,6 +175,47 @@ class Bayesian:
         away = math.sqrt(self.beta * math.pi / 2) * (draws - found.mean).abs()
         return one_by_one(-found.mean + away, score, room)
 
+    def _tradeoff(
+        self, candidates: Crystals, results: Results, room: int, seed: int
+    ) -> Chosen:
+        """Return a batch that adds most to the hypervolume of several columns."""
+        # its logarithm, made for gradients, would compile C++ when it is first used
+        from botorch.acquisition.multi_objective.monte_carlo import (
+            qNoisyExpectedHypervolumeImprovement,
+        )
+        from botorch.exceptions.warnings import NumericsWarning
+        from botorch.models.model_list_gp_regression import ModelListGP
+        from botorch.sampling.normal import SobolQMCNormalSampler
+
+        assert isinstance(self.surrogate, GaussianProcess)
+        features = self.surrogate.features
+        values = torch.stack([getattr(results, name) for name in self.objectives], 1)
+        fine = values.isfinite().all(1)
+        known, values = results.structures[fine], -values[fine]
+        fits = [GaussianProcess(features).fit(known, y) for y in values.T]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumericsWarning)
+            rule: Any = qNoisyExpectedHypervolumeImprovement(
+                ModelListGP(*(one.model for one in fits)),
+                ref_point=values.amin(0),
+                X_baseline=features(known).double(),
+                sampler=SobolQMCNormalSampler(torch.Size([128]), seed=seed),
+                prune_baseline=True,
+            )
+        new, chosen = features(candidates).double(), list[int]()
+        with torch.no_grad():
+            while len(chosen) < min(room, len(new)):
+                rule.set_X_pending(new[chosen] if chosen else None)
+                score = torch.cat([rule(some[:, None]) for some in new.split(100)])
+                score[chosen] = -math.inf
+                chosen.append(int(score.argmax()))
+        reason = [""] * len(candidates)
+        for name, one in zip(self.objectives, fits, strict=True):
+            found = one.predict(candidates)
+            for i, (mean, std) in enumerate(zip(-found.mean, found.std, strict=True)):
+                reason[i] += f"{', ' * bool(reason[i])}{name} {mean:.3g} ± {std:.2g}"
+        return Chosen(chosen, reason)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what the selector was made with, as plain JSON.
 
@@ -169,7 +228,8 @@ class Bayesian:
                 "a surrogate or features of your own cannot be written as JSON; got "
                 f"{self.surrogate!r}. Give the selector again where it is needed."
             )
-        names = ("acquisition", "gate", "beta", "start")
+        names = ["acquisition", "gate", "beta", "start"]
+        names += ["objectives"] if self.objectives else []
         made_with = {kind.__name__: self.surrogate.config}
         return {"surrogate": made_with, **{name: getattr(self, name) for name in names}}
 
@@ -182,7 +242,9 @@ class Bayesian:
 
     def __repr__(self) -> str:
         gate = "" if self.gate is None else f", gate {self.gate:g}"
-        return f"Bayesian({type(self.surrogate).__name__}, {self.acquisition}{gate})"
+        rule = f"hypervolume of {', '.join(self.objectives)}" if self.objectives else ""
+        rule = rule or self.acquisition
+        return f"Bayesian({type(self.surrogate).__name__}, {rule}{gate})"
 
 
 def probability_of_improvement(found: Prediction, best: float) -> Tensor:

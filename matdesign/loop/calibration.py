@@ -192,6 +192,8 @@ def fit_elements(
 
     values = np.asarray(values, dtype=np.float64)
     common = (content > 0).sum(0) >= FEWEST
+    if not common.any():
+        return {}, np.full(len(values), np.nan)
     usable = content[:, ~common].sum(1) == 0
     matrix, wanted = content[usable][:, common], values[usable]
 

@@ -44,8 +44,8 @@ class Campaign:
         constraints: what every crystal must meet; several are joined.
         oracle: says how good crystals are.
         store: a file ending in .db or a database URL; new, or use `resume`.
-        objective: what is minimised: a column that the oracle computes, or a function
-            of `Results` that gives one value per crystal.
+        objective: what is minimised: a column that the oracle computes, "-column" to
+            raise it, or a function of `Results` that gives one value per crystal.
         budget: oracle calls in all; never exceeded.
         batch: most oracle calls in one iteration.
         propose: crystals drawn in each iteration; default twice the batch.
@@ -53,8 +53,7 @@ class Campaign:
             (elements, composition, charge, size, symmetry), where the generator can be
             steered; `Guide(wanted, scale=0)` leaves it alone. An iteration
             whose guide finds nothing in its draws is empty and says why.
-        select: decides which of the new crystals the oracle evaluates, a `Selector`;
-            None takes them as they come.
+        select: which new crystals are evaluated, a `Selector`; None: as they come.
         learn: makes a better generator from the results, a `Learner`.
         learn_every: iterations between two versions of the generator; each is saved
             beside the store.
@@ -107,42 +106,45 @@ class Campaign:
         cls,
         store: str | Path | Store,
         *,
-        generator: Proposer | None = None,
-        constraints: Constraint | Sequence[Constraint] | None = None,
-        oracle: Oracle | None = None,
-        objective: Objective | None = None,
-        guide: Any = None,
-        select: Selector | None = None,
-        learn: Learner | None = None,
         budget: int | None = None,
+        **parts: Any,
     ) -> Campaign:
         """Return the campaign of a store, where it was when it ended or was killed.
 
-        What the package itself can make again (its generators, constraints, strategies
-        and default oracle) need not be given.
+        What the package itself can make again (its generators, constraints, guides,
+        strategies, potential, experiment) need not be given.
 
         Args:
             store: of the campaign.
-            generator: where it is your own.
-            constraints: where they are your own.
-            oracle: where it is not a `PotentialOracle`; its name must be the same.
-            objective: where it is a function.
-            guide: where the generator is steered.
-            select: where the selector is your own.
-            learn: where the learner is your own.
             budget: a larger budget, to go on after the old one is spent.
+            **parts: those of your own, under the names that `Campaign` has for them: the
+                same as before, which names of oracles and settings of others must show.
 
         Raises:
             DataError: the store holds no campaign, a part must be given, or a part given
                 is not the one that the store was made with.
         """
-        wanted = rebuild.joined(constraints)
-        given = Parts(generator, wanted, oracle, objective, guide, select, learn)
         made = cls.__new__(cls)
         with rebuild.opened(store) as held:
-            parts = rebuild.reopen(held, given, budget)
-            made._open(parts, rebuild.steering(parts), held)
+            again = rebuild.reopen(held, Parts(**parts), budget)
+            made._open(again, rebuild.steering(again), held)
         return made
+
+    @classmethod
+    def view(cls, store: str | Path, **parts: Any) -> Campaign:
+        """Return the campaign of a store to look at, also while another process runs it.
+
+        Nothing can be proposed or recorded: the generator is not loaded, and what is your
+        own need not be given, but for an objective that is a function.
+
+        Args:
+            store: of the campaign.
+            **parts: as for `resume`.
+
+        Raises:
+            DataError: the store holds no campaign, or the objective must be given.
+        """
+        return cls.resume(Store(store, read_only=True), **parts)
 
     def _open(self, parts: Parts, steering: Any, store: Store) -> None:
         """Take the parts and read what the store knows."""
@@ -159,16 +161,12 @@ class Campaign:
         self.learn_every: int = settings.get("learn_every", 1)
         self.history = History(parts.objective, parts.oracle.name, store.originals)
         finished = store.iterations()
-        self._known, self._next = Known(), len(finished)
+        self._next = len(finished)
         self.version = self._idle = 0
         for row in finished:
             self._idle = 0 if row["selected"] else self._idle + 1
-        # what an unfinished iteration has evaluated is not known yet when it is proposed
-        originals = store.originals()
         for one in store.evaluations():
             self.history.add(one)
-            if one.iteration < self._next:
-                self._remember(one.key, originals[one.key], one.result)
 
     # ---- the loop -----------------------------------------------------------------
 
@@ -199,14 +197,17 @@ class Campaign:
             n: most of them, at most `propose`; the batch where left out.
 
         Returns:
-            Crystals with "iteration-place" as ids; none where the campaign has ended.
+            Crystals with "iteration-place" as ids, and as label `parent` what a pool
+            calls them; none where the campaign has ended.
         """
         while self._more():
             proposals, nothing = self._proposals(n or self.batch)
             if waiting := self._waiting(proposals):
                 crystals = Crystals.cat([one.crystal for one in waiting])
                 names = tuple(f"{self._next}-{one.place}" for one in waiting)
-                return crystals.replace(ids=names)
+                parents = tuple(one.parent for one in waiting)
+                labels = {"parent": parents} if any(parents) else {}
+                return crystals.replace(ids=names, labels=labels)
             self._finish(proposals, nothing, time.monotonic())
         return self.best(0)
 
@@ -245,7 +246,9 @@ class Campaign:
                 found = self._propose(self._next, min(room, self.left))
             except InfeasibleTarget as error:
                 nothing = str(error)
-            self.store.propose(self._next, found)
+            made_by = {"draw": iteration_seed(self.seed, self._next)}
+            made_by |= rebuild.made_by(self.generator, self.guide)
+            self.store.propose(self._next, found, **made_by)
         return found, nothing
 
     def _waiting(self, proposals: Sequence[Proposal]) -> list[Proposal]:
@@ -259,8 +262,6 @@ class Campaign:
         """Close the iteration, all of whose selected crystals have a result."""
         selected = [one for one in proposals if one.decision == "selected"]
         done = [self.history[one.key].result for one in selected]
-        for proposal, result in zip(selected, done, strict=True):
-            self._remember(proposal.key, proposal.crystal, result)
         self.history.check(self.batch)
         best, lowest = self.history.lowest()
         iteration = Iteration(
@@ -295,8 +296,9 @@ class Campaign:
         seed = iteration_seed(self.seed, number)
         steering = {"guide": self.guide} if self.guide is not None else {}
         made = self.generator.sample(self.propose, seed=seed, **steering).to("cpu")
+        parents = made.ids or ("",) * len(made)
         made = Crystals(made.species, made.frac.float(), made.lattice.float())
-        decided = [
+        decided: list[tuple[Any, ...]] = [
             ("rejected" if why else "", why)
             for why in getattr(self.oracle, "refusals", unfit)(made)
         ]
@@ -305,9 +307,9 @@ class Campaign:
             reasons = check(made[sound], self.constraints).reasons()
             for i, why in zip(sound, reasons, strict=True):
                 decided[i] = ("rejected" if why else "", why)
-        seen, new = Known(), []
+        known, seen, new = self.history.known(number), Known(), []
         for i in (k for k in sound if not decided[k][0]):
-            twin = self._known.find(made[[i]]) or seen.find(made[[i]])
+            twin = known.find(made[[i]]) or seen.find(made[[i]])
             if twin is not None:
                 decided[i] = ("duplicate", f"like {twin}")
             else:
@@ -318,7 +320,10 @@ class Campaign:
             said = decisions(self.select, made[new], so_far, room, seed=seed)
             for i, one in zip(new, said, strict=True):
                 decided[i] = one
-        return [Proposal(made[[i]], i, *said) for i, said in enumerate(decided)]
+        return [
+            Proposal(made[[i]], i, said, why, parents[i], *predicted)
+            for i, (said, why, *predicted) in enumerate(decided)
+        ]
 
     def _learn(self, version: int) -> None:
         """Bring the generator to a version, each made from the results before it."""
@@ -329,9 +334,9 @@ class Campaign:
                 own = getattr(self.learn, "on_policy", False)
                 first = end - self.learn_every if own else 0
                 keys, rewards = self.history.rewards(first, end)
-                better, found = last, self.store.originals()
+                better = last
                 if keys:
-                    crystals = Crystals.cat([found[key] for key in keys])
+                    crystals = self.history.proposed(keys).replace(ids=())
                     seed = iteration_seed(self.seed, -end)
                     how = {"seed": seed, "prior": self._prior}
                     better = self.learn.learn(better, crystals, rewards, **how)
@@ -350,11 +355,6 @@ class Campaign:
                 f"the oracle {self.oracle.name} gave {len(silent)} of {len(proposals)} "
                 "crystals no result. It must give one row each, failures included."
             )
-
-    def _remember(self, key: str, original: Crystals, result: Results) -> None:
-        self._known.add(key, original)
-        if not result.reason[0]:
-            self._known.add(key, result.structures)
 
     # ---- looking ------------------------------------------------------------------
 

@@ -34,10 +34,12 @@ class Cascade:
 
     Example:
         >>> from matdesign.loop.function_oracle import FunctionOracle
-        >>> size = FunctionOracle("n_atoms", {"atoms": ""})
-        >>> cost = FunctionOracle("13.7 * Au", {"price": "euro/g"})
-        >>> Cascade(size, cost, within={"atoms": (1, 20)}).name
-        'n_atoms with atoms from 1 to 20, then 13.7 * Au'
+        >>> def gold(structure):
+        ...     return structure.composition.get_wt_fraction("Au")
+        >>> size = FunctionOracle(len, {"atoms": ""})
+        >>> share = FunctionOracle(gold, {"gold": ""})
+        >>> Cascade(size, share, within={"atoms": (1, 20)}).name
+        'len with atoms from 1 to 20, then gold'
     """
 
     def __init__(

@@ -15,11 +15,6 @@ import numpy as np
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-SHORT_BOND = "short bond"
-VOLUME_CHANGE = "volume change"
-FORMATION_ENERGY = "formation energy"
-ALLOY_VOLUME = "alloy volume"
-
 
 @dataclass(frozen=True)
 class Guards:
@@ -61,20 +56,20 @@ class Guards:
         """
         ratio = bond_ratio(structure)
         if not ratio > self.shortest_bond:
-            return f"{SHORT_BOND} {ratio:.2f}"
+            return f"short bond {ratio:.2f}"
         if not 1 / self.volume_factor < volume_ratio < self.volume_factor:
-            return f"{VOLUME_CHANGE} {volume_ratio:.2f}"
+            return f"volume change {volume_ratio:.2f}"
         if formation_energy is not None:
             low, high = self.formation_energy
             if not low < formation_energy < high:
-                return f"{FORMATION_ENERGY} {formation_energy:.2f}"
+                return f"formation energy {formation_energy:.2f}"
         if element_volumes and all(e.is_metal for e in structure.elements):
             if all(e.symbol in element_volumes for e in structure.elements):
                 ideal = sum(element_volumes[s.specie.symbol] for s in structure)
                 packing = structure.volume / ideal
                 low, high = self.alloy_volume
                 if not low < packing < high:
-                    return f"{ALLOY_VOLUME} {packing:.2f}"
+                    return f"alloy volume {packing:.2f}"
         return ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class History:
     Args:
         objective: a column of the results, or a function of them.
         oracle: name of the oracle.
-        originals: gives every selected crystal as it was proposed, by its key.
+        originals: reads every selected crystal as it was proposed, by its key.
     """
 
     def __init__(
@@ -36,7 +36,9 @@ class History:
         oracle: str,
         originals: Callable[[], dict[str, Crystals]],
     ) -> None:
-        self.objective, self.oracle, self.originals = objective, oracle, originals
+        self.objective, self.oracle, self._read = objective, oracle, originals
+        self._originals: dict[str, Crystals] = {}
+        self._known, self._in_known = Known(), set[str]()
         self._all: dict[str, Evaluation] = {}
         self._values: dict[str, float] = {}
 
@@ -81,10 +83,25 @@ class History:
         values = torch.tensor([self._values[key] for key in ids], dtype=torch.float64)
         table = self._joined(rows, ids)
         if ids:  # candidates are not relaxed either
-            found = self.originals()
-            made = Crystals.cat([found[key] for key in ids]).replace(ids=tuple(ids))
-            table = replace(table, structures=made)
+            table = replace(table, structures=self.proposed(ids))
         return table, values
+
+    def proposed(self, keys: Sequence[str]) -> Crystals:
+        """Return evaluated crystals as they were proposed, their keys as ids."""
+        if any(key not in self._originals for key in keys):
+            self._originals = self._read()
+        found = [self._originals[key] for key in keys]
+        return Crystals.cat(found).replace(ids=tuple(keys))
+
+    def known(self, end: int) -> Known:
+        """Return what was evaluated in the iterations before `end`, also as relaxed."""
+        for one in self._ordered():
+            if one.iteration < end and one.key not in self._in_known:
+                self._in_known.add(one.key)
+                self._known.add(one.key, self.proposed([one.key]))
+                if not one.result.reason[0]:
+                    self._known.add(one.key, one.result.structures)
+        return self._known
 
     def rewards(self, first: int, end: int) -> tuple[list[str], Tensor]:
         """Return keys and rewards of what was evaluated in the iterations [first, end).
@@ -108,24 +125,30 @@ class History:
 
     def best(self, k: int) -> Crystals:
         """Return the k best crystals, all different from each other."""
+        return self.results(k).structures
+
+    def results(self, k: int, failed: int = 0) -> Results:
+        """Return the k best crystals, all different, and then some of those that failed."""
         found: list[Evaluation] = []
         seen = Known()
         for one in self._ranked():
             if len(found) < k and seen.find(one.result.structures) is None:
                 seen.add(one.key, one.result.structures)
                 found.append(one)
-        return self._joined(found, [one.name for one in found]).structures
+        bad = [one for one in self._ordered() if one.result.reason[0]]
+        found += bad[len(bad) - failed if failed < len(bad) else 0 :] if failed else []
+        return self._joined(found, [one.name for one in found])
 
     def table(self) -> pandas.DataFrame:
         """Return every evaluation as a row, by iteration and place."""
         import pandas
 
-        rows: list[dict[str, Any]] = []
-        for one in self._ordered():
-            row = one.result.rows()[0] | {"id": one.name}
-            worth = self._values[one.key]
-            rows.append({"iteration": one.iteration, **row, "objective": worth})
-        return pandas.DataFrame(rows)
+        rows = self._ordered()
+        table = self._joined(rows, [one.name for one in rows]).rows()
+        return pandas.DataFrame(
+            {"iteration": one.iteration, **row, "objective": self._values[one.key]}
+            for one, row in zip(rows, table, strict=True)
+        )
 
     def _ordered(self) -> list[Evaluation]:
         return sorted(self._all.values(), key=lambda one: (one.iteration, one.place))

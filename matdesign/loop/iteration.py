@@ -114,7 +114,9 @@ def why_stopped(
         iterations: what the store keeps of these iterations.
         left: oracle calls that the budget still allows.
     """
-    counts = Counter(_kind(one) for one in rows).most_common(4)
+    counts = Counter(unselected(one.decision, one.reason) for one in rows).most_common(
+        4
+    )
     remedy = {
         "duplicate": "Give a generator that makes others, or a larger `propose`.",
         "rejected": "Loosen what most of them miss, guide the generator (`guide=`), "
@@ -137,12 +139,14 @@ def why_stopped(
     return words
 
 
-def _kind(one: Proposal) -> str:
-    """Return why a crystal was not evaluated, without its figures."""
-    if one.decision == "duplicate":
+def unselected(decision: str, reason: str) -> str:
+    """Return why a crystal was not evaluated, without its figures; "" where it was."""
+    if decision == "selected":
+        return ""
+    if decision == "duplicate":
         return "like one that is known"
-    if one.decision == "passed over":
+    if decision == "passed over":
         return "passed over"
-    if one.reason.startswith("misses: "):
-        return "miss: " + one.reason.removeprefix("misses: ")
-    return kind_of(one.reason)
+    if reason.startswith("misses: "):
+        return "miss: " + reason.removeprefix("misses: ")
+    return kind_of(reason)

@@ -1,32 +1,24 @@
 """What a worker process does with a few crystals: relax them and look at the result.
 
-Crystals travel as plain arrays.  A job is a small frozen object that can be sent to
-another process; models and calculators are loaded there, once per process.
+A job is a small frozen object that can be sent to another process; models and
+calculators are loaded there, once per process.
 """
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pymatgen.core import Structure
 
     from matdesign.loop.guards import Guards
-
-
-class Plain(NamedTuple):
-    """One crystal: atomic numbers (n,), fractional coordinates, lattice (3, 3)."""
-
-    numbers: NDArray[np.int64]
-    frac: NDArray[np.float64]
-    lattice: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -43,18 +35,18 @@ class Outcome:
     numbers: dict[str, Any]
     seconds: float
     reason: str = ""
-    relaxed: Plain | None = None
+    relaxed: Structure | None = None
 
 
-class Job:
+class Job(ABC):
     """What a worker process does with crystals."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027
         """Load what is needed, once per process and outside of the time limit."""
 
-    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+    @abstractmethod
+    def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
         """Return one outcome per crystal."""
-        raise TypeError("a job must say how it computes; subclass and override")
 
 
 @dataclass(frozen=True)
@@ -81,16 +73,19 @@ class PotentialJob(Job):
 
     def prepare(self) -> None:
         """Load the potential and run it once."""
-        potential = _potential(self.weights, self.device)
-        potential.evaluate([structure_of(_SALT)])
+        from pymatgen.core import Lattice, Structure
 
-    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+        half = 2.8 * (1 - np.eye(3))
+        salt = Structure(Lattice(half), ["Na", "Cl"], [[0.0] * 3, [0.5] * 3])
+        _potential(self.weights, self.device).evaluate([salt])
+
+    def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
         """Return one outcome per crystal, relaxed together."""
         from matdesign.loop.relax import relax
 
         began = time.monotonic()
         results = relax(
-            [structure_of(one) for one in crystals],
+            crystals,
             _potential(self.weights, self.device),
             fmax=self.fmax,
             steps=self.steps,
@@ -102,21 +97,16 @@ class PotentialJob(Job):
         )
         share = (time.monotonic() - began) * work / work.sum()
         outcomes = []
-        for one, result, seconds in zip(crystals, results, share, strict=True):
+        for result, seconds in zip(results, share, strict=True):
             reason = result.reason or self.guards.check(
                 result.structure,
                 volume_ratio=result.volume_ratio,
                 element_volumes=self.volumes,
             )
-            if reason == "not converged":
-                reason = f"not converged: {self.steps} steps"
-            if reason == "time limit" and self.time_limit is not None:
-                reason = f"time limit {self.time_limit:g} s"
-            end = result.structure
-            relaxed = Plain(one.numbers, end.frac_coords, end.lattice.matrix)
             numbers = {"energy_per_atom": float(result.energy_per_atom)}
             numbers["steps"] = int(result.steps)
-            outcomes.append(Outcome(numbers, float(seconds), reason, relaxed))
+            end = result.structure
+            outcomes.append(Outcome(numbers, float(seconds), reason, end))
         return outcomes
 
 
@@ -128,60 +118,55 @@ class ASEJob(Job):
         factory: gives a calculator; called once per process.
         fmax: eV/angstrom.
         steps: most steps.
-        optimizer: "BFGS" or "FIRE", of `ase.optimize`.
         relax_cell: whether the cell is free (the calculator must give stresses).
         guards: bounds on the result.
-        token: names the factory, which is another object each time it arrives.
     """
 
     factory: Callable[[], Any]
     fmax: float
     steps: int
-    optimizer: str
     relax_cell: bool
     guards: Guards
-    token: str
 
     def prepare(self) -> None:
         """Make the calculator and import what a task will need."""
         import ase.filters
         import ase.optimize  # noqa: F401
+        import pymatgen.core  # noqa: F401
 
-        _calculator(self.token, self.factory)
-        self.guards.check(structure_of(_SALT))
+        _LOADED["calculator"] = self.factory()
 
-    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+    def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
         """Return one outcome per crystal."""
         return [self._one(crystal) for crystal in crystals]
 
-    def _one(self, crystal: Plain) -> Outcome:
-        import ase
+    def _one(self, crystal: Structure) -> Outcome:
         import ase.filters
         import ase.optimize
+        from pymatgen.core import Structure
 
         began = time.monotonic()
         atoms: Any = ase.Atoms(
-            numbers=crystal.numbers,
-            scaled_positions=crystal.frac,
-            cell=crystal.lattice,
+            numbers=[site.specie.Z for site in crystal],
+            scaled_positions=crystal.frac_coords,
+            cell=crystal.lattice.matrix,
             pbc=True,
         )
-        atoms.calc = _calculator(self.token, self.factory)
+        atoms.calc = _LOADED["calculator"]
         volume = atoms.get_volume()
         filters: Any = ase.filters
-        what = filters.FrechetCellFilter(atoms) if self.relax_cell else atoms
-        search = getattr(ase.optimize, self.optimizer)(what, logfile=None)
+        free = filters.FrechetCellFilter(atoms) if self.relax_cell else atoms
+        search: Any = ase.optimize.BFGS(free, logfile=None)
         converged = bool(search.run(fmax=self.fmax, steps=self.steps))
         energy = float(atoms.get_potential_energy()) / len(atoms)
-        end = Plain(crystal.numbers, atoms.get_scaled_positions(), atoms.cell.array)
-        reason = ""
-        if not np.isfinite(energy) or not np.isfinite(end.lattice).all():
+        end = Structure(atoms.cell.array, crystal.species, atoms.get_scaled_positions())
+        if not np.isfinite(energy) or not np.isfinite(atoms.cell.array).all():
             reason = "energy is not a number"
         elif not converged:
             reason = f"not converged: {self.steps} steps"
         else:
             ratio = float(atoms.get_volume() / volume)
-            reason = self.guards.check(structure_of(end), volume_ratio=ratio)
+            reason = self.guards.check(end, volume_ratio=ratio)
         numbers = {"energy_per_atom": energy, "steps": int(search.nsteps)}
         return Outcome(numbers, time.monotonic() - began, reason, end)
 
@@ -198,9 +183,9 @@ class FunctionJob(Job):
     function: Callable[[Structure], Any]
     columns: tuple[str, ...]
 
-    def __call__(self, crystals: Sequence[Plain]) -> list[Outcome]:
+    def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
         """Return one outcome per crystal."""
-        return [self._one(structure_of(one)) for one in crystals]
+        return [self._one(structure) for structure in crystals]
 
     def _one(self, structure: Structure) -> Outcome:
         began, numbers, reason = time.monotonic(), {}, ""
@@ -217,33 +202,12 @@ class FunctionJob(Job):
         return Outcome(numbers, time.monotonic() - began, reason)
 
 
-_SALT = Plain(
-    np.array([11, 17]),
-    np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]),
-    np.array([[0.0, 2.82, 2.82], [2.82, 0.0, 2.82], [2.82, 2.82, 0.0]]),
-)
-
-
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _potential(weights: str, device: str) -> Any:
     from matdesign.loop.potential import Potential
 
     return Potential(weights, device=device)
 
 
-_CALCULATORS: dict[str, Any] = {}
-
-
-def _calculator(token: str, factory: Callable[[], Any]) -> Any:
-    """Return this process's calculator, made once."""
-    if token not in _CALCULATORS:
-        _CALCULATORS.clear()
-        _CALCULATORS[token] = factory()
-    return _CALCULATORS[token]
-
-
-def structure_of(one: Plain) -> Structure:
-    """Return the crystal as pymatgen has it."""
-    from pymatgen.core import Lattice, Structure
-
-    return Structure(Lattice(one.lattice), one.numbers.tolist(), one.frac)
+_LOADED: dict[str, Any] = {}
+"""The calculator of this process, which serves one oracle."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from matdesign.crystals.matching import reduced
 from matdesign.loop.store import crystal_keys
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Known:
             matcher = StructureMatcher()
         self._matcher = matcher
         self._keys: dict[str, str] = {}
-        self._formulas: dict[str, list[tuple[str, Any]]] = {}
+        self._formulas: dict[Any, list[tuple[str, Any]]] = {}
 
     def __len__(self) -> int:
         return len(set(self._keys.values()))
@@ -39,40 +40,37 @@ class Known:
     def add(self, name: str, crystal: Crystals) -> None:
         """Remember a crystal (a batch of one) under a name."""
         self._keys.setdefault(crystal_keys(crystal)[0], name)
-        if _finite(crystal):
-            same = self._formulas.setdefault(crystal.formulas[0], [])
-            same.append(
-                (name, cache(lambda: _reduced(crystal[0])))
-            )  # when first needed
+        [formula] = reduced(crystal.species)
+        same = self._formulas.setdefault(formula, [])
+        same.append((name, cache(lambda: _primitive(crystal))))  # when first needed
 
     def find(self, crystal: Crystals) -> str | None:
         """Return the name under which a like crystal is known, or None."""
         exact = self._keys.get(crystal_keys(crystal)[0])
         if exact is not None:
             return exact
-        if not _finite(crystal):
-            return None
-        candidates = self._formulas.get(crystal.formulas[0], [])
-        if not candidates:
-            return None
-        structure = _reduced(crystal[0])
-        for name, other in candidates:
-            if self._matcher.fit(structure, other(), skip_structure_reduction=True):
+        [formula] = reduced(crystal.species)
+        candidates = self._formulas.get(formula, [])
+        structure = _primitive(crystal) if candidates else None
+        for name, primitive in candidates if structure is not None else ():
+            other = primitive()
+            if other is not None and self._matcher.fit(
+                structure, other, skip_structure_reduction=True
+            ):
                 return name
         return None
 
 
-def _reduced(structure: Structure) -> Structure:
-    """The primitive cell, reduced as the matcher does it, but once per crystal."""
+def _primitive(crystal: Crystals) -> Structure | None:
+    """The primitive cell, reduced as the matcher does it; None for a broken crystal."""
+    values = (crystal.frac[crystal.mask], crystal.lattice)
+    whole = all(bool(value.isfinite().all()) for value in values)
+    if not whole or float(crystal.volume[0]) <= 0.1 or not int(crystal.n_atoms[0]):
+        return None
+    structure = small = crystal[0]
     try:
         small = structure.get_reduced_structure(reduction_algo="niggli")
     except ValueError:  # a cell that cannot be reduced is compared as it stands
-        small = structure
+        pass
     primitive: Structure = small.get_primitive_structure()
     return primitive
-
-
-def _finite(crystal: Crystals) -> bool:
-    values = (crystal.frac[crystal.mask], crystal.lattice)
-    whole = all(bool(value.isfinite().all()) for value in values)
-    return whole and float(crystal.volume[0]) > 0.1 and int(crystal.n_atoms[0]) > 0

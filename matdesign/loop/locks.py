@@ -32,21 +32,15 @@ def lock_file(path: Path) -> IO[str] | None:
 
 def lock_database(database: Any, name: str) -> Any:
     """Hold a connection with a lock that the server drops when the connection ends."""
-    words = name.partition("/")[2]
-    key = "matdesign-" + hashlib.sha256(words.encode()).hexdigest()[:16]
-    ask = {
-        "postgresql": f"SELECT pg_try_advisory_lock(hashtext('{key}'))",
-        "mysql": f"SELECT GET_LOCK('{key}', 0)",
-        "mariadb": f"SELECT GET_LOCK('{key}', 0)",
-    }.get(database.type)
-    if ask is None:
+    if database.type != "postgresql":
         raise DataError(
             f"{name}: no lock is known for databases of type {database.type!r}, so two "
-            "processes could write at once. Use PostgreSQL, MySQL or a file ending in .db."
+            "processes could write at once. Use PostgreSQL or a file ending in .db."
         )
+    key = hashlib.sha256(name.partition("/")[2].encode()).hexdigest()[:16]
     held = database._connect()
     cursor = held.cursor()
-    cursor.execute(ask)
+    cursor.execute(f"SELECT pg_try_advisory_lock(hashtext('matdesign-{key}'))")
     if not cursor.fetchone()[0]:
         held.close()
         raise _busy(name)

@@ -8,7 +8,6 @@ reason; `evaluate` raises only where the oracle itself cannot work (no weights, 
 from __future__ import annotations
 
 import dataclasses
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,7 +19,7 @@ from matdesign.loop.hull import Hull
 from matdesign.loop.jobs import ASEJob, Job, PotentialJob
 from matdesign.loop.potential import WEIGHTS
 from matdesign.loop.results import Results
-from matdesign.loop.worker_oracle import WorkerOracle
+from matdesign.loop.worker_oracle import WorkerOracle, label
 
 
 @runtime_checkable
@@ -125,7 +124,7 @@ class PotentialOracle(WorkerOracle):
         device: str = "cpu",
         guards: Guards | None = None,
         hull: Hull | Literal["shipped"] | None = "shipped",
-        executor: Executor | None = None,
+        executor: Executor | str | None = None,
     ) -> None:
         if weights not in WEIGHTS:
             raise DataError(
@@ -194,13 +193,12 @@ class ASEOracle(WorkerOracle):
         factory: gives a calculator; called once in every worker process, so load
             weights inside it. A function defined in a notebook works.
         name: of the method, so that numbers of different ones are never mixed up;
-            default: the factory's own name; a lambda or `partial` needs one.
+            default: the factory's own name; a lambda has none and needs one.
         workers: processes, one thread each.
         time_limit: seconds per crystal.
         fmax: converged below this force, eV/angstrom.
         steps: most steps of a relaxation; 0 takes the crystals as they stand.
         batch: crystals per task.
-        optimizer: "BFGS" or "FIRE" of `ase.optimize`.
         relax_cell: whether the cell is free too; the calculator must give stresses.
         guards: bounds outside which a result is not believed.
         hull: phases by the same calculator, or the known compounds for a calibrated
@@ -234,23 +232,17 @@ class ASEOracle(WorkerOracle):
         fmax: float = 0.05,
         steps: int = 200,
         batch: int = 1,
-        optimizer: Literal["BFGS", "FIRE"] = "BFGS",
         relax_cell: bool = True,
         guards: Guards | None = None,
         hull: Hull | None = None,
         memory_limit: float | None = None,
-        executor: Executor | None = None,
+        executor: Executor | str | None = None,
     ) -> None:
         if not callable(factory):
             raise DataError(
                 f"ASEOracle needs a function that gives a calculator; got {factory!r}. "
                 "Write `ASEOracle(lambda: calculator, name=...)` or pass the class."
             )
-        label = name or getattr(factory, "__name__", type(factory).__name__)
-        if label in ("<lambda>", "partial"):
-            raise DataError(f"a {label} has no name of its own: give `name=`.")
-        if optimizer not in ("BFGS", "FIRE"):
-            raise DataError(f"optimizer must be BFGS or FIRE; got {optimizer!r}.")
         super().__init__(
             workers=workers,
             time_limit=time_limit,
@@ -261,30 +253,20 @@ class ASEOracle(WorkerOracle):
             executor=executor,
         )
         self.factory = factory
-        self.label = label
+        self.label = label(factory, name)
         self.fmax = fmax
         self.steps = steps
-        self.optimizer = optimizer
         self.relax_cell = relax_cell
-        self._token = uuid.uuid4().hex
 
     @property
     def name(self) -> str:
         """Calculator, method and thresholds; equal names give equal numbers."""
         cell = "free" if self.relax_cell else "fixed"
         return (
-            f"{self.label} {self.optimizer} fmax {self.fmax:g} steps {self.steps} "
+            f"{self.label} BFGS fmax {self.fmax:g} steps {self.steps} "
             f"cell {cell} limit {self.time_limit:g} s{self._judging()}"
         )
 
     def job(self) -> Job:
         """Relaxation one by one with the calculator."""
-        return ASEJob(
-            self.factory,
-            self.fmax,
-            self.steps,
-            self.optimizer,
-            self.relax_cell,
-            self.guards,
-            self._token,
-        )
+        return ASEJob(self.factory, self.fmax, self.steps, self.relax_cell, self.guards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import parse_formula
 from matdesign.crystals.io.files import file_format, read
 from matdesign.errors import DataError, MatdesignError
+from matdesign.loop.store import crystal_keys
 from matdesign.metrics.baselines import substituted
 
 SPACING = 3.0
@@ -43,6 +45,7 @@ class Pool:
 
     def __init__(self, source: Crystals | str | Path) -> None:
         self.unread: dict[str, str] = {}
+        self.source = source
         if isinstance(source, Crystals):
             self.crystals = source
             return
@@ -62,6 +65,28 @@ class Pool:
         """Return n different candidates at random, all of them where n is larger."""
         order = torch.randperm(len(self.crystals), generator=generator(seed))
         return self.crystals[order[:n]]
+
+    def to_dict(self) -> dict[str, str] | None:
+        """Return where the pool was read and what it held; None for one from crystals."""
+        if isinstance(self.source, Crystals):
+            return None
+        keys = " ".join(crystal_keys(self.crystals)).encode()
+        digest = hashlib.sha256(keys).hexdigest()[:16]
+        return {"source": str(Path(self.source).absolute()), "digest": digest}
+
+    @classmethod
+    def from_dict(cls, words: dict[str, str]) -> Pool:
+        """Return the pool of `to_dict`.
+
+        Raises:
+            DataError: it cannot be read any more, or holds other crystals.
+        """
+        made = cls(words["source"])
+        if made.to_dict() != words:
+            raise DataError(
+                f"the pool {words['source']} holds other crystals than it did."
+            )
+        return made
 
     def __repr__(self) -> str:
         lines = [f"Pool of {self.crystals!r}"]

@@ -7,12 +7,14 @@ the user's own is given to `Campaign.resume` once more.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import All, Constraint
 from matdesign.errors import DataError
+from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
@@ -35,13 +38,13 @@ Objective = str | Callable[[Results], Tensor]
 class Parts:
     """What a campaign is made of, or what of it is given again: None elsewhere."""
 
-    generator: Any
-    constraints: Constraint | None
-    oracle: Any
-    objective: Any
-    guide: Any
-    select: Any
-    learn: Any
+    generator: Any = None
+    constraints: Any = None
+    oracle: Any = None
+    objective: Any = None
+    guide: Any = None
+    select: Any = None
+    learn: Any = None
 
 
 @contextmanager
@@ -78,11 +81,13 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
         )
     check_learner(parts)
     aim = parts.objective
-    saved = save_generator(parts.generator, store.where)
+    folder = _folder(store) if hasattr(parts.generator, "save") else None
+    if folder is not None:
+        parts.generator.save(folder)
     words = {
         "objective": aim if isinstance(aim, str) else None,
-        "guided": parts.guide is not None,
-        "generator": saved or describe(parts.generator),
+        "guide": describe(parts.guide),
+        "generator": folder.name if folder else describe(parts.generator),
         "oracle": describe(parts.oracle),
         "constraints": describe(parts.constraints),
         "select": describe(parts.select),
@@ -104,16 +109,17 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
             f"{store.name} holds no campaign. Start one with "
             f"Campaign(..., store={store.name!r})."
         )
-    known = {"select": {}, "learn": {}} | settings
-    known["guide"] = None if settings["guided"] else {}
+    given = replace(given, constraints=joined(given.constraints))
     parts = Parts(
         **{
-            what: _again(what, known[what], store) if part is None else part
+            what: _again(what, settings[what], store) if part is None else part
             for what, part in vars(given).items()
         }
     )
+    if store.read_only:
+        return parts
     for what, now in _labels(parts).items():
-        if now != (then := settings.get(what, "")):
+        if now != (then := settings[what]):
             raise DataError(
                 f"{store.name} was made with other {LABELS[what]}: got {now!r}, it has "
                 f"{then!r}. Give the same, or start a new campaign in a new store."
@@ -154,6 +160,10 @@ def _kind(part: Any) -> str:
     return "" if part is None else type(part).__name__
 
 
+GUIDE = ("method", "scale", "particles", "strict", "noise", "draws")
+"""What a guide is made with, beside what is wanted."""
+
+
 def describe(part: Any) -> Words | None:
     """Return class and settings of a part of a campaign as plain words and numbers.
 
@@ -169,7 +179,10 @@ def describe(part: Any) -> Words | None:
     try:
         if isinstance(part, Constraint):
             return part.to_dict()
-        if getattr(matdesign, name, None) is type(part) and hasattr(part, "to_dict"):
+        if type(part) is Guide:
+            settings = {key: getattr(part, key) for key in GUIDE}
+            settings["wanted"] = part.wanted.to_dict()
+        elif getattr(matdesign, name, None) is type(part) and hasattr(part, "to_dict"):
             settings = part.to_dict()
     except DataError:
         return None
@@ -177,9 +190,17 @@ def describe(part: Any) -> Words | None:
 
 
 def _again(what: str, words: Any, store: Store) -> Any:
-    """Return the part of `describe`; what is a name, or a folder, is a text."""
+    """Return the part of `describe`; what is a name, or a folder, is a text.
+
+    Of a store that is only looked at, what needs weights or is unknown is left out.
+    """
     import matdesign
 
+    if store.read_only and what in ("generator", "guide"):
+        return None
+    if store.read_only and words is None and what != "objective":
+        name = (store.settings() or {})["oracle_name"]
+        return SimpleNamespace(name=name) if what == "oracle" else None
     if words is None:
         raise DataError(
             f"{store.name} does not hold the campaign's {what}, which cannot be made again "
@@ -187,31 +208,25 @@ def _again(what: str, words: Any, store: Store) -> Any:
             f"`Campaign.resume({store.name!r}, {what}=...)`."
         )
     if isinstance(words, str):
-        return load_generator(words, store.where) if what == "generator" else words
+        folder = Path(store.where).absolute().parent / words
+        return Generator.load(folder) if what == "generator" else words
     if not words:
         return None
     if what == "constraints":
         return Constraint.from_dict(words)
-    if "weights" in words:  # a store of an earlier version
-        words = {"class": "PotentialOracle", "settings": words}
-    return getattr(matdesign, words["class"]).from_dict(words["settings"])
+    made, settings = getattr(matdesign, words["class"]), words["settings"]
+    if made is Guide:
+        wanted = Constraint.from_dict(settings["wanted"])
+        return Guide(**{**settings, "wanted": wanted})
+    return made.from_dict(settings)
 
 
-def save_generator(generator: Any, store: str) -> str | None:
-    """Save a generator beside the store; return the folder's name, or None.
-
-    A store at a URL has no place for weights.
-    """
-    if "://" in store or not hasattr(generator, "save"):
+def _folder(store: Store, version: int = 0) -> Path | None:
+    """Return where a version of the generator is kept; a URL has no place for weights."""
+    if "://" in store.where:
         return None
-    folder = _folder(store, 0)
-    generator.save(folder)
-    return folder.name
-
-
-def _folder(store: str, version: int) -> Path:
     suffix = f".generator-{version}" if version else ".generator"
-    return Path(store).absolute().with_suffix(suffix)
+    return Path(store.where).absolute().with_suffix(suffix)
 
 
 def keep_version(generator: Any, store: Store, version: int) -> Any:
@@ -219,9 +234,10 @@ def keep_version(generator: Any, store: Store, version: int) -> Any:
 
     One that cannot be saved is returned as it is, and learns again after a resume.
     """
-    if "://" in store.where or not hasattr(generator, "save"):
+    folder = _folder(store, version)
+    if folder is None or not hasattr(generator, "save"):
         return generator
-    generator.save(_folder(store.where, version))
+    generator.save(folder)
     store.write_settings({**(store.settings() or {}), "version": version})
     return load_version(store, version, generator)
 
@@ -231,17 +247,10 @@ def load_version(store: Store, version: int, last: Any) -> Any:
 
     It is on the device of the one before.
     """
-    if version > (store.settings() or {}).get("version", 0):
+    saved, folder = (store.settings() or {}).get("version", 0), _folder(store, version)
+    if folder is None or version > saved:
         return None
-    found = load_generator(_folder(store.where, version).name, store.where)
-    return found.to(getattr(last, "device", "cpu"))
-
-
-def load_generator(folder: str, store: str) -> Any:
-    """Return the generator of `save_generator`."""
-    from matdesign.generators.contract import Generator
-
-    return Generator.load(Path(store).absolute().parent / folder)
+    return Generator.load(folder).to(getattr(last, "device", "cpu"))
 
 
 def joined(
@@ -256,13 +265,10 @@ def joined(
 def check_objective(oracle: Oracle, objective: Objective) -> None:
     """Raise where an oracle says what it computes, and the objective is not among it."""
     columns = getattr(oracle, "columns", ENERGIES)
-    if not isinstance(objective, str) or objective in columns:
+    if not isinstance(objective, str) or objective.removeprefix("-") in columns:
         return
-    hull = (
-        "Give it a hull (`hull=`) by the same method, or choose"
-        if (objective in UNITS)
-        else "Choose"
-    )
+    hull = "Give it a hull (`hull=`) by the same method, or choose"
+    hull = hull if objective in UNITS else "Choose"
     raise DataError(
         f"the oracle {oracle.name} does not compute the objective: got {objective!r}, it "
         f"computes {', '.join(columns)}. {hull} another column, or give a function of "
@@ -280,6 +286,16 @@ def check_learner(parts: Parts) -> None:
         )
 
 
+def made_by(generator: Any, guide: Any) -> dict[str, Any]:
+    """Return name and checksum of what proposes, and its guide, as words."""
+    name = getattr(generator, "record", {}).get("name", type(generator).__name__)
+    if hasattr(generator, "state_dict"):
+        weights = generator.state_dict().values()
+        content = b"".join(one.detach().cpu().numpy().tobytes() for one in weights)
+        name = f"{name} {hashlib.sha256(content).hexdigest()[:8]}"
+    return {"model": name, "guide": "" if guide is None else repr(guide)}
+
+
 def undone(generator: Any) -> str:
     """Return why the last fine-tuning of a generator was undone; "" where it holds."""
     learned = getattr(generator, "record", {}).get("learned", {})
@@ -292,7 +308,10 @@ def check_results(
     """Raise where results do not belong to the crystals that wait for one."""
     objective: Objective = history.objective
     ids = results.structures.ids or ("",) * len(results)
-    if isinstance(objective, str) and objective not in results.columns:
+    if (
+        isinstance(objective, str)
+        and objective.removeprefix("-") not in results.columns
+    ):
         raise DataError(
             f"the objective {objective!r} is not among what is told: got "
             f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
@@ -336,7 +355,8 @@ def value(objective: Objective, result: Results) -> float:
     if result.reason[0]:
         return math.nan
     if isinstance(objective, str):
-        worth = float(getattr(result, objective)[0])
+        worth = float(getattr(result, objective.removeprefix("-"))[0])
+        worth = -worth if objective.startswith("-") else worth
     else:
         worth = float(torch.as_tensor(objective(result)).reshape(-1)[0])
     return worth if math.isfinite(worth) else math.nan

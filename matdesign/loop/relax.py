@@ -29,6 +29,7 @@ SCAN = (0.7, 0.84, 1.0, 1.17, 1.37, 1.6)
 STIFF_ATOM = 30.0  # eV/angstrom^2, first guess of the Hessian for positions
 STIFF_CELL = 30.0  # eV, first guess for the cell is this over the number of atoms
 LONGEST_STEP = 0.2  # angstrom, largest move of an atom in one step
+LARGEST_CHANGE = 2.0  # of the volume since the scan, up or down
 
 
 @dataclass
@@ -62,10 +63,6 @@ def relax(
     *,
     fmax: float = 0.05,
     steps: int = 200,
-    relax_cell: bool = True,
-    prescan: bool = True,
-    volume_factor: float = 2.0,
-    active_atoms: int | None = None,
     time_limit: float | None = None,
 ) -> list[Relaxed]:
     """Relax crystals to the nearest minimum of the potential.
@@ -76,12 +73,6 @@ def relax(
         fmax: Converged when no generalised force is larger, eV/angstrom. The cell's
             is the virial over the number of atoms.
         steps: Largest number of steps per crystal.
-        relax_cell: Whether the cell is free.
-        prescan: Whether to scan the volume first (with a free cell).
-        volume_factor: Leaves when the volume changes by more than this factor.
-        active_atoms: Crystals are taken up until the active ones hold this many atoms
-            (one model call of the potential unless given); a place that falls free is
-            taken by the next in line.
         time_limit: Seconds for the whole call; who is not done by then is told so.
 
     Returns:
@@ -94,25 +85,22 @@ def relax(
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
     walkers = [_Walker(structure) for structure in structures]
-    if prescan and relax_cell:
-        _prescan([w for w in walkers if not w.reason], potential, deadline)
+    _prescan([w for w in walkers if not w.reason], potential, deadline)
     queue = [w for w in walkers if not w.reason]
     for walker in queue:
         walker.start()
     queue.sort(key=lambda w: len(w.numbers))  # like sizes together; big ones last
     active: list[_Walker] = []
-    if active_atoms is None:
-        active_atoms = potential.batch_atoms
-    while queue or active:
-        room = active_atoms - sum(len(w.numbers) for w in active)
+    while queue or active:  # as many as one model call takes; the next in line follows
+        room = potential.batch_atoms - sum(len(w.numbers) for w in active)
         while queue and (not active or len(queue[0].numbers) <= room):
             active.append(queue.pop(0))
             room -= len(active[-1].numbers)
         if deadline is not None and time.monotonic() > deadline:
             for walker in active + queue:
-                walker.reason = "time limit"
+                walker.reason = f"time limit {time_limit:g} s"
             break
-        movable = [w for w in active if w.place(volume_factor)]
+        movable = [w for w in active if w.place()]
         if movable:
             prediction = potential.evaluate_arrays(
                 [w.numbers for w in movable],
@@ -125,16 +113,15 @@ def relax(
                     prediction.forces[k],
                     prediction.stress[k],
                     prediction.magmoms[k],
-                    relax_cell=relax_cell,
                 )
                 if prediction.isolated[k]:
                     walker.reason = "isolated atoms"
                 if walker.reason or walker.fmax < fmax:
                     walker.done = True
                 elif walker.steps >= steps:
-                    walker.done, walker.reason = True, "not converged"
+                    walker.done, walker.reason = True, f"not converged: {steps} steps"
                 else:
-                    walker.move(relax_cell)
+                    walker.move()
         active = [w for w in active if not w.done]
     return [walker.result(fmax) for walker in walkers]
 
@@ -209,13 +196,13 @@ class _Walker:
         stiff[-3:] = STIFF_CELL / max(n, 1)
         self.hessian = np.diag(stiff.ravel())
 
-    def place(self, volume_factor: float) -> bool:
+    def place(self) -> bool:
         """Turn the coordinates into a cell; False when it has gone astray."""
         n = len(self.numbers)
         deform = self.x[-3:] / n
         self.lattice = self.cell0 @ deform.T
         ratio = abs(float(np.linalg.det(self.lattice))) / self.volume0
-        if not 1 / volume_factor < ratio < volume_factor:
+        if not 1 / LARGEST_CHANGE < ratio < LARGEST_CHANGE:
             self.done, self.reason = True, "volume change"
             return False
         frac = self.x[:-3] @ np.linalg.inv(self.cell0)
@@ -230,8 +217,6 @@ class _Walker:
         forces: NDArray[np.float64],
         stress: NDArray[np.float64],
         magmoms: NDArray[np.float64],
-        *,
-        relax_cell: bool,
     ) -> None:
         """Take in one model call as a gradient of the generalised coordinates."""
         n = len(self.numbers)
@@ -240,8 +225,6 @@ class _Walker:
         pull = pull - pull.mean(0)
         virial = -abs(float(np.linalg.det(self.lattice))) * (stress + stress.T) / 2
         virial = np.linalg.solve(deform, virial).T / n
-        if not relax_cell:
-            virial = np.zeros((3, 3))
         self.gradient = np.vstack([pull, virial])
         if not (np.isfinite(self.gradient).all() and np.isfinite(energy)):
             self.reason = "energy is not a number"
@@ -249,7 +232,7 @@ class _Walker:
         self.energy, self.magmoms = energy, magmoms
         self.fmax = float(np.sqrt((self.gradient**2).sum(1).max()))
 
-    def move(self, relax_cell: bool) -> None:
+    def move(self) -> None:
         """One BFGS step, capped in length."""
         x, g = self.x.ravel(), self.gradient.ravel()
         if self.previous is not None:

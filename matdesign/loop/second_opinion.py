@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,16 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.predicted import Predictor, Property
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
-from matdesign.metrics.intervals import Floats, larger_by_chance, share
+from matdesign.metrics.intervals import larger_by_chance, share
 from matdesign.predictors.shipped import held_out_error, load_predictor
 from matdesign.tables import html_table, text_table
 
 if TYPE_CHECKING:
     from matdesign.predictors.network import PropertyNetwork
 
-ENOUGH = 8
-"""Accepted crystals that both batches need, for these alone to be compared."""
+ENOUGH, LEVEL = 8, 0.95
+"""Accepted crystals that both batches need, for these alone to be compared; and of the
+intervals: a p-value below 1 - LEVEL counts as proof."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,6 @@ class Judgement:
         unguided: what was said of unguided ones.
         among: crystals that were compared: "accepted", or "all" where these are too few.
         p_value: of the test that the predictors part more on guided crystals.
-        level: of the intervals; a p-value below 1 - level counts as proof.
     """
 
     wanted: str
@@ -70,7 +71,6 @@ class Judgement:
     unguided: Opinion
     among: str
     p_value: float
-    level: float = 0.95
 
     @property
     def gap(self) -> float:
@@ -80,7 +80,7 @@ class Judgement:
     @property
     def fooled(self) -> bool:
         """Whether the guide is caught: the judge sees fewer hits, and it is no chance."""
-        return self.gap > 0 and self.p_value < 1 - self.level
+        return self.gap > 0 and self.p_value < 1 - LEVEL
 
     @property
     def verdict(self) -> str:
@@ -113,19 +113,19 @@ class Judgement:
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         both, unit = (self.guided, self.unguided), f" {self.unit}" if self.unit else ""
-        refused = f"of those, refused by the judge by over {self.error:.3g}{unit}"
-        apart = f"mean difference of the two{f', {self.unit}' if self.unit else ''}"
-        return ["", "guided", "unguided"], [
-            [
-                "hits by its predictor",
-                *(share(x.accepted, x.n, self.level) for x in both),
+        rows: dict[str, list[str]] = {
+            "hits by its predictor": [share(x.accepted, x.n, LEVEL) for x in both],
+            f"of those, refused by the judge by over {self.error:.3g}{unit}": [
+                share(x.refused, x.accepted, LEVEL) for x in both
             ],
-            [refused, *(share(x.refused, x.accepted, self.level) for x in both)],
-            ["hits by the judge", *(share(x.confirmed, x.n, self.level) for x in both)],
-            ["correlation of the two", *(f"{x.correlation:.2f}" for x in both)],
-            [apart, *(f"{x.apart:.3g}" for x in both)],
-            ["the same, its hits only", *(f"{x.apart_accepted:.3g}" for x in both)],
-        ]
+            "hits by the judge": [share(x.confirmed, x.n, LEVEL) for x in both],
+            "correlation of the two": [f"{x.correlation:.2f}" for x in both],
+            f"mean difference of the two{unit and ','}{unit}": [
+                f"{x.apart:.3g}" for x in both
+            ],
+            "the same, its hits only": [f"{x.apart_accepted:.3g}" for x in both],
+        }
+        return ["", "guided", "unguided"], [[name, *row] for name, row in rows.items()]
 
     def __repr__(self) -> str:
         return f"{self.wanted}\n{text_table(*self._cells())}\n{self.verdict}"
@@ -142,8 +142,6 @@ def judge(
     *,
     unguided: Crystals,
     error: float | None = None,
-    level: float = 0.95,
-    seed: int = 0,
 ) -> Judgement:
     """Return whether a guide made good crystals, or only fooled its predictor.
 
@@ -167,8 +165,6 @@ def judge(
             each batch are accepted by the guide's predictor, only these are compared.
         error: mean absolute error of the judge on crystals that it never saw; None takes
             that of the network's card, and 0 for anything without a card.
-        level: of the intervals and of the proof.
-        seed: of the random divisions.
 
     Returns:
         Rates, differences and the verdict. Crystals that a predictor gives no number for
@@ -201,7 +197,9 @@ def judge(
         error = held_out_error(other.network, first.name) or 0.0
     opinions, every, hits = [], [], []
     for batch in (guided, unguided):
-        f, g = _values(batch, first), _values(batch, other)
+        with torch.no_grad():
+            values = (one.value(batch).double().cpu().numpy() for one in (first, other))
+            f, g = values
         yes, known = (f >= low) & (f <= high), np.isfinite(f) & np.isfinite(g)
         if known.sum() < 2:
             raise DataError(
@@ -211,23 +209,19 @@ def judge(
         every.append(np.abs(f - g)[known])
         hits.append(np.abs(f - g)[known & yes])
         varies = min(f[known].std(), g[known].std()) > 0
+        correlation = np.corrcoef(f[known], g[known])[0, 1] if varies else math.nan
         opinions.append(
             Opinion(
                 n=len(batch),
                 accepted=int(yes.sum()),
                 confirmed=int(((g >= low) & (g <= high)).sum()),
                 refused=int((yes & ~((g >= low - error) & (g <= high + error))).sum()),
-                correlation=float(np.corrcoef(f[known], g[known])[0, 1])
-                if varies
-                else float("nan"),
+                correlation=float(correlation),
                 apart=float(every[-1].mean()),
-                apart_accepted=float(hits[-1].mean())
-                if len(hits[-1])
-                else float("nan"),
+                apart_accepted=float(hits[-1].mean()) if len(hits[-1]) else math.nan,
             )
         )
     enough = min(map(len, hits)) >= ENOUGH
-    p_value = larger_by_chance(*(hits if enough else every), seed=seed)
     return Judgement(
         wanted=str(first),
         unit=first.unit,
@@ -235,13 +229,5 @@ def judge(
         guided=opinions[0],
         unguided=opinions[1],
         among="accepted" if enough else "all",
-        p_value=p_value,
-        level=level,
+        p_value=larger_by_chance(*(hits if enough else every)),
     )
-
-
-def _values(crystals: Crystals, one: Property) -> Floats:
-    """Return what a predictor says, shape (crystals,)."""
-    with torch.no_grad():
-        said: Floats = one.value(crystals).double().cpu().numpy()
-    return said

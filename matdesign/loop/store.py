@@ -1,8 +1,8 @@
 """The store of a campaign: an ASE database in which nothing is lost.
 
-Every step of a campaign is a row; a row is one transaction or part of one, so a process
-killed at any moment leaves a store that can be continued.  Read it with ASE's own
-tools too: `ase db campaign.db kind=evaluation --sort energy_above_hull`.
+Every step is a row, written whole or not at all, so that a process killed at any moment
+leaves a store that can be continued.  ASE's own tools read it too:
+`ase db campaign.db kind=evaluation --sort energy_above_hull`.
 
 Rows, told apart by the key `kind`:
 
@@ -13,8 +13,10 @@ kind            what it holds
                 objective, oracle, constraints, package version
 `crystal`       one per proposed crystal, the atoms as proposed; `iteration`, `place` in the
                 iteration, `key` (hash of the crystal), `decision` ("selected",
-                "passed over", "duplicate" or "rejected"), `reason`; `data`: the exact numbers, frac
-                and lattice in float32
+                "passed over", "duplicate" or "rejected"), `reason`; the lineage: `model`
+                with checksum of the weights, `draw` (its seed), `guide`, `parent` (what a
+                pool or substitution made it from); `predicted`, `predicted_std` by a
+                selector; `data`: the exact numbers, frac and lattice in float32
 `evaluation`    one per call of the oracle, the atoms as relaxed; `iteration`, `place`,
                 `key`, `ok` (0 or 1), `reason`, `seconds` (the cost), `oracle`, and every
                 column of `Results` whose value is known and whose name ASE allows;
@@ -25,8 +27,8 @@ kind            what it holds
                 `version` of the generator where it learns
 ==============  ========================================================================
 
-The `crystal` rows of an iteration are written together, before anything is evaluated; each
-`evaluation` is written as soon as it is there; the `iteration` row closes the iteration.
+The `crystal` rows of an iteration are written together, before anything is evaluated, each
+`evaluation` as soon as it is there; the `iteration` row closes the iteration.
 """
 
 from __future__ import annotations
@@ -45,9 +47,10 @@ import numpy as np
 import torch
 
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import reduced
 from matdesign.errors import DataError
 from matdesign.loop.locks import lock_database, lock_file
-from matdesign.loop.results import UNITS, Results
+from matdesign.loop.results import Results
 
 if TYPE_CHECKING:
     import ase
@@ -68,12 +71,18 @@ class Proposal:
         place: in the iteration.
         decision: one of `DECISIONS`.
         reason: why; "" for one that was selected as it came.
+        parent: id of what it was made from; "" where there is none.
+        predicted: the objective by a selector's surrogate; NaN where it did not say.
+        predicted_std: its standard deviation.
     """
 
     crystal: Crystals
     place: int
     decision: str
     reason: str = ""
+    parent: str = ""
+    predicted: float = math.nan
+    predicted_std: float = math.nan
 
     @property
     def key(self) -> str:
@@ -87,18 +96,19 @@ class Store:
     Args:
         where: a file ending in .db (SQLite), or a URL such as
             postgresql://user:password@host/name (needs the package ase-db-backends).
+        read_only: to look at it, also while another process writes.
 
     Raises:
         DataError: the ending is unknown, the folder missing, or another process writes
             to the same file.
     """
 
-    def __init__(self, where: str | Path) -> None:
+    def __init__(self, where: str | Path, *, read_only: bool = False) -> None:
         import ase.db
 
         connect: Any = ase.db.connect
 
-        self.where = str(where)
+        self.where, self.read_only = str(where), read_only
         self._lock: Any = None
         if "://" in self.where:
             try:
@@ -109,18 +119,17 @@ class Store:
                     f"installed ({error}). Run `pip install ase-db-backends psycopg2-"
                     "binary`, or give a file name ending in .db."
                 ) from None
-            self._lock = lock_database(self._db, self.name)
+            self._lock = None if read_only else lock_database(self._db, self.name)
             return
         path = Path(self.where)
         if path.suffix != ".db":
             raise DataError(
                 f"a store is a file ending in .db or a database URL; got {where!r}."
             )
-        if not path.absolute().parent.is_dir():
-            raise DataError(
-                f"the folder of the store {path} does not exist; make it first."
-            )
-        self._lock = lock_file(path)
+        needed = path if read_only else path.absolute().parent
+        if not needed.exists():
+            raise DataError(f"no store {path}: {needed} does not exist.")
+        self._lock = None if read_only else lock_file(path)
         # SQLite locks its file itself; ASE's lock file would outlive a killed process
         self._db = connect(path, type="db", use_lock_file=False)
         try:
@@ -157,10 +166,24 @@ class Store:
 
     # ---- writing ------------------------------------------------------------------
 
-    def propose(self, iteration: int, proposals: Sequence[Proposal]) -> None:
-        """Write all proposals of an iteration with their decisions, all or none."""
+    def propose(
+        self, iteration: int, proposals: Sequence[Proposal], **lineage: str | int
+    ) -> None:
+        """Write all proposals of an iteration with their decisions, all or none.
+
+        Args:
+            iteration: its number.
+            proposals: in their places.
+            **lineage: more keys of every row.
+        """
         with self._writing():
             for one in proposals:
+                said = {"predicted": one.predicted, "predicted_std": one.predicted_std}
+                more = {
+                    key: value for key, value in said.items() if math.isfinite(value)
+                }
+                texts = {**lineage, "parent": one.parent}
+                more |= {k: _text(v) for k, v in texts.items() if v != ""}
                 self._db.write(
                     _atoms(one.crystal),
                     kind="crystal",
@@ -170,6 +193,7 @@ class Store:
                     decision=one.decision,
                     reason=_text(one.reason),
                     data=_exact(one.crystal),
+                    **more,
                 )
 
     def evaluated(self, iteration: int, asked: Proposal, result: Results) -> Evaluation:
@@ -211,6 +235,8 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """All writes inside are one transaction: they become visible together or not."""
+        if self.read_only:
+            raise DataError(f"{self.name} is only looked at; use Campaign.resume.")
         try:
             with self._db:
                 yield
@@ -224,34 +250,45 @@ class Store:
 
     def proposals(self, iteration: int) -> list[Proposal]:
         """Return the proposals of an iteration in their places; empty when none are there."""
-        rows = sorted(
-            self._db.select(kind="crystal", iteration=iteration),
-            key=lambda row: row.place,
-        )
-        return [
-            Proposal(_crystal(row), row.place, row.decision, row.get("reason", ""))
-            for row in rows
-        ]
+        rows = self._rows("place", kind="crystal", iteration=iteration)
+        names = ("place", "decision", "reason", "predicted", "predicted_std", "parent")
+        kept = [{k: row[k] for k in names if k in row} for row in rows]
+        return [Proposal(_crystal(row), **k) for row, k in zip(rows, kept, strict=True)]
 
     def evaluations(self) -> list[Evaluation]:
         """Return all evaluations by iteration and place."""
-        rows = self._db.select(kind="evaluation")
-        found = [
+        rows = self._rows("iteration", "place", kind="evaluation")
+        return [
             Evaluation(row.iteration, row.place, row.key, _result(row)) for row in rows
         ]
-        return sorted(found, key=lambda one: (one.iteration, one.place))
 
     def originals(self) -> dict[str, Crystals]:
         """Return every selected crystal as it was proposed, by its key."""
-        rows = self._db.select(kind="crystal", decision="selected")
+        rows = self._rows("place", kind="crystal", decision="selected")
         return {row.key: _crystal(row) for row in rows}
 
     def iterations(self) -> list[dict[str, Any]]:
         """Return the rows of finished iterations, in order."""
-        if self.count("turn"):
-            raise DataError(f"{self.name} is of an earlier version; begin a new store.")
-        rows = [dict(row.key_value_pairs) for row in self._db.select(kind="iteration")]
-        return sorted(rows, key=lambda row: int(row["iteration"]))
+        rows = self._rows("iteration", kind="iteration")
+        return [dict(row.key_value_pairs) for row in rows]
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return the keys of every proposed crystal, with `id` and reduced `formula`."""
+        found = []
+        for row in self._rows("iteration", "place", kind="crystal"):
+            numbers = torch.tensor(row.numbers.tolist(), dtype=torch.long)
+            own = {
+                "id": f"{row.iteration}-{row.place}",
+                "formula": reduced(numbers[None])[0],
+            }
+            found.append({"reason": "", **row.key_value_pairs, **own})
+        return found
+
+    def _rows(self, *order: str, **wanted: Any) -> list[Any]:
+        columns = ["id", "numbers", "key_value_pairs"]
+        with self._db:  # else ASE connects anew for every row
+            rows = [*self._db.select(columns=columns, **wanted)]
+        return sorted(rows, key=lambda row: [row[name] for name in order])
 
     def count(self, kind: str) -> int:
         """Return how many rows of a kind there are."""
@@ -264,10 +301,9 @@ class Store:
             self._lock = None
 
     def __repr__(self) -> str:
-        return (
-            f"Store({self.name}: {self.count('crystal')} crystals, "
-            f"{self.count('evaluation')} evaluations, {self.count('iteration')} iterations)"
-        )
+        kinds = ("crystal", "evaluation", "iteration")
+        counts = ", ".join(f"{self.count(kind)} {kind}s" for kind in kinds)
+        return f"Store({self.name}: {counts})"
 
 
 @dataclass(frozen=True)
@@ -300,19 +336,19 @@ def crystal_keys(crystals: Crystals) -> list[str]:
     """
     keys = []
     for i in range(len(crystals)):
-        exact = _exact(crystals[[i]])
+        exact = _exact(crystals, i)
         parts = (exact[name].tobytes() for name in ("numbers", "frac", "lattice"))
         keys.append("c" + hashlib.sha256(b"|".join(parts)).hexdigest()[:24])
     return keys
 
 
-def _exact(one: Crystals) -> dict[str, Any]:
-    """The crystal bit for bit; ASE's own columns go through Cartesian coordinates."""
-    keep = one.mask[0]
+def _exact(crystals: Crystals, i: int = 0) -> dict[str, Any]:
+    """A crystal bit for bit; ASE's own columns go through Cartesian coordinates."""
+    keep = crystals.mask[i]
     return {
-        "numbers": one.species[0][keep].cpu().numpy().astype(np.int64),
-        "frac": one.frac[0][keep].detach().cpu().numpy().astype(np.float32),
-        "lattice": one.lattice[0].detach().cpu().numpy().astype(np.float32),
+        "numbers": crystals.species[i][keep].cpu().numpy().astype(np.int64),
+        "frac": crystals.frac[i][keep].detach().cpu().numpy().astype(np.float32),
+        "lattice": crystals.lattice[i].detach().cpu().numpy().astype(np.float32),
     }
 
 
@@ -342,14 +378,7 @@ def _atoms(one: Crystals) -> ase.Atoms:
 
 
 def _result(row: Any) -> Results:
-    text = row.data.get("result")
-    if text:
-        return Results.from_dict(_crystal(row), json.loads(text))
-    columns = {  # a store of an earlier version has these columns only
-        name: {"unit": unit, "values": [row.get(name)]} for name, unit in UNITS.items()
-    }
-    words = {"oracle": row.oracle, "reason": [row.reason], "seconds": [row.seconds]}
-    return Results.from_dict(_crystal(row), {**words, "columns": columns})
+    return Results.from_dict(_crystal(row), json.loads(row.data["result"]))
 
 
 def _allowed(name: str) -> bool:
@@ -358,8 +387,10 @@ def _allowed(name: str) -> bool:
     return name not in reserved_keys and name not in KEYS
 
 
-def _text(words: str) -> str:
+def _text(words: Any) -> Any:
     """Words as ASE accepts them: it refuses a text that could be a number."""
+    if not isinstance(words, str):
+        return words
     try:
         float(words)
     except ValueError:

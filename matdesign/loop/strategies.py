@@ -27,6 +27,7 @@ class Chosen:
     Args:
         order: places of the chosen ones among the candidates, the best first.
         reason: one text per candidate, why it was chosen or not; "" says nothing.
+        predicted: mean and standard deviation of each candidate's objective, or nothing.
 
     Raises:
         DataError: a place is there twice, or is none.
@@ -34,6 +35,7 @@ class Chosen:
 
     order: Sequence[int]
     reason: Sequence[str]
+    predicted: Sequence[tuple[float, float]] = ()
 
     def __post_init__(self) -> None:
         known = set(range(len(self.reason)))
@@ -106,8 +108,10 @@ def decisions(
     room: int,
     *,
     seed: int,
-) -> list[tuple[str, str]]:
-    """Return decision and reason for each new crystal; without a selector as they come.
+) -> list[tuple[Any, ...]]:
+    """Return decision, reason, and where it says so mean and standard deviation, of each.
+
+    Without a selector they are taken as they come.
 
     Args:
         selector: of the campaign.
@@ -129,7 +133,8 @@ def decisions(
             f"{len(chosen.reason)} reasons; it was asked for at most {room} of "
             f"{len(new)} crystals, with a reason each."
         )
+    predicted: Sequence[Any] = chosen.predicted or [()] * len(new)
     return [
-        ("selected" if i in chosen.order else "passed over", why)
+        ("selected" if i in chosen.order else "passed over", why, *predicted[i])
         for i, why in enumerate(chosen.reason)
     ]

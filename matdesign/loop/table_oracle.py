@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
@@ -26,8 +25,6 @@ class TableOracle:
         crystals: all that exist in this universe.
         columns: their properties that the oracle tells; the first is what `regret`
             looks at.
-        seconds: what a call is said to cost.
-        name: default: a checksum of the table.
 
     Raises:
         DataError: the crystals lack a property.
@@ -40,14 +37,7 @@ class TableOracle:
         0.0
     """
 
-    def __init__(
-        self,
-        crystals: Crystals,
-        columns: str | Sequence[str],
-        *,
-        seconds: float = 0.0,
-        name: str | None = None,
-    ) -> None:
+    def __init__(self, crystals: Crystals, columns: str | Sequence[str]) -> None:
         names = [columns] if isinstance(columns, str) else list(columns)
         if not names or not set(names) <= set(crystals.properties):
             raise DataError(
@@ -55,62 +45,40 @@ class TableOracle:
                 f"{', '.join(crystals.properties) or 'none'}."
             )
         self.columns = {name: crystals.units.get(name, "") for name in names}
-        self.seconds = seconds
         self._values = {n: crystals.properties[n].double().cpu() for n in names}
         self._known = Known()
-        keys = crystal_keys(crystals)
         for i in range(len(crystals)):
             self._known.add(str(i), crystals[[i]])
-        if name is None:
-            text = repr((keys, {n: v.tolist() for n, v in self._values.items()}))
-            name = f"table {hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        self.name = name
+        values = {name: one.tolist() for name, one in self._values.items()}
+        text = repr((crystal_keys(crystals), values))
+        self.name = f"table {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def refusals(self, crystals: Crystals) -> list[str]:
         """Return, per crystal, why nothing would be looked up for it, or ""."""
-        return [self._missing(i) for i in self._places(crystals)]
+        return list(self.evaluate(crystals).reason)
 
     def evaluate(self, crystals: Crystals) -> Results:
         """Return the values of each crystal; what is not in the table fails."""
-        places = self._places(crystals)
-        columns = {
-            name: Column(
-                torch.tensor(
-                    [math.nan if i is None else float(values[i]) for i in places],
-                    dtype=torch.float64,
-                ),
-                self.columns[name],
-            )
-            for name, values in self._values.items()
-        }
-        reason = tuple(self._missing(i) for i in places)
-        seconds = torch.full((len(crystals),), self.seconds)
-        return Results(crystals, columns, reason, seconds, self.name)
+        found = [self._known.find(crystals[[i]]) for i in range(len(crystals))]
+        columns = {}
+        for name, unit in self.columns.items():
+            values = [
+                math.nan if i is None else self._values[name][int(i)] for i in found
+            ]
+            columns[name] = Column(torch.tensor(values, dtype=torch.float64), unit)
+        known = torch.stack([one.values.isfinite() for one in columns.values()]).all(0)
+        reason = [
+            "not in the table" if i is None else "" if fine else "no value in the table"
+            for i, fine in zip(found, known.tolist(), strict=True)
+        ]
+        return Results(crystals, columns, tuple(reason), oracle=self.name)
 
     def regret(self, results: Results) -> float:
         """Return the lowest value of usable results less the lowest of the table."""
-        name, values = self._first
-        found = getattr(results, name)[results.ok]
-        return (
-            float(found.min() - values.nan_to_num(math.inf).min())
-            if len(found)
-            else math.inf
-        )
+        name, values = next(iter(self._values.items()))
+        found = getattr(results, name)[results.ok].tolist()
+        return min(found, default=math.inf) - float(values.nan_to_num(math.inf).min())
 
     def __repr__(self) -> str:
-        _, values = self._first
-        return f"TableOracle({', '.join(self.columns)} of {len(values)} crystals)"
-
-    def _missing(self, place: int | None) -> str:
-        if place is None:
-            return "not in the table"
-        known = all(math.isfinite(values[place]) for values in self._values.values())
-        return "" if known else "no value in the table"
-
-    @property
-    def _first(self) -> tuple[str, Tensor]:
-        return next(iter(self._values.items()))
-
-    def _places(self, crystals: Crystals) -> list[int | None]:
-        found = [self._known.find(crystals[[i]]) for i in range(len(crystals))]
-        return [None if name is None else int(name) for name in found]
+        count = len(next(iter(self._values.values())))
+        return f"TableOracle({', '.join(self.columns)} of {count} crystals)"

@@ -12,24 +12,21 @@ import os
 import pickle
 import queue
 import signal
-import struct
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import IO, Any
-
-STARTED = "started"
 
 GRACE = 5.0
 """Seconds after its time limit when a worker ends itself, if nobody else did."""
 
 
 def send(pipe: IO[bytes], message: object) -> None:
-    """Write one message: its length in eight bytes, then its bytes."""
+    """Write one message, as bytes: if they cannot be read, the next one still can."""
     import cloudpickle
 
-    data = cloudpickle.dumps(message)
-    pipe.write(struct.pack("<Q", len(data)) + data)
+    pickle.dump(cloudpickle.dumps(message), pipe)
     pipe.flush()
 
 
@@ -39,47 +36,46 @@ def receive(pipe: IO[bytes]) -> Any:
     Raises:
         EOFError: the other end is gone.
     """
-    head = pipe.read(8)
-    if len(head) < 8:
-        raise EOFError
-    (size,) = struct.unpack("<Q", head)
-    data = pipe.read(size)
-    if len(data) < size:
-        raise EOFError
+    try:
+        data = pickle.load(pipe)
+    except pickle.UnpicklingError as cut:
+        raise EOFError from cut
     return pickle.loads(data)
 
 
-def limit_memory(gib: float | None) -> None:
-    """Make allocations beyond a bound fail, where the system can do that."""
-    if gib is None:
-        return
-    try:
+def set_up(prepare: Callable[[], object] | None, memory_limit: float | None) -> None:
+    """Make allocations beyond a bound fail, where the system can do that, and prepare.
+
+    Args:
+        prepare: is called once.
+        memory_limit: GiB.
+    """
+    if memory_limit is not None and sys.platform != "win32":
         import resource
-    except ImportError:  # not on Windows
-        return
-    size = int(gib * 2**30)
-    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+        size = int(memory_limit * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    if prepare is not None:
+        prepare()
 
 
 def _listen(pipe: IO[bytes], inbox: queue.Queue[Any]) -> None:
-    """Pass messages on; end the process at once when the parent is gone."""
+    """Pass tasks on; end the process at once when the parent is gone."""
     while True:
         try:
-            message = receive(pipe)
+            inbox.put(receive(pipe))
         except EOFError:
             os._exit(0)
         except Exception as error:  # a task that cannot be unpickled here
             inbox.put(error)
-        else:
-            inbox.put(message)
 
 
-def _answer(message: Any) -> tuple[bool, Any, str]:
+def _answer(task: Any) -> tuple[bool, Any, str]:
     """Do one task and say (fine, result or reason, details)."""
     try:
-        if isinstance(message, Exception):
-            raise message
-        function, args, limit = message
+        if isinstance(task, Exception):
+            raise task
+        function, args, limit = task
         if limit is not None:  # a watchdog in C: works where Python is stuck
             faulthandler.dump_traceback_later(limit + GRACE, exit=True)
         return True, function(*args), ""
@@ -95,20 +91,12 @@ def serve() -> None:
     """Serve tasks until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     faulthandler.enable()
     inbox: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_listen, args=(tasks, inbox), daemon=True).start()
-    first = inbox.get()
-    prepare, memory = first if isinstance(first, tuple) else (None, None)
-    limit_memory(memory)
-    ready = _answer(first) if isinstance(first, Exception) else (True, None, "")
-    if prepare is not None:
-        ready = _answer((prepare, (), None))
-    send(answers, STARTED if ready[0] else ready)
     while True:
         reply = _answer(inbox.get())
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,12 @@ from matdesign.crystals.geometry import min_distance, wrap
 from matdesign.errors import DataError
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull, shipped_key
-from matdesign.loop.jobs import Job, Outcome, Plain
+from matdesign.loop.jobs import Job, Outcome
 from matdesign.loop.results import ENERGIES, UNITS, Column, Results
-from matdesign.loop.workers import Remote, TaskFailed, Workers, isolated
+from matdesign.loop.workers import TaskFailed, Workers, isolated
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 SHORTEST = 0.5
 """Closest two atoms may be before anything is computed, angstrom."""
@@ -43,8 +47,9 @@ class WorkerOracle(ABC):
         hull: what competes, the name of a shipped calibration, or None for energies
             only.
         memory_limit: GiB per process, None for no limit.
-        executor: a `concurrent.futures` executor to spread tasks over instead of local
-            processes, such as a Dask cluster's; each task still has its time limit.
+        executor: spreads tasks over a cluster instead of local processes: a
+            `concurrent.futures` executor, or the address of a Dask scheduler, such as
+            "tcp://host:8786"; each task still has its time limit.
     """
 
     def __init__(
@@ -52,11 +57,11 @@ class WorkerOracle(ABC):
         *,
         workers: int,
         time_limit: float,
-        batch: int,
-        guards: Guards | None,
-        hull: Hull | str | None,
-        memory_limit: float | None,
-        executor: Executor | None,
+        batch: int = 1,
+        guards: Guards | None = None,
+        hull: Hull | str | None = None,
+        memory_limit: float | None = None,
+        executor: Executor | str | None = None,
     ) -> None:
         if not time_limit > 0 or batch < 1 or workers < 1:
             raise DataError(
@@ -68,10 +73,9 @@ class WorkerOracle(ABC):
         self.batch = batch
         self.guards = guards or Guards()
         self._hull = hull
-        self._loaded = None if isinstance(hull, str) else hull
         self._memory_limit = memory_limit
-        self._executor = executor
-        self._pool: Workers | Remote | None = None
+        self.executor = executor
+        self._pool: Workers | None = None
 
     @property
     @abstractmethod
@@ -82,12 +86,10 @@ class WorkerOracle(ABC):
     def job(self) -> Job:
         """What the workers do; it is sent to them."""
 
-    @property
+    @cached_property
     def hull(self) -> Hull | None:
         """What competes, loaded when first needed."""
-        if self._loaded is None and isinstance(self._hull, str):
-            self._loaded = Hull.shipped(self._hull)
-        return self._loaded
+        return Hull.shipped(self._hull) if isinstance(self._hull, str) else self._hull
 
     @property
     def columns(self) -> dict[str, str]:
@@ -144,30 +146,29 @@ class WorkerOracle(ABC):
         fit.sort(key=lambda i: -int(crystals.n_atoms[i]))  # like sizes together
         if not fit:
             return
-        items = [_plain(crystals, i) for i in fit]
+        items = [crystals.structure(i) for i in fit]
         for k, found in self._computed(items):
             yield fit[k], self._row(crystals[[fit[k]]], found)
 
     def _computed(
-        self, items: list[Plain]
+        self, items: list[Structure]
     ) -> Iterator[tuple[int, Outcome | TaskFailed]]:
         """Yield what the worker processes make of each item, or why they cannot."""
+        job = self.job()
         if self._pool is None:
-            prepare = self.job().prepare
-            self._pool = (
-                Remote(self._executor, prepare=prepare, memory_limit=self._memory_limit)
-                if self._executor is not None
-                else Workers(
-                    self.workers, prepare=prepare, memory_limit=self._memory_limit
-                )
+            self._pool = Workers(
+                self.workers,
+                prepare=job.prepare,
+                memory_limit=self._memory_limit,
+                executor=self.executor,
             )
         return isolated(
             self._pool,
-            self.job(),
+            job,
             items,
             time_limit=self.time_limit * 1.1 + 1.0,  # a job that can stops by itself
             batch=self.batch,
-            again=_late,
+            again=lambda outcome: outcome.reason.startswith("time limit"),
         )
 
     def _row(self, given: Crystals, found: Outcome | TaskFailed) -> Results:
@@ -189,14 +190,10 @@ class WorkerOracle(ABC):
             low, high = self.guards.formation_energy
             if not reason and not low < formed < high:
                 reason = f"formation energy {formed:.2f}"
-        if found.relaxed is not None:
-            n, frac, lattice = (
-                len(found.relaxed.frac),
-                given.frac.clone(),
-                given.lattice,
-            )
-            frac[0, :n] = wrap(torch.tensor(found.relaxed.frac.tolist()).to(frac))
-            lattice = torch.tensor([found.relaxed.lattice.tolist()]).to(lattice)
+        if (end := found.relaxed) is not None:
+            frac = given.frac.clone()
+            frac[0, : len(end)] = wrap(torch.tensor(end.frac_coords.tolist()).to(frac))
+            lattice = torch.tensor([end.lattice.matrix.tolist()]).to(given.lattice)
             given = given.replace(frac=frac, lattice=lattice)
         return self._table(given, numbers, reason, found.seconds)
 
@@ -217,9 +214,8 @@ class WorkerOracle(ABC):
 
     def close(self) -> None:
         """End the worker processes; they start again when needed."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def __enter__(self) -> WorkerOracle:
         return self
@@ -266,14 +262,14 @@ def unfit(crystals: Crystals) -> list[str]:
     return reasons
 
 
-def _late(outcome: Outcome) -> bool:
-    return outcome.reason.startswith("time limit")
+def label(function: Callable[..., Any], name: str | None) -> str:
+    """Return the name that is given, or else that of a function.
 
-
-def _plain(crystals: Crystals, i: int) -> Plain:
-    keep = crystals.mask[i]
-    return Plain(
-        crystals.species[i][keep].numpy(),
-        crystals.frac[i].detach().double()[keep].numpy(),
-        crystals.lattice[i].detach().double().numpy(),
-    )
+    Raises:
+        DataError: it is a lambda or a partial, which have none.
+    """
+    own: str = getattr(function, "__name__", type(function).__name__)
+    words = name or own
+    if words in ("<lambda>", "partial"):
+        raise DataError(f"a {words} has no name of its own: give `name=`.")
+    return words

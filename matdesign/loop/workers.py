@@ -16,21 +16,22 @@ therefore started like any other program, and spoken to through their pipes.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from functools import partial
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from matdesign.errors import MatdesignError
-from matdesign.loop.worker_main import STARTED, receive, send
+from matdesign.errors import DataError, MatdesignError
+from matdesign.loop.worker_main import receive, send, set_up
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,9 +39,14 @@ R = TypeVar("R")
 START_LIMIT = 300.0
 """Seconds that a worker may take to start and prepare."""
 
+KEPT = 4
+"""Worker processes, each of another `Workers`, that a thread of an executor keeps."""
+
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
 )
+
+_SIGNALS = {one.value: one.name for one in signal.Signals}
 
 
 class TaskFailed(Exception):
@@ -62,13 +68,16 @@ class Workers:
 
     A process is started when a task first needs it and again after it was lost; it
     computes with one thread, ignores Ctrl-C (the parent decides), and ends by itself
-    when the parent is gone.
+    when the parent is gone. Each belongs to one thread of an executor.
 
     Args:
-        count: processes at most.
+        count: processes at most, where no executor is given.
         prepare: called once in every new process, outside the tasks' time limits; load
             models here.
         memory_limit: GiB of memory a process may ask for; None for no limit.
+        executor: where the tasks go instead of threads of this process: a
+            `concurrent.futures.Executor`, which stays the caller's and open, or the
+            address of a Dask scheduler, such as "tcp://host:8786".
 
     Example:
         >>> import math
@@ -83,18 +92,15 @@ class Workers:
         *,
         prepare: Callable[[], object] | None = None,
         memory_limit: float | None = None,
+        executor: Executor | str | None = None,
     ) -> None:
         if count < 1:
             raise MatdesignError(f"workers must be 1 or more; got {count}.")
         self.count = count
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="matdesign-worker")
-        self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()
-        self._all: list[_Process] = []
-        for _ in range(count):
-            process = _Process(prepare, memory_limit)
-            self._idle.put(process)
-            self._all.append(process)
-        self._finalizer = weakref.finalize(self, _end, self._all)
+        self._set_up = partial(set_up, prepare, memory_limit)
+        self._given = executor
+        self._executor: Executor | None = None
+        self._client: Any = None
 
     def submit(
         self, function: Callable[..., R], *args: Any, time_limit: float | None = None
@@ -110,35 +116,48 @@ class Workers:
             A future whose `result()` raises `TaskFailed` when the task hangs, crashes
             or raises, and `MatdesignError` when no worker could be started.
         """
-        return self._threads.submit(self._run, function, args, time_limit)
-
-    def _run(
-        self, function: Callable[..., R], args: tuple[Any, ...], limit: float | None
-    ) -> R:
-        process = self._idle.get()
-        try:
-            result: R = process.call(function, args, limit)
-            return result
-        finally:
-            self._idle.put(process)
-
-    def stop(self) -> None:
-        """Kill what is running and drop what is waiting; the workers stay usable."""
-        stale = self._threads
-        self._threads = ThreadPoolExecutor(
-            self.count, thread_name_prefix="matdesign-worker"
-        )
-        stale.shutdown(wait=False, cancel_futures=True)
-        _end(self._all)
-        stale.shutdown(wait=True)
-        for process in self._all:
-            process.stopped = False
+        if self._executor is None:
+            self._owner = uuid.uuid4().hex
+            self._finalizer = weakref.finalize(self, _end, self._owner)
+            self._executor = self._open()
+        task = partial(_beside, self._owner, self._set_up, function, args, time_limit)
+        return self._executor.submit(task)
 
     def close(self) -> None:
-        """End all processes; nothing can be submitted afterwards."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Kill what is running and drop what is waiting; `submit` starts anew."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        if self._given is None:
+            executor.shutdown(wait=False, cancel_futures=True)
         self._finalizer()
-        self._threads.shutdown(wait=True)
+        if self._given is None:
+            executor.shutdown(wait=True)
+        if self._client is not None:
+            with suppress(OSError, TimeoutError):  # the cluster may be gone
+                self._client.run(_end, self._owner, on_error="ignore")
+            self._client.close()
+
+    def _open(self) -> Executor:
+        if not isinstance(self._given, str):
+            return self._given or ThreadPoolExecutor(self.count)
+        try:
+            import distributed
+
+            dask: Any = distributed
+            self._client = dask.Client(self._given, set_as_default=False)
+        except ImportError:
+            raise DataError(
+                "a Dask cluster needs a package that is not installed. Run "
+                "`pip install 'matdesign[cluster]'`."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"no Dask scheduler answers at {self._given}: {error}. Start one with "
+                "`dask scheduler`, and give the address that it prints."
+            ) from None
+        made: Executor = self._client.get_executor(pure=False)
+        return made
 
     def __enter__(self) -> Workers:
         return self
@@ -147,67 +166,8 @@ class Workers:
         self.close()
 
 
-class Remote:
-    """Any other executor (a Dask cluster's, say) with the same time limits.
-
-    Each task runs in a worker process beside the executor's own process.
-
-    Args:
-        executor: a `concurrent.futures.Executor`, such as
-            `dask.distributed.Client(...).get_executor()`.
-        prepare: as in `Workers`.
-        memory_limit: as in `Workers`.
-    """
-
-    def __init__(
-        self,
-        executor: Executor,
-        *,
-        prepare: Callable[[], object] | None = None,
-        memory_limit: float | None = None,
-    ) -> None:
-        self.executor = executor
-        self._how = (uuid.uuid4().hex, prepare, memory_limit)
-
-    def submit(
-        self, function: Callable[..., R], *args: Any, time_limit: float | None = None
-    ) -> Future[R]:
-        """Same as `Workers.submit`."""
-        task = partial(_beside, function, args, time_limit, *self._how)
-        return self.executor.submit(task)
-
-    def stop(self) -> None:
-        """Nothing: the executor belongs to the caller."""
-
-    def close(self) -> None:
-        """Nothing: the executor belongs to the caller."""
-
-
-KEPT = 4
-"""Worker processes, each of another `Remote`, that one thread of an executor keeps."""
-
-_LOCAL = threading.local()
-
-
-def _beside(
-    function: Callable[..., R],
-    args: tuple[Any, ...],
-    limit: float | None,
-    owner: str,
-    prepare: Callable[[], object] | None,
-    memory_limit: float | None,
-) -> R:
-    """Run in a worker process of this thread and `Remote`, kept for the next task."""
-    kept: dict[str, Workers] = vars(_LOCAL).setdefault("workers", {})
-    if owner not in kept:
-        while len(kept) >= KEPT:  # those of the oldest, which is hardly used any more
-            kept.pop(next(iter(kept))).close()
-        kept[owner] = Workers(1, prepare=prepare, memory_limit=memory_limit)
-    return kept[owner].submit(function, *args, time_limit=limit).result()
-
-
 def isolated(
-    workers: Workers | Remote,
+    workers: Workers,
     function: Callable[[list[T]], Sequence[R]],
     items: Sequence[T],
     *,
@@ -234,30 +194,23 @@ def isolated(
     waiting: dict[Future[Sequence[R]], list[int]] = {}
 
     def start(places: list[int]) -> None:
-        task = workers.submit(
-            function, [items[i] for i in places], time_limit=time_limit
-        )
-        waiting[task] = places
+        some = [items[i] for i in places]
+        waiting[workers.submit(function, some, time_limit=time_limit)] = places
 
     try:
-        for first in range(0, len(items), max(batch, 1)):
-            start(list(range(len(items)))[first : first + max(batch, 1)])
+        for first in range(0, len(items), batch):
+            start(list(range(len(items)))[first : first + batch])
         while waiting:
             task = next(as_completed(waiting))
             places = waiting.pop(task)
             try:
-                results = list(task.result())
-                if len(results) != len(places):
-                    raise TaskFailed(f"{len(results)} results for {len(places)} items")
+                results: Sequence[R | TaskFailed] = task.result()
             except TaskFailed as failure:
-                if len(places) == 1:
-                    yield places[0], failure
-                else:
-                    for place in places:
-                        start([place])
-                continue
+                results = [failure] * len(places)
             for place, result in zip(places, results, strict=True):
-                if len(places) > 1 and again(result):
+                if len(places) > 1 and (
+                    isinstance(result, TaskFailed) or again(result)
+                ):
                     start([place])
                 else:
                     yield place, result
@@ -265,23 +218,62 @@ def isolated(
         if waiting:  # the reader left, or Ctrl-C: what is under way is of no use
             for task in waiting:
                 task.cancel()
-            workers.stop()
+            workers.close()
+
+
+_PROCESSES: dict[tuple[int, str], _Process] = {}
+"""Worker processes started from here, by thread and `Workers`, the oldest first."""
+
+_ENDED: set[str] = set()
+"""`Workers` that were closed: no process of theirs may live."""
+
+
+def _beside(
+    owner: str,
+    prepare: Callable[[], None],
+    function: Callable[..., R],
+    args: tuple[Any, ...],
+    limit: float | None,
+) -> R:
+    """Run in the worker process of this thread and owner, kept for the next task."""
+    thread = threading.get_ident()
+    if (thread, owner) not in _PROCESSES:
+        kept = [key for key in list(_PROCESSES) if key[0] == thread]
+        for key in kept[: max(0, len(kept) + 1 - KEPT)]:  # hardly used any more
+            _PROCESSES.pop(key).end()
+        _PROCESSES[thread, owner] = _Process(owner, prepare)
+    result: R = _PROCESSES[thread, owner].call(function, args, limit)
+    return result
+
+
+def _end(owner: str) -> None:
+    """Kill the worker processes of a `Workers`."""
+    _ENDED.add(owner)
+    for key in [key for key in list(_PROCESSES) if key[1] == owner]:
+        popen = _PROCESSES.pop(key).popen
+        if popen is not None:
+            popen.kill()
+            popen.wait()
 
 
 class _Process:
-    """One worker process and the pipes to it; used by one thread at a time."""
+    """One worker process and the pipes to it; used by one thread."""
 
-    def __init__(
-        self, prepare: Callable[[], object] | None, memory_limit: float | None
-    ) -> None:
-        self.prepare = prepare
-        self.memory_limit = memory_limit
+    def __init__(self, owner: str, prepare: Callable[[], None]) -> None:
+        self.owner, self.prepare = owner, prepare
         self.popen: subprocess.Popen[bytes] | None = None
-        self.words: IO[bytes] | None = None
-        self.stopped = False
+
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], limit: float | None
+    ) -> Any:
+        """Return the result of one task, or raise `TaskFailed`."""
+        if self.popen is None or self.popen.poll() is not None:
+            self.start()
+        return self.exchange(function, args, limit)
 
     def start(self) -> None:
         """Start the process and wait until it is prepared."""
+        self.end()
         path = os.pathsep.join(p for p in sys.path if p)
         self.words = tempfile.TemporaryFile()
         self.popen = subprocess.Popen(
@@ -292,70 +284,45 @@ class _Process:
             env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
             start_new_session=True,
         )
-        if self.stopped:  # `_end` may have looked before the process was there
+        if self.owner in _ENDED:  # `_end` may have looked before the process was there
             self.popen.kill()
         try:
-            hello = self.exchange((self.prepare, self.memory_limit), START_LIMIT)
+            self.exchange(self.prepare, (), START_LIMIT)
         except TaskFailed as failure:
             self.end()
             raise MatdesignError(
-                f"a worker process could not start: {failure.reason}. "
-                f"Its last words: {failure.details[-600:] or 'none'}"
+                f"a worker process could not prepare itself: {failure.reason}. Mend this "
+                f"first, no crystal can be evaluated.\n{failure.details}"
             ) from None
-        if hello != STARTED:
-            self.end()
-            raise MatdesignError(
-                f"a worker process could not prepare itself: {hello[1]}. "
-                f"Mend this first, no crystal can be evaluated.\n{hello[2]}"
-            )
 
-    def call(
+    def exchange(
         self, function: Callable[..., Any], args: tuple[Any, ...], limit: float | None
     ) -> Any:
-        """Return the result of one task, or raise `TaskFailed`."""
-        if self.popen is None or self.popen.poll() is not None:
-            self.start()
+        """Send a task and return its result; kill the process at the limit."""
+        popen = self.popen
+        assert popen and popen.stdin and popen.stdout
+        end = threading.TIMEOUT_MAX if limit is None else limit
+        began, timer = time.monotonic(), threading.Timer(end, popen.kill)
+        timer.daemon = True
+        timer.start()
         try:
-            fine, result, details = self.exchange((function, args, limit), limit)
-        except TaskFailed:
+            send(popen.stdin, (function, args, limit))
+            fine, result, details = receive(popen.stdout)
+        except (EOFError, OSError):
+            code, late = popen.wait(), time.monotonic() - began >= end
+            words = self.last_words()
             self.end()
-            raise
+            how = _SIGNALS.get(-code, f"exit code {code}")
+            reason = f"time limit {end:g} s" if late else f"worker died: {how}"
+            raise TaskFailed(reason, words) from None
+        finally:
+            timer.cancel()
         if not fine:
             raise TaskFailed(result, details)
         return result
 
-    def exchange(self, message: object, limit: float | None) -> Any:
-        """Send a message and return the answer; kill the process at the limit."""
-        popen = self.popen
-        assert (
-            popen is not None and popen.stdin is not None and popen.stdout is not None
-        )
-        late = threading.Event()
-
-        def expire() -> None:
-            late.set()
-            popen.kill()
-
-        timer = threading.Timer(limit, expire) if limit is not None else None
-        if timer:
-            timer.daemon = True
-            timer.start()
-        try:
-            send(popen.stdin, message)
-            return receive(popen.stdout)
-        except (EOFError, OSError):
-            code = popen.wait()
-            if late.is_set():
-                raise TaskFailed(f"time limit {limit:g} s") from None
-            raise TaskFailed(f"worker died: {_how(code)}", self.last_words()) from None
-        finally:
-            if timer:
-                timer.cancel()
-
     def last_words(self) -> str:
         """What the process wrote to its standard error, at most 4,000 characters."""
-        if self.words is None:
-            return ""
         size = self.words.seek(0, os.SEEK_END)
         self.words.seek(max(0, size - 4000))
         return self.words.read().decode(errors="replace").strip()
@@ -372,23 +339,3 @@ class _Process:
                         pipe.close()
                 except OSError:
                     pass  # unsent bytes to a dead process
-
-
-def _end(processes: list[_Process]) -> None:
-    for process in processes:
-        process.stopped = True
-    for process in processes:
-        popen = process.popen
-        if popen is not None:
-            popen.kill()
-            popen.wait()
-
-
-def _how(code: int) -> str:
-    """Say an exit code in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"

@@ -54,6 +54,8 @@ def substituted(
 ) -> Crystals:
     """Return training crystals with every element replaced by another at random.
 
+    Each keeps the id of the crystal that it was made from.
+
     Args:
         known: where they come from; replacements are elements that occur in it.
         n: number of crystals.
@@ -75,4 +77,5 @@ def substituted(
             alike = [x for x in free if group[x] == group[z]] if similar else []
             swap[z] = (alike or free or [z])[0]
         row.copy_(torch.tensor([swap[z] for z in row.tolist()]))
-    return Crystals(species, known.frac[order], known.lattice[order])
+    ids = tuple(known.ids[i] for i in order.tolist()) if known.ids else ()
+    return Crystals(species, known.frac[order], known.lattice[order], ids=ids)

@@ -119,18 +119,9 @@ def steer(
         one = sampled(model, n, seed=seed, steps=steps, **asked)
         met = int(hits(one.made).sum())
         low, high = wilson(met, n)
-        rows.append(
-            {
-                "condition": name,
-                "hits": met,
-                "n": n,
-                "low": low,
-                "high": high,
-                "valid": one.count("structure_valid"),
-                "evaluations": one.evaluations,
-                "seconds": one.seconds,
-            }
-        )
+        row = {"condition": name, "hits": met, "n": n, "low": low, "high": high}
+        row |= {"valid": one.count("structure_valid"), "seconds": one.seconds}
+        rows.append(row | {"evaluations": one.evaluations})
         samples.append(one.made)
     return Sweep(tuple(rows), tuple(samples))
 

@@ -203,13 +203,13 @@ def whole(want: float, got: Any, slack: float = 0.0, hint: str = "") -> str:
     Args:
         want: the right answer.
         got: what came back.
-        slack: share of the number by which it may be off, and then by 2 at least.
+        slack: share of the number by which it may be off.
         hint: said where it is wrong.
     """
     have = number(got)
     if not have.is_integer():
         return f"a whole number is asked for; got {shown(got)}."
-    near_enough = abs(have - want) <= (max(2.0, slack * want) if slack else 0)
+    near_enough = abs(have - want) <= slack * want
     return "" if near_enough else f"{have:g} is not right. {hint}".strip()
 
 

@@ -228,10 +228,8 @@ def check_mixture_score(
 
 
 def _steps() -> list[tuple[Any, ...]]:
-    x, score = (
-        torch.tensor([0.01, 0.4, 0.99, 0.5]),
-        torch.tensor([-3.0, 0.0, 2.0, -1.5]),
-    )
+    x = torch.tensor([0.01, 0.4, 0.99, 0.5])
+    score = torch.tensor([-3.0, 0.0, 2.0, -1.5])
     z = torch.tensor([0.0, 1.0, -2.0, 0.5])
     widths = [(0.3, 0.2), (0.1, 0.02), (0.5, 0.499), (0.05, 0.0)]
     return [(x, score, now, then, z) for now, then in widths]

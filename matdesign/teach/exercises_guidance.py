@@ -156,10 +156,8 @@ def check_masked(table: Tensor, allowed: Tensor) -> Tensor:
 
 
 def _known() -> list[tuple[Any, ...]]:
-    x, known = (
-        torch.tensor([0.02, 0.4, 0.99, 0.5]),
-        torch.tensor([0.98, 0.4, 0.05, 0.75]),
-    )
+    x = torch.tensor([0.02, 0.4, 0.99, 0.5])
+    known = torch.tensor([0.98, 0.4, 0.05, 0.75])
     z = torch.tensor([0.0, 1.0, -2.0, 0.5])
     widths = [(0.3, 0.2), (0.5, 0.05), (0.1, 0.0)]
     return [(x, known, now, then, z) for now, then in widths]

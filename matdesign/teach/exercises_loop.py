@@ -2,16 +2,16 @@
 
 import math
 
+import numpy as np
 import torch
 from scipy.stats import norm
 from torch import Tensor
 
+from matdesign.metrics.intervals import Floats
 from matdesign.teach.exercises import exercise, near
 
-_PREDICTED = [(0.1, 0.2, 0.0), (-0.3, 0.05, -0.2), (1.0, 0.5, 0.0), (0.0, 1.0, 0.0)]
 
-
-@exercise(lambda: _PREDICTED, off=1e-5)
+@exercise(lambda: [(0.1, 0.2, 0.0), (-0.3, 0.05, -0.2), (1.0, 0.5, 0.0)], off=1e-5)
 def check_expected_improvement(mean: float, std: float, best: float) -> float:
     """Check a function (mean, std, best) -> E max(best - value, 0)."""
     u = (best - mean) / std
@@ -68,3 +68,48 @@ def check_band_edges(mulliken: list[float], counts: list[int], gap: float) -> Te
     logs = torch.tensor(mulliken, dtype=torch.float64).log()
     middle = (logs @ logs.new_tensor(counts) / sum(counts)).exp() - 4.5
     return torch.stack([middle - gap / 2, middle + gap / 2])
+
+
+@exercise(lambda: [(-6.0, -6.5, -1.9, 7, 6, 1), (-5.0, -4.0, -1.5, 8, 6, 2)], near)
+def check_average_voltage(
+    full: float, host: float, metal: float, atoms: int, left: int, charge: int
+) -> float:
+    """Check a function of energies per atom (eV) and numbers of atoms -> voltage, V."""
+    n = atoms - left
+    return (left * host + n * metal - atoms * full) / (n * charge)
+
+
+@exercise(lambda: [(1, 97.87), (2, 157.76), (3, 300.0)], off=0.1)
+def check_capacity(lithium: int, mass: float) -> float:
+    """Check a function (lithium atoms, mass of the formula in u) -> mAh/g."""
+    return lithium * 96485.332 / 3.6 / mass
+
+
+_CONTENT = np.array([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.2, 0.2, 0.6], [0, 0.4, 0.6]])
+
+
+@exercise(
+    lambda: [(_CONTENT, _CONTENT @ [-3, -8, -5]), (_CONTENT, _CONTENT[:, 0] ** 2)]
+)
+def check_references(content: Floats, offset: Floats) -> object:
+    """Check a function (content, offset) -> references by least squares."""
+    return np.linalg.lstsq(content, offset, rcond=None)[0]
+
+
+def _intervals() -> list[tuple[Tensor, Tensor, Tensor, float]]:
+    value, mean = torch.linspace(-2, 2, 40), torch.zeros(40)
+    return [(value, mean, 0.5 + value.abs() / 2, p) for p in (0.5, 0.9, 0.99)]
+
+
+@exercise(_intervals, off=1e-6)
+def check_coverage(values: Tensor, mean: Tensor, std: Tensor, level: float) -> float:
+    """Check a function (values, mean, std, level) -> share of values inside."""
+    return float(
+        ((values - mean).abs() <= norm.ppf((1 + level) / 2) * std).float().mean()
+    )
+
+
+@exercise(lambda: [(100, 5, 2053, 100), (20, 1, 50, 5), (50, 5, 50, 5)])
+def check_acceleration(calls: int, k: int, n: int, good: int) -> float:
+    """Check a function (calls, k, n, good) -> calls at random over these, for k good."""
+    return k * (n + 1) / (good + 1) / calls

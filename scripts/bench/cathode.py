@@ -7,14 +7,15 @@ from torch import Tensor
 
 import matdesign as design
 from matdesign.constraints.base import Constraint
-from matdesign.constraints.between import Range
+from matdesign.constraints.unfinished import amounts_of
 from matdesign.crystals.batch import Crystals, SoftCrystals, generator
 from matdesign.crystals.elements import atomic_number, table
 
-METALS = ("Ti", "Mn", "Fe", "Cu")
+METALS = ("Ti", "Mn", "Fe")
 """What gives the electron: neither rare nor poisonous, as cobalt, nickel, vanadium are."""
-OTHERS = ("Li", "Mg", "Al", "Si", "P", "S", "B", "O", "F")
-NUMBERS = torch.tensor([atomic_number(one) for one in METALS])
+OTHERS = ("Li", "Mg", "Al", "P", "O")
+LITHIUM, METAL = 3, {atomic_number(one) for one in METALS}
+NEUTRAL = design.ChargeNeutral()
 LARGEST = 14
 """Atoms of a cell, so that a call costs seconds."""
 
@@ -33,17 +34,31 @@ DOUBTS = {
 }
 
 
-class RedoxMetals(Range):
-    """Atoms that can give an electron when lithium leaves, at least one."""
+class Chargeable(Constraint):
+    """Neutral without its lithium, too, by another oxidation state of Ti, Mn or Fe.
 
-    def __init__(self) -> None:
-        super().__init__("atoms of " + ", ".join(METALS), 1, float("inf"), "atoms")
+    The violation is the charge that is left, infinite where there is no such metal.
+    """
 
-    def value(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return their number, of species that are undecided the expected one."""
+    unit = "e"
+
+    def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
+        """Return the charge of the host; of undecided crystals nothing is said."""
+        left = torch.zeros(len(crystals))
         if isinstance(crystals, SoftCrystals):
-            return crystals.species[..., NUMBERS].sum((1, 2))
-        return torch.isin(crystals.species, NUMBERS).sum(1).to(crystals.frac)
+            return left
+        for i, row in enumerate(crystals.species.tolist()):
+            host = {z: n for z, n in amounts_of(row).items() if z != LITHIUM}
+            left[i] = NEUTRAL.residual(host) if set(host) & METAL else torch.inf
+        return left
+
+    def satisfied(self, crystals: Crystals) -> Tensor:
+        """Return whether the host is neutral, shape (crystals,)."""
+        return self.violation(crystals) == 0
+
+    def sentence(self) -> str:
+        """Return the constraint in words."""
+        return "neutral without its lithium, with " + " or ".join(METALS)
 
 
 def constraints() -> list[Constraint]:
@@ -51,9 +66,10 @@ def constraints() -> list[Constraint]:
     return [
         design.OnlyElements(*METALS, *OTHERS),
         design.RequiredElements("Li", "O"),
-        RedoxMetals(),
         design.NumberOfAtoms(4, LARGEST),
         design.ChargeNeutral(),
+        design.ElectronegativityOrder(),
+        Chargeable(),
         design.NovelFormula(design.Hull.shipped().known),
     ]
 
@@ -90,7 +106,7 @@ class LithiumSubstitution:
             for z in species[species > 0].unique().tolist():
                 alike = self.allowed[group[self.allowed] == group[z]]
                 if 3 <= group[z] <= 12:
-                    alike = NUMBERS
+                    alike = torch.tensor(sorted(METAL))
                 if z in (8, 3) or not len(alike):
                     continue
                 other = alike[torch.randint(len(alike), (1,), generator=rng)]

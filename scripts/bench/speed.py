@@ -1,4 +1,4 @@
-"""Time what a reader waits for: a cold start, sampling and training, model by model.
+"""Time what a reader waits for: a cold start, sampling, training, and the oracle.
 
     python scripts/bench.py speed --output FILE.json
 
@@ -7,6 +7,9 @@ crystals, the median of several, so that nothing that is already loaded helps. S
 takes the model's own settings; a training step is forward, backward and AdamW on a batch
 of training crystals (for models of MP-20: of the prototypes). To compare two versions of
 the package, run both on the same idle machine.
+
+The oracle relaxes crystals that a model made, by one worker process and by two. Its price
+is processor time, which a busy machine hardly changes; the efficiency is of wall time.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from machine import command, hardware
 
@@ -84,6 +88,35 @@ def one_model(name: str, args: argparse.Namespace) -> dict[str, float]:
     }
 
 
+def worked() -> float:
+    """Return the processor seconds of all processes that were started from here."""
+    times = [one.cpu_times() for one in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
+
+
+def oracle(n: int, repeat: int) -> dict[str, float]:
+    """Return the price of the default oracle, and the efficiency of a second worker."""
+    some = design.load_model("autoregressive-prototypes").sample(n, seed=0)
+    walls: dict[int, list[float]] = {1: [], 2: []}
+    price = []
+    for _ in range(repeat):
+        for workers, wall in walls.items():
+            settings = {"workers": workers, "batch": 2, "time_limit": 1000}
+            with design.PotentialOracle(**settings) as one:
+                one.evaluate(some[:4])  # the processes have started
+                before, start = worked(), time.perf_counter()
+                one.evaluate(some)
+                wall.append(time.perf_counter() - start)
+                price.append((worked() - before) / n)
+    alone, both = (statistics.median(wall) for wall in walls.values())
+    each = statistics.median(price)
+    return {
+        "processor seconds per crystal": each,
+        "efficiency of two workers": alone / both / 2,
+        "core hours per million crystals": each * 1e6 / 3600,
+    }
+
+
 def main(given: list[str]) -> int:
     """Measure, print, and write a record where asked."""
     words = __doc__.split("\n")[0]
@@ -94,6 +127,7 @@ def main(given: list[str]) -> int:
     add("--batch", type=int, default=128, help="crystals of a training step")
     add("--repeat", type=int, default=3, help="the median counts")
     add("--cold", type=int, default=5, help="processes of a cold start; 0: none")
+    add("--oracle", type=int, default=0, help="crystals to relax; 0: none")
     add("--threads", type=int, default=1)
     add("--output", type=Path, help="JSON record to write")
     args = parser.parse_args(given)
@@ -107,6 +141,10 @@ def main(given: list[str]) -> int:
     if args.cold:
         record["eight crystals, cold"] = cold(EIGHT, args.cold, args.threads)
         print(f"eight crystals, cold: {record['eight crystals, cold']:.2f} s")
+    if args.oracle:
+        record["oracle"] = oracle(args.oracle, args.repeat)
+        for what, value in record["oracle"].items():
+            print(f"{what}: {value:,.3g}", flush=True)
     for name in design.models() if args.models is None else args.models:
         record["models"][name] = one_model(name, args)
         print(name, flush=True)

@@ -89,8 +89,8 @@ def run_shard(candidates: Sequence[Candidate], time_limit: float) -> list[Row]:
         except Exception as error:  # a substitution that pymatgen cannot build
             rows.append(_row(candidate, None, None, f"cannot be built: {error}"[:120]))
     starts = [structure for _, structure in built]
-    options = {"fmax": 0.05, "steps": 120, "active_atoms": 48}
-    results = relax(starts, potential(), time_limit=time_limit, **options)
+    options = {"fmax": 0.05, "steps": 120, "time_limit": time_limit}
+    results = relax(starts, potential(), **options)
     hull, guards = Hull.shipped(), Guards()
     for (candidate, start), result in zip(built, results, strict=True):
         formation, reason = float("nan"), result.reason

@@ -142,15 +142,6 @@ def test_drawn_bonds_join_drawn_atoms_at_bond_length():
     assert len(set(map(frozenset, ends.tolist()))) == len(ends) == 36
 
 
-def test_bonded_images_complete_every_atom_of_the_cell():
-    structure = skewed()
-    drawn = scene.frame(structure, {"Zn": 0, "S": 1}, images="bonded")
-    ends = np.array(drawn["bonds"])
-    needed = np.bincount(scene.bonds(structure).first, minlength=2)
-    for atom in range(2):
-        assert (ends == atom).sum() == needed[atom]
-
-
 def test_words_are_computed_from_the_structure():
     assert scene.describe(perovskite()) == (
         "Crystal structure of SrTiO3: cubic, space group Pm-3m (number 221), 5 atoms in "

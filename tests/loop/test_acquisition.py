@@ -16,7 +16,7 @@ from matdesign.loop.acquisition import (
     one_by_one,
     probability_of_improvement,
 )
-from matdesign.loop.results import Results
+from matdesign.loop.results import Column, Results
 from matdesign.loop.surrogate import Ensemble, GaussianProcess, Prediction
 
 NAME = "formation_energy_per_atom"
@@ -195,6 +195,44 @@ def test_what_makes_no_sense_is_refused():
         with pytest.raises(DataError, match="gate is a probability below 1"):
             Bayesian(**options)
     assert math.isclose(Bayesian().beta, 4.0)
+
+
+def size(crystals):
+    return crystals.volume[:, None].double() ** (1 / 3) - 4.0
+
+
+def cubes(x):
+    """Crystals of which `size` is x."""
+    edge = (torch.as_tensor(x).float() + 4.0)[:, None, None]
+    n = len(edge)
+    species = torch.full((n, 1), 29)
+    return design.Crystals(species, torch.zeros(n, 1, 3), edge * torch.eye(3))
+
+
+def test_several_objectives_are_traded_against_each_other():
+    """a = x^2 and b = (x - 1)^2: what is worth trying lies between 0 and 1."""
+    chooser = Bayesian(GaussianProcess(size), objectives=("a", "b"), start=4)
+    x = torch.tensor([-1.0, -0.5, 0.0, 1.0, 1.5, 2.0]).double()
+    found = Results(cubes(x), {"a": Column(x**2, "eV"), "b": Column((x - 1) ** 2)})
+    tried = torch.linspace(-1, 2, 31)
+    chosen = chooser.select(cubes(tried), found, x, 3, seed=0)
+    assert chosen.order == chooser.select(cubes(tried), found, x, 3, seed=0).order
+    best = tried[chosen.order]
+    assert ((best > 0) & (best < 1)).all()
+    assert best.sort().values.diff().min() > 0.15  # not the same idea three times
+    assert chosen.reason[10].startswith("a ") and ", b " in chosen.reason[0]
+    blind = found.columns | {"a": Column(torch.where(x == 1.5, torch.nan, x**2), "eV")}
+    part = chooser.select(cubes(tried), Results(cubes(x), blind), x, 2, seed=0)
+    assert len(part.order) == 2
+    several = Bayesian(objectives=["a", "b"])
+    assert Bayesian.from_dict(several.to_dict()).objectives == ["a", "b"]
+    assert (
+        "hypervolume of a, b" in repr(several)
+        and "objectives" not in Bayesian().to_dict()
+    )
+    for wrong in ({"gate": 0.1}, {"surrogate": Ensemble()}, {"objectives": ["a"]}):
+        with pytest.raises(DataError, match="two columns or more"):
+            Bayesian(**{"objectives": ["a", "b"], **wrong})
 
 
 def test_a_campaign_selects_from_a_pool_and_goes_on(known, tmp_path):

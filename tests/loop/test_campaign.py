@@ -94,9 +94,7 @@ def test_a_whole_campaign_with_a_real_oracle(tmp_path):
         assert known.find(best[[i]]) is None
         known.add(str(i), best[[i]])
     evaluated = loop.store.originals()
-    prints = {
-        fingerprint(c.species[0], c.frac[0], c.lattice[0]) for c in evaluated.values()
-    }
+    prints = {fingerprint(c[0]) for c in evaluated.values()}
     assert prints == set(lines)
     assert "oracle calls 17 of 17" in repr(loop)
     loop.close()

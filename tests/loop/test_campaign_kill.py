@@ -102,10 +102,7 @@ def recorded(folder):
     """Fingerprints of the crystals whose evaluation is in the store."""
     store = Store(folder / "c.db")
     originals = store.originals()
-    found = [
-        fingerprint(c.species[0], c.frac[0], c.lattice[0])
-        for c in (originals[e.key] for e in store.evaluations())
-    ]
+    found = [fingerprint(c[0]) for c in (originals[e.key] for e in store.evaluations())]
     store.close()
     return found
 

@@ -129,7 +129,7 @@ def test_errors_speak(tmp_path):
         DataError, match=r"ending in .db or a database URL; got 'a.txt'"
     ):
         Store("a.txt")
-    with pytest.raises(DataError, match=r"folder of the store .* does not exist"):
+    with pytest.raises(DataError, match=r"no store .*none.a.db: .*none does not exist"):
         Store(tmp_path / "none" / "a.db")
     (tmp_path / "b.db").write_text("this is no database at all" * 100)
     with pytest.raises(DataError, match=r"b.db is not a campaign store"):

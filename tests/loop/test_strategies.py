@@ -1,6 +1,7 @@
 """Strategies of a campaign: who selects and who learns, written down and exact."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
 from matdesign.loop import rebuild
 from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.rebuild import made_by
 from matdesign.loop.store import crystal_keys
 from matdesign.loop.strategies import Chosen
 
@@ -45,7 +47,7 @@ class Richest:
 
 def campaign(where, **keywords):
     keywords = {"generator": Alloys(bad=0), "budget": 12, "batch": 4} | keywords
-    parts = (keywords.pop("generator"), None, Toy())
+    parts = (keywords.pop("generator"), keywords.pop("constraints", None), Toy())
     return Campaign(*parts, where, propose=10, seed=4, **keywords)
 
 
@@ -270,16 +272,20 @@ def test_a_version_is_on_the_device_of_the_one_before(tmp_path):
     loop.close()
 
 
-def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
-    """Surrogate, acquisition, learner, formula, constraint and model: all rebuilt."""
+def test_a_campaign_of_the_package_needs_its_store_and_what_is_your_own(tmp_path):
+    """Surrogate, acquisition, learner, constraint and model: all rebuilt."""
     import matdesign as design
 
     settings = {"objective": "volume_per_atom", "budget": 12, "batch": 4, "propose": 8}
     settings |= {"select": design.Bayesian(start=4), "learn_every": 2, "seed": 1}
     settings["learn"] = design.RewardWeighted(steps=2, watch=0)
 
+    def size(structure):
+        return structure.volume / len(structure)
+
+    oracle = design.FunctionOracle(size, {"volume_per_atom": "A^3"})
+
     def begin(where):
-        oracle = design.FunctionOracle("volume / n_atoms", {"volume_per_atom": "A^3"})
         wanted = design.MinDistance(0.5)
         return Campaign(tiny(), wanted, oracle, where, **settings)
 
@@ -290,9 +296,50 @@ def test_a_campaign_of_the_package_needs_its_store_only(tmp_path):
     assert any(one.startswith("predicted") for one in reasons)
     begin(tmp_path / "b.db").close()
     for _ in iterations:
-        part = Campaign.resume(tmp_path / "b.db")
+        part = Campaign.resume(tmp_path / "b.db", oracle=oracle)
         part.iteration()
         part.close()
     columns = ["id", "formula", "volume_per_atom", "reason"]
     assert part.table()[columns].equals(whole.table()[columns])
     whole.close()
+
+
+class Seer(Richest):
+    """Says what it expects of every candidate, too."""
+
+    def select(self, candidates, results, values, room, *, seed):
+        made = super().select(candidates, results, values, room, seed=seed)
+        return replace(made, predicted=[(0.5 * i, 0.1) for i in range(len(candidates))])
+
+
+def test_each_row_says_what_made_it_and_what_was_expected(tmp_path):
+    known = Alloys(bad=0).sample(6, seed=0).replace(ids=tuple("abcdef"))
+    wanted = matdesign.OnlyElements("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al")
+    keywords = {"select": Seer(), "budget": 3, "batch": 3}
+    loop = campaign(
+        tmp_path / "a.db", generator=matdesign.Substitution(known), **keywords
+    )
+    loop.iteration()
+    rows = loop.store.proposals(0)
+    assert {one.parent for one in rows} == set("abcdef") and len(rows) == 6
+    new = [one for one in rows if one.decision in ("selected", "passed over")]
+    assert [one.predicted for one in new] == [0.5 * i for i in range(len(new))]
+    assert {one.predicted_std for one in new} == {0.1} and len(new) > 1
+    [draw] = {row["draw"] for row in loop.store.iterations()}
+    for row in loop.store._db.select(kind="crystal"):
+        assert (row.model, row.draw) == ("Substitution", draw) and "guide" not in row
+    loop.close()
+    model, where = tiny(), tmp_path / "b.db"
+    loop = campaign(where, generator=model, constraints=wanted, budget=2)
+    loop.iteration()
+    again = campaign(tmp_path / "c.db", generator=model, budget=2)
+    again.iteration()
+    for one, guided in ((loop, True), (again, False)):
+        found = list(one.store._db.select(kind="crystal"))
+        assert {row.model for row in found} == {made_by(model, None)["model"]}
+        assert {"guide" in row for row in found} == {guided}
+        assert found[0].model.startswith("Diffusion ") and "parent" not in found[0]
+        one.close()
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    assert made_by(model, None)["model"] != found[0].model

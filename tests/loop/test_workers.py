@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from matdesign.errors import MatdesignError
-from matdesign.loop.workers import Remote, TaskFailed, Workers, isolated
+from matdesign.loop.workers import TaskFailed, Workers, isolated
 
 
 def behave(item):
@@ -181,11 +181,13 @@ def test_close_leaves_no_process():
     pool.close()
     assert task.done()
     assert not any(alive(pid) for pid in pids)
+    assert pool.submit(abs, -1, time_limit=30).result() == 1  # and starts again
+    pool.close()
 
 
 def test_remote_executor_has_the_same_limits():
     with ThreadPoolExecutor(1) as threads:
-        remote = Remote(threads)
+        remote = Workers(executor=threads)
         items = [["good", 2], ["hang", 0], ["good", 3]]
         found = dict(isolated(remote, behave_all, items, time_limit=1.5, batch=3))
     assert (found[0], found[2], found[1].reason) == (4, 9, "time limit 1.5 s")

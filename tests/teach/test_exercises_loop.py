@@ -41,3 +41,14 @@ def test_the_band_edges() -> None:
 
     assert exercises.check_band_edges(edges)
     assert not exercises.check_band_edges(lambda *of: edges(*of, by_atom=False))
+
+
+def test_the_voltage_and_the_capacity_of_a_cathode() -> None:
+    def voltage(full, host, metal, atoms, left, charge):
+        gained = left * host + (atoms - left) * metal - atoms * full
+        return gained / (atoms - left) / charge
+
+    assert exercises.check_average_voltage(voltage)
+    assert not exercises.check_average_voltage(lambda *of: voltage(*of[:5], 1))
+    assert exercises.check_capacity(lambda n, mass: n * 26801.48 / mass)
+    assert not exercises.check_capacity(lambda n, mass: 26801.48 / mass)

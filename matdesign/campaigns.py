@@ -1,0 +1,133 @@
+"""Closed loops from a shell: `matdesign campaign run FILE.toml`, `ask`, `tell`, ..."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import matdesign as design
+from matdesign import shell
+from matdesign.errors import DataError
+from matdesign.loop.campaign_file import number, read_campaign
+
+app = typer.Typer(help="Closed loops: propose, evaluate, learn.", no_args_is_help=True)
+Where = Annotated[str, typer.Argument(help="File or database URL of the campaign.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
+]
+
+
+def _go_on(loop: design.Campaign, scheduler: str | None) -> None:
+    from matdesign.loop.estimate import estimate
+
+    loop.oracle.executor = scheduler
+    typer.echo(f"{loop!r}\n{estimate(loop)}")
+    if isinstance(loop.oracle, design.Experiment):
+        typer.echo(f"next: matdesign campaign ask {loop.store.name}")
+        return
+    for iteration in loop:
+        typer.echo(repr(iteration))
+    typer.echo(loop.table().to_string(max_rows=10))
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="TOML; a wrong key shows all keys.")],
+    scheduler: Scheduler = None,
+) -> None:
+    """Begin the campaign of a TOML file, say what it will cost, and run it."""
+    with closing(read_campaign(file)) as loop:
+        _go_on(loop, scheduler)
+
+
+@app.command()
+def resume(
+    store: Where,
+    budget: Annotated[int | None, typer.Option(help="A larger one.")] = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Go on with a campaign that was stopped or killed, or has a larger budget."""
+    with closing(design.Campaign.resume(store, budget=budget)) as loop:
+        _go_on(loop, scheduler)
+
+
+@app.command()
+def status(store: Where) -> None:
+    """Say how a campaign stands, also while another process runs it."""
+    with closing(design.Campaign.view(store)) as loop:
+        typer.echo(f"{loop!r}\n{loop.table().to_string(max_rows=10)}")
+
+
+@app.command()
+def report(
+    store: Where,
+    out: Annotated[Path, typer.Option("--out", "-o")] = Path("build/campaign.html"),
+    reference: Annotated[
+        str | None, typer.Option(help="Known crystals: a data set or a file.")
+    ] = None,
+) -> None:
+    """Write a page of figures, failures and finalists, also while the campaign runs."""
+    known = shell.reference(reference) if reference else None
+    with closing(design.Campaign.view(store)) as loop:
+        typer.echo(f"wrote {design.report_campaign(loop, out, known=known)}")
+
+
+@app.command()
+def ask(
+    store: Where,
+    n: Annotated[int | None, typer.Option("-n", min=1, help="At most.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of CIF files, or one .xyz file.")
+    ] = Path("build/asked"),
+) -> None:
+    """Write crystals to make or compute, the same ones until told, and a table for it."""
+    with closing(design.Campaign.resume(store)) as loop:
+        crystals, columns = loop.ask(n), loop.oracle.columns
+        if not len(crystals):
+            raise DataError(loop.stopped or f"the budget of {loop.budget} is spent.")
+    shell.write(crystals, out)
+    table = out.with_suffix(".csv")
+    blank = [f"{name} ({unit})" if unit else name for name, unit in columns.items()]
+    with table.open("w", newline="", encoding="utf-8") as sheet:
+        rows = csv.writer(sheet)
+        rows.writerow(["id", "formula", "parent", *blank, "reason"])
+        parents = crystals.labels.get("parent", [""] * len(crystals))
+        for row in zip(crystals.ids, crystals.formulas, parents, strict=True):
+            rows.writerow([*row, *[""] * len(blank), ""])
+    typer.echo(f"wrote {table}: fill in what was measured, or why it was not (reason)")
+
+
+@app.command()
+def tell(
+    store: Where,
+    results: Annotated[Path, typer.Argument(help="The table of `ask`, filled in.")],
+) -> None:
+    """Record what was measured; rows that are still empty go on waiting."""
+    try:
+        with results.open(newline="", encoding="utf-8-sig") as sheet:
+            rows = [row for row in csv.DictReader(sheet) if any([*row.values()][3:])]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{results} cannot be read: {error}") from None
+    with closing(design.Campaign.resume(store)) as loop:
+        told = set(loop.table().get("id", []))
+        new = [row for row in rows if row["id"] not in told]
+        asked = loop.ask() if new else loop.best(0)
+        places = {name: i for i, name in enumerate(asked.ids)}
+        if strangers := [row["id"] for row in new if row["id"] not in places]:
+            raise DataError(f"{results} has rows not asked about: {strangers}")
+        if new:
+            columns = {}
+            for head in [*new[0]][3:-1]:
+                name, _, unit = head.removesuffix(")").partition(" (")
+                values = [number(row[head] or "nan") for row in new]
+                columns[name] = design.Column(torch.tensor(values), unit)
+            chosen = asked[[places[row["id"]] for row in new]]
+            loop.tell(
+                design.Results(chosen, columns, tuple(row["reason"] for row in new))
+            )
+        typer.echo(f"told {len(new)} results, {len(rows) - len(new)} known\n{loop!r}")

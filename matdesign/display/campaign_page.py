@@ -1,0 +1,224 @@
+"""A campaign as figures: while it runs, and as a report of one file."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matdesign.crystals.batch import Crystals
+from matdesign.crystals.matching import reduced
+from matdesign.display.live import stack
+from matdesign.display.plots import COLORS, HATCHES, Plot, canvas, draw_lines
+from matdesign.display.reporting import report
+from matdesign.display.viewer import bundle, view
+from matdesign.loop.iteration import unselected
+from matdesign.loop.rebuild import value
+from matdesign.metrics.evaluator import evaluate
+
+if TYPE_CHECKING:
+    import pandas
+
+    from matdesign.loop.campaign import Campaign
+    from matdesign.loop.iteration import Iteration
+    from matdesign.loop.oracle import Oracle
+
+
+def plot_campaign(campaign: Campaign, known: Crystals | None = None) -> list[Plot]:
+    """Return how a campaign goes: progress, fates, diversity, surrogate against oracle.
+
+    Args:
+        campaign: running, ended, or of `Campaign.view`.
+        known: training or other known crystals, for the shares of what is known.
+
+    Returns:
+        Those for which there is something to draw.
+    """
+    import pandas
+
+    made = pandas.DataFrame(campaign.store.decisions())
+    if made.empty:
+        return []
+    table, aim = campaign.table(), campaign.objective
+    named = aim if isinstance(aim, str) else "objective"
+    done = dict(zip(table.get("id", ()), table.get("ok", ()), strict=True))
+    ended = {True: "usable", False: "failed", None: "waiting"}
+    selected = made["decision"] == "selected"
+    made["fate"] = made["decision"].where(
+        ~selected, made["id"].map(lambda x: ended[done.get(x)])
+    )
+    plots = [_fates(made, table), _diversity(made, known)]
+    if len(table):
+        plots.insert(0, _progress(table["objective"].to_numpy(), named))
+    if len(table) and "predicted" in made:
+        said = made.merge(table[["id", "objective"]], on="id")
+        said = said.dropna(subset=["predicted", "objective"])
+        plots += [_surrogate(said, named)] if len(said) else []
+    return plots
+
+
+def _progress(values: Any, named: str) -> Plot:
+    calls, best = np.arange(1, len(values) + 1), np.fmin.accumulate(values)
+    figure, axes = canvas()
+    axes.scatter(calls, values, s=12, color="#888888", label="evaluated")
+    axes.step(calls, best, where="post", color=COLORS[0], lw=2, label="best so far")
+    axes.set(xlabel="oracle calls", ylabel=named)
+    axes.legend(frameon=False, fontsize=10)
+    return Plot(figure, f"Best {named} so far: {best[-1]:.4g} in {len(values)} calls.")
+
+
+def _fates(made: pandas.DataFrame, table: pandas.DataFrame) -> Plot:
+    counts = made.groupby(["iteration", "fate"]).size().unstack(fill_value=0)
+    figure, axes = canvas()
+    bottom = np.zeros(len(counts))
+    for n, fate in enumerate(counts):
+        look: dict[str, Any] = {"color": COLORS[n % 6], "hatch": HATCHES[n % 6]}
+        look |= {"edgecolor": "white", "label": str(fate)}
+        axes.bar(counts.index, counts[fate], bottom=bottom, **look)
+        bottom += counts[fate].to_numpy()
+    axes.set(xlabel="iteration", ylabel="crystals")
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    found = ", ".join(f"{n} {fate}" for fate, n in counts.sum().items())
+    spent = float(table["seconds"].sum()) if len(table) else 0.0
+    cost = f"{len(table)} oracle calls took {spent:.0f} s of computing."
+    return Plot(figure, f"Fate of {len(made)} proposed crystals: {found}.", cost)
+
+
+def _diversity(made: pandas.DataFrame, known: Crystals | None) -> Plot:
+    by = made.groupby("iteration")
+    lines = {
+        "different formulas": by["formula"].nunique() / by.size(),
+        "duplicates": (made["fate"] == "duplicate").groupby(made["iteration"]).mean(),
+    }
+    if known is not None:
+        formulas = set(reduced(known.species))
+        systems = {frozenset(z for z, _ in one) for one in formulas}
+        old = made["formula"].map(lambda one: one in formulas)
+        near = made["formula"].map(lambda one: frozenset(z for z, _ in one) in systems)
+        lines["known formulas"] = old.groupby(made["iteration"]).mean()
+        lines["known chemical systems"] = near.groupby(made["iteration"]).mean()
+    curves = {name: (one.index, one.to_numpy()) for name, one in lines.items()}
+    figure, axes = draw_lines(curves, marked=1, xlabel="iteration", ylim=(0, 1.05))
+    axes.set_ylabel("share of the proposed")
+    ends = (f"{k} from {y[0]:.0%} to {y[-1]:.0%}" for k, (_, y) in curves.items())
+    return Plot(figure, f"Shares of the proposed, first to last: {'; '.join(ends)}.")
+
+
+def _surrogate(said: pandas.DataFrame, named: str) -> Plot:
+    mean, std, true = (said[k] for k in ("predicted", "predicted_std", "objective"))
+    figure, axes = canvas(4.2, 4.0)
+    axes.errorbar(mean, true, xerr=std, fmt="o", ms=4, lw=0.8, color=COLORS[0])
+    ends = [min(mean.min(), true.min()), max(mean.max(), true.max())]
+    axes.plot(ends, ends, color="#333333", lw=1, ls="--")
+    axes.set(xlabel=f"{named}, predicted when chosen", ylabel=f"{named} by the oracle")
+    off, within = (true - mean).mean(), ((true - mean).abs() <= 2 * std).mean()
+    found = f"the oracle's values are {abs(off):.3g} {'above' if off > 0 else 'below'}"
+    return Plot(
+        figure,
+        f"Surrogate against oracle on {len(said)} chosen crystals: on average {found} the "
+        f"predictions, {within:.0%} within two standard deviations.",
+    )
+
+
+class Dashboard:
+    """A campaign to watch: show it, then iterate over it as over the campaign.
+
+    Best so far, fates, cost, diversity, and the newest best crystal to turn. Shown again
+    at the end it stays complete without a kernel.
+
+    Args:
+        campaign: to run, or to look at.
+        known: as for `plot_campaign`.
+
+    Example:
+        >>> board = Dashboard(campaign)  # doctest: +SKIP
+        >>> display(board)  # doctest: +SKIP
+        >>> for iteration in board:  # doctest: +SKIP
+        ...     pass
+    """
+
+    def __init__(self, campaign: Campaign, known: Crystals | None = None) -> None:
+        self.campaign, self.known = campaign, known
+        self._box: Any = None
+
+    def __iter__(self) -> Iterator[Iteration]:
+        for iteration in self.campaign:
+            if self._box is not None:
+                self.widget()
+            yield iteration
+
+    def __repr__(self) -> str:
+        return f"Dashboard of a {self.campaign!r}"
+
+    def to_html(self, crystals: bool = True) -> str:
+        """Return what there is to see as HTML, with the best crystal or without."""
+        shown: list[Any] = plot_campaign(self.campaign, self.known)
+        shown += [view(one) for one in self.campaign.best(1) if crystals]
+        said = f"<p>{html.escape(repr(self.campaign))}</p>"
+        return said + "".join(one.to_html() for one in shown)
+
+    def widget(self) -> Any:
+        """Return the same with a live viewer; it changes with every iteration."""
+        best = [view(one) for one in self.campaign.best(1)]
+        self._box = stack(self.to_html(crystals=False), best, self._box)
+        return self._box
+
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> dict[str, Any]:
+        return bundle(repr(self), self.to_html, self.widget)
+
+
+def report_campaign(
+    campaign: Campaign,
+    path: str | Path = "build/campaign.html",
+    *,
+    known: Crystals | None = None,
+    judge: Oracle | None = None,
+    finalists: int = 6,
+) -> Path:
+    """Write how a campaign went, on one page that opens offline; return its path.
+
+    It shows progress, spending and failures, and the four ways in which a loop goes wrong:
+    the surrogate against the oracle on what it chose, diversity by iteration, how much is
+    known already, and the finalists by the novelty ledger and by a judge that the loop never
+    saw. The rest is as in `report`, of the finalists and of what failed in the oracle.
+
+    Args:
+        campaign: running, ended, or of `Campaign.view`.
+        path: of the page.
+        known: training or other known crystals, for what is new.
+        judge: evaluates the finalists once more; nothing is recorded.
+        finalists: at most how many of the best.
+
+    Raises:
+        DataError: nothing is evaluated yet.
+    """
+    best, shown = campaign.best(finalists), campaign.history.results(finalists, 24)
+    made = campaign.store.decisions()
+    dropped = Counter(unselected(one["decision"], one["reason"]) for one in made)
+    del dropped[""]
+    facts: dict[str, object] = {"campaign": repr(campaign)}
+    facts |= {f"not evaluated: {why}": n for why, n in dropped.most_common(8)}
+    for by, n in Counter((one["model"], one.get("guide", "")) for one in made).items():
+        facts["crystals by " + ", ".join(filter(None, by))] = n
+    found = judge.evaluate(best) if judge is not None and len(best) else None
+    for i, (name, formula) in enumerate(zip(best.ids, best.formulas, strict=True)):
+        text = f"objective {value(campaign.objective, shown[[i]]):.4g}"
+        if judge is not None and found is not None:
+            again = value(campaign.objective, found[[i]])
+            text += f", {again:.4g} by the judge {judge.name}"
+        facts[f"finalist {name}, {formula}"] = text
+    return report(
+        shown.structures,
+        shown,
+        evaluate(shown.structures, known),
+        path,
+        title=f"Campaign {Path(campaign.store.name).stem}",
+        facts=facts,
+        plots=plot_campaign(campaign, known),
+    )

@@ -1,0 +1,65 @@
+"""What a campaign will cost, said before it starts."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from matdesign.errors import InfeasibleTarget
+from matdesign.loop.oracle import PotentialOracle
+from matdesign.loop.potential import Potential
+
+if TYPE_CHECKING:
+    from matdesign.loop.campaign import Campaign
+
+FORCES = 50
+"""Force calls of a usual relaxation."""
+
+
+def estimate(campaign: Campaign) -> str:
+    """Return oracle calls, seconds and memory of what is left of a campaign, as text.
+
+    Draws a few crystals with the campaign's guide. The cost of a call is the mean so far;
+    before the first, that of 50 force calls where the oracle is the potential.
+
+    Accuracy:
+        Within a factor of two or so: cells differ in size, and crystals that are dropped
+        before the oracle make more iterations.
+    """
+    calls, oracle = campaign.left, campaign.oracle
+    drawn = math.ceil(calls / campaign.batch) * campaign.propose
+    few = min(8, campaign.propose)
+    steering = {"guide": campaign.guide} if campaign.guide is not None else {}
+    began, made = time.perf_counter(), None
+    try:
+        made = campaign.generator.sample(few, seed=0, **steering)
+    except InfeasibleTarget:
+        pass  # the iterations will say so
+    drawing = (time.perf_counter() - began) / few * drawn
+    spent = campaign.table().get("seconds")
+    each = math.nan if spent is None else float(spent.mean())
+    workers = getattr(oracle, "workers", 1)
+    if spent is None and isinstance(oracle, PotentialOracle) and made is not None:
+        potential = Potential(oracle.weights, oracle.device)
+        began = time.perf_counter()
+        potential.evaluate(made)
+        each = (time.perf_counter() - began) / few * FORCES
+    asking = each * calls / workers
+    said = f"{asking:.0f} s in {workers} processes" if each == each else "not known"
+    memory = f"; memory {_peak():.1f} GiB here" if _peak() else ""
+    return (
+        f"estimate: {calls} oracle calls; drawing {drawn} crystals {drawing:.0f} s, "
+        f"evaluating {said}{memory}, at most as much in each process"
+    )
+
+
+def _peak() -> float:
+    """Return the most memory that this process has held, GiB; 0 where nobody says."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / 2 ** (30 if sys.platform == "darwin" else 20)

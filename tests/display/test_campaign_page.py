@@ -1,0 +1,134 @@
+"""A campaign as figures: what they say is counted from the store."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
+
+from alloys import Alloys
+from test_campaign import Toy
+from test_strategies import Seer
+
+import matdesign as design
+from matdesign.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    where = tmp_path_factory.mktemp("campaign") / "alloys.db"
+    wanted = design.RequiredElements("Cu")
+    settings = {"budget": 12, "batch": 4, "propose": 12, "seed": 4, "select": Seer()}
+    loop = design.Campaign(Alloys(), wanted, Toy(), where, **settings)
+    list(loop)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def figures(campaign):
+    return design.plot_campaign(campaign, Alloys(bad=0).sample(40, seed=9))
+
+
+def test_figures_count_what_the_store_holds(campaign, figures):
+    progress, fates, shares, surrogate = figures
+    table, rows = campaign.table(), campaign.store.decisions()
+    best = table["objective"].min()
+    assert progress.alt == f"Best energy_above_hull so far: {best:.4g} in 12 calls."
+    line = progress.figure.axes[0].lines[0].get_ydata()
+    assert len(line) == 12 and np.nanmax(np.diff(line)) <= 0 and line[-1] == best
+    failed = int((~table["ok"]).sum())
+    counts = {one: sum(row["decision"] == one for row in rows) for one in ("rejected",)}
+    counts |= {"usable": 12 - failed} | ({"failed": failed} if failed else {})
+    for fate, n in counts.items():
+        assert n and f"{n} {fate}" in fates.alt
+    assert "12 oracle calls took" in fates.caption
+    first = [row for row in rows if row["iteration"] == 0]
+    different = len({row["formula"] for row in first}) / len(first)
+    assert f"different formulas from {different:.0%} to" in shares.alt
+    assert (
+        "known formulas from" in shares.alt and "known chemical systems" in shares.alt
+    )
+    assert "Surrogate against oracle on" in surrogate.alt
+    said = {
+        row["id"]: row["predicted"] for row in rows if row["decision"] == "selected"
+    }
+    off = table["objective"] - table["id"].map(said)
+    side = "above" if off.mean() > 0 else "below"
+    assert f"values are {abs(off.mean()):.3g} {side} the predictions" in surrogate.alt
+
+
+def test_a_report_holds_finalists_judge_failures_and_lineage(campaign, tmp_path):
+    class Judge(Toy):
+        name = "judge"
+
+        def evaluate(self, crystals):
+            found = super().evaluate(crystals)
+            column = found.columns["energy_above_hull"]
+            higher = design.Column(column.values + 1, column.unit)
+            return design.Results(crystals, {"energy_above_hull": higher})
+
+    known = Alloys(bad=0).sample(40, seed=9)
+    made = design.report_campaign(
+        campaign,
+        tmp_path / "out" / "page.html",
+        known=known,
+        judge=Judge(),
+        finalists=3,
+    )
+    text = made.read_text(encoding="utf-8")
+    assert text.count('class="md-plot"') == 4 and "Campaign alloys" in text
+    best = campaign.best(3)
+    value = float(best.properties["energy_above_hull"][0])
+    assert f"finalist {best.ids[0]}, {best.formulas[0]}" in text
+    assert f"objective {value:.4g}, {value + 1:.4g} by the judge judge" in text
+    assert "crystals by Alloys" in text and "not evaluated: passed over" in text
+    failed = campaign.table().query("not ok")
+    files = list((tmp_path / "out" / "crystals").glob("*.cif"))
+    assert len(files) == 3 + len(failed)
+    assert all(reason.split()[0] in text for reason in failed["reason"])
+
+
+def test_a_report_by_view_is_the_same(campaign, tmp_path):
+    made = design.report_campaign(campaign, tmp_path / "a.html").read_text()
+    other = design.Campaign.view(campaign.store.where)
+    again = design.report_campaign(other, tmp_path / "b.html").read_text()
+    assert made.count("<tr>") == again.count("<tr>")
+    assert [a.alt for a in design.plot_campaign(campaign)] == [
+        b.alt for b in design.plot_campaign(other)
+    ]
+
+
+def test_a_campaign_without_results_has_no_report(tmp_path):
+    furnace = design.Experiment({"energy_above_hull": "eV/atom"})
+    loop = design.Campaign(Alloys(), None, furnace, tmp_path / "a.db", batch=2)
+    assert design.plot_campaign(loop) == []
+    assert "Campaign" in design.Dashboard(loop).to_html()
+    loop.ask()
+    assert "2 waiting" in design.plot_campaign(loop)[0].alt
+    with pytest.raises(DataError, match="Give at least one"):
+        design.report_campaign(loop, tmp_path / "page.html")
+    loop.close()
+
+
+def test_a_dashboard_follows_the_campaign(tmp_path, monkeypatch):
+    loop = design.Campaign(
+        Alloys(bad=0), None, Toy(), tmp_path / "a.db", budget=6, batch=3
+    )
+    board = design.Dashboard(loop)
+    box = board.widget()
+    assert len(box.children) == 1 and "oracle calls 0 of 6" in box.children[0].value
+    seen = []
+    for iteration in board:
+        seen.append(iteration.spent)
+        assert f"oracle calls {iteration.spent} of 6" in box.children[0].value
+        assert len(box.children) == 2
+    assert seen == [3, 6]
+    monkeypatch.setenv("MATDESIGN_STATIC", "1")
+    static = board._repr_mimebundle_()
+    assert set(static) == {"text/plain", "text/html"}
+    best = loop.best(1)
+    assert best.formulas[0] in static["text/html"] and "<svg" in static["text/html"]
+    loop.close()
