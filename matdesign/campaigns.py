@@ -25,7 +25,10 @@ Scheduler = Annotated[
 def _go_on(loop: design.Campaign, scheduler: str | None) -> None:
     from matdesign.loop.estimate import estimate
 
-    loop.oracle.executor = scheduler
+    if scheduler is not None:
+        if not hasattr(loop.oracle, "executor"):
+            raise DataError(f"{loop.oracle!r} does not compute on a cluster.")
+        loop.oracle.executor = scheduler
     typer.echo(f"{loop!r}\n{estimate(loop)}")
     if isinstance(loop.oracle, design.Experiment):
         typer.echo(f"next: matdesign campaign ask {loop.store.name}")
