@@ -73,19 +73,18 @@ class Guards:
         return ""
 
 
-def bond_ratio(structure: Structure, reach: float = 4.0) -> float:
+def bond_ratio(structure: Structure) -> float:
     """Shortest bond over the sum of the two atomic radii, periodic images included.
 
     Args:
         structure: An ordered crystal.
-        reach: Bonds to this length are looked at, angstrom.
 
     Returns:
-        The lowest ratio; infinity when no two atoms are within reach.
+        The lowest ratio; infinity when no two atoms are within 4 angstrom.
     """
     from matdesign.crystals.elements import table
 
-    first, second, _, length = structure.get_neighbor_list(reach)
+    first, second, _, length = structure.get_neighbor_list(4.0)
     if len(length) == 0:
         return float("inf")
     radius = table("radius").numpy()[[site.specie.Z for site in structure]]
