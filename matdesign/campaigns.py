@@ -17,14 +17,14 @@ from matdesign.loop.campaign_file import number, read_campaign
 
 app = typer.Typer(help="Closed loops: propose, evaluate, learn.", no_args_is_help=True)
 Where = Annotated[str, typer.Argument(help="File or database URL of the campaign.")]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
-]
+Scheduler = Annotated[str | None, typer.Option(help="Dask cluster, tcp://host:8786.")]
 
 
 def _go_on(loop: design.Campaign, scheduler: str | None) -> None:
     from matdesign.loop.estimate import estimate
 
+    if scheduler and not hasattr(loop.oracle, "executor"):
+        raise DataError(f"{loop.oracle!r} does not compute on a cluster.")
     loop.oracle.executor = scheduler
     typer.echo(f"{loop!r}\n{estimate(loop)}")
     if isinstance(loop.oracle, design.Experiment):
