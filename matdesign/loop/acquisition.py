@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, get_args
 
@@ -178,7 +179,11 @@ class Bayesian:
         self, candidates: Crystals, results: Results, room: int, seed: int
     ) -> Chosen:
         """Return a batch that adds most to the hypervolume of several columns."""
-        import botorch.acquisition.multi_objective.logei as rules
+        # its logarithm, made for gradients, would compile C++ when it is first used
+        from botorch.acquisition.multi_objective.monte_carlo import (
+            qNoisyExpectedHypervolumeImprovement,
+        )
+        from botorch.exceptions.warnings import NumericsWarning
         from botorch.models.model_list_gp_regression import ModelListGP
         from botorch.sampling.normal import SobolQMCNormalSampler
 
@@ -188,13 +193,15 @@ class Bayesian:
         fine = values.isfinite().all(1)
         known, values = results.structures[fine], -values[fine]
         fits = [GaussianProcess(features).fit(known, y) for y in values.T]
-        rule: Any = rules.qLogNoisyExpectedHypervolumeImprovement(
-            ModelListGP(*(one.model for one in fits)),
-            ref_point=values.amin(0),
-            X_baseline=features(known).double(),
-            sampler=SobolQMCNormalSampler(torch.Size([128]), seed=seed),
-            prune_baseline=True,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumericsWarning)
+            rule: Any = qNoisyExpectedHypervolumeImprovement(
+                ModelListGP(*(one.model for one in fits)),
+                ref_point=values.amin(0),
+                X_baseline=features(known).double(),
+                sampler=SobolQMCNormalSampler(torch.Size([128]), seed=seed),
+                prune_baseline=True,
+            )
         new, chosen = features(candidates).double(), list[int]()
         with torch.no_grad():
             while len(chosen) < min(room, len(new)):
