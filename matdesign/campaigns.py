@@ -25,7 +25,7 @@ Scheduler = Annotated[
 def _go_on(loop: design.Campaign, scheduler: str | None) -> None:
     from matdesign.loop.estimate import estimate
 
-    loop.oracle.executor = scheduler
+    getattr(loop.oracle, "oracle", loop.oracle).executor = scheduler
     typer.echo(f"{loop!r}\n{estimate(loop)}")
     if isinstance(loop.oracle, design.Experiment):
         typer.echo(f"next: matdesign campaign ask {loop.store.name}")
