@@ -23,9 +23,10 @@ Scheduler = Annotated[str | None, typer.Option(help="Dask cluster, tcp://host:87
 def _go_on(loop: design.Campaign, scheduler: str | None) -> None:
     from matdesign.loop.estimate import estimate
 
-    if scheduler and not hasattr(loop.oracle, "executor"):
-        raise DataError(f"{loop.oracle!r} does not compute on a cluster.")
-    loop.oracle.executor = scheduler
+    oracle = getattr(loop.oracle, "oracle", loop.oracle)  # the one that relaxes
+    if scheduler and not hasattr(oracle, "executor"):
+        raise DataError(f"{oracle!r} does not compute on a cluster.")
+    oracle.executor = scheduler
     typer.echo(f"{loop!r}\n{estimate(loop)}")
     if isinstance(loop.oracle, design.Experiment):
         typer.echo(f"next: matdesign campaign ask {loop.store.name}")
