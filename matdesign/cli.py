@@ -31,10 +31,7 @@ Files = Annotated[
     list[Path],
     typer.Argument(help="Files or folders; exit code 1 where one cannot be read."),
 ]
-Symmetrize = Annotated[
-    bool,
-    typer.Option(help="Write CIF with the space group and symmetric sites, not P1."),
-]
+Symmetrize = Annotated[bool, typer.Option(help="CIF with its space group, not P1.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 

@@ -38,22 +38,23 @@ def plot_campaign(campaign: Campaign, known: Crystals | None = None) -> list[Plo
     Returns:
         Those for which there is something to draw.
     """
+    return _plots(campaign, known, campaign.store.decisions())
+
+
+def _plots(campaign: Campaign, known: Crystals | None, rows: list[Any]) -> list[Plot]:
     import pandas
 
-    made = pandas.DataFrame(campaign.store.decisions())
-    if made.empty:
+    if not rows:
         return []
+    made = pandas.DataFrame(rows)
     table, aim = campaign.table(), campaign.objective
     named = aim if isinstance(aim, str) else "objective"
     done = dict(zip(table.get("id", ()), table.get("ok", ()), strict=True))
-    ended = {True: "usable", False: "failed", None: "waiting"}
-    selected = made["decision"] == "selected"
-    made["fate"] = made["decision"].where(
-        ~selected, made["id"].map(lambda x: ended[done.get(x)])
-    )
-    plots = [_fates(made, table), _diversity(made, known)]
-    if len(table):
-        plots.insert(0, _progress(table["objective"].to_numpy(), named))
+    ended = {name: "usable" if ok else "failed" for name, ok in done.items()}
+    fate = made["id"].map(ended).astype(object).fillna(made["decision"])
+    made["fate"] = fate.replace("selected", "waiting")
+    plots = [_progress(table["objective"].to_numpy(), named)] if len(table) else []
+    plots += [_fates(made, table), _diversity(made, known)]
     if len(table) and "predicted" in made:
         said = made.merge(table[["id", "objective"]], on="id")
         said = said.dropna(subset=["predicted", "objective"])
@@ -203,8 +204,9 @@ def report_campaign(
     dropped = Counter(unselected(one["decision"], one["reason"]) for one in made)
     del dropped[""]
     facts: dict[str, object] = {"campaign": repr(campaign)}
-    facts |= {f"not evaluated: {why}": n for why, n in dropped.most_common(8)}
-    for by, n in Counter((one["model"], one.get("guide", "")) for one in made).items():
+    facts |= {f"not evaluated: {why}": n for why, n in dropped.items()}
+    origins = Counter((one.get("model", "?"), one.get("guide", "")) for one in made)
+    for by, n in origins.items():
         facts["crystals by " + ", ".join(filter(None, by))] = n
     found = judge.evaluate(best) if judge is not None and len(best) else None
     for i, (name, formula) in enumerate(zip(best.ids, best.formulas, strict=True)):
@@ -220,5 +222,5 @@ def report_campaign(
         path,
         title=f"Campaign {Path(campaign.store.name).stem}",
         facts=facts,
-        plots=plot_campaign(campaign, known),
+        plots=_plots(campaign, known, made),
     )

@@ -92,21 +92,16 @@ class PotentialJob(Job):
             time_limit=self.time_limit,
         )
         # a crystal's share of the time is its share of the model's work
-        work = np.array(
-            [(r.steps + 3) * len(r.structure) for r in results], dtype=float
-        )
+        work = np.array([(r.steps + 3) * len(r.numbers) for r in results], dtype=float)
         share = (time.monotonic() - began) * work / work.sum()
         outcomes = []
-        for result, seconds in zip(results, share, strict=True):
-            reason = result.reason or self.guards.check(
-                result.structure,
-                volume_ratio=result.volume_ratio,
-                element_volumes=self.volumes,
-            )
-            numbers = {"energy_per_atom": float(result.energy_per_atom)}
-            numbers["steps"] = int(result.steps)
+        for result, seconds in zip(results, share.tolist(), strict=True):
+            numbers = {"energy_per_atom": result.energy_per_atom, "steps": result.steps}
             end = result.structure
-            outcomes.append(Outcome(numbers, float(seconds), reason, end))
+            reason = result.reason or self.guards.check(
+                end, volume_ratio=result.volume_ratio, element_volumes=self.volumes
+            )
+            outcomes.append(Outcome(numbers, seconds, reason, end))
         return outcomes
 
 

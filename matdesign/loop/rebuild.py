@@ -110,9 +110,10 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
             f"Campaign(..., store={store.name!r})."
         )
     given = replace(given, constraints=joined(given.constraints))
+    known = {"guide": None if settings.get("guided") else {}} | settings
     parts = Parts(
         **{
-            what: _again(what, settings[what], store) if part is None else part
+            what: _again(what, known[what], store) if part is None else part
             for what, part in vars(given).items()
         }
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,32 +28,6 @@ SCAN = (0.7, 0.84, 1.0, 1.17, 1.37, 1.6)
 STIFF_ATOM = 30.0  # eV/angstrom^2, first guess of the Hessian for positions
 STIFF_CELL = 30.0  # eV, first guess for the cell is this over the number of atoms
 LONGEST_STEP = 0.2  # angstrom, largest move of an atom in one step
-LARGEST_CHANGE = 2.0  # of the volume since the scan, up or down
-
-
-@dataclass
-class Relaxed:
-    """One relaxed crystal.
-
-    Attributes:
-        structure: Where it ended (the start, if it could not be evaluated at all).
-        energy_per_atom: eV/atom; NaN when never evaluated.
-        fmax: Largest generalised force at the end, eV/angstrom.
-        steps: Model calls spent after the volume scan.
-        converged: Whether `fmax` fell below the threshold.
-        reason: "" when converged, else why not.
-        volume_ratio: Volume over the volume after the scan.
-        magmoms: (n_atoms,) size of the magnetic moments, Bohr magnetons.
-    """
-
-    structure: Structure
-    energy_per_atom: float = float("nan")
-    fmax: float = float("nan")
-    steps: int = 0
-    converged: bool = False
-    reason: str = ""
-    volume_ratio: float = 1.0
-    magmoms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 def relax(
@@ -63,8 +36,10 @@ def relax(
     *,
     fmax: float = 0.05,
     steps: int = 200,
+    prescan: bool = True,
+    volume_factor: float = 2.0,
     time_limit: float | None = None,
-) -> list[Relaxed]:
+) -> list[Relaxation]:
     """Relax crystals to the nearest minimum of the potential.
 
     Args:
@@ -73,6 +48,8 @@ def relax(
         fmax: Converged when no generalised force is larger, eV/angstrom. The cell's
             is the virial over the number of atoms.
         steps: Largest number of steps per crystal.
+        prescan: Whether to scan the volume first.
+        volume_factor: Leaves when the volume changes by more than this factor.
         time_limit: Seconds for the whole call; who is not done by then is told so.
 
     Returns:
@@ -84,13 +61,14 @@ def relax(
         at once, a softer first Hessian for the cell, a volume scan before.
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
-    walkers = [_Walker(structure) for structure in structures]
-    _prescan([w for w in walkers if not w.reason], potential, deadline)
+    walkers = [Relaxation(structure) for structure in structures]
+    if prescan:
+        _prescan([w for w in walkers if not w.reason], potential, deadline)
     queue = [w for w in walkers if not w.reason]
     for walker in queue:
         walker.start()
     queue.sort(key=lambda w: len(w.numbers))  # like sizes together; big ones last
-    active: list[_Walker] = []
+    active: list[Relaxation] = []
     while queue or active:  # as many as one model call takes; the next in line follows
         room = potential.batch_atoms - sum(len(w.numbers) for w in active)
         while queue and (not active or len(queue[0].numbers) <= room):
@@ -100,7 +78,7 @@ def relax(
             for walker in active + queue:
                 walker.reason = f"time limit {time_limit:g} s"
             break
-        movable = [w for w in active if w.place()]
+        movable = [w for w in active if w.place(volume_factor)]
         if movable:
             prediction = potential.evaluate_arrays(
                 [w.numbers for w in movable],
@@ -117,17 +95,17 @@ def relax(
                 if prediction.isolated[k]:
                     walker.reason = "isolated atoms"
                 if walker.reason or walker.fmax < fmax:
-                    walker.done = True
-                elif walker.steps >= steps:
-                    walker.done, walker.reason = True, f"not converged: {steps} steps"
+                    continue
+                if walker.steps >= steps:
+                    walker.reason = f"not converged: {steps} steps"
                 else:
                     walker.move()
-        active = [w for w in active if not w.done]
-    return [walker.result(fmax) for walker in walkers]
+        active = [w for w in active if not w.reason and not w.fmax < fmax]
+    return walkers
 
 
 def _prescan(
-    walkers: Sequence[_Walker], potential: Potential, deadline: float | None
+    walkers: Sequence[Relaxation], potential: Potential, deadline: float | None
 ) -> None:
     """Scale each cell to the volume of lowest energy, walking downhill from 1.
 
@@ -165,11 +143,18 @@ def _lowest(curve: NDArray[np.float64]) -> float:
     return float(np.exp(np.clip(-b / (2 * a), x[0], x[2]))) if a > 0 else SCAN[k]
 
 
-class _Walker:
-    """One crystal on its way down: coordinates, Hessian and fate.
+class Relaxation:
+    """One crystal on its way down, and what became of it.
 
     The generalised coordinates are the positions pulled back to the starting cell
     and the deformation gradient times the number of atoms, (n_atoms + 3, 3).
+
+    Attributes:
+        energy_per_atom: eV/atom; NaN when never evaluated.
+        fmax: Largest generalised force at the end, eV/angstrom.
+        steps: Model calls spent after the volume scan.
+        reason: "" when converged, else why not.
+        magmoms: (n_atoms,) size of the magnetic moments, Bohr magnetons.
     """
 
     def __init__(self, structure: Structure) -> None:
@@ -178,13 +163,27 @@ class _Walker:
         frac = np.asarray(structure.frac_coords, dtype=float)
         self.frac = frac - np.floor(frac)
         self.lattice = np.array(structure.lattice.matrix, dtype=float)
-        self.energy = self.fmax = float("nan")
+        self.energy_per_atom = self.fmax = float("nan")
         self.magmoms: NDArray[np.float64] = np.zeros(0)
         self.steps = 0
-        self.done = False
         self.reason = _unfit(self.numbers, self.frac, self.lattice)
-        self.gradient: NDArray[Any] = np.zeros(0)
         self.previous: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+    @property
+    def structure(self) -> Structure:
+        """Where it ended; the start, if it could not be evaluated at all."""
+        from pymatgen.core import Lattice, Structure
+
+        if not np.isfinite(self.energy_per_atom):
+            return self.original
+        return Structure(Lattice(self.lattice), self.original.species, self.frac)
+
+    @property
+    def volume_ratio(self) -> float:
+        """Volume over the volume after the scan."""
+        if not np.isfinite(self.energy_per_atom):
+            return 1.0
+        return abs(float(np.linalg.det(self.lattice))) / self.volume0
 
     def start(self) -> None:
         """Fix the reference cell and the first Hessian."""
@@ -196,20 +195,19 @@ class _Walker:
         stiff[-3:] = STIFF_CELL / max(n, 1)
         self.hessian = np.diag(stiff.ravel())
 
-    def place(self) -> bool:
+    def place(self, volume_factor: float) -> bool:
         """Turn the coordinates into a cell; False when it has gone astray."""
         n = len(self.numbers)
         deform = self.x[-3:] / n
         self.lattice = self.cell0 @ deform.T
         ratio = abs(float(np.linalg.det(self.lattice))) / self.volume0
-        if not 1 / LARGEST_CHANGE < ratio < LARGEST_CHANGE:
-            self.done, self.reason = True, "volume change"
+        if not 1 / volume_factor < ratio < volume_factor:
+            self.reason = "volume change"
             return False
         frac = self.x[:-3] @ np.linalg.inv(self.cell0)
         self.frac = frac - np.floor(frac)
         self.reason = _unfit(self.numbers, self.frac, self.lattice)
-        self.done = bool(self.reason)
-        return not self.done
+        return not self.reason
 
     def learn(
         self,
@@ -229,7 +227,7 @@ class _Walker:
         if not (np.isfinite(self.gradient).all() and np.isfinite(energy)):
             self.reason = "energy is not a number"
             return
-        self.energy, self.magmoms = energy, magmoms
+        self.energy_per_atom, self.magmoms = energy, magmoms
         self.fmax = float(np.sqrt((self.gradient**2).sum(1).max()))
 
     def move(self) -> None:
@@ -249,27 +247,6 @@ class _Walker:
         longest = float(np.sqrt((step**2).sum(1).max()))
         self.x = self.x + step * min(1.0, LONGEST_STEP / max(longest, 1e-12))
         self.steps += 1
-
-    def result(self, fmax: float) -> Relaxed:
-        """Wrap up as a `Relaxed`."""
-        from pymatgen.core import Lattice, Structure
-
-        structure, ratio = self.original, 1.0
-        if np.isfinite(self.energy):
-            structure = Structure(
-                Lattice(self.lattice), self.original.species, self.frac
-            )
-            ratio = abs(float(np.linalg.det(self.lattice))) / self.volume0
-        return Relaxed(
-            structure=structure,
-            energy_per_atom=self.energy,
-            fmax=self.fmax,
-            steps=self.steps,
-            converged=not self.reason and self.fmax < fmax,
-            reason=self.reason,
-            volume_ratio=ratio,
-            magmoms=self.magmoms,
-        )
 
 
 def _unfit(

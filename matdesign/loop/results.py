@@ -116,11 +116,8 @@ class Results:
         if not self.reason:
             object.__setattr__(self, "reason", _not_numbers(columns, n))
         sizes = {name: len(one.values) for name, one in columns.items()}
-        for name, got in {
-            **sizes,
-            "reason": len(self.reason),
-            "seconds": len(seconds),
-        }.items():
+        sizes |= {"reason": len(self.reason), "seconds": len(seconds)}
+        for name, got in sizes.items():
             if got != n:
                 raise ShapeError(
                     f"column {name} does not fit: got {got} values for {n} crystals. "
@@ -132,11 +129,10 @@ class Results:
                     f"a column cannot be called {name!r}: a name is a word of letters, "
                     f"digits and underscores, and none of {', '.join(sorted(_TAKEN))}."
                 )
-        kept = replace(
-            self.structures,
-            properties={k: v.values for k, v in columns.items() if k not in COUNTS},
-            units={k: v.unit for k, v in columns.items() if k not in COUNTS},
-        )
+        shown = {k: v for k, v in columns.items() if k not in COUNTS}
+        numbers = {k: v.values for k, v in shown.items()}
+        units = {k: v.unit for k, v in shown.items()}
+        kept = replace(self.structures, properties=numbers, units=units)
         object.__setattr__(self, "structures", kept)
 
     @classmethod
@@ -163,15 +159,10 @@ class Results:
                     f"tables to join must agree on units: got {name} in {units[name]!r} "
                     f"and in {column.unit!r}. Convert one of them."
                 )
-        std = {name: joined(name, "std") for name in units}
-        columns = {
-            name: Column(
-                joined(name, "values"),
-                unit,
-                None if std[name].isnan().all() else std[name],
-            )
-            for name, unit in units.items()
-        }
+        columns = {}
+        for name, unit in units.items():
+            values, std = joined(name, "values"), joined(name, "std")
+            columns[name] = Column(values, unit, None if std.isnan().all() else std)
         return cls(
             Crystals.cat([one.structures for one in tables]),
             columns,
@@ -292,11 +283,8 @@ class Results:
         if self.failed:
             why = ", ".join(f"{n} {kind}" for kind, n in self.failed.items())
             lines.append(f"failed: {why}")
-        names = {n: SHORT.get(n, n) for n in self.columns if n not in COUNTS}
-        heads = [
-            " ".join((short, self.columns[name].unit if short == name else "")).strip()
-            for name, short in names.items()
-        ]
+        names = [n for n in self.columns if n not in COUNTS]
+        heads = [SHORT.get(n) or f"{n} {self.columns[n].unit}".strip() for n in names]
         cells = [
             [row["id"][:15], row["formula"][:15]]
             + [_number(row, name) if row["ok"] else "" for name in names]
@@ -344,8 +332,8 @@ def _not_numbers(columns: Mapping[str, Column], n: int) -> tuple[str, ...]:
     """Return, for each row, which column is not a number."""
     reasons = [""] * n
     for name, one in columns.items():
-        for i in range(min(n, len(one.values))):
-            if not math.isfinite(one.values[i]):
+        for i, value in enumerate(one.values[:n].tolist()):
+            if not math.isfinite(value):
                 reasons[i] = reasons[i] or f"{name} is not a number"
     return tuple(reasons)
 

@@ -16,7 +16,7 @@ are kept in --cache: start the same command again and it goes on.
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,12 @@ CASES = {
         cathode.LithiumSubstitution,
     ),
 }
+CASES["known-cathodes"] = replace(
+    CASES["battery-cathode"],
+    question="Which known oxides store lithium at 3 to 4.5 V? (control, as substitution)",
+    composition=cathode.known_or_not,
+    substitution=design.Pool,
+)
 
 
 # ---- campaigns -----------------------------------------------------------------------
@@ -160,7 +166,7 @@ def campaign(
         "objective": case.distance,
     }
     if arm == "guided":
-        given["guide"] = design.Guide(All(*wanted), args.method)
+        given["guide"] = design.Guide(All(*wanted), args.method, draws=args.draws)
         given["select"] = design.Bayesian()
     if path.exists():
         return design.Campaign.resume(path, **given)
@@ -299,6 +305,7 @@ def main(given: list[str]) -> int:
     add("--calls", type=int, default=60, help="oracle calls of each campaign")
     add("--model", default="flow-matching-mp20")
     add("--method", default="classifier_free", help="of the guide, for the gap")
+    add("--draws", type=int, help="most draws of the guide, for narrow constraints")
     add("--drawn", type=int, default=1500, help="unguided crystals per seed")
     add("--cache", type=Path, default=ROOT / "build" / "cases")
     add("--output", type=Path)

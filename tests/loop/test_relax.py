@@ -1,7 +1,5 @@
 """Batched relaxation: right minima, one bad crystal harms no other."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -66,7 +64,7 @@ def cube(n, edge=4.3, seed=0, symbol="Na"):
 def test_finds_a_known_minimum():
     crystals = [cube(n, seed=n) for n in (1, 2, 3, 5)]
     for result in relax(crystals, Spring(), fmax=1e-4):
-        assert result.converged and result.reason == ""
+        assert result.reason == "" and result.fmax < 1e-4
         lengths = result.structure.lattice.abc
         assert np.allclose(lengths, 4.0, atol=1e-3)
         assert np.allclose(result.structure.lattice.angles, 90.0, atol=0.05)
@@ -86,8 +84,8 @@ def test_results_keep_the_order_and_ignore_the_company():
 def test_a_poisoned_crystal_leaves_alone():
     crystals = [cube(2), cube(2, symbol="K"), cube(3)]
     good, bad, other = relax(crystals, Spring(poison=19))
-    assert good.converged and other.converged
-    assert not bad.converged and bad.reason == "energy is not a number"
+    assert good.reason == other.reason == ""
+    assert bad.reason == "energy is not a number"
 
 
 @pytest.mark.parametrize(
@@ -102,15 +100,15 @@ def test_a_poisoned_crystal_leaves_alone():
 def test_hopeless_crystals_are_named(lattice, frac, reason):
     crystals = [Structure(Lattice(lattice), ["Na"], frac), cube(2)]
     bad, good = relax(crystals, Spring())
-    assert bad.reason == reason and not bad.converged
-    assert good.converged
+    assert bad.reason == reason
+    assert good.reason == ""
 
 
 def test_volume_guard_stops_an_expanding_cell():
     # the minimum lies at 4.3 times the starting volume, the scan ends at 1.6
     result = relax([cube(2, edge=4.0)], Spring(edge=6.5))[0]
     assert result.reason == "volume change"
-    assert relax([cube(2, edge=4.0)], Spring(edge=5.3))[0].converged
+    assert relax([cube(2, edge=4.0)], Spring(edge=5.3))[0].reason == ""
 
 
 def test_steps_and_time_run_out():
@@ -124,10 +122,10 @@ def test_active_set_is_bounded_and_refilled():
     spring = Spring()
     spring.batch_atoms = 6
     results = relax([cube(2, seed=k) for k in range(9)], spring)
-    assert all(r.converged for r in results)
+    assert not any(r.reason for r in results)
     assert max(spring.sizes) == 6
     spring.batch_atoms = 2
-    assert relax([cube(5)], spring)[0].converged  # never starves
+    assert relax([cube(5)], spring)[0].reason == ""  # never starves
 
 
 def test_scan_walks_downhill_and_not_over_a_barrier():
@@ -159,16 +157,14 @@ def test_real_crystals_reach_their_known_edges(potential):
         [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]],
     )
     first, second = relax([salt, titanate], potential, fmax=0.02)
-    assert first.converged and second.converged
+    assert first.reason == second.reason == ""
     # experiment: 5.64 and 3.905 angstrom; PBE runs one to two per cent long
     assert (4 * first.structure.volume) ** (1 / 3) == pytest.approx(5.64, rel=0.025)
     assert second.structure.volume ** (1 / 3) == pytest.approx(3.905, rel=0.02)
     again = potential.evaluate([first.structure, second.structure])
     assert np.abs(again.forces[0]).max() < 0.02
     assert np.abs(again.stress).max() < 0.01
-    assert replace(first, steps=0).energy_per_atom == pytest.approx(
-        again.energy_per_atom[0], abs=1e-4
-    )
+    assert first.energy_per_atom == pytest.approx(again.energy_per_atom[0], abs=1e-4)
 
 
 def test_an_isolated_atom_gets_a_reason(potential):

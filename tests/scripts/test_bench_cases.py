@@ -115,7 +115,9 @@ def test_a_campaign_that_was_ended_goes_on(
     pool = design.Pool(design.load("perovskites")[:200])
     monkeypatch.setattr(cases, "proposer", lambda *_: pool)
     given = {"name": "made-up", "calls": 6, "drawn": 60}
-    args = Namespace(**given, cache=tmp_path, model="", method=None, data=None)
+    args = Namespace(
+        **given, cache=tmp_path, model="", method=None, draws=None, data=None
+    )
     whole = cases.run(case, "substitution", 0, args)
     other = Namespace(**{**vars(args), "cache": tmp_path / "again"})
     other.cache.mkdir()
