@@ -128,7 +128,6 @@ def tell(
                 values = [number(row[head] or "nan") for row in new]
                 columns[name] = design.Column(torch.tensor(values), unit)
             chosen = asked[[places[row["id"]] for row in new]]
-            loop.tell(
-                design.Results(chosen, columns, tuple(row["reason"] for row in new))
-            )
+            reasons = tuple(row["reason"] for row in new)
+            loop.tell(design.Results(chosen, columns, reasons))
         typer.echo(f"told {len(new)} results, {len(rows) - len(new)} known\n{loop!r}")
