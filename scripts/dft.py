@@ -1,6 +1,6 @@
 """Compute PBE band gaps of recorded hits by GPAW: a judge that no campaign asked.
 
-    pip install gpaw gpaw-data      # GPLv3+; needs libxc and BLAS, see its pages
+    pip install 'matdesign[dft]'      # GPAW, GPLv3+; needs libxc and BLAS, see its pages
     python scripts/dft.py data/runs/solar-absorber.json --most 6
 
 Takes the confirmed hits of the guided campaigns in the order of their calls, makes the cell
@@ -70,8 +70,6 @@ def gap(atoms: Atoms) -> dict[str, Any]:
 
 def main() -> int:
     """Compute what is not there yet."""
-    import gpaw
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("record", type=Path, help="a record of bench.py cases")
@@ -83,6 +81,8 @@ def main() -> int:
         help="leave larger cells out, and open f shells",
     )
     args = parser.parse_args()
+    import gpaw
+
     record = json.loads(args.record.read_text())
     settings = f"PBE, plane waves {CUTOFF:g} eV, {DENSITY:g} k points per 1/angstrom"
     record["dft"] = f"GPAW {gpaw.__version__}: {settings}, at the relaxed geometry"

@@ -79,7 +79,7 @@ def test_what_is_installed_is_what_is_pinned():
     todo = [
         (canonicalize_name(r.name), frozenset(r.extras))
         for r in DECLARED
-        if str(r) not in EXTRAS["judge"]  # for finalists, in no default install
+        if str(r) not in EXTRAS["judge"] + EXTRAS["dft"]  # for finalists
     ]
     seen = set()
     wrong = []
@@ -134,7 +134,7 @@ def test_conda_users_get_the_same_pins():
 
 def test_all_means_all():
     (everything,) = [Requirement(text) for text in EXTRAS["all"]]
-    assert everything.extras == set(EXTRAS) - {"all", "judge"}
+    assert everything.extras == set(EXTRAS) - {"all", "judge", "dft"}
 
 
 def test_the_two_halves_of_nglview_agree():
