@@ -75,7 +75,8 @@ def test_named_files_commands_and_names_exist(page: tuple[str, str]) -> None:
         for target in re.findall(r"^make (\w+)", code):
             assert re.search(rf"^{target}:", targets, re.M), f"{name}: make {target}"
         for command in re.findall(r"^matdesign (\w+)", code):
-            assert f"def {command}(" in commands, f"{name}: matdesign {command}"
+            known = f"def {command}(" in commands or f'name="{command}"' in commands
+            assert known, f"{name}: matdesign {command}"
         for public in re.findall(r"\bdesign\.(\w+)", code):
             assert hasattr(design, public), f"{name}: design.{public}"
         for dotted in re.findall(r"^matdesign(?:\.\w+)+$", code):
