@@ -17,15 +17,16 @@ from matdesign.loop.campaign_file import number, read_campaign
 
 app = typer.Typer(help="Closed loops: propose, evaluate, learn.", no_args_is_help=True)
 Where = Annotated[str, typer.Argument(help="File or database URL of the campaign.")]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Dask cluster to compute on, tcp://host:8786.")
-]
+Scheduler = Annotated[str | None, typer.Option(help="Dask cluster, tcp://host:8786.")]
 
 
 def _go_on(loop: design.Campaign, scheduler: str | None) -> None:
     from matdesign.loop.estimate import estimate
 
-    loop.oracle.executor = scheduler
+    oracle = getattr(loop.oracle, "oracle", loop.oracle)  # the one that relaxes
+    if scheduler and not hasattr(oracle, "executor"):
+        raise DataError(f"{oracle!r} does not compute on a cluster.")
+    oracle.executor = scheduler
     typer.echo(f"{loop!r}\n{estimate(loop)}")
     if isinstance(loop.oracle, design.Experiment):
         typer.echo(f"next: matdesign campaign ask {loop.store.name}")
@@ -127,7 +128,6 @@ def tell(
                 values = [number(row[head] or "nan") for row in new]
                 columns[name] = design.Column(torch.tensor(values), unit)
             chosen = asked[[places[row["id"]] for row in new]]
-            loop.tell(
-                design.Results(chosen, columns, tuple(row["reason"] for row in new))
-            )
+            reasons = tuple(row["reason"] for row in new)
+            loop.tell(design.Results(chosen, columns, reasons))
         typer.echo(f"told {len(new)} results, {len(rows) - len(new)} known\n{loop!r}")

@@ -206,9 +206,10 @@ FORBIDDEN_CALLS = {
 REASONED = {
     "worker_main.py": {"pickle.load", "pickle.loads"},
     "trainer.py": {"torch.manual_seed"},
+    "surrogate.py": {"torch.manual_seed"},
 }
-"""Messages on a pipe between this program and its own workers, never a file; the stream
-that dropout reads, in a `fork_rng` that puts the caller's back."""
+"""Messages on a pipe between this program and its own workers, never a file; the streams
+that dropout and priors read, in a `fork_rng` that puts the caller's back."""
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -243,7 +243,7 @@ def enter_known(runs: list[dict[str, Any]], data: Path) -> None:
     if not hits:
         return
     known = load_reduced(data)["train"]
-    made = [Structure.from_str(hit["cif"], fmt="cif") for hit in hits]
+    made = [Structure.from_str(x["cif"], fmt="cif", frac_tolerance=0) for x in hits]
     found = find_same(Crystals.from_structures(made), known, anonymous=True)
     for hit, i in zip(hits, found.match.tolist(), strict=True):
         hit["substitution_of"] = known.formulas[i] if i >= 0 else ""
