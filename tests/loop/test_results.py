@@ -4,12 +4,10 @@ import json
 
 import pytest
 import torch
-from ase.db import connect
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, ShapeError
 from matdesign.loop.results import Column, Results
-from matdesign.loop.store import Store, _atoms, _exact
 
 TWO = Crystals(
     torch.tensor([[29, 28], [13, 0]]),
@@ -69,27 +67,3 @@ def test_errors_speak():
     for name in ("ok", "formula", "band gap", "seconds"):
         with pytest.raises(DataError, match=f"cannot be called '{name}'"):
             Results(TWO, {name: Column([1.0, 2.0])})
-
-
-def test_a_store_of_an_earlier_version_is_read(tmp_path):
-    """Its columns were keys of the row, and nothing else held them."""
-    Store(tmp_path / "a.db").close()
-    connect(tmp_path / "a.db", use_lock_file=False).write(
-        _atoms(TWO[[0]]),
-        kind="evaluation",
-        iteration=0,
-        place=3,
-        key="c1",
-        ok=1,
-        reason="",
-        energy_per_atom=-3.25,
-        competing=4,
-        steps=17,
-        seconds=0.5,
-        oracle="toy",
-        data=_exact(TWO[[0]]),
-    )
-    (row,) = Store(tmp_path / "a.db").evaluations()
-    assert row.result.energy_per_atom.tolist() == [-3.25] and row.result.ok.all()
-    assert row.result.competing.tolist() == [4] and row.result.seconds.tolist() == [0.5]
-    assert torch.isnan(row.result.energy_above_hull).all()
