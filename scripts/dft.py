@@ -6,8 +6,10 @@
 Takes the confirmed hits of the guided campaigns in the order of their calls, makes the cell
 primitive and symmetric (spglib), and computes the gap at the geometry that the potential
 relaxed: plane waves to 350 eV, PBE, spin-polarised where an element may be magnetic, an
-even Gamma-centred mesh. PBE without U: gaps come out 40 to 50 % below experiment, and some
-magnetic oxides come out metallic. Writes "dft" beside each hit and the settings; each is
+even Gamma-centred mesh. The gap is that of the mesh, not of a path, and empty bands are not
+held to a convergence of their own (GPAW's default): where the two matter it comes out too
+large. PBE without U: gaps come out 40 to 50 % below experiment, and some magnetic oxides
+come out metallic. Writes "dft" beside each hit and the settings; each is
 kept as it is found. Needs nothing of this package, so it can run where GPAW is.
 """
 
