@@ -108,12 +108,16 @@ def tell(
     store: Where,
     results: Annotated[Path, typer.Argument(help="The table of `ask`, filled in.")],
 ) -> None:
-    """Record what was measured; rows that are still empty go on waiting."""
+    """Record what was measured; rows with an empty cell go on waiting, nan is unknown."""
     try:
         with results.open(newline="", encoding="utf-8-sig") as sheet:
-            rows = [row for row in csv.DictReader(sheet) if any([*row.values()][3:])]
+            every = [*csv.DictReader(sheet, restval="")]
     except (OSError, ValueError) as error:
         raise DataError(f"{results} cannot be read: {error}") from None
+    if every and not {"id", "reason"} <= set(every[0]):
+        raise DataError(f"{results} needs the columns of `ask`, with commas between.")
+    heads = [name for name in [*every[0]][3:] if name != "reason"] if every else []
+    rows = [row for row in every if row["reason"] or all(row[x] for x in heads)]
     with closing(design.Campaign.resume(store)) as loop:
         told = set(loop.table().get("id", []))
         new = [row for row in rows if row["id"] not in told]
@@ -123,11 +127,12 @@ def tell(
             raise DataError(f"{results} has rows not asked about: {strangers}")
         if new:
             columns = {}
-            for head in [*new[0]][3:-1]:
+            for head in heads:
                 name, _, unit = head.removesuffix(")").partition(" (")
                 values = [number(row[head] or "nan") for row in new]
                 columns[name] = design.Column(torch.tensor(values), unit)
             chosen = asked[[places[row["id"]] for row in new]]
             reasons = tuple(row["reason"] for row in new)
             loop.tell(design.Results(chosen, columns, reasons))
-        typer.echo(f"told {len(new)} results, {len(rows) - len(new)} known\n{loop!r}")
+        words = f"told {len(new)} results, {len(rows) - len(new)} known, "
+        typer.echo(f"{words}{len(every) - len(rows)} incomplete\n{loop!r}")

@@ -223,6 +223,15 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
         one.name for one in out.glob("*.cif")
     }
     assert "told 0 results, 0 known" in call("campaign", "tell", store, table)
+    two = [
+        head.replace("reason", "price (euro),reason"),
+        f"{first}3,",
+        f"{second[:-1]}",
+    ]
+    table.write_text("\n".join(two))  # one is known in part, one row is cut
+    assert "0 known, 2 incomplete" in call("campaign", "tell", store, table)
+    table.write_text("\n".join(two).replace(",", ";"))
+    assert "with commas" in call("campaign", "tell", store, table, code=2)
     first = f"{first.removesuffix(',')[:-1]},120.5,"
     table.write_text("\n".join([head, first, second]))
     assert "told 1 results, 0 known" in call("campaign", "tell", store, table)
