@@ -91,8 +91,12 @@ def ask(
         crystals, columns = loop.ask(n), loop.oracle.columns
         if not len(crystals):
             raise DataError(loop.stopped or f"the budget of {loop.budget} is spent.")
-    shell.write(crystals, out)
     table = out.with_suffix(".csv")
+    held = _read(table) if table.exists() else []
+    filled = {row.get("id") for row in held if any([*row.values()][3:])}
+    if filled & set(crystals.ids):
+        raise DataError(f"{table} holds what is not told yet: tell it first.")
+    shell.write(crystals, out)
     blank = [f"{name} ({unit})" if unit else name for name, unit in columns.items()]
     with table.open("w", newline="", encoding="utf-8") as sheet:
         rows = csv.writer(sheet)
@@ -103,17 +107,26 @@ def ask(
     typer.echo(f"wrote {table}: fill in what was measured, or why it was not (reason)")
 
 
+def _read(table: Path) -> list[dict[str, str]]:
+    """Return the rows of a table of `ask`."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as sheet:
+            return [*csv.DictReader(sheet, restval="")]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read: {error}") from None
+
+
 @app.command()
 def tell(
     store: Where,
     results: Annotated[Path, typer.Argument(help="The table of `ask`, filled in.")],
 ) -> None:
-    """Record what was measured; rows that are still empty go on waiting."""
-    try:
-        with results.open(newline="", encoding="utf-8-sig") as sheet:
-            rows = [row for row in csv.DictReader(sheet) if any([*row.values()][3:])]
-    except (OSError, ValueError) as error:
-        raise DataError(f"{results} cannot be read: {error}") from None
+    """Record what was measured; rows with an empty cell go on waiting, nan is unknown."""
+    every = _read(results)
+    if every and not {"id", "reason"} <= set(every[0]):
+        raise DataError(f"{results} needs the columns of `ask`, with commas between.")
+    heads = [name for name in [*every[0]][3:] if name != "reason"] if every else []
+    rows = [row for row in every if row["reason"] or all(row[x] for x in heads)]
     with closing(design.Campaign.resume(store)) as loop:
         told = set(loop.table().get("id", []))
         new = [row for row in rows if row["id"] not in told]
@@ -123,11 +136,13 @@ def tell(
             raise DataError(f"{results} has rows not asked about: {strangers}")
         if new:
             columns = {}
-            for head in [*new[0]][3:-1]:
+            for head in heads:
                 name, _, unit = head.removesuffix(")").partition(" (")
-                values = [number(row[head] or "nan") for row in new]
-                columns[name] = design.Column(torch.tensor(values), unit)
+                told_now = [number(row[head] or "nan") for row in new]
+                values = torch.tensor(told_now, dtype=torch.float64)
+                columns[name] = design.Column(values, unit)
             chosen = asked[[places[row["id"]] for row in new]]
             reasons = tuple(row["reason"] for row in new)
             loop.tell(design.Results(chosen, columns, reasons))
-        typer.echo(f"told {len(new)} results, {len(rows) - len(new)} known\n{loop!r}")
+        words = f"told {len(new)} results, {len(rows) - len(new)} known, "
+        typer.echo(f"{words}{len(every) - len(rows)} incomplete\n{loop!r}")

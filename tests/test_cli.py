@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import nbformat
@@ -223,13 +224,26 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
         one.name for one in out.glob("*.cif")
     }
     assert "told 0 results, 0 known" in call("campaign", "tell", store, table)
-    first = f"{first.removesuffix(',')[:-1]},120.5,"
+    two = [
+        head.replace("reason", "price (euro),reason"),
+        f"{first}3,",
+        f"{second[:-1]}",
+    ]
+    table.write_text("\n".join(two))  # one is known in part, one row is cut
+    assert "0 known, 2 incomplete" in call("campaign", "tell", store, table)
+    table.write_text("\n".join(two).replace(",", ";"))
+    assert "with commas" in call("campaign", "tell", store, table, code=2)
+    first = f"{first.removesuffix(',')[:-1]},120.55,"
     table.write_text("\n".join([head, first, second]))
+    words = call("campaign", "ask", store, "--out", out, code=2)
+    assert "is not told yet" in words and "120.55" in table.read_text()
     assert "told 1 results, 0 known" in call("campaign", "tell", store, table)
     second = second.removesuffix(",,") + ",,cracked in the furnace"
     table.write_text("\n".join([head, first, second]))
     assert "told 1 results, 1 known" in call("campaign", "tell", store, table)
     text = call("campaign", "status", store)
+    with closing(Campaign.view(store)) as loop:
+        assert loop.table()["capacity"][0] == 120.55  # not rounded
     assert "120.5" in text and "cracked" in text and "oracle calls 2 of 3" in text
     call("campaign", "ask", store, "-n", 1, "--out", tmp_path / "more.xyz")
     assert len(read(tmp_path / "more.xyz")) == 1

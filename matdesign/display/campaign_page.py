@@ -208,6 +208,8 @@ def report_campaign(
     origins = Counter((one.get("model", "?"), one.get("guide", "")) for one in made)
     for by, n in origins.items():
         facts["crystals by " + ", ".join(filter(None, by))] = n
+    spent = float(campaign.table()["seconds"].sum()) if len(shown) else 0.0
+    facts["computing time of the oracle"] = f"{spent:.1f} s"
     found = judge.evaluate(best) if judge is not None and len(best) else None
     for i, (name, formula) in enumerate(zip(best.ids, best.formulas, strict=True)):
         text = f"objective {value(campaign.objective, shown[[i]]):.4g}"
@@ -223,4 +225,5 @@ def report_campaign(
         title=f"Campaign {Path(campaign.store.name).stem}",
         facts=facts,
         plots=_plots(campaign, known, made),
+        called=f"finalists and failures, of {len(made)} proposed",
     )

@@ -79,7 +79,7 @@ class Row:
 
 
 def document(
-    rows: list[Row], checked: Check | None, evaluated: bool, **shown: Any
+    rows: list[Row], checked: Check | None, evaluated: bool, called: str, **shown: Any
 ) -> str:
     """Return the whole page.
 
@@ -87,6 +87,7 @@ def document(
         rows: all crystals.
         checked: the constraints asked for and who met them.
         evaluated: whether an oracle saw the crystals.
+        called: what the crystals are, such as "proposed".
         **shown: what the template shows as it is: title, plots, judgement, facts.
     """
     groups = {
@@ -95,6 +96,8 @@ def document(
     }
     groups["candidate"].sort(key=_rank)
     groups["far"].sort(key=_rank)
+    above = [row.values.get("above hull (eV/atom)") for row in groups["candidate"]]
+    ranked = evaluated and (not above or any(one is not None for one in above))
     first = [row for group in groups.values() for row in group][:MOST_VIEWERS]
     in_3d = {row.number for row in first if row.sound}
 
@@ -109,12 +112,13 @@ def document(
         assets=standalone_assets(),
         css=(ASSETS / "report.css").read_text(encoding="utf-8"),
         script=(ASSETS / "report.js").read_text(encoding="utf-8"),
-        funnel=_funnel(rows, groups, checked, evaluated),
+        funnel=_funnel(rows, groups, checked, evaluated, ranked, called),
         n=len(rows),
         n_shown=len(first),
         asked=_asked(checked),
         candidates=groups["candidate"],
         evaluated=evaluated,
+        ranked=ranked,
         near_hull=NEAR_HULL,
         failures=[
             (words.format(near=NEAR_HULL), groups[stage], _reasons(groups[stage]))
@@ -141,9 +145,11 @@ def _funnel(
     groups: dict[str, list[Row]],
     checked: Check | None,
     evaluated: bool,
+    ranked: bool,
+    called: str,
 ) -> list[tuple[int, str]]:
     """Return how many crystals are left after each step, and what the step is."""
-    steps = [(len(rows), "proposed")]
+    steps = [(len(rows), called)]
     if checked is not None:
         steps.append((len(rows) - len(groups["rejected"]), "meet every constraint"))
     if evaluated:
@@ -153,7 +159,8 @@ def _funnel(
         if below:
             far = f"over {NEAR_HULL:g} eV/atom below the hull: look again"
             steps.append((below, far))
-        steps.append((near, f"within {NEAR_HULL:g} eV/atom of the hull: candidates"))
+        where = f"within {NEAR_HULL:g} eV/atom of" if ranked else "not compared with"
+        steps.append((near, f"{where} the hull: candidates"))
     return steps
 
 

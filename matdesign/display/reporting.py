@@ -35,6 +35,7 @@ def report(
     title: str = "Designed crystals",
     facts: Mapping[str, object] | None = None,
     plots: Sequence[Plot] = (),
+    called: str = "proposed",
 ) -> Path:
     """Write what was asked, proposed, refused and found; return the path of the page.
 
@@ -53,6 +54,7 @@ def report(
         title: heading of the page.
         facts: further lines for "How it was made", label -> anything that prints.
         plots: shown above the crystals.
+        called: what `crystals` are, where they are not all that was proposed.
 
     Returns:
         Path of the HTML file.
@@ -81,6 +83,7 @@ def report(
         rows,
         checked,
         results is not None,
+        called,
         title=title,
         plots=[one.to_html() for one in plots],
         judgement=evaluation._repr_html_() if evaluation is not None else "",
@@ -158,7 +161,8 @@ def _add_results(
         error = float(results.hull_error[k])
         row.values["± (eV/atom)"] = error if math.isfinite(error) else None
         if "competing" in results.columns:
-            row.values["known compounds"] = int(results.competing[k])
+            known = float(results.competing[k])  # NaN where a worker process died
+            row.values["known compounds"] = int(known) if known == known else None
         row.values["seconds"] = float(results.seconds[k])
         if again is not None:
             held = int(again.satisfied[k].sum())
@@ -222,5 +226,6 @@ def _facts(
     if results is not None:
         facts.append(("oracle", results.oracle))
         total = float(torch.nansum(results.seconds))
-        facts.append(("computing time of the oracle", f"{total:.1f} s"))
+        if "computing time of the oracle" not in more:
+            facts.append(("computing time of the oracle", f"{total:.1f} s"))
     return facts + list(about().items())

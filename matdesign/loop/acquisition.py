@@ -53,8 +53,9 @@ class Bayesian:
             far; a candidate below it is not evaluated, even where there is room.
         beta: of the upper confidence bound.
         start: usable results before the surrogate is asked.
-        objectives: columns of the results to make low together, two or more, whatever
-            the campaign's own objective is. Each has a Gaussian process; the rule is then
+        objectives: columns of the results to make low together ("-column" to raise it),
+            two or more, whatever the campaign's own objective is; what lacks one is not
+            learned from. Each has a Gaussian process; the rule is then
             noisy expected hypervolume improvement: by how much the values that are no
             worse than some result in all columns will grow. There is no gate.
 
@@ -127,11 +128,17 @@ class Bayesian:
             seed: of the draws; the same seed gives the same choice.
         """
         n = len(candidates)
+        if self.objectives and len(results):
+            sign = torch.tensor([-1 if x[0] == "-" else 1 for x in self.objectives])
+            names = [x.removeprefix("-") for x in self.objectives]
+            values = sign * torch.stack([getattr(results, x) for x in names], 1)
+            fine = values.isfinite().all(1)
+            results, values = results[fine], values[fine]
         if len(values) < self.start or not n:
             order = torch.randperm(n, generator=generator(seed))[:room].tolist()
             return Chosen(order, ["at random, to learn from"] * n)
         if self.objectives:
-            return self._tradeoff(candidates, results, room, seed)
+            return self._tradeoff(candidates, results.structures, -values, room, seed)
         found = self.surrogate.fit(results.structures, values).predict(candidates)
         best, gate = float(values.min()), self.gate or 0.0
         chance = probability_of_improvement(found, best)
@@ -176,9 +183,14 @@ class Bayesian:
         return one_by_one(-found.mean + away, score, room)
 
     def _tradeoff(
-        self, candidates: Crystals, results: Results, room: int, seed: int
+        self,
+        candidates: Crystals,
+        known: Crystals,
+        values: Tensor,
+        room: int,
+        seed: int,
     ) -> Chosen:
-        """Return a batch that adds most to the hypervolume of several columns."""
+        """Return a batch that adds most to the hypervolume above several columns."""
         # its logarithm, made for gradients, would compile C++ when it is first used
         from botorch.acquisition.multi_objective.monte_carlo import (
             qNoisyExpectedHypervolumeImprovement,
@@ -186,14 +198,12 @@ class Bayesian:
         from botorch.exceptions.warnings import NumericsWarning
         from botorch.models.model_list_gp_regression import ModelListGP
         from botorch.sampling.normal import SobolQMCNormalSampler
+        from botorch.utils.sampling import manual_seed
 
         assert isinstance(self.surrogate, GaussianProcess)
         features = self.surrogate.features
-        values = torch.stack([getattr(results, name) for name in self.objectives], 1)
-        fine = values.isfinite().all(1)
-        known, values = results.structures[fine], -values[fine]
         fits = [GaussianProcess(features).fit(known, y) for y in values.T]
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), manual_seed(seed):  # of what is pruned, too
             warnings.simplefilter("ignore", NumericsWarning)
             rule: Any = qNoisyExpectedHypervolumeImprovement(
                 ModelListGP(*(one.model for one in fits)),

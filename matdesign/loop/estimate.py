@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from matdesign.errors import InfeasibleTarget
 from matdesign.loop.oracle import PotentialOracle
 from matdesign.loop.potential import Potential
+from matdesign.loop.relax import relax
 
 if TYPE_CHECKING:
     from matdesign.loop.campaign import Campaign
@@ -34,7 +35,7 @@ def estimate(campaign: Campaign) -> str:
     steering = {"guide": campaign.guide} if campaign.guide is not None else {}
     began, made = time.perf_counter(), None
     try:
-        made = campaign.generator.sample(few, seed=0, **steering)
+        made = campaign.generator.sample(few, seed=0, **steering).to("cpu")
     except InfeasibleTarget:
         pass  # the iterations will say so
     drawing = (time.perf_counter() - began) / few * drawn
@@ -43,9 +44,12 @@ def estimate(campaign: Campaign) -> str:
     workers = getattr(oracle, "workers", 1)
     if spent is None and isinstance(oracle, PotentialOracle) and made is not None:
         potential = Potential(oracle.weights, oracle.device)
+        sound = [i for i, why in enumerate(oracle.refusals(made)) if not why]
+        some = [made.structure(i) for i in sound]
         began = time.perf_counter()
-        potential.evaluate(made)
-        each = (time.perf_counter() - began) / few * FORCES
+        relax(some, potential, steps=0, prescan=False)  # one force call, never an error
+        taken = time.perf_counter() - began
+        each = taken / len(some) * FORCES if some else math.nan
     asking = each * calls / workers
     said = f"{asking:.0f} s in {workers} processes" if each == each else "not known"
     memory = f"; memory {_peak():.1f} GiB here" if _peak() else ""

@@ -80,13 +80,10 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
             f"Campaign.resume({store.name!r}), or choose another store."
         )
     check_learner(parts)
-    aim = parts.objective
     folder = _folder(store) if hasattr(parts.generator, "save") else None
     if folder is not None:
         parts.generator.save(folder)
     words = {
-        "objective": aim if isinstance(aim, str) else None,
-        "guide": describe(parts.guide),
         "generator": folder.name if folder else describe(parts.generator),
         "oracle": describe(parts.oracle),
         "constraints": describe(parts.constraints),
@@ -120,7 +117,8 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
     if store.read_only:
         return parts
     for what, now in _labels(parts).items():
-        if now != (then := settings[what]):
+        now = json.loads(json.dumps(now))
+        if now != (then := settings.get(what, now)):  # earlier stores have no guide
             raise DataError(
                 f"{store.name} was made with other {LABELS[what]}: got {now!r}, it has "
                 f"{then!r}. Give the same, or start a new campaign in a new store."
@@ -137,6 +135,8 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
 
 
 LABELS = {
+    "objective": "objective",
+    "guide": "guide",
     "oracle_name": "oracle",
     "wanted": "constraints",
     "select_name": "select",
@@ -145,9 +145,12 @@ LABELS = {
 """What must be the same after a resume, by its key in the settings."""
 
 
-def _labels(parts: Parts) -> dict[str, str]:
+def _labels(parts: Parts) -> dict[str, Any]:
+    aim = parts.objective
     words = {"select_name": parts.select, "learn_name": parts.learn}
     return {
+        "objective": aim if isinstance(aim, str) else None,
+        "guide": describe(parts.guide),
         "oracle_name": parts.oracle.name,
         "wanted": repr(parts.constraints) if parts.constraints else "",
         **{

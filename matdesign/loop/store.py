@@ -179,9 +179,7 @@ class Store:
         with self._writing():
             for one in proposals:
                 said = {"predicted": one.predicted, "predicted_std": one.predicted_std}
-                more = {
-                    key: value for key, value in said.items() if math.isfinite(value)
-                }
+                more = {k: v for k, v in said.items() if math.isfinite(v)}
                 texts = {**lineage, "parent": one.parent}
                 more |= {k: _text(v) for k, v in texts.items() if v != ""}
                 self._db.write(
@@ -252,7 +250,7 @@ class Store:
         """Return the proposals of an iteration in their places; empty when none are there."""
         rows = self._rows("place", kind="crystal", iteration=iteration)
         names = ("place", "decision", "reason", "predicted", "predicted_std", "parent")
-        kept = [{k: row[k] for k in names if k in row} for row in rows]
+        kept = [{k: _words(row[k]) for k in names if k in row} for row in rows]
         return [Proposal(_crystal(row), **k) for row, k in zip(rows, kept, strict=True)]
 
     def evaluations(self) -> list[Evaluation]:
@@ -277,11 +275,9 @@ class Store:
         found = []
         for row in self._rows("iteration", "place", kind="crystal"):
             numbers = torch.tensor(row.numbers.tolist(), dtype=torch.long)
-            own = {
-                "id": f"{row.iteration}-{row.place}",
-                "formula": reduced(numbers[None])[0],
-            }
-            found.append({"reason": "", **row.key_value_pairs, **own})
+            name, [formula] = f"{row.iteration}-{row.place}", reduced(numbers[None])
+            said = {k: _words(v) for k, v in row.key_value_pairs.items()}
+            found.append({"reason": "", **said, "id": name, "formula": formula})
         return found
 
     def _rows(self, *order: str, **wanted: Any) -> list[Any]:
@@ -396,3 +392,9 @@ def _text(words: Any) -> Any:
     except ValueError:
         return f"({words})" if words in ("True", "False") else words
     return f"({words})"
+
+
+def _words(text: Any) -> Any:
+    """What `_text` was given."""
+    plain = text[1:-1] if isinstance(text, str) else text
+    return plain if plain != text and _text(plain) == text else text

@@ -1,10 +1,12 @@
 """A campaign as figures: what they say is counted from the store."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
 
@@ -16,12 +18,20 @@ import matdesign as design
 from matdesign.errors import DataError
 
 
+class Slow(Toy):
+    """Says that a call took two seconds."""
+
+    def evaluate(self, crystals):
+        found = super().evaluate(crystals)
+        return replace(found, seconds=torch.full((len(crystals),), 2.0))
+
+
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
     where = tmp_path_factory.mktemp("campaign") / "alloys.db"
     wanted = design.RequiredElements("Cu")
     settings = {"budget": 12, "batch": 4, "propose": 12, "seed": 4, "select": Seer()}
-    loop = design.Campaign(Alloys(), wanted, Toy(), where, **settings)
+    loop = design.Campaign(Alloys(), wanted, Slow(), where, **settings)
     list(loop)
     yield loop
     loop.close()
@@ -85,7 +95,10 @@ def test_a_report_holds_finalists_judge_failures_and_lineage(campaign, tmp_path)
     assert f"finalist {best.ids[0]}, {best.formulas[0]}" in text
     assert f"objective {value:.4g}, {value + 1:.4g} by the judge judge" in text
     assert "crystals by Alloys" in text and "not evaluated: passed over" in text
-    failed = campaign.table().query("not ok")
+    table = campaign.table()
+    failed, made = table.query("not ok"), campaign.store.count("crystal")
+    assert f"</b> finalists and failures, of {made} proposed" in text
+    assert "computing time of the oracle" in text and "24.0 s" in text  # of all 12
     files = list((tmp_path / "out" / "crystals").glob("*.cif"))
     assert len(files) == 3 + len(failed)
     assert all(reason.split()[0] in text for reason in failed["reason"])

@@ -242,3 +242,17 @@ def test_errors_speak(proposed: Crystals, results: Results, tmp_path: Path) -> N
         report(proposed[:0], path=tmp_path / "r.html")
     with pytest.raises(DataError, match="is a folder"):
         report(proposed, path=tmp_path)
+
+
+def test_a_crystal_whose_process_died_and_one_without_a_hull(tmp_path: Path) -> None:
+    two = Crystals.from_structures([salt("Na", "Cl", 5.6), salt("K", "Cl", 6.3)])
+    competing = Column(torch.tensor([3.0, math.nan]))  # so joined by `Results.cat`
+    near = Column(torch.tensor([0.02, math.nan]), "eV/atom")
+    why = ("", "worker died: SIGKILL")
+    found = Results(two, {"competing": competing, "energy_above_hull": near}, why)
+    text = report(two, found, path=tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "worker died: SIGKILL" in text and "1</b> within 0.1 eV/atom" in text
+    found = Results(two, {"capacity": Column(torch.ones(2), "mAh/g")})
+    text = report(two, found, path=tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "2</b> not compared with the hull: candidates" in text
+    assert "2 crystals, not compared with the hull." in text

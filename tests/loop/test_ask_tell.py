@@ -142,3 +142,17 @@ def test_it_ends_where_nothing_new_comes(tmp_path):
     assert len(loop.ask()) == 0 and len(loop.store.iterations()) == 1 + PATIENCE
     assert "like one that is known" in loop.stopped
     loop.close()
+
+
+def test_a_parent_whose_name_is_a_number_keeps_it(tmp_path):
+    pool = (
+        Alloys(bad=0).sample(4, seed=0).replace(ids=("1000041", "NaN", "True", "(x)"))
+    )
+    parts = {"generator": design.Pool(pool), "oracle": FURNACE}
+    loop = Campaign(parts["generator"], None, FURNACE, tmp_path / "a.db", batch=4)
+    parents = loop.ask().labels["parent"]
+    loop.close()
+    loop = Campaign.resume(tmp_path / "a.db", **parts)
+    assert loop.ask().labels["parent"] == parents and set(parents) == set(pool.ids)
+    assert {one["parent"] for one in loop.store.decisions()} == set(pool.ids)
+    loop.close()

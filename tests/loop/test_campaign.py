@@ -16,6 +16,7 @@ from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.guidance.guide import Guide
 from matdesign.loop import rebuild
 from matdesign.loop.campaign import PATIENCE, Campaign
 from matdesign.loop.iteration import iteration_seed
@@ -254,6 +255,12 @@ def test_errors_speak(tmp_path):
     other.name = "another"
     with pytest.raises(DataError, match=r"got 'another', it has 'toy'"):
         Campaign.resume(store, generator=Alloys(), oracle=other)
+    given = {"generator": Alloys(), "oracle": Toy()}
+    with pytest.raises(DataError, match=r"other objective: got '-energy_per_atom'"):
+        Campaign.resume(store, objective="-energy_per_atom", **given)
+    guide = Guide(OnlyElements("Cu"), "mask")
+    with pytest.raises(DataError, match=r"other guide: .*it has \{\}"):
+        Campaign.resume(store, guide=guide, **given)
     with pytest.raises(DataError, match=r"other constraints"):
         Campaign.resume(
             store, generator=Alloys(), oracle=Toy(), constraints=OnlyElements("Cu")

@@ -6,6 +6,8 @@ from pymatgen.core import Lattice, Structure
 
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
+from matdesign.loop.campaign import Campaign
+from matdesign.loop.estimate import estimate
 from matdesign.loop.oracle import PotentialOracle
 
 
@@ -92,3 +94,22 @@ def test_both_weights_meet_the_same_compounds_each_with_its_error():
 def test_unknown_weights_are_an_error_not_a_failed_crystal():
     with pytest.raises(DataError, match=r"got '0\.9\.9'; choose one of 0\.3\.0"):
         PotentialOracle("0.9.9")
+
+
+class Broken:
+    """Proposes one sound crystal, and others that no potential can take."""
+
+    def sample(self, n, *, seed):
+        made = Crystals.from_structures([compounds()[0]] * n)
+        lattice, species = made.lattice.clone(), made.species.clone()
+        lattice[1], lattice[2, 2], species[4, 0] = torch.nan, lattice[2, 1], 100
+        lattice[3] *= 0.02
+        return made.replace(lattice=lattice, species=species)
+
+
+@pytest.mark.parametrize("hull", ["shipped", None])
+def test_a_broken_draw_does_not_stop_a_campaign_before_it_starts(tmp_path, hull):
+    oracle, aim = PotentialOracle(hull=hull), "energy_per_atom"
+    loop = Campaign(Broken(), None, oracle, tmp_path / "a.db", objective=aim, batch=4)
+    assert "not known" not in estimate(loop)
+    loop.close()
