@@ -48,7 +48,7 @@ import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
-from matdesign.errors import DataError
+from matdesign.errors import DataError, MatdesignError
 from matdesign.loop.locks import lock_database, lock_file
 from matdesign.loop.results import Results
 
@@ -113,13 +113,20 @@ class Store:
         if "://" in self.where:
             try:
                 self._db: Any = connect(self.where)
+                self._lock = None if read_only else lock_database(self._db, self.name)
             except ImportError as error:
                 raise DataError(
                     f"{self.name} needs a database driver that is not "
                     f"installed ({error}). Run `pip install ase-db-backends psycopg2-"
                     "binary`, or give a file name ending in .db."
                 ) from None
-            self._lock = None if read_only else lock_database(self._db, self.name)
+            except MatdesignError:
+                raise
+            except Exception as error:
+                raise DataError(
+                    f"{self.name} cannot be reached ({error}). Check host, database and "
+                    "password."
+                ) from None
             return
         path = Path(self.where)
         if path.suffix != ".db":
