@@ -48,7 +48,7 @@ import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
-from matdesign.errors import DataError, MatdesignError
+from matdesign.errors import DataError
 from matdesign.loop.locks import lock_database, lock_file
 from matdesign.loop.results import Results
 
@@ -120,12 +120,11 @@ class Store:
                     f"installed ({error}). Run `pip install ase-db-backends psycopg2-"
                     "binary`, or give a file name ending in .db."
                 ) from None
-            except MatdesignError:
-                raise
             except Exception as error:
+                if isinstance(error, DataError):
+                    raise
                 raise DataError(
-                    f"{self.name} cannot be reached ({error}). Check host, database and "
-                    "password."
+                    f"{self.name} cannot be reached ({error}). Check host and password."
                 ) from None
             return
         path = Path(self.where)
@@ -263,9 +262,7 @@ class Store:
     def evaluations(self) -> list[Evaluation]:
         """Return all evaluations by iteration and place."""
         rows = self._rows("iteration", "place", kind="evaluation")
-        return [
-            Evaluation(row.iteration, row.place, row.key, _result(row)) for row in rows
-        ]
+        return [Evaluation(x.iteration, x.place, x.key, _result(x)) for x in rows]
 
     def originals(self) -> dict[str, Crystals]:
         """Return every selected crystal as it was proposed, by its key."""
@@ -372,12 +369,8 @@ def _atoms(one: Crystals) -> ase.Atoms:
         np.nan_to_num(exact[name].astype(np.float64), posinf=0.0, neginf=0.0)
         for name in ("frac", "lattice")
     )
-    return ase.Atoms(
-        numbers=exact["numbers"],
-        positions=frac @ lattice,
-        cell=lattice,
-        pbc=True,
-    )
+    numbers = exact["numbers"]
+    return ase.Atoms(numbers, positions=frac @ lattice, cell=lattice, pbc=True)
 
 
 def _result(row: Any) -> Results:
