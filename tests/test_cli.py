@@ -22,6 +22,7 @@ from matdesign.generators.diffusion import Diffusion
 from matdesign.loop.campaign import Campaign
 from matdesign.loop.campaign_file import read_campaign
 from matdesign.loop.function_oracle import FunctionOracle
+from matdesign.loop.latent_search import LatentSearch
 from matdesign.loop.learning import RewardWeighted
 from matdesign.loop.results import Column, Results
 
@@ -295,6 +296,16 @@ def test_a_file_says_guide_learner_and_seed(model: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match="only looked at"):
         made.store.finish(0, {})
     again.close()
+
+
+def test_a_file_learns_in_the_way_that_its_model_takes(tmp_path: Path) -> None:
+    toml = tmp_path / "c.toml"
+    toml.write_text('generator = "vae-perovskites"\nlearn = 2\nbudget = 0')
+    with closing(read_campaign(toml)) as loop:
+        assert isinstance(loop.learn, LatentSearch)
+    toml.write_text('generator = "coupling-flow-perovskites"\nlearn = 2\nstore = "x.db"')
+    with pytest.raises(DataError, match="PolicyGradient cannot teach a CouplingFlow"):
+        read_campaign(toml)
 
 
 def test_evaluate_prints_the_judgement(file: Path) -> None:

@@ -136,9 +136,9 @@ def read_campaign(file: Path) -> design.Campaign:
     if rule:
         words["select"] = design.Bayesian(acquisition=rule, gate=gate)
     if every:
-        by_sequence = isinstance(generator, design.Autoregressive)
-        kind_of = design.PolicyGradient if by_sequence else design.RewardWeighted
-        words |= {"learn": kind_of(), "learn_every": every}
+        ways = (design.PolicyGradient(), design.RewardWeighted(), design.LatentSearch())
+        fit = (one for one in ways if model and one.takes(generator))
+        words |= {"learn": next(fit, ways[0]), "learn_every": every}
     oracle: Any = design.PotentialOracle()
     if columns:
         oracle = design.Experiment(columns, name=file.stem)
