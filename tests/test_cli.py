@@ -303,7 +303,9 @@ def test_a_file_learns_in_the_way_that_its_model_takes(tmp_path: Path) -> None:
     toml.write_text('generator = "vae-perovskites"\nlearn = 2\nbudget = 0')
     with closing(read_campaign(toml)) as loop:
         assert isinstance(loop.learn, LatentSearch)
-    toml.write_text('generator = "coupling-flow-perovskites"\nlearn = 2\nstore = "x.db"')
+    toml.write_text(
+        'generator = "coupling-flow-perovskites"\nlearn = 2\nstore = "x.db"'
+    )
     with pytest.raises(DataError, match="PolicyGradient cannot teach a CouplingFlow"):
         read_campaign(toml)
 

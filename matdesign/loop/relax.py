@@ -28,6 +28,7 @@ SCAN = (0.7, 0.84, 1.0, 1.17, 1.37, 1.6)
 STIFF_ATOM = 30.0  # eV/angstrom^2, first guess of the Hessian for positions
 STIFF_CELL = 30.0  # eV, first guess for the cell is this over the number of atoms
 LONGEST_STEP = 0.2  # angstrom, largest move of an atom in one step
+VOLUME_CHANGE = 2.0  # a crystal whose volume changes by more than this factor leaves
 
 
 def relax(
@@ -37,7 +38,6 @@ def relax(
     fmax: float = 0.05,
     steps: int = 200,
     prescan: bool = True,
-    volume_factor: float = 2.0,
     time_limit: float | None = None,
 ) -> list[Relaxation]:
     """Relax crystals to the nearest minimum of the potential.
@@ -49,7 +49,6 @@ def relax(
             is the virial over the number of atoms.
         steps: Largest number of steps per crystal.
         prescan: Whether to scan the volume first.
-        volume_factor: Leaves when the volume changes by more than this factor.
         time_limit: Seconds for the whole call; who is not done by then is told so.
 
     Returns:
@@ -78,7 +77,7 @@ def relax(
             for walker in active + queue:
                 walker.reason = f"time limit {time_limit:g} s"
             break
-        movable = [w for w in active if w.place(volume_factor)]
+        movable = [w for w in active if w.place()]
         if movable:
             prediction = potential.evaluate_arrays(
                 [w.numbers for w in movable],
@@ -195,13 +194,13 @@ class Relaxation:
         stiff[-3:] = STIFF_CELL / max(n, 1)
         self.hessian = np.diag(stiff.ravel())
 
-    def place(self, volume_factor: float) -> bool:
+    def place(self) -> bool:
         """Turn the coordinates into a cell; False when it has gone astray."""
         n = len(self.numbers)
         deform = self.x[-3:] / n
         self.lattice = self.cell0 @ deform.T
         ratio = abs(float(np.linalg.det(self.lattice))) / self.volume0
-        if not 1 / volume_factor < ratio < volume_factor:
+        if not 1 / VOLUME_CHANGE < ratio < VOLUME_CHANGE:
             self.reason = "volume change"
             return False
         frac = self.x[:-3] @ np.linalg.inv(self.cell0)

@@ -25,7 +25,6 @@ class TableOracle:
         crystals: all that exist in this universe.
         columns: their properties that the oracle tells; the first is what `regret`
             looks at.
-        seconds: what a call is said to cost.
 
     Raises:
         DataError: the crystals lack a property.
@@ -38,9 +37,7 @@ class TableOracle:
         0.0
     """
 
-    def __init__(
-        self, crystals: Crystals, columns: str | Sequence[str], *, seconds: float = 0.0
-    ) -> None:
+    def __init__(self, crystals: Crystals, columns: str | Sequence[str]) -> None:
         names = [columns] if isinstance(columns, str) else list(columns)
         if not names or not set(names) <= set(crystals.properties):
             raise DataError(
@@ -49,7 +46,7 @@ class TableOracle:
             )
         self.columns = {name: crystals.units.get(name, "") for name in names}
         self._values = {n: crystals.properties[n].double().cpu() for n in names}
-        self.seconds, self._known = seconds, Known()
+        self._known = Known()
         for i in range(len(crystals)):
             self._known.add(str(i), crystals[[i]])
         values = {name: one.tolist() for name, one in self._values.items()}
@@ -74,8 +71,7 @@ class TableOracle:
             "not in the table" if i is None else "" if fine else "no value in the table"
             for i, fine in zip(found, known.tolist(), strict=True)
         ]
-        seconds = torch.full((len(crystals),), self.seconds)
-        return Results(crystals, columns, tuple(reason), seconds, self.name)
+        return Results(crystals, columns, tuple(reason), oracle=self.name)
 
     def regret(self, results: Results) -> float:
         """Return the lowest value of usable results less the lowest of the table."""
