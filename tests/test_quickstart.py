@@ -28,9 +28,9 @@ def test_the_wish_of_the_notebook_is_feasible_and_reads_as_a_sentence() -> None:
     """A contradiction would be refused when the guide is made."""
     book = nbformat.read(QUICKSTART, as_version=4)
     [known] = [c.source for c in book.cells if c.get("id") == "known"]
-    [wish] = [c.source for c in book.cells if c.get("id") == "wish"]
+    [conditions] = [c.source for c in book.cells if c.get("id") == "conditions"]
     ask = "design.Guide(chemistry)\nprint(wanted)"
-    code = f"import matdesign as design\n{known}\n{wish}\n{ask}"
+    code = f"import matdesign as design\n{known}\n{conditions}\n{ask}"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("only harmless elements, and without Br")
