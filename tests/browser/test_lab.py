@@ -2,21 +2,16 @@
 
 import contextlib
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import chapters
 import nbformat
 import numpy as np
 import pytest
+from lab_server import IDLE, SHOWN, TOKEN, open_notebook, run_all, serving
 from plain_markdown import Book
 
 pytestmark = [
@@ -26,7 +21,6 @@ pytestmark = [
     pytest.mark.enable_socket,
 ]
 
-TOKEN = "only-for-this-test"
 CELL = """\
 from pymatgen.core import Lattice, Structure
 import matdesign as design
@@ -65,50 +59,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name in ("welcome", "judging-crystals"):
         made = chapters.convert(name, pages[name], book)
         nbformat.write(made, folder / "chapters" / f"{name}.ipynb")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {k: v for k, v in os.environ.items() if k != "MATDESIGN_STATIC"}
-    environment |= {
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_CONFIG_DIR": str(folder / "config"),
-        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
-        "HOME": str(folder),
-    }
-    options = {
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": port,
-        "ServerApp.port_retries": 0,
-        "IdentityProvider.token": TOKEN,
-        "ServerApp.root_dir": folder,
-        "LabApp.news_url": "",
-    }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    log = (folder / "lab.log").open("w")
-    server = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=log, stderr=log
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait(address, server, folder / "lab.log")
+    with serving(folder, folder) as address:
         yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
-
-
-def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(240):
-        if server.poll() is not None:
-            pytest.fail(f"JupyterLab ended at its start:\n{log.read_text()[-3000:]}")
-        try:
-            with urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"JupyterLab did not answer:\n{log.read_text()[-3000:]}")
 
 
 def _answer(page) -> None:
@@ -165,27 +117,15 @@ def test_a_crystal_is_live_and_its_slider_moves_it(lab, browser):
     assert browser.errors == []
 
 
-def _open(page, address: str) -> None:
-    page.set_viewport_size({"width": 1300, "height": 2400})
-    page.set_default_timeout(240_000)
-    page.goto(
-        f"{address}?token={TOKEN}&reset", wait_until="commit"
-    )  # no tabs of before
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
-
-
 def test_a_chapter_opens_from_the_list_and_runs_with_its_numbers(lab, browser):
     page = browser.page
-    _open(page, f"{lab}/lab/tree/chapters/index.ipynb")
+    open_notebook(page, f"{lab}/lab/tree/chapters/index.ipynb")
     page.get_by_role("link", name="Say what a crystal must be").click()
-    shown = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook")
+    shown = page.locator(f"{SHOWN} .jp-Notebook")
     shown.get_by_role("heading", name="Ten minutes").wait_for()
     assert shown.locator(".jp-OutputArea-output canvas").count() == 0
-    status = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook-ExecutionIndicator"
-    page.locator(f"{status}[data-status='idle']").wait_for()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).first.click()
+    page.locator(IDLE).wait_for()
+    run_all(page)
     shown.locator(".jp-OutputArea-output canvas").nth(1).wait_for()
     shown.get_by_text(re.compile(r"drawn again: \d+ of \d+ drawn did")).wait_for()
     page.get_by_text("A still picture.").first.wait_for(state="detached")
@@ -197,7 +137,7 @@ def test_a_chapter_opens_from_the_list_and_runs_with_its_numbers(lab, browser):
 
 def test_prose_is_rendered_and_solutions_are_folded(lab, browser):
     page = browser.page
-    _open(page, f"{lab}/lab/tree/chapters/judging-crystals.ipynb")
+    open_notebook(page, f"{lab}/lab/tree/chapters/judging-crystals.ipynb")
     page.get_by_role("menuitem", name="View", exact=True).click()
     page.get_by_text("Table of Contents", exact=True).first.click()
     entry = page.locator(".jp-tocItem-content", has_text="Solution:").first
