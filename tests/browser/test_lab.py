@@ -3,16 +3,20 @@
 import contextlib
 import json
 import re
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import chapters
 import nbformat
 import numpy as np
 import pytest
-from lab_server import IDLE, SHOWN, TOKEN, open_notebook, run_all, serving
 from plain_markdown import Book
+
+sys.path.insert(0, str(Path(__file__).parent))
+from lab_server import IDLE, SHOWN, TOKEN, open_notebook, run_all, serving
 
 pytestmark = [
     pytest.mark.browser,
@@ -146,6 +150,7 @@ def test_prose_is_rendered_and_solutions_are_folded(lab, browser):
     heading.wait_for()
     inside = page.locator("h3", has_text="Solution:")
     folded = page.locator(".jp-Notebook .jp-MarkdownCell", has=inside)
-    assert "cell" in folded.first.locator(".jp-showHiddenCellsButton").inner_text()
+    button = folded.first.locator(".jp-showHiddenCellsButton")
+    button.filter(has_text="cell").wait_for()  # its text comes after it
     text = page.locator(".jp-Notebook").inner_text()
     assert not re.search(r"\{[\w:-]+\}`|:::|```\{", text)
