@@ -20,8 +20,6 @@ Energies of the potentials are kept under build/references, in parts, so a run t
 stopped goes on where it was.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -35,8 +33,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from cards.page import WORDS, write_data_card
 from numpy.typing import NDArray
+from pymatgen.core import Composition
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.elements import MAX_Z, atomic_number
@@ -78,8 +79,6 @@ def flat(formula: str) -> str:
         >>> flat("Sr2(TiO3)2"), flat("O2")
         ('O3SrTi', 'O')
     """
-    from pymatgen.core import Composition
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         counts = Composition(formula).get_el_amt_dict()
@@ -187,15 +186,12 @@ def _two(formula: str) -> bool:
 
 def evaluator(name: str) -> Callable[[Crystals], NDArray[np.float64]]:
     """Return a function that gives the energies of a potential, eV/atom."""
-    import torch
-
     torch.set_num_threads(1)
     if name.startswith("chgnet-"):
         from matdesign.loop.potential import Potential
 
         potential = Potential(name.removeprefix("chgnet-"))
         return lambda some: potential.evaluate(some, forces=False).energy_per_atom
-    from pymatgen.io.ase import AseAtomsAdaptor
     from sevenn.calculator import SevenNetCalculator
 
     calculator = SevenNetCalculator(name, device="cpu")

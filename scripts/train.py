@@ -71,7 +71,6 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the model")
     add("--fit", nargs="*", default=[], metavar="NAME=VALUE", help="of the training")
-    add("--threads", type=int, default=1)
     add = parser.add_argument_group("property networks").add_argument
     add("--properties", nargs="+", help="what to predict")
     add("--floor", nargs="*", default=[], metavar="NAME=LOWEST")
@@ -183,7 +182,7 @@ def main(given: list[str] | None = None) -> Path:
     """Train, save, write the record, and return the folder of the model."""
     args = arguments(given)
     predicting = args.family == PROPERTY
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     options: dict[str, Any] = {
         "batch_size": args.batch_size or (64 if predicting else 128),
         "lr": args.lr or (2e-3 if predicting else 1e-3),

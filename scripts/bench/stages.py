@@ -26,6 +26,7 @@ from matdesign.generators.contract import Generator
 from matdesign.generators.storage import FACTS, WEIGHTS, write_atomic
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
+from matdesign.loop.store import crystal_keys
 from matdesign.metrics.evaluator import Protocol
 from matdesign.metrics.prediction import evaluate_prediction
 from matdesign.paths import data_dir
@@ -57,14 +58,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 def digest(crystals: Crystals) -> str:
     """Return a checksum of the crystals' content."""
-    found = hashlib.sha256()
-    for i in range(len(crystals)):
-        keep = crystals.mask[i]
-        species, frac = crystals.species[i][keep], crystals.frac[i][keep]
-        for part in (species, frac, crystals.lattice[i]):
-            found.update(part.cpu().numpy().tobytes())
-        found.update(b";")
-    return found.hexdigest()
+    return hashlib.sha256("".join(crystal_keys(crystals)).encode()).hexdigest()
 
 
 def weights_of(name: str) -> Path:
@@ -92,12 +86,13 @@ def sampler(folder: Path) -> str:
 
 
 @cache
-def code(*paths: str) -> str:
-    """Return a checksum of files of the package, or of those that samples come from."""
+def code(*places: str) -> str:
+    """Return a checksum of files or folders of the package; of what samples, by default."""
     parts = ("crystals", "generators", "predictors", "constraints", "guidance")
-    files = [p for part in parts for p in (ROOT / "matdesign" / part).rglob("*.py")]
-    if paths:
-        files = [ROOT / "matdesign" / path for path in paths]
+    found = [ROOT / "matdesign" / place for place in places or parts]
+    files = [
+        f for one in found for f in ([one] if one.is_file() else one.rglob("*.py"))
+    ]
     text = b"".join(path.read_bytes() for path in sorted(files))
     return hashlib.sha256(text).hexdigest()[:12]
 
@@ -227,7 +222,7 @@ def relaxed(
     """
     file = cache / "relaxed.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    keys = [digest(crystals[[i]]) for i in range(len(crystals))]
+    keys = crystal_keys(crystals)
     oracle = design.PotentialOracle(workers=workers, hull=None)
     lines = file.read_text().splitlines() if file.is_file() else []
     rows = [row for row in map(json.loads, lines) if row["oracle"] == oracle.name]

@@ -18,7 +18,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-NAMES = [p.stem for p in FOLDER.glob("*.py") if "def main(" in p.read_text()]
+NAMES = [p.stem for p in FOLDER.glob("*.py") if "def measure(" in p.read_text()]
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
