@@ -14,20 +14,12 @@ Names:
     speed          a cold start, sampling and training of every shipped generator
 """
 
+import re
 import sys
 
 from bench.engine import run
 
-NAMES = (
-    "cases",
-    "guidance",
-    "guidance-cost",
-    "hull",
-    "learning",
-    "loop",
-    "quality",
-    "speed",
-)
+NAMES = re.findall("^    ([a-z-]+)  ", __doc__, re.M)
 
 
 def main(given: list[str]) -> int:

@@ -21,7 +21,6 @@ second row), another `--seed` and shape, and `--apart-from` the first.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -31,6 +30,7 @@ from typing import Any
 
 import labels
 import torch
+from bench.stages import checksum
 from machine import command, hardware
 from mp20 import load_reduced
 
@@ -149,8 +149,7 @@ def untrained(args: argparse.Namespace, train: Crystals) -> tuple[Any, dict[str,
         )
     keys = ("name", "steps", "seconds", "seed", "batch_size", "command", "data_sha256")
     record = {key: model.record.get(key) for key in keys}
-    weights = (folder / storage.WEIGHTS).read_bytes()
-    record["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    record["weights_sha256"] = checksum(folder)
     if earlier := model.record.get("started_from"):
         record["started_from"] = earlier
     return model, {"started_from": record}

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import matdesign as design
 from bench import cathode, light
-from bench.stages import checksum, code, drawn, kept, weights_of
+from bench.stages import checksum, code, drawn, kept
 from matdesign.constraints.base import All, Constraint
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import find_same
@@ -320,7 +320,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     options = {k: str(v) for k, v in vars(args).items() if k not in own}
     options |= {
         "code": code() + code("loop"),
-        "model": checksum(weights_of(args.model)),
+        "model": checksum(args.model),
     }
     runs = list[Any]()
     for seed in args.seeds:

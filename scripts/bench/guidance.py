@@ -22,7 +22,7 @@ import torch
 from mp20 import load_reduced
 
 import matdesign as design
-from bench.stages import checksum, code, kept, weights_of
+from bench.stages import checksum, code, kept
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.tables import text_table
@@ -157,7 +157,7 @@ def cells(
         key = {
             "case": str(case),
             "judge": str(case.judge),
-            "model": checksum(weights_of(name)),
+            "model": checksum(name),
             "code": code(),
             "n": [args.n, args.pool, args.seed],
             "settings": SETTINGS,

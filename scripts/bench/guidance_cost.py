@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 import matdesign as design
+from matdesign.constraints.base import All
 from matdesign.constraints.between import Between
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
@@ -57,10 +58,7 @@ def mask(*names: str) -> Guide:
         "ABX3": Composition(pattern="ABX3"),
         "neutral": ChargeNeutral(),
     }
-    first, *others = (known[name] for name in names or known)
-    for one in others:
-        first = first & one
-    return Guide(first)
+    return Guide(All(*(known[name] for name in names or known)))
 
 
 WAYS: dict[str, Callable[[], Guide]] = {

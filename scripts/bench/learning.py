@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import matdesign as design
-from bench.stages import checksum, code, kept, weights_of
+from bench.stages import checksum, code, kept
 from matdesign.crystals.batch import Crystals
 from matdesign.metrics.baselines import substituted
 from matdesign.tables import text_table
@@ -162,7 +162,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             if way == "pressed" and (shuffled or seed != args.seeds[0]):
                 continue
             key = {"way": way, "seed": seed, "shuffled": shuffled, "code": code()}
-            key |= {"model": checksum(weights_of(WAYS[way][0])), "by": repr(WAYS[way])}
+            key |= {"model": checksum(WAYS[way][0]), "by": repr(WAYS[way])}
             key |= {"sizes": [ITERATIONS, REWARDED, JUDGED]}
             key |= {"learner": code("loop/learning.py", "loop/latent_search.py")}
             make = partial(trial, way, seed, shuffled)

@@ -33,7 +33,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,7 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.loop.hull import Hull
 from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
 from matdesign.metrics.evaluator import Protocol, evaluate
-from matdesign.predictors.network import PropertyNetwork
-from matdesign.predictors.shipped import property_networks
+from matdesign.predictors.shipped import load_predictor, property_networks
 from matdesign.tables import text_table
 from matdesign.teach.side_by_side import MEASURED, figure
 
@@ -83,24 +82,16 @@ class Workshop:
     def keys(self) -> dict[str, str]:
         """Checksums of the rows and of the predictor's weights."""
         keys = {"train": stages.digest(self.train), "test": stages.digest(self.test)}
-        folder = stages.weights_of(self.energy) if self.energy else None
-        return {**keys, "energy": stages.checksum(folder) if folder else "none"}
+        return {
+            **keys,
+            "energy": stages.checksum(self.energy) if self.energy else "none",
+        }
 
     @cached_property
-    def network(self) -> PropertyNetwork:
-        """The predictor."""
-        return PropertyNetwork.load(stages.weights_of(str(self.energy)))
-
-    @cached_property
-    def test_energies(self) -> torch.Tensor:
-        """Energies of the held-out rows, asked for once."""
-        return self.network.predict(self.test)[ENERGY]
-
-    def predict(self, crystals: Crystals) -> torch.Tensor:
-        """Return the predictor's formation energies, eV/atom."""
-        if crystals is self.test:
-            return self.test_energies
-        return self.network.predict(crystals)[ENERGY]
+    def predict(self) -> Callable[[Crystals], torch.Tensor]:
+        """The predictor's formation energies of crystals, eV/atom; asked for once."""
+        network = load_predictor(str(self.energy))
+        return cache(lambda crystals: network.predict(crystals)[ENERGY])
 
 
 def options(add: Callable[..., Any]) -> None:

@@ -23,13 +23,13 @@ from matdesign.crystals.batch import Crystals
 from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
+from matdesign.generators.shipped import weights_folder
 from matdesign.generators.storage import FACTS, WEIGHTS, write_atomic
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
 from matdesign.loop.store import crystal_keys
 from matdesign.metrics.evaluator import Protocol
 from matdesign.metrics.prediction import evaluate_prediction
-from matdesign.paths import data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "quality"
@@ -61,27 +61,17 @@ def digest(crystals: Crystals) -> str:
     return hashlib.sha256("".join(crystal_keys(crystals)).encode()).hexdigest()
 
 
-def weights_of(name: str) -> Path:
-    """Return the folder of a model, by its name or as a path.
-
-    Raises:
-        DataError: there is none.
-    """
-    for folder in (data_dir() / "models" / name, Path(name)):
-        if (folder / WEIGHTS).is_file():
-            return folder
-    raise DataError(f"no model {name!r}; there are {', '.join(design.models())}.")
-
-
-def checksum(folder: Path) -> str:
-    """Return the checksum of a model's weights."""
+def checksum(name: str | Path) -> str:
+    """Return the checksum of a model's weights, by its name or folder."""
+    folder = weights_folder(name, predicting=False)
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-def sampler(folder: Path) -> str:
+def sampler(name: str) -> str:
     """Return a checksum of a model's weights and of the options that it samples with."""
-    config = json.loads((folder / FACTS).read_bytes())["config"]
-    text = checksum(folder) + json.dumps(config, sort_keys=True)
+    facts = weights_folder(name, predicting=False) / FACTS
+    config = json.loads(facts.read_bytes())["config"]
+    text = checksum(name) + json.dumps(config, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -102,8 +92,7 @@ def code(*places: str) -> str:
 
 def stem(name: str, n: int, seed: int) -> str:
     """Return what names the samples of a model."""
-    folder = weights_of(name)
-    return f"{folder.name}-{sampler(folder)[:12]}-{code()}-{n}-{seed}"
+    return f"{Path(name).name}-{sampler(name)[:12]}-{code()}-{n}-{seed}"
 
 
 def drawn(cache: Path, name: str, n: int, seed: int) -> tuple[Crystals, dict[str, Any]]:
@@ -113,7 +102,7 @@ def drawn(cache: Path, name: str, n: int, seed: int) -> tuple[Crystals, dict[str
     if not facts.is_file():
         print(f"{name}: drawing {n}", flush=True)
         start = time.perf_counter()
-        made, groups = with_groups(design.load_model(weights_of(name)), n, seed=seed)
+        made, groups = with_groups(design.load_model(name), n, seed=seed)
         seconds = round(time.perf_counter() - start, 1)
         info = {**made.info, "seed": seed, "seconds": seconds}
         info["threads"] = torch.get_num_threads()
@@ -157,9 +146,8 @@ def predicted(
 
     A composition that the model cannot make is refused, and counts as a miss.
     """
-    folder = weights_of(name)
     key = {
-        "model": sampler(folder),
+        "model": sampler(name),
         "code": code(),
         "targets": digest(targets),
         "seed": seed,
@@ -168,7 +156,7 @@ def predicted(
 
     def make() -> dict[str, Any]:
         print(f"{name}: predicting {len(targets)} structures", flush=True)
-        model, start = design.load_model(folder), time.perf_counter()
+        model, start = design.load_model(name), time.perf_counter()
         made, of = list[Crystals](), list[int]()
         for at in range(0, len(targets), BATCH):
             rows = list(range(at, min(at + BATCH, len(targets))))

@@ -14,8 +14,8 @@ from cards.page import render, table
 from matdesign.crystals.batch import Crystals
 from matdesign.metrics.figures import mean
 from matdesign.metrics.summary import Protocol
-from matdesign.paths import data_dir
 from matdesign.predictors.network import PropertyNetwork
+from matdesign.predictors.shipped import load_predictor
 
 Numbers = NDArray[np.float64]
 MP20 = ("mp20", "reduced MP-20")
@@ -160,7 +160,7 @@ def judge_sampled(
 
 def measured(args: argparse.Namespace, sets: dict[str, Crystals]) -> dict[str, Any]:
     """Return the figures of a card."""
-    net = PropertyNetwork.load(data_dir() / "models" / args.name)
+    net = load_predictor(args.name)
     test, record = sets["test"], net.record
     start = time.perf_counter()
     net.predict(test)
@@ -173,7 +173,7 @@ def measured(args: argparse.Namespace, sets: dict[str, Crystals]) -> dict[str, A
         if name in labels.ENERGIES:
             found[name]["shaken"] = judge_shaken(net, name, test)
     if guide := record.get("apart_from"):
-        other = PropertyNetwork.load(data_dir() / "models" / guide)
+        other = load_predictor(guide)
         for name in net.properties:
             found[name]["apart"] = side_by_side(net, other, name, test)
             if "made_crystals" in record:

@@ -66,7 +66,7 @@ def test_fewer_published_samples_are_the_first_of_more(salts, tmp_path):
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(DataError, match="no model 'nothing-mp20'"):
-        stages.weights_of("nothing-mp20")
+        stages.checksum("nothing-mp20")
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_held_out_rows_are_predicted_once(shop, salts, monkeypatch):
         return {quality.ENERGY: torch.zeros(len(crystals))}
 
     network = argparse.Namespace(predict=predict)
-    monkeypatch.setitem(shop.__dict__, "network", network)
+    monkeypatch.setattr(quality, "load_predictor", lambda _: network)
     for _ in range(3):
         shop.predict(shop.test)
         shop.predict(salts[:2])
