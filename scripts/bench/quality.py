@@ -108,18 +108,6 @@ def options(add: Callable[..., Any]) -> None:
 # ---- batches -------------------------------------------------------------------------
 
 
-def published(path: Path, n: int) -> dict[str, Crystals]:
-    """Return up to n samples of every published model, in one fixed random order.
-
-    Fewer samples of the same seed are the first of more.
-    """
-    found = {}
-    for name, whole in stages.published(path).items():
-        order = torch.randperm(len(whole), generator=generator(SEED))[:n]
-        found[name] = whole[order]
-    return found
-
-
 def chosen(names: list[str] | None) -> tuple[list[str], list[str]]:
     """Return the models to judge, and those of the five families that are missing."""
     if names is not None:
@@ -135,7 +123,7 @@ def gathered(
     """Return all batches in the order of the table; None for those yet to be drawn."""
     n, train = args.samples, parts["train"]
     batches: dict[str, Crystals | None] = {REAL: parts["val"][:n]}
-    batches |= published(args.published, n) if args.published else {}
+    batches |= stages.published(args.published, n) if args.published else {}
     batches |= dict.fromkeys(ours)
     batches |= baselines(train, n, seed=SEED)
     similar = substituted(train, n, seed=SEED, similar=True)

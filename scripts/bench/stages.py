@@ -19,7 +19,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 import matdesign as design
-from matdesign.crystals.batch import Crystals
+from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
@@ -255,8 +255,10 @@ def crystals_of(rows: list[dict[str, Any]], frac: str = "frac") -> Crystals:
     return Crystals(species, places, lattice)
 
 
-def published(path: Path) -> dict[str, Crystals]:
-    """Return crystals that other models generated, by model.
+def published(path: Path, n: int | None = None) -> dict[str, Crystals]:
+    """Return n crystals that other models generated, or all, by model.
+
+    They come in one fixed random order: fewer are the first of more.
 
     Raises:
         DataError: the file is missing, is no parquet, or lacks a column.
@@ -269,8 +271,12 @@ def published(path: Path) -> dict[str, Crystals]:
     models: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         models.setdefault(row["model"], []).append(row)
-    made = {name: crystals_of(some, "frac_coords") for name, some in models.items()}
-    return {name: some.replace(frac=wrap(some.frac)) for name, some in made.items()}
+    found = {}
+    for name, some in models.items():
+        made = crystals_of(some, "frac_coords")
+        order = torch.randperm(len(made), generator=generator(0))[:n]
+        found[name] = made.replace(frac=wrap(made.frac))[order]
+    return found
 
 
 def placed(

@@ -58,10 +58,10 @@ def test_fewer_published_samples_are_the_first_of_more(salts, tmp_path):
     }
     path = tmp_path / "samples.parquet"
     pq.write_table(pa.table(rows), path)
-    few = quality.published(path, 4)["A"]
-    more = quality.published(path, 9)["A"]
+    few = stages.published(path, 4)["A"]
+    more = stages.published(path, 9)["A"]
     assert torch.equal(few.species, more.species[:4])
-    assert len(quality.published(path, 100)["A"]) == 12
+    assert len(stages.published(path, 100)["A"]) == 12
 
 
 def test_an_unknown_model_is_refused():
