@@ -14,19 +14,12 @@ Names:
     speed          a cold start, sampling and training of every shipped generator
 """
 
+import re
 import sys
-from importlib import import_module
 
-NAMES = (
-    "cases",
-    "guidance",
-    "guidance-cost",
-    "hull",
-    "learning",
-    "loop",
-    "quality",
-    "speed",
-)
+from bench.engine import run
+
+NAMES = re.findall("^    ([a-z-]+)  ", __doc__, re.M)
 
 
 def main(given: list[str]) -> int:
@@ -34,8 +27,7 @@ def main(given: list[str]) -> int:
     if not given or given[0] not in NAMES:
         print(f"usage: bench.py NAME ...\n\n{__doc__}")
         return 0 if given in ([], ["-h"], ["--help"]) else 2
-    module = import_module(f"bench.{given[0].replace('-', '_')}")
-    return int(module.main(given[1:]))
+    return run(given[0], given[1:])
 
 
 if __name__ == "__main__":

@@ -28,13 +28,11 @@ KEY = BUILD / "matdesign.key"
 
 def main() -> int:
     """Build, and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--fresh", action="store_true", help="execute every page again")
-    args = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     started = time.perf_counter()
     vendor_js.vendor()
     key = key_of_inputs()
-    if args.fresh or not KEY.exists() or KEY.read_text() != key:
+    if not KEY.exists() or KEY.read_text() != key:
         shutil.rmtree(BUILD, ignore_errors=True)
         BUILD.mkdir()
         KEY.write_text(key)

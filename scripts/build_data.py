@@ -30,23 +30,20 @@ def main() -> None:
     add("--workers", type=int, default=2)
     add("--target", type=int, help="stop at this many usable crystals")
     add("--limit", type=int, help="only the first candidates")
-    add("--time-limit", type=float, default=900.0, help="per shard, s")
     add("--shard", type=int, default=100, help="candidates per shard")
     add("--work", type=Path, default=ROOT / "build" / "data")
-    add("--data", type=Path, default=ROOT / "data")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.step == "assemble":
-        assemble(args.work, args.data)
+        assemble(args.work, ROOT / "data")
     elif args.step == "relabel":
-        relabel(args.data)
+        relabel(ROOT / "data")
     else:
         run_all(
             PLANS[args.step]()[: args.limit],
             args.work / args.step,
             workers=args.workers,
             target=args.target,
-            time_limit=args.time_limit,
             size=args.shard,
         )
 

@@ -20,13 +20,9 @@ Energies of the potentials are kept under build/references, in parts, so a run t
 stopped goes on where it was.
 """
 
-from __future__ import annotations
-
 import argparse
-import hashlib
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -35,11 +31,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
+from bench.stages import digest
 from cards.page import WORDS, write_data_card
 from numpy.typing import NDArray
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.elements import MAX_Z, atomic_number
+from matdesign.crystals.elements import MAX_Z, atomic_number, parse_formula, symbols
 from matdesign.crystals.io.parquet import read_parquet
 from matdesign.loop.calibration import Calibration, fit_elements, held_out
 
@@ -78,14 +77,7 @@ def flat(formula: str) -> str:
         >>> flat("Sr2(TiO3)2"), flat("O2")
         ('O3SrTi', 'O')
     """
-    from pymatgen.core import Composition
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        counts = Composition(formula).get_el_amt_dict()
-    whole = {symbol: round(count) for symbol, count in counts.items()}
-    unit = int(np.gcd.reduce(list(whole.values())))
-    amounts = sorted((symbol, count // unit) for symbol, count in whole.items())
+    amounts = sorted((symbols()[z], n) for z, n in parse_formula(formula).items())
     return "".join(f"{s}{n}" if n > 1 else s for s, n in amounts)
 
 
@@ -124,8 +116,8 @@ def content(formulas: Iterable[str]) -> NDArray[np.float64]:
     rows = []
     for formula in formulas:
         row = np.zeros(MAX_Z + 1)
-        for symbol, count in re.findall(r"([A-Z][a-z]?)([0-9]*)", formula):
-            row[atomic_number(symbol)] = int(count or 1)
+        for z, count in parse_formula(formula).items():
+            row[z] = count
         rows.append(row / row.sum())
     return np.array(rows)
 
@@ -187,15 +179,12 @@ def _two(formula: str) -> bool:
 
 def evaluator(name: str) -> Callable[[Crystals], NDArray[np.float64]]:
     """Return a function that gives the energies of a potential, eV/atom."""
-    import torch
-
     torch.set_num_threads(1)
     if name.startswith("chgnet-"):
         from matdesign.loop.potential import Potential
 
         potential = Potential(name.removeprefix("chgnet-"))
         return lambda some: potential.evaluate(some, forces=False).energy_per_atom
-    from pymatgen.io.ase import AseAtomsAdaptor
     from sevenn.calculator import SevenNetCalculator
 
     calculator = SevenNetCalculator(name, device="cpu")
@@ -209,8 +198,7 @@ def evaluator(name: str) -> Callable[[Crystals], NDArray[np.float64]]:
 
 def energies(name: str, crystals: Crystals) -> NDArray[np.float64]:
     """Return the energies of crystals as they stand, eV/atom, kept in the cache."""
-    key = hashlib.sha256("\n".join(crystals.ids).encode()).hexdigest()[:16]
-    kept = CACHE / f"{name}-{key}.npy"
+    kept = CACHE / f"{name}-{digest(crystals)[:16]}.npy"
     kept.parent.mkdir(parents=True, exist_ok=True)
     found = np.load(kept) if kept.is_file() else np.zeros(0)
     if len(found) < len(crystals):

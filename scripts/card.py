@@ -41,14 +41,12 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("name", help="one of design.models() or design.property_networks()")
     add("--mp20", help="mp_20_dev.parquet, for models trained on it")
-    add("--threads", type=int, default=1)
     add("--rewrite", action="store_true", help="only the page, from the figures it has")
     add = parser.add_argument_group("generators").add_argument
     add("--samples", type=int, default=1_000)
     add("--relax", type=int, default=0, help="how many to relax")
     add("--predict", type=int, default=0, help="structures to predict")
     add("--coverage", action="store_true", help="COV-R and COV-P")
-    add("--seed", type=int, default=0)
     add("--workers", type=int, default=2)
     add("--cache", type=Path, default=CACHE)
     add = parser.add_argument_group("property networks").add_argument
@@ -71,7 +69,7 @@ def data_of(record: dict[str, Any], mp20: str | None) -> dict[str, Crystals]:
 def main(given: list[str] | None = None) -> dict[str, Any]:
     """Measure, write, and return the card."""
     args = arguments(given)
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     folder = data_dir() / "models" / args.name
     facts = json.loads((folder / storage.FACTS).read_text())
     kind: Any = predictor if facts["class"] == NETWORK else generator

@@ -28,6 +28,8 @@ from ase.io import read
 
 CUTOFF, DENSITY, WIDTH = 350.0, 3.0, 0.05
 """Plane waves in eV, k points per 1/angstrom, Fermi smearing in eV."""
+LARGEST = 16
+"""Atoms of a cell; larger ones are left out, as are open f shells."""
 MAGNETIC, OPEN_F = {*range(22, 30), *range(41, 47)}, {*range(58, 71)}
 
 
@@ -76,12 +78,6 @@ def main() -> int:
     add = parser.add_argument
     add("record", type=Path, help="a record of bench.py cases")
     add("--most", type=int, default=6, help="hits")
-    add(
-        "--atoms",
-        type=int,
-        default=16,
-        help="leave larger cells out, and open f shells",
-    )
     args = parser.parse_args()
     import gpaw
 
@@ -97,7 +93,7 @@ def main() -> int:
     ]
     for hit in hits[: args.most]:
         atoms = read(io.StringIO(hit["cif"]), format="cif")
-        large = len(standard(atoms)) > args.atoms
+        large = len(standard(atoms)) > LARGEST
         if "dft" in hit or large or OPEN_F & set(atoms.numbers.tolist()):
             continue
         hit["dft"] = gap(atoms)

@@ -4,13 +4,14 @@ A network that has seen relaxed crystals only does not know that an atom in the 
 place costs energy, and a sampler that follows its gradient finds that out. So it also
 learns from *shaken* crystals, out of their minima, and from *sampled* ones, which the
 shipped generators made, clashes and all. Labels are energies of the crystals as they
-stand, not of what relaxation would make of them; they are kept in build/labels.
+stand, not of what relaxation would make of them.
 """
 
 import hashlib
 import math
 from pathlib import Path
 
+import build_references
 import torch
 from bench.stages import code, sampler
 from torch import Tensor
@@ -18,9 +19,6 @@ from torch import Tensor
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.io.parquet import read_parquet, write_parquet
-from matdesign.generators.storage import read_checkpoint, write_checkpoint
-from matdesign.generators.trainer import fingerprint
-from matdesign.paths import data_dir
 
 KEPT = Path(__file__).resolve().parent.parent / "build" / "labels"
 FORMATION, ABOVE = "formation_energy_per_atom", "energy_above_hull"
@@ -31,13 +29,8 @@ to the hull of a sampled crystal; beyond is no crystal, or a hole in the potenti
 
 
 def energies(crystals: Crystals) -> Tensor:
-    """Return the energy of each crystal as it stands, eV/atom."""
-    potential, parts = design.Potential(), list[Tensor]()
-    for rows in torch.arange(len(crystals)).split(200):
-        found = potential.evaluate(crystals[rows], forces=False)
-        parts.append(torch.as_tensor(found.energy_per_atom).float())
-        print(f"labelled {int(rows[-1]) + 1}/{len(crystals)}", flush=True)
-    return torch.cat(parts)
+    """Return the energy of each crystal as it stands, eV/atom, by the default potential."""
+    return torch.from_numpy(build_references.energies("chgnet-0.3.0", crystals)).float()
 
 
 # ---- shaken --------------------------------------------------------------------------
@@ -65,17 +58,6 @@ def shake(crystals: Crystals, seed: int) -> tuple[Crystals, Tensor]:
     return Crystals(crystals.species, frac, crystals.lattice @ deform, ids=ids), size
 
 
-def cost(crystals: Crystals, shaken: Crystals, seed: int) -> Tensor:
-    """Return what the shaking costs by the default potential, eV/atom, (crystals,)."""
-    path = KEPT / f"{fingerprint(crystals)[:16]}-{seed}.safetensors"
-    if path.exists():
-        return read_checkpoint(path)[0]["cost"]
-    before = crystals.properties.get("energy_per_atom")
-    found = energies(shaken) - (energies(crystals) if before is None else before)
-    write_checkpoint(path, {"cost": found}, {"seed": seed, "unit": "eV/atom"})
-    return found
-
-
 def shaken(crystals: Crystals, *, copies: float, seed: int) -> Crystals:
     """Return shaken copies of crystals with their energies; absurd ones are left out.
 
@@ -87,7 +69,8 @@ def shaken(crystals: Crystals, *, copies: float, seed: int) -> Crystals:
         count = round(min(1.0, copies - copy) * len(crystals))
         some = crystals[torch.linspace(0, len(crystals) - 1, count).long()]
         moved, size = shake(some, seed + copy)
-        more = cost(some, moved, seed + copy)
+        before = some.properties.get("energy_per_atom")
+        more = energies(moved) - (energies(some) if before is None else before)
         dearer = {k: v + more for k, v in some.properties.items() if k in ENERGIES}
         made = moved.replace(
             properties={**dearer, "cost": more, "displacement": size},
@@ -134,7 +117,7 @@ def sampled(
     Kept are the crystals and their energies, and nothing of a hull.
     """
     models = [f"flow-matching-{data}", *families(data)] + [predictor] * bool(predictor)
-    made_by = "".join(sampler(data_dir() / "models" / name) for name in models) + code()
+    made_by = "".join(sampler(name) for name in models) + code()
     stamp = hashlib.sha256(made_by.encode()).hexdigest()[:12]
     path = KEPT / f"sampled-{data}-{count}-{guides}-{predictor}-{seed}-{stamp}.parquet"
     if not path.exists():

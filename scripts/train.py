@@ -21,7 +21,6 @@ second row), another `--seed` and shape, and `--apart-from` the first.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -31,6 +30,7 @@ from typing import Any
 
 import labels
 import torch
+from bench.stages import checksum
 from machine import command, hardware
 from mp20 import load_reduced
 
@@ -71,7 +71,6 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the model")
     add("--fit", nargs="*", default=[], metavar="NAME=VALUE", help="of the training")
-    add("--threads", type=int, default=1)
     add = parser.add_argument_group("property networks").add_argument
     add("--properties", nargs="+", help="what to predict")
     add("--floor", nargs="*", default=[], metavar="NAME=LOWEST")
@@ -150,8 +149,7 @@ def untrained(args: argparse.Namespace, train: Crystals) -> tuple[Any, dict[str,
         )
     keys = ("name", "steps", "seconds", "seed", "batch_size", "command", "data_sha256")
     record = {key: model.record.get(key) for key in keys}
-    weights = (folder / storage.WEIGHTS).read_bytes()
-    record["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    record["weights_sha256"] = checksum(folder)
     if earlier := model.record.get("started_from"):
         record["started_from"] = earlier
     return model, {"started_from": record}
@@ -183,7 +181,7 @@ def main(given: list[str] | None = None) -> Path:
     """Train, save, write the record, and return the folder of the model."""
     args = arguments(given)
     predicting = args.family == PROPERTY
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     options: dict[str, Any] = {
         "batch_size": args.batch_size or (64 if predicting else 128),
         "lr": args.lr or (2e-3 if predicting else 1e-3),

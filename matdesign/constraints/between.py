@@ -176,15 +176,14 @@ class Density(Between):
     Args:
         low: lower end, included; -inf for none.
         high: upper end, included; inf for none.
-        unit: "g/cm^3".
 
     Example:
         >>> Density(2, 5)
         density from 2 to 5 g/cm^3
     """
 
-    def __init__(self, low: float, high: float, *, unit: str = "g/cm^3") -> None:
-        super().__init__("density", low, high, unit=unit)
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__("density", low, high, unit="g/cm^3")
 
 
 class VolumePerAtom(Between):
@@ -193,15 +192,14 @@ class VolumePerAtom(Between):
     Args:
         low: lower end, included; -inf for none.
         high: upper end, included; inf for none.
-        unit: "angstrom^3".
 
     Example:
         >>> VolumePerAtom(10, 20)
         volume per atom from 10 to 20 angstrom^3
     """
 
-    def __init__(self, low: float, high: float, *, unit: str = "angstrom^3") -> None:
-        super().__init__("volume_per_atom", low, high, unit=unit)
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__("volume_per_atom", low, high, unit="angstrom^3")
 
 
 class NumberOfAtoms(Range):

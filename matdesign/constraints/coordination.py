@@ -1,6 +1,6 @@
 """The constraint on how many neighbours the atoms of an element have."""
 
-import itertools
+import dataclasses
 import math
 
 import torch
@@ -10,11 +10,14 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.distance import MinDistance, root
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, SoftCrystals
-from matdesign.crystals.geometry import reduce_lattice
 from matdesign.errors import DataError, InfeasibleTarget
+from matdesign.predictors.features import heights, neighbours
 
-_MOST_IMAGES = 5
-"""Cells looked at on each side of the home cell, at most."""
+_TAIL = 10.0
+"""How far beyond the cutoff undecided crystals are counted, in widths: 5e-5 of a neighbour."""
+
+_THIN = 5.5
+"""A reduced cell is too thin to be counted below this part of the cutoff."""
 
 
 class Coordination(Constraint):
@@ -43,8 +46,8 @@ class Coordination(Constraint):
         InfeasibleTarget: low is above high.
 
     Accuracy:
-        Images up to 5 cells away are seen. A reduced cell thinner than about a fifth of
-        the cutoff has more of them: a finished crystal that thin misses.
+        See `neighbours`. In a reduced cell thinner than cutoff / 5.5 not all images are
+        seen: a finished crystal that thin misses.
 
     Source:
         Switching functions for coordination numbers: Iannuzzi, Laio, Parrinello 2003,
@@ -119,26 +122,20 @@ class Coordination(Constraint):
                 a finished cell is too thin to be counted.
         """
         soft = isinstance(crystals, SoftCrystals)
-        rows, steps = _reduced(crystals.lattice, self.cutoff)
         weight = self._weight(crystals)  # (crystals, sites)
-        frac, mask = crystals.frac.double(), crystals.mask
-        offset = (frac[:, None] - frac[:, :, None]) @ _change(crystals.lattice, rows)
-        offset = offset - offset.detach().round()  # (crystals, i, j, 3)
-        total = weight.new_zeros(mask.shape)
-        own = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-        for step in itertools.product(*(range(-k, k + 1) for k in steps)):
-            shift = torch.tensor(step, dtype=rows.dtype, device=rows.device)
-            square = ((offset + shift) @ rows[:, None]).square().sum(-1)
-            self_image = own if not any(step) else torch.zeros_like(own)
-            far = root(square)
-            if soft:
-                near = torch.sigmoid((self.cutoff - far) / self.width)
-            else:
-                near = (far <= self.cutoff).to(far)
-            near = near.masked_fill(self_image, 0.0)
-            total = total + torch.einsum("bij,bj->bi", near, weight)
+        frac, lattice = crystals.frac.double(), crystals.lattice.double()
+        cells = dataclasses.replace(crystals, frac=frac, lattice=lattice)
+        reach = _TAIL * self.width if soft else 1e-9
+        pairs = neighbours(cells, self.cutoff + reach)
+        far = root(pairs.vector.square().sum(-1))
+        step = (far <= self.cutoff).to(far)
+        near = torch.sigmoid((self.cutoff - far) / self.width) if soft else step
+        size = crystals.mask.shape
+        sites = pairs.crystal * size[1] + pairs.i
+        seen = near * weight[pairs.crystal, pairs.j]
+        total = weight.new_zeros(weight.numel()).index_add(0, sites, seen).view(size)
         if not soft:
-            thin = _layers(rows, self.cutoff).amax(1) > _MOST_IMAGES
+            thin = heights(lattice).amin(1) < self.cutoff / _THIN
             total = total.masked_fill(thin[:, None], torch.nan)
         return total.to(crystals.frac.dtype)
 
@@ -166,24 +163,3 @@ class Coordination(Constraint):
         if isinstance(crystals, SoftCrystals):
             return crystals.species[..., self.neighbour].double()
         return (crystals.species == self.neighbour).double()
-
-
-def _reduced(lattice: Tensor, cutoff: float) -> tuple[Tensor, list[int]]:
-    """Return reduced cells, float64, and how many images to look at on each side."""
-    rows = reduce_lattice(lattice).double() @ lattice.double()
-    most = _layers(rows, cutoff).nan_to_num(0.0).clamp(max=_MOST_IMAGES)
-    steps = [int(k) for k in most.amax(0).tolist()] if len(rows) else [0, 0, 0]
-    return rows, steps
-
-
-def _layers(rows: Tensor, cutoff: float) -> Tensor:
-    """Return how many images along each row can be in reach, shape (crystals, 3)."""
-    with torch.no_grad():
-        heights = 1 / torch.linalg.inv_ex(rows).inverse.norm(dim=1)
-        return (cutoff / heights + 0.5).floor()
-
-
-def _change(lattice: Tensor, rows: Tensor) -> Tensor:
-    """Return the whole numbers that take fractional coordinates to the reduced cell."""
-    with torch.no_grad():
-        return (lattice.double() @ torch.linalg.inv_ex(rows).inverse).round()[:, None]

@@ -18,6 +18,9 @@ from matdesign.crystals.geometry import displacement, wrap
 from matdesign.crystals.lattice_code import from_code, to_code
 from matdesign.errors import DataError
 
+TOLERANCE = 0.1
+"""How far a point of a net may be from where its neighbours say, in angstrom."""
+
 
 class Motif(Constraint):
     """Atoms of one element make a net in some layer of the crystal.
@@ -47,10 +50,9 @@ class Motif(Constraint):
         element: symbol of the atoms that make it; None = any, but one for all.
         bond: shortest distance between points of the net in angstrom; None = any from 1
             to 6.
-        tolerance: how far a point may be from where its neighbours say, in angstrom.
 
     Raises:
-        DataError: an unknown name; a bond or tolerance that is not positive.
+        DataError: an unknown name; a bond that is not positive.
 
     Source:
         Okabe et al. 2025, SCIGEN, arXiv:2407.04557 (motifs held during sampling). Changed:
@@ -69,22 +71,19 @@ class Motif(Constraint):
         *,
         element: str | None = None,
         bond: float | None = None,
-        tolerance: float = 0.1,
     ) -> None:
         if isinstance(net, str) and net.lower() not in NETS:
             raise DataError(
                 f"no net is called {net!r}; choose {', '.join(NETS)}, or give a "
                 "Net of your own."
             )
-        for name, value in (("bond", bond), ("tolerance", tolerance)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise DataError(
-                    f"the {name} of a motif is a positive length in angstrom; got {value!r}."
-                )
+        if bond is not None and not (math.isfinite(bond) and bond > 0):
+            raise DataError(
+                f"the bond of a motif is a positive length in angstrom; got {bond!r}."
+            )
         self.net = NETS[net.lower()] if isinstance(net, str) else net
         self.element = element
         self.bond = bond
-        self.tolerance = float(tolerance)
         if element is not None:
             self.required = frozenset({elements.atomic_number(element)})
 
@@ -102,7 +101,7 @@ class Motif(Constraint):
         if isinstance(other, NumberOfAtoms):
             return len(self.net.sites) > other.high
         if isinstance(other, MinDistance) and self.bond is not None:
-            return self.bond + self.tolerance < other.limit
+            return self.bond + TOLERANCE < other.limit
         return False
 
     def satisfied(self, crystals: Crystals) -> Tensor:
@@ -114,8 +113,8 @@ class Motif(Constraint):
         """Return the distance from the net in its setting in angstrom, (crystals,)."""
         if isinstance(crystals, SoftCrystals):
             return self._distances(crystals).amin(1) + self._misfit(crystals.lattice)
-        far = self.violation(crystals.soft()).clamp(min=self.tolerance)
-        far = far.nan_to_num(self.tolerance, posinf=1e6)
+        far = self.violation(crystals.soft()).clamp(min=TOLERANCE)
+        far = far.nan_to_num(TOLERANCE, posinf=1e6)
         return torch.where(self.satisfied(crystals), torch.zeros_like(far), far)
 
     def known(self) -> Known:
@@ -177,7 +176,7 @@ class Motif(Constraint):
         for z in sorted(kinds):
             points = frac[(crystals.species[b] == z).cpu().numpy()]
             if np.isfinite(points).all() and holds(
-                self.net, points, cell, self.tolerance, self.bond
+                self.net, points, cell, TOLERANCE, self.bond
             ):
                 return True
         return False

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.matching import find_same, matcher
+from matdesign.crystals.matching import find_same
 from matdesign.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ class Novelty(Constraint):
 
     Args:
         reference: the known crystals, such as a training set.
-        tolerances: "mattergen" or "cdvae"; see `crystals.matching.TOLERANCES`.
 
     Raises:
-        DataError: the reference is empty, or there are no tolerances of that name.
+        DataError: the reference is empty.
 
     Accuracy:
         A crystal is compared with the 20 most similar of its formula.
@@ -77,13 +76,11 @@ class Novelty(Constraint):
 
     unit = "1 if known"
 
-    def __init__(self, reference: Crystals, *, tolerances: str = "mattergen") -> None:
+    def __init__(self, reference: Crystals) -> None:
         if not len(reference):
             raise DataError(
                 "Novelty needs known crystals to compare with; got none. Pass a data set."
             )
-        matcher(tolerances)  # refuses names that it does not know
-        self.tolerances = tolerances
         self.reference = reference
 
     def sentence(self) -> str:
@@ -92,7 +89,7 @@ class Novelty(Constraint):
 
     def satisfied(self, crystals: Crystals) -> Tensor:
         """Return whether no known crystal is equal, shape (crystals,)."""
-        found = find_same(crystals, self.reference, tolerances=self.tolerances)
+        found = find_same(crystals, self.reference)
         novel = torch.from_numpy(found.match < 0)
         novel[sorted(found.reason)] = False
         sound = crystals.frac.isfinite().all(-1).all(-1)

@@ -10,10 +10,8 @@ from matdesign.metrics.intervals import bootstrap, wilson
 from matdesign.metrics.summary import Metric
 
 
-def best_of(
-    violation: ArrayLike, good: ArrayLike, n: int, *, seed: int = 0, level: float = 0.95
-) -> Metric:
-    """Return how often the best of n unguided crystals is good, with its interval.
+def best_of(violation: ArrayLike, good: ArrayLike, n: int, *, seed: int = 0) -> Metric:
+    """Return how often the best of n unguided crystals is good, with its 95 % interval.
 
     The best is the one of the smallest violation; whether it is good may be for another
     judge to say. The figure is the exact mean over all ways to draw n of the pool.
@@ -26,9 +24,8 @@ def best_of(
         violation: of a pool of m unguided crystals, any unit, shape (m,).
         good: whether each is good, bool, shape (m,).
         n: crystals to choose among, from 1 to m.
-        seed: of the bootstrap over the pool.
-        level: part of the resamples inside the interval; where none or all of the pool
-            are good, the interval is Wilson's of one crystal, of n draws at its far end.
+        seed: of the bootstrap over the pool; where none or all of the pool are good,
+            the interval is Wilson's of one crystal, of n draws at its far end.
 
     Raises:
         DataError: shapes differ, or n is not from 1 to m.
@@ -62,12 +59,12 @@ def best_of(
     def again(draws: NDArray[np.int64]) -> float:
         return float(np.repeat(share, draws[order]) @ weight)
 
-    low, high = bootstrap(again, m, seed=seed, level=level)
+    low, high = bootstrap(again, m, seed=seed)
     low, high = max(low, 0.0), min(high, 1.0)
     if not flags.any():  # resamples of nothing are nothing
-        high = 1 - (1 - wilson(0, m, level=level)[1]) ** n
+        high = 1 - (1 - wilson(0, m)[1]) ** n
     elif flags.all():
-        low = wilson(m, m, level=level)[0]
+        low = wilson(m, m)[0]
     return Metric(f"best of {n}", value, low, high, n=m)
 
 

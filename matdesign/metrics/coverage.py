@@ -130,8 +130,8 @@ def coverage(
 
 def add_coverage(
     made: Draft, target: Crystals, workers: int, cache: Path | None
-) -> Coverage:
-    """Add the columns of coverage, COV-R and COV-P; return the distances."""
+) -> None:
+    """Add the columns of coverage, COV-R and COV-P."""
     settings = made.settings
     found = coverage(
         made.crystals,
@@ -156,7 +156,6 @@ def add_coverage(
             f"{lost} held-out crystals have no fingerprint and are left out"
         )
     made.metrics += found.metrics(settings.level)
-    return found
 
 
 def _nearest(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matdesign.errors import DataError
-from matdesign.metrics.coverage import Coverage
 from matdesign.metrics.figures import Table
 from matdesign.metrics.summary import Metric, Protocol
 from matdesign.tables import html_table, render, text_table
@@ -72,7 +71,6 @@ class Evaluation(Judged):
         n_reference: crystals in the reference, 0 where there was none.
         notes: how optional figures were taken, and what the figures leave open, in
             sentences.
-        coverage: distances between batch and held-out crystals, where asked for.
 
     The table has more columns where more was asked for: `nearest_structure`,
     `nearest_composition` and `covered`; `predicted_energy` (eV/atom);
@@ -94,7 +92,6 @@ class Evaluation(Judged):
     protocol: Protocol
     n_reference: int = 0
     notes: tuple[str, ...] = ()
-    coverage: Coverage | None = None
 
     def record(self) -> dict[str, Any]:
         """Return figures, failures and protocol as plain values for a JSON file."""

@@ -100,10 +100,8 @@ def evaluate(
     figures.add_rates(made)
     if reference is not None and ledger:
         add_ledger(made, reference, known_formula)
-    found = None
     if target is not None and coverage:
-        folder = None if cache is None else Path(cache)
-        found = add_coverage(made, target, workers, folder)
+        add_coverage(made, target, workers, None if cache is None else Path(cache))
     if target is not None:
         figures.add_distances(made, target)
     if target is not None and energy is not None:
@@ -121,7 +119,6 @@ def evaluate(
         settings,
         0 if reference is None else len(reference),
         tuple(made.notes),
-        found,
     )
 
 

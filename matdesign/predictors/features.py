@@ -63,19 +63,23 @@ def neighbours(crystals: Crystals | SoftCrystals, radius: float) -> Neighbours:
     return Neighbours(*(torch.cat(list(part)) for part in zip(*parts, strict=True)))
 
 
+@torch.no_grad()
+def heights(lattice: Tensor) -> Tensor:
+    """Return how high reduced cells stand on each face, angstrom, shape (crystals, 3)."""
+    lattice = lattice.double().nan_to_num(0.0, 0.0, 0.0)
+    rows = reduce_lattice(lattice) @ lattice
+    area = torch.linalg.cross(rows[:, [1, 2, 0]], rows[:, [2, 0, 1]]).norm(dim=-1)
+    return torch.linalg.det(rows).abs()[:, None] / area.clamp(min=1e-9)
+
+
 def _blocks(
     crystals: Crystals | SoftCrystals, radius: float
 ) -> Iterator[tuple[Tensor, list[int]]]:
     """Yield crystals that need similar numbers of images, and these numbers."""
     if not len(crystals):
         return
-    lattice = crystals.lattice.detach().double().nan_to_num(0.0, 0.0, 0.0)
-    rows = reduce_lattice(lattice) @ lattice
-    area = torch.linalg.cross(rows[:, [1, 2, 0]], rows[:, [2, 0, 1]]).norm(dim=-1)
-    height = torch.linalg.det(rows).abs()[:, None] / area.clamp(min=1e-9)
-    reach = (
-        (radius / height.clamp(min=1e-3) + 0.5).floor().clamp(max=_MOST_IMAGES).long()
-    )
+    height = heights(crystals.lattice).clamp(min=1e-3)
+    reach = (radius / height + 0.5).floor().clamp(max=_MOST_IMAGES).long()
     count = (2 * reach + 1).prod(1) * crystals.mask.sum(1).to(reach) ** 2
     order = torch.argsort(count)
     block = count[order].cumsum(0) // _CANDIDATES

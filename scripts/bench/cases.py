@@ -9,13 +9,12 @@ that meet the target, with that filter. What is left alone is drawn once per see
 
 A hit is usable, within the case's windows by its oracle, meets the constraints on its
 composition (a formula that is not known among them) and is unlike earlier hits of its
-campaign. It is confirmed by an oracle that no campaign asked. Campaigns and judgements
-are kept in --cache: start the same command again and it goes on.
+campaign. It is confirmed by an oracle that no campaign asked.
 """
 
 import argparse
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import command, hardware
 from mp20 import load_reduced
 from pymatgen.core import Structure
 from torch import Tensor
 
 import matdesign as design
 from bench import cathode, light
-from bench.stages import ROOT, drawn, kept, write_record
+from bench.stages import checksum, code, drawn, kept
 from matdesign.constraints.base import All, Constraint
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import find_same
@@ -157,7 +155,8 @@ def campaign(
     case: Case, arm: str, seed: int, args: argparse.Namespace
 ) -> design.Campaign:
     """Return the campaign of an arm, begun or where it was."""
-    path = args.cache / f"{args.name}-{arm.replace(', ', '-')}-{args.calls}-{seed}.db"
+    made_by = f"{arm.replace(', ', '-')}-{args.calls}-{seed}-{code()}{code('loop')}"
+    path = args.cache / f"{args.name}-{made_by}.db"
     wanted = case.composition() + case.predicted()
     given: dict[str, Any] = {
         "generator": proposer(case, arm, seed, args),
@@ -292,12 +291,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def main(given: list[str]) -> int:
-    """Run or finish the campaigns of a case, and write the record after each."""
-    parser = argparse.ArgumentParser(
-        "bench.py cases", description=__doc__.split("\n")[0]
-    )
-    add = parser.add_argument
+def options(add: Callable[..., Any]) -> None:
+    """Add what the command line takes."""
     add("name", choices=CASES)
     add("--data", type=Path, required=True, help="mp_20_dev.parquet")
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS))
@@ -307,34 +302,35 @@ def main(given: list[str]) -> int:
     add("--method", default="classifier_free", help="of the guide, for the gap")
     add("--draws", type=int, help="most draws of the guide, for narrow constraints")
     add("--drawn", type=int, default=1500, help="unguided crystals per seed")
-    add("--cache", type=Path, default=ROOT / "build" / "cases")
-    add("--output", type=Path)
-    args = parser.parse_args(given)
-    torch.set_num_threads(1)
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Run or finish the campaigns of a case; yield those so far after each."""
     args.cache.mkdir(parents=True, exist_ok=True)
     case = CASES[args.name]
-    record = {
-        "command": command("bench.py", ["cases", *given]),
-        "hardware": hardware(),
+    yield {
         "question": case.question,
         "model": args.model,
         "windows": case.windows,
         "constraints": [str(one) for one in case.composition() + case.predicted()],
         "oracle": case.oracle(*LOOP, args.cache).name,
         "judge": case.oracle(*JUDGE, args.cache).name,
-        "versions": {"matdesign": design.__version__, "torch": torch.__version__},
+    }
+    own = ("output", "cache", "seeds", "arms")
+    options = {k: str(v) for k, v in vars(args).items() if k not in own}
+    options |= {
+        "code": code() + code("loop"),
+        "model": checksum(args.model),
     }
     runs = list[Any]()
     for seed in args.seeds:
         for arm in args.arms:
-            key = {
-                k: str(v) for k, v in vars(args).items() if k not in ("output", "cache")
-            }
-            key |= {"arm": arm, "seed": seed, "seeds": "", "arms": ""}
+            key = {**options, "arm": arm, "seed": seed}
             runs.append(kept(args.cache, key, partial(run, case, arm, seed, args)))
             enter_known(runs, args.data)
-            path = args.output or args.cache / f"{args.name}.json"
-            write_record(path, record | {"summary": summary(runs), "runs": runs})
-    for arm, figures in summary(runs).items():
-        print(arm, figures)
-    return 0
+            yield {"summary": summary(runs), "runs": runs}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return what each arm found, as text."""
+    return "\n".join(f"{arm} {one}" for arm, one in record["summary"].items())

@@ -1,7 +1,7 @@
 """Measure what each guidance method buys and costs: constraint x method x family.
 
     python scripts/bench.py guidance --sets hard --n 500 --output hard.json
-    python scripts/bench.py guidance --sets soft --n 200 --methods chosen gradient steer
+    python scripts/bench.py guidance --sets soft --n 200 --families vae
 
 Hard constraints must hold for every crystal that is returned; the table says how many
 were drawn for them. For soft constraints it compares the hit rate with that of unguided
@@ -9,61 +9,42 @@ crystals of the same model and with the best of N unguided ones at equal network
 evaluations. Where a predictor guides, a second one, trained apart, judges, if it is
 shipped. --sets gap asks models of MP-20 for a band gap (their training rows: --data).
 --sets fresh asks for what no default was chosen on.
-
-Every cell is kept in --cache: start the same command again and it continues.
 """
 
 import argparse
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import command, hardware
 from mp20 import load_reduced
 
 import matdesign as design
-from bench.stages import ROOT, checksum, code, kept, weights_of, write_record
+from bench.stages import checksum, code, kept
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.tables import text_table
-from matdesign.teach.guide_table import (
-    Case,
-    Cell,
-    GuidanceTable,
-    measure,
-    restored,
-    unguided,
-)
+from matdesign.teach import guide_table
+from matdesign.teach.guide_table import Case, Cell, GuidanceTable, restored, unguided
 from matdesign.teach.sampled import Sample
 
 FAMILIES = ("vae", "coupling-flow", "flow-matching", "autoregressive", "diffusion")
 SETS = ("hard", "soft", "gap", "fresh")
 ENERGY = "formation_energy_per_atom"
+SETTINGS = {"particles": 8}
 
 
-def arguments(given: list[str]) -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        "bench.py guidance", description=__doc__.split("\n")[0]
-    )
-    add = parser.add_argument
+def options(add: Callable[..., Any]) -> None:
+    """Add what the command line takes."""
     add("--sets", nargs="+", choices=SETS, default=["hard", "soft"])
-    add("--methods", nargs="+", default=["chosen"], help="chosen: what the guide takes")
     add("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     add("--cases", nargs="+", help="only those with a word of these")
     add("--n", type=int, default=500, help="crystals in each cell")
     add("--pool", type=int, default=500, help="unguided ones")
-    add("--steps", type=int, help="the model's own if left out")
-    add("--particles", type=int, default=8)
     add("--data", type=Path, help="mp_20_dev.parquet, for --sets gap")
     add("--seed", type=int, default=0)
-    add("--cache", type=Path, default=ROOT / "build" / "guidance")
-    add("--output", type=Path, help="JSON file; in the cache if left out")
-    return parser.parse_args(given)
 
 
 # ---- what is asked -------------------------------------------------------------------
@@ -159,55 +140,43 @@ def cells(
     args: argparse.Namespace, name: str, train: Crystals, cases: list[Case]
 ) -> Iterator[Cell]:
     """Yield the cells of a model, each made where it is not kept yet."""
-    settings: dict[str, Any] = {"particles": args.particles}
-    settings |= {"steps": args.steps} if args.steps else {}
     load = cache(partial(design.load_model, name))
 
     @cache
     def pool(given: str) -> Sample:
         print(f"{name}: {args.pool} unguided, given {given}", flush=True)
         (constraint, *_) = (one.given for one in cases if str(one.given) == given)
-        return unguided(load(), constraint, args.pool, train, args.seed, settings)
+        return unguided(load(), constraint, args.pool, train, args.seed, SETTINGS)
 
-    def make(case: Case, method: str) -> dict[str, Any]:
-        free, way = pool(str(case.given)), None if method == "chosen" else method
-        row = (load(), case, free, train, name, way, args.n, args.seed, settings)
-        return asdict(measure(*row))
+    def make(case: Case) -> dict[str, Any]:
+        free = pool(str(case.given))
+        row = (load(), case, free, train, name, None, args.n, args.seed, SETTINGS)
+        return asdict(guide_table.measure(*row))
 
     for case in cases:
-        for method in args.methods:
-            key = {
-                "case": str(case),
-                "judge": str(case.judge),
-                "model": checksum(weights_of(name)),
-                "code": code(),
-                "method": method,
-                "n": [args.n, args.pool, args.seed],
-                "settings": settings,
-            }
-            yield restored(kept(args.cache, key, partial(make, case, method)))
+        key = {
+            "case": str(case),
+            "judge": str(case.judge),
+            "model": checksum(name),
+            "code": code(),
+            "n": [args.n, args.pool, args.seed],
+            "settings": SETTINGS,
+        }
+        yield restored(kept(args.cache, key, partial(make, case)))
 
 
-def work(args: argparse.Namespace) -> GuidanceTable:
-    """Return the table, written after every cell."""
-    path = args.output or args.cache / "guidance.json"
-    record = {
-        "command": command("bench.py", ["guidance", *args.words]),
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-    }
-    table = GuidanceTable()
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the table so far."""
+    found = GuidanceTable()
     for data, train, cases in asked(args):
         words = args.cases or [""]
         some = [one for one in cases if any(word in str(one) for word in words)]
         for name in [f"{family}-{data}" for family in args.families]:
-            for cell in (
-                cells(args, name, train, some) if name in design.models() else ()
-            ):
-                table = table.add(cell)
+            there = name in design.models()
+            for cell in cells(args, name, train, some) if there else ():
+                found = found.add(cell)
                 print(GuidanceTable((cell,)).cells_as_text()[1][0], flush=True)
-                write_record(path, record | {"cells": table.record()})
-    return table
+                yield {"cells": found.record()}
 
 
 def asked(args: argparse.Namespace) -> list[tuple[str, Crystals, list[Case]]]:
@@ -228,15 +197,7 @@ def asked(args: argparse.Namespace) -> list[tuple[str, Crystals, list[Case]]]:
     return found
 
 
-def main(given: list[str]) -> int:
-    """Run the benchmark; return the exit code."""
-    args = arguments(given)
-    args.words = given
-    torch.set_num_threads(1)
-    try:
-        table = work(args)
-    except DataError as error:
-        print(f"cannot measure: {error}", file=sys.stderr)
-        return 2
-    print(text_table(*table.cells_as_text()))
-    return 0
+def table(record: dict[str, Any]) -> str:
+    """Return all cells as text."""
+    found = tuple(restored(one) for one in record.get("cells", ()))
+    return text_table(*GuidanceTable(found).cells_as_text())

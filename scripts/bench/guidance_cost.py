@@ -12,25 +12,21 @@ A ratio is that of one pair, so that a busy machine slows both of its parts; the
 the median of all pairs and their range. Seeds differ between pairs, so that no mask is
 answered from memory that a reader's first call would have to work out; what the very first
 call costs is printed too, as "first". Overlapping crystals are not drawn again on either
-side, unless --redraws is given: how many rounds that takes is chance. Crystals that miss a
-constraint are, and count.
+side: how many rounds that takes is chance. Crystals that miss a constraint are, and count.
 
 The particles of `steer` are paid for one by one: its ratio is divided by their number.
 """
 
 import argparse
-import os
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from machine import command, hardware
 
 import matdesign as design
-from bench.stages import write_record
+from matdesign.constraints.base import All
 from matdesign.constraints.between import Between
 from matdesign.constraints.charge import ChargeNeutral
 from matdesign.constraints.composition import Composition
@@ -48,8 +44,6 @@ PARTICLES = 4
 BAR = 2.0
 """Most that a guide may cost, times the unguided model; for steering, per particle."""
 
-OPTIONS = ("n", "pairs", "steps", "redraws", "threads", "clock", "device")
-
 
 def dense(method: str, **options: Any) -> Guide:
     """Return a guide to a range of density."""
@@ -64,10 +58,7 @@ def mask(*names: str) -> Guide:
         "ABX3": Composition(pattern="ABX3"),
         "neutral": ChargeNeutral(),
     }
-    first, *others = (known[name] for name in names or known)
-    for one in others:
-        first = first & one
-    return Guide(first)
+    return Guide(All(*(known[name] for name in names or known)))
 
 
 WAYS: dict[str, Callable[[], Guide]] = {
@@ -86,21 +77,21 @@ WAYS: dict[str, Callable[[], Guide]] = {
 
 def price(model: Generator, label: str, args: argparse.Namespace) -> dict[str, Any]:
     """Return what one way to guide costs one model; the first pair is told apart."""
-    n, options = args.n, {"steps": args.steps}
+    n = args.n
     now = time.process_time if args.clock == "cpu" else time.perf_counter
     particles = PARTICLES if label.startswith("steer") else 1
     ratios, evaluations, plain = [], [], []
     for seed in range(args.pairs + 1):
         # the seed with which the guide begins to draw
         same = int(torch.randint(2**62, (1,), generator=generator(seed)))
-        before, guide = model.sample(n, seed=same, **options), WAYS[label]()
+        before, guide = model.sample(n, seed=same), WAYS[label]()
         start = now()
-        guided = guide.sample(model, n, seed=seed, **options)
+        guided = guide.sample(model, n, seed=seed)
         mine = now() - start
         moved = not torch.equal(before.n_atoms, guided.n_atoms)
         sizes = guided.n_atoms.tolist() if moved else None
         start = now()
-        bare = model.sample(n, seed=same, n_atoms=sizes, **options)
+        bare = model.sample(n, seed=same, n_atoms=sizes)
         plain.append(now() - start)
         asked, spent = (int(x.info["network_evaluations"]) for x in (bare, guided))
         ratios.append(mine / plain[-1] / particles)
@@ -118,16 +109,24 @@ def price(model: Generator, label: str, args: argparse.Namespace) -> dict[str, A
     }
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the price of every way for every model; refusals by their message."""
+def options(add: Callable[..., Any]) -> None:
+    """Add what the command line takes."""
+    add("--models", nargs="*", default=MODELS)
+    add("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    add("--n", type=int, default=64, help="crystals of each draw")
+    add("--pairs", type=int, default=5)
+    add("--clock", default="wall", choices=["wall", "cpu"])
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the price of every way for every model so far; refusals by their message."""
     found: dict[str, Any] = {}
     for name in args.models:
-        model = design.load_model(name).to(args.device)
-        if not args.redraws:
-            model.redraws = 0
-            if isinstance(model, design.VAE):
-                model.min_distance = 0.0
-        model.sample(args.n, seed=10**6, steps=args.steps)  # fills the caches
+        model = design.load_model(name)
+        model.redraws = 0
+        if isinstance(model, design.VAE):
+            model.min_distance = 0.0
+        model.sample(args.n, seed=10**6)  # fills the caches
         found[name] = {}
         for label in args.ways:
             try:
@@ -135,7 +134,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             except MatdesignError as wrong:
                 found[name][label] = {"error": str(wrong)}
             print("  ".join(row(name, label, found[name][label])), flush=True)
-    return found
+        sizes = {key: getattr(args, key) for key in ("n", "pairs", "clock")}
+        yield {**sizes, "prices": found}
 
 
 def row(name: str, label: str, one: dict[str, Any]) -> list[str]:
@@ -148,43 +148,9 @@ def row(name: str, label: str, one: dict[str, Any]) -> list[str]:
     return [name, label, f"{one['median']:.2f}", span, *figures, *end]
 
 
-def arguments(given: list[str]) -> argparse.Namespace:
-    """Return the command line."""
-    words = __doc__.split("\n")[0]
-    parser = argparse.ArgumentParser("bench.py guidance-cost", description=words)
-    add = parser.add_argument
-    add("--models", nargs="*", default=MODELS)
-    add("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-    add("--n", type=int, default=64, help="crystals of each draw")
-    add("--pairs", type=int, default=5)
-    add("--steps", type=int, help="sampling steps; each model's own")
-    add("--redraws", action="store_true", help="of overlapping crystals")
-    add("--threads", type=int, default=1)
-    add("--clock", default="wall", choices=["wall", "cpu"])
-    add("--device", default="cpu", choices=["cpu", "cuda"])
-    add("--output", type=Path, help="JSON record to write")
-    return parser.parse_args(given)
-
-
-def main(given: list[str]) -> int:
-    """Measure, print, and write a record where asked."""
-    args = arguments(given)
-    torch.set_num_threads(args.threads)
-    record = {
-        "command": command("bench.py", ["guidance-cost", *given]),
-        "hardware": hardware(),
-        "load": os.getloadavg()[0],
-        **{key: getattr(args, key) for key in OPTIONS},
-        "prices": measure(args),
-    }
+def table(record: dict[str, Any]) -> str:
+    """Return all prices as text."""
     head = ["model", "guided by", "times", "range", "first", "evaluations"]
     prices = record["prices"].items()
     body = [row(name, k, one) for name, of in prices for k, one in of.items()]
-    print(text_table([*head, "unguided s", "bar", ""], body))
-    print(
-        f"{record['hardware']}, {args.threads} threads, {args.clock} seconds, load "
-        f"{record['load']:.1f} at the start; {args.n} crystals, {args.pairs} pairs"
-    )
-    if args.output:
-        write_record(args.output, record)
-    return 0
+    return text_table([*head, "unguided s", "bar", ""], body)

@@ -1,6 +1,6 @@
 """Hold the hull against real crystals: do those of the Materials Project lie on it?
 
-    python scripts/bench.py hull mp_20_dev.parquet [--relax 200] [--no-card]
+    python scripts/bench.py hull mp_20_dev.parquet [--relax 200]
 
 Crystals of reduced MP-20 are placed against the shipped hull by the shipped oracle, as
 they stand there; the distances are compared with the Materials Project's own.  A first
@@ -9,9 +9,8 @@ that many validation rows, about a second each.  The figures go into the card of
 references.
 """
 
-from __future__ import annotations
-
 import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,14 @@ def compared(above: ArrayLike, theirs: ArrayLike) -> dict[str, Any]:
     return {"crystals": len(ours), **rounded, "without a distance": int((~known).sum())}
 
 
-def main(given: list[str]) -> int:
-    """Print the figures of all rows, of our validation rows, and of relaxed ones."""
-    words = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser("bench.py hull", description=words)
-    add = parser.add_argument
+def options(add: Callable[..., Any]) -> None:
+    """Add what the command line takes."""
     add("reduced", type=Path, help="mp_20_dev.parquet")
     add("--relax", type=int, default=0, help="validation rows to relax")
-    add("--workers", type=int, default=1)
-    add("--no-card", action="store_true", help="print only")
-    args = parser.parse_args(given)
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the figures of all rows, of our validation rows, and of relaxed ones."""
     crystals = read_parquet(args.reduced)
     theirs = crystals.properties[THEIRS].double().numpy()
     val = np.array(parts_of(crystals.ids)) == "val"
@@ -72,14 +69,20 @@ def main(given: list[str]) -> int:
         found[f"check: validation {by}"] = compared(above[val], theirs[val])
     if args.relax:
         some = np.flatnonzero(val)[: args.relax]
-        with PotentialOracle(workers=args.workers, time_limit=600) as oracle:
+        with PotentialOracle(workers=1, time_limit=600) as oracle:
             made = oracle.evaluate(crystals[some.tolist()])
         # a failed relaxation is not near the hull
         above = np.where(made.ok, made.energy_above_hull, np.nan)
         figures = {**compared(above, theirs[some]), "failed": made.failed}
         found["check: validation rows relaxed by CHGNet 0.3.0"] = figures
-    for title, figures in found.items():
-        print("\n".join([title, *(f"  {k:56s} {v}" for k, v in figures.items())]))
-    if not args.no_card:
-        write_card(found)
-    return 0
+    write_card(found)
+    yield {"checks": found}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the figures as text."""
+    checks = record["checks"].items()
+    return "\n".join(
+        "\n".join([title, *(f"  {k:56s} {v}" for k, v in figures.items())])
+        for title, figures in checks
+    )

@@ -6,22 +6,22 @@ Rewarded is a low formation energy by `energy-prototypes`; `judge-prototypes` ju
 Every model learns from its rewards and from shuffled ones (control): flow matching from
 each batch and the best half of what it learned from before, the autoencoder from all
 crystals so far. One is pressed: no prior, no factor of diversity, long steps. Beside them
-stands element substitution. Each trial is kept in --cache: start the same command again
-and it continues.
+stands element substitution.
 """
 
 import argparse
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from machine import command, hardware
 from torch import Tensor
 
 import matdesign as design
-from bench.stages import ROOT, checksum, code, kept, weights_of, write_record
+from bench.stages import checksum, code, kept
 from matdesign.crystals.batch import Crystals
 from matdesign.metrics.baselines import substituted
+from matdesign.tables import text_table
 
 ENERGY, HIGH, FULL = "formation_energy_per_atom", -1.5, 0.3
 GENTLE = design.PolicyGradient(steps=15, penalty=0.05)
@@ -42,6 +42,8 @@ WAYS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     ),
 }
 """Name -> model, how it learns, and settings of its samples."""
+ITERATIONS, REWARDED, JUDGED = 4, 96, 192
+"""Iterations, twice as many when pressed; crystals of each, and those that are judged."""
 
 
 def limit(predictor: str) -> design.Property:
@@ -92,17 +94,15 @@ def scaled(made: Crystals, train: Crystals) -> Crystals:
     return made.replace(lattice=made.lattice * factor.to(made.lattice)[:, None, None])
 
 
-def trial(
-    way: str, seed: int, shuffled: bool, args: argparse.Namespace
-) -> dict[str, Any]:
+def trial(way: str, seed: int, shuffled: bool) -> dict[str, Any]:
     """Return what a model makes before, while and after it learns."""
     name, learner, settings = WAYS[way]
     prior = model = design.load_model(name)
     train, rng = design.load("prototypes", split="train"), torch.Generator()
-    free = prior.sample(args.n, seed=1000 + seed, **settings)
+    free = prior.sample(JUDGED, seed=1000 + seed, **settings)
     steps, old = [], None
-    for k in range(args.iterations * (1 + (way == "pressed"))):
-        made = model.sample(args.batch, seed=100 * seed + k, **settings)
+    for k in range(ITERATIONS * (1 + (way == "pressed"))):
+        made = model.sample(REWARDED, seed=100 * seed + k, **settings)
         r = reward(made)
         judged = limit("judge-prototypes").satisfied(made)
         row = {
@@ -117,13 +117,13 @@ def trial(
             r = r[torch.randperm(len(r), generator=rng.manual_seed(seed + k))]
         if old is not None and not learner.on_policy:
             made, r = Crystals.cat([made, old[0]]), torch.cat([r, old[1]])
-        keep = None if isinstance(learner, design.LatentSearch) else args.batch // 2
+        keep = None if isinstance(learner, design.LatentSearch) else REWARDED // 2
         best = r.argsort(descending=True)[:keep]
         old = made[best], r[best]
         model = learner.learn(model, made, r, seed=seed, prior=prior)
         if model.record["learned"]["stopped"]:
             break
-    after = model.sample(args.n, seed=1000 + seed, **settings)
+    after = model.sample(JUDGED, seed=1000 + seed, **settings)
     return {
         "way": way,
         "seed": seed,
@@ -135,52 +135,46 @@ def trial(
     }
 
 
-def main(given: list[str]) -> int:
-    """Run all trials that are not kept yet, and write the record."""
-    words = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser("bench.py learning", description=words)
-    add = parser.add_argument
-    add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+def options(add: Callable[..., Any]) -> None:
+    """Add what the command line takes."""
     add("--seeds", nargs="+", type=int, default=[0, 1])
-    add("--iterations", type=int, default=4, help="twice as many when pressed")
-    add("--batch", type=int, default=96, help="crystals that are rewarded in each")
-    add("--n", type=int, default=192, help="crystals that are judged")
-    add("--cache", type=Path, default=ROOT / "build" / "learning")
-    add("--output", type=Path)
-    args = parser.parse_args(given)
-    torch.set_num_threads(1)
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield what is known before any trial, then the trials so far."""
     train = design.load("prototypes", split="train")
     low = train[(train.properties[ENERGY] <= HIGH).nonzero().squeeze(1)]
-    like = substituted(low, args.n, similar=True)
-    record = {
-        "command": command("bench.py", ["learning", *given]),
-        "hardware": hardware(),
-        "threads": 1,
+    like = substituted(low, JUDGED, similar=True)
+    others = {
+        "of any crystal": substituted(train, JUDGED),
+        "of low energies, by like elements": like,
+        "of low energies, by like elements, cells scaled": scaled(like, train),
+    }
+    yield {
         "question": str(limit("energy-prototypes")),
-        "rewarded": args.batch,
-        "learners": {way: repr(WAYS[way][1]) for way in args.ways},
-        "substitution": {
-            "of any crystal": figures(substituted(train, args.n), train, None),
-            "of low energies, by like elements": figures(like, train, None),
-            "of low energies, by like elements, cells scaled": figures(
-                scaled(like, train), train, None
-            ),
-        },
+        "rewarded": REWARDED,
+        "learners": {way: repr(learner) for way, (_, learner, _) in WAYS.items()},
+        "substitution": {k: figures(x, train, None) for k, x in others.items()},
     }
     trials = list[Any]()
     for seed in args.seeds:
-        for way, shuffled in [(x, y) for y in (False, True) for x in args.ways]:
+        for way, shuffled in [(x, y) for y in (False, True) for x in WAYS]:
             if way == "pressed" and (shuffled or seed != args.seeds[0]):
                 continue
             key = {"way": way, "seed": seed, "shuffled": shuffled, "code": code()}
-            key |= {"model": checksum(weights_of(WAYS[way][0])), "by": repr(WAYS[way])}
-            key |= {"sizes": [args.iterations, args.batch, args.n]}
+            key |= {"model": checksum(WAYS[way][0]), "by": repr(WAYS[way])}
+            key |= {"sizes": [ITERATIONS, REWARDED, JUDGED]}
             key |= {"learner": code("loop/learning.py", "loop/latent_search.py")}
-
-            def make(some: tuple[str, int, bool] = (way, seed, shuffled)) -> Any:
-                return trial(*some, args)
-
+            make = partial(trial, way, seed, shuffled)
             trials.append(kept(args.cache, key, make))
-            path = args.output or args.cache / "learning.json"
-            write_record(path, record | {"trials": trials})
-    return 0
+            yield {"trials": trials}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return the confirmed hits of every trial before and after."""
+    rows = [
+        [one["way"], str(one["seed"]), "shuffled" if one["shuffled"] else "rewards"]
+        + [str(one[when]["confirmed"]) for when in ("before", "after")]
+        for one in record["trials"]
+    ]
+    return text_table(["learns", "seed", "from", "confirmed", "after"], rows)

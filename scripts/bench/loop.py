@@ -1,33 +1,30 @@
 """Oracle calls until the best crystals of a table are found, by rule of choosing.
 
 All crystals of a set are the universe and their labels the oracle, so that the best ten
-are known. Rules choose ten at a time among all that are left; each is run with --seeds.
+are known. Rules choose ten at a time among all that are left; each is run with ten seeds.
 Random order is a thousand permutations. The control is expected improvement with labels
 shuffled before the surrogate sees them.
 
 The gate is measured on a stream: every crystal is proposed once, a hundred at a time in
 random order, and the surrogate decides which are evaluated at all.
-
-Each run is kept under build/loop, so that a measurement that was ended goes on.
 """
 
 import argparse
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from machine import command, hardware
 
 import matdesign as design
-from bench.stages import ROOT, code, kept, write_record
+from bench.stages import code, kept
 from matdesign.crystals.batch import Crystals
 from matdesign.loop.results import Results
 
 TOP, BATCH, PROPOSED, MOST, FIRST = 10, 10, 100, 320, 100
 """Best crystals, calls at once, proposals of a stream, calls in all, calls of a screening."""
+SET, OBJECTIVE, SEEDS, GATES = "perovskites", "energy_above_hull", 10, (0.01, 0.001)
 
 CONTROL = "shuffled labels"
 """Rules that end after 200 calls."""
@@ -46,13 +43,9 @@ RULES: dict[str, dict[str, Any]] = {
 class Universe:
     """A set whose labels are the oracle."""
 
-    def __init__(self, name: str, objective: str, size: int) -> None:
-        rng = torch.Generator().manual_seed(0)
-        crystals = design.load(name)
-        order = torch.randperm(len(crystals), generator=rng)[:size]
-        self.name, self.objective = name, objective
-        self.crystals = crystals[order.sort().values]
-        self.values = self.crystals.properties[objective].double()
+    def __init__(self) -> None:
+        self.crystals = design.load(SET)
+        self.values = self.crystals.properties[OBJECTIVE].double()
         self.top = set(self.values.argsort()[:TOP].tolist())
 
     def plain(self, rows: list[int]) -> Crystals:
@@ -153,10 +146,14 @@ def summary(runs: list[dict[str, Any]], chance: np.ndarray[Any, Any]) -> dict[st
     return found
 
 
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Return all runs of a set, made where they are not kept yet."""
-    world = Universe(args.set, args.objective, args.size)
-    base = {"set": args.set, "objective": args.objective, "n": args.size}
+def options(add: Callable[..., Any]) -> None:
+    """Add nothing: a measurement has no options."""
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield all runs, made where they are not kept yet."""
+    world = Universe()
+    base = {"set": SET, "objective": OBJECTIVE, "n": len(world.values)}
     base["code"] = code("loop/surrogate.py", "loop/acquisition.py")
 
     def run(kind: str, what: Any, seed: int, make: Callable[..., Any]) -> Any:
@@ -165,16 +162,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{what}, seed {seed}: {made['calls']} calls, {made['hits']}", flush=True)
         return made
 
-    rules: dict[str, Any] = {name: [] for name in args.rules}
-    gates: dict[str, Any] = {f"{gate:g}": [] for gate in args.gates}
-    for seed in range(args.seeds):
-        for name in args.rules:
+    rules: dict[str, Any] = {name: [] for name in RULES}
+    gates: dict[str, Any] = {f"{gate:g}": [] for gate in GATES}
+    for seed in range(SEEDS):
+        for name in RULES:
             rules[name].append(run("rule", name, seed, search))
-        for gate in args.gates:
+        for gate in GATES:
             gates[f"{gate:g}"].append(run("gate", gate, seed, stream))
     chance = in_random_order(len(world.values))
     best = world.values.argsort()[:TOP].tolist()
-    return {
+    yield {
+        "set": SET,
+        "objective": OBJECTIVE,
+        "seeds": SEEDS,
         "crystals": len(world.values),
         "best": dict(zip(world.crystals[best].formulas, world.values[best].tolist())),
         "random": summary([{"hits": row.tolist()} for row in chance], chance),
@@ -186,39 +186,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(given: list[str]) -> int:
-    """Measure, print, and add the result to a record where asked."""
-    parser = argparse.ArgumentParser(
-        "bench.py loop", description=__doc__.split("\n")[0]
-    )
-    add = parser.add_argument
-    add("--set", default="perovskites")
-    add("--objective", default="energy_above_hull")
-    add("--size", type=int, default=10_000, help="crystals, drawn at random")
-    add("--rules", nargs="*", default=list(RULES), choices=list(RULES))
-    add("--gates", nargs="*", type=float, default=[0.01, 0.001])
-    add("--seeds", type=int, default=10)
-    add("--cache", type=Path, default=ROOT / "build" / "loop")
-    add("--output", type=Path, help="JSON record to write")
-    args = parser.parse_args(given)
-    torch.set_num_threads(1)
-    record = {
-        "command": command("bench.py", ["loop", *given]),
-        "hardware": hardware(),
-        **{key: getattr(args, key) for key in ("set", "objective", "seeds")},
-        **measure(args),
-    }
+def table(record: dict[str, Any]) -> str:
+    """Return what every rule and gate found, as text."""
+    lines = []
     for name, one in {
         "random": {"summary": record["random"]},
         **record["rules"],
     }.items():
-        print(f"\n{name}")
+        lines.append(f"\n{name}")
         for what, (value, low, high) in one["summary"].items():
-            print(f"  {what:<20}{value} ({low} to {high})")
+            lines.append(f"  {what:<20}{value} ({low} to {high})")
     for name, runs in record["gates"].items():
         calls = np.mean([run["calls"] for run in runs])
         found = np.mean([len(run["hits"]) for run in runs])
-        print(f"\ngate {name}: {calls:.0f} calls, {found:.1f} of {TOP} found")
-    if args.output:
-        write_record(args.output, record)
-    return 0
+        lines.append(f"\ngate {name}: {calls:.0f} calls, {found:.1f} of {TOP} found")
+    return "\n".join(lines)

@@ -9,10 +9,8 @@ validation rows, which no model can beat. A model that is not at hand is named a
 Known are the training rows (scripts/mp20.py), distances are taken to our 1,500 held-out
 test rows. --predict N asks our models for the structures of N held-out compositions.
 
-Stages, each kept in --cache; start the same command again and it continues:
-
 1. samples: drawn with one seed; of published ones the first N of one random order.
-2. judged: validity, uniqueness, novelty, distances, COV where asked for (--coverage).
+2. judged: validity, uniqueness, novelty, distances.
 3. relaxed: CHGNet 0.3.0, --workers processes of one thread. Without any hull.
 4. stable: distances to the shipped hull, S.U.N. per crystal, the ledger. A new hull
    repeats this stage only, which takes seconds for the hull and minutes for the ledger.
@@ -32,32 +30,31 @@ import argparse
 import hashlib
 import json
 import re
-import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from machine import command, hardware
 from mp20 import load_reduced
 
 import matdesign as design
 from bench import stages
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.errors import DataError
 from matdesign.loop.hull import Hull
 from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
 from matdesign.metrics.evaluator import Protocol, evaluate
-from matdesign.predictors.network import PropertyNetwork
-from matdesign.predictors.shipped import property_networks
+from matdesign.predictors.shipped import load_predictor, property_networks
 from matdesign.tables import text_table
 from matdesign.teach.side_by_side import MEASURED, figure
 
 REAL = "validation rows"
 FAMILIES = ("vae", "coupling-flow", "flow-matching", "diffusion", "autoregressive")
 ENERGY_MODEL, ENERGY = "formation-energy-mp20", "formation_energy_per_atom"
+SEED = 0
+"""Of draws and resamples."""
 SAME = ("samples", "seed", "train", "test", "energy", "versions", "protocol", "relax",
         "predict", "hull")  # fmt: skip
 """What an earlier output must share with a run that keeps its batches."""
@@ -72,82 +69,43 @@ class Workshop:
         train: crystals that count as known.
         test: held-out crystals to compare with.
         workers: processes.
-        seed: of draws and resamples.
         energy: name of a predictor of formation energies, or None.
-        coverage: whether to measure COV-R and COV-P, which takes most of the time.
     """
 
     cache: Path
     train: Crystals
     test: Crystals
     workers: int
-    seed: int
     energy: str | None = None
-    coverage: bool = False
 
     @cached_property
     def keys(self) -> dict[str, str]:
         """Checksums of the rows and of the predictor's weights."""
         keys = {"train": stages.digest(self.train), "test": stages.digest(self.test)}
-        folder = stages.weights_of(self.energy) if self.energy else None
-        return {**keys, "energy": stages.checksum(folder) if folder else "none"}
+        return {
+            **keys,
+            "energy": stages.checksum(self.energy) if self.energy else "none",
+        }
 
     @cached_property
-    def network(self) -> PropertyNetwork:
-        """The predictor."""
-        return PropertyNetwork.load(stages.weights_of(str(self.energy)))
-
-    @cached_property
-    def test_energies(self) -> torch.Tensor:
-        """Energies of the held-out rows, asked for once."""
-        return self.network.predict(self.test)[ENERGY]
-
-    def predict(self, crystals: Crystals) -> torch.Tensor:
-        """Return the predictor's formation energies, eV/atom."""
-        if crystals is self.test:
-            return self.test_energies
-        return self.network.predict(crystals)[ENERGY]
+    def predict(self) -> Callable[[Crystals], torch.Tensor]:
+        """The predictor's formation energies of crystals, eV/atom; asked for once."""
+        network = load_predictor(str(self.energy))
+        return cache(lambda crystals: network.predict(crystals)[ENERGY])
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        "bench.py quality", description=__doc__.split("\n")[0]
-    )
-    add = parser.add_argument
+def options(add: Callable[..., Any]) -> None:
+    """Add what the command line takes."""
     add("--data", type=Path, required=True, help="mp_20_dev.parquet")
     add("--published", type=Path, help="mp20_reference_samples.parquet")
-    add("--rivals", nargs="*", help="of the published ones; all if left out")
     add("--models", nargs="*", help="names or folders; the five families if left out")
     add("--samples", type=int, default=1_000)
     add("--relax", type=int, help="first N of each; all if left out")
     add("--predict", type=int, default=0, help="held-out structures")
-    add("--energy", help=f"property network; {ENERGY_MODEL} if left out and at hand")
-    add("--coverage", action="store_true", help="add COV, the slowest figure by far")
-    add("--seed", type=int, default=0)
     add("--workers", type=int, default=2)
-    add("--cache", type=Path, default=stages.CACHE)
-    add("--output", type=Path, help="JSON file; in the cache if left out")
-    args = parser.parse_args(given)
-    args.output = args.output or args.cache / "quality.json"
-    if args.energy is None and ENERGY_MODEL in property_networks():
-        args.energy = ENERGY_MODEL
-    return args
 
 
 # ---- batches -------------------------------------------------------------------------
-
-
-def published(path: Path, n: int, seed: int) -> dict[str, Crystals]:
-    """Return up to n samples of every published model, in one fixed random order.
-
-    Fewer samples of the same seed are the first of more.
-    """
-    found = {}
-    for name, whole in stages.published(path).items():
-        order = torch.randperm(len(whole), generator=generator(seed))[:n]
-        found[name] = whole[order]
-    return found
 
 
 def chosen(names: list[str] | None) -> tuple[list[str], list[str]]:
@@ -160,21 +118,15 @@ def chosen(names: list[str] | None) -> tuple[list[str], list[str]]:
 
 
 def gathered(
-    args: argparse.Namespace, train: Crystals, val: Crystals, ours: list[str]
+    args: argparse.Namespace, parts: dict[str, Crystals], ours: list[str]
 ) -> dict[str, Crystals | None]:
     """Return all batches in the order of the table; None for those yet to be drawn."""
-    n = args.samples
-    batches: dict[str, Crystals | None] = {REAL: val[:n]}
-    if args.published:
-        those = published(args.published, n, args.seed)
-        for name in those if args.rivals is None else args.rivals:
-            if name not in those:
-                known = ", ".join(those)
-                raise DataError(f"no published samples of {name!r}; there are {known}.")
-            batches[name] = those[name]
+    n, train = args.samples, parts["train"]
+    batches: dict[str, Crystals | None] = {REAL: parts["val"][:n]}
+    batches |= stages.published(args.published, n) if args.published else {}
     batches |= dict.fromkeys(ours)
-    batches |= baselines(train, n, seed=args.seed)
-    similar = substituted(train, n, seed=args.seed, similar=True)
+    batches |= baselines(train, n, seed=SEED)
+    similar = substituted(train, n, seed=SEED, similar=True)
     return batches | {f"{SUBSTITUTED}, same group": similar}
 
 
@@ -195,8 +147,7 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
         "crystals": stages.digest(crystals),
         **shop.keys,
         "protocol": Protocol().record(),
-        "seed": shop.seed,
-        "coverage": shop.coverage,
+        "seed": SEED,
     }
 
     def make() -> dict[str, Any]:
@@ -205,9 +156,8 @@ def judged(shop: Workshop, name: str, crystals: Crystals) -> dict[str, Any]:
             crystals,
             shop.train,
             held_out=shop.test,
-            coverage=shop.coverage,
             energy=shop.predict if shop.energy else None,
-            seed=shop.seed,
+            seed=SEED,
             workers=shop.workers,
             cache=shop.cache / "fingerprints.sqlite",
         )
@@ -225,7 +175,7 @@ def stable(
         "hull": hull.key,
         "train": shop.keys["train"],
         "protocol": Protocol().record(),
-        "seed": shop.seed,
+        "seed": SEED,
     }
 
     def make() -> dict[str, Any]:
@@ -237,7 +187,7 @@ def stable(
             hull_distance=above,
             ledger=True,
             known_formula=hull.known,
-            seed=shop.seed,
+            seed=SEED,
         )
         wanted = ("stab", "S.U.N.", "ledger", "duplicates", "median e")
         metrics = found.record()["metrics"].items()
@@ -255,18 +205,15 @@ def stable(
     return dict(stages.kept(shop.cache / "stable", key, make))
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Return all figures, written after every stage."""
-    parts = load_reduced(args.data)
-    shop = Workshop(
-        args.cache, parts["train"], parts["test"], args.workers, args.seed, args.energy,
-        args.coverage,
-    )  # fmt: skip
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield all figures so far, after every stage."""
+    parts, protocol = load_reduced(args.data), Protocol()
+    energy = ENERGY_MODEL if ENERGY_MODEL in property_networks() else None
+    shop = Workshop(args.cache, parts["train"], parts["test"], args.workers, energy)
     ours, missing = chosen(args.models)
-    protocol = Protocol()
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "samples": args.samples,
-        "seed": args.seed,
+        "seed": SEED,
         "relax": args.relax,
         "predict": args.predict,
         "train": len(parts["train"]),
@@ -274,60 +221,51 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "energy": shop.keys["energy"],
         "hull": Hull.shipped().key,
         "missing": missing,
-        "command": command("bench.py", ["quality", *args.words]),
-        "hardware": hardware(),
         "versions": protocol.record()["versions"],
-        "protocol": protocol.lines() + [protocol.coverage_line()] * args.coverage,
-        "batches": {},
+        "protocol": protocol.lines(),
     }
-    measure(args, shop, found, gathered(args, shop.train, parts["val"], ours))
-    return found
+    old, all_of_them = earlier(args.output, facts), gathered(args, parts, ours)
+    for found in filled(args, shop, old, all_of_them):
+        yield {**facts, "batches": found}
 
 
-def measure(
+def filled(
     args: argparse.Namespace,
     shop: Workshop,
-    found: dict[str, Any],
+    old: dict[str, Any],
     batches: dict[str, Crystals | None],
-) -> None:
-    """Fill in the figures of all batches, stage by stage; earlier ones are kept."""
-    old, made, contents = earlier(args.output, found), dict[str, Crystals](), {}
-
-    def save() -> None:  # what an earlier run measured stays until this one is whole
-        whole = found | {"batches": {**old, **found["batches"]}}
-        stages.write_record(args.output, whole)
-
+) -> Iterator[dict[str, Any]]:
+    """Yield the figures of all batches, stage by stage; earlier ones are kept."""
+    found, made, contents = dict[str, Any](), dict[str, Crystals](), {}
     for name, batch in batches.items():
         if batch is None:
-            contents[name] = stages.stem(name, args.samples, args.seed)
+            contents[name] = stages.stem(name, args.samples, SEED)
         else:
             contents[name] = stages.digest(batch)
         if old.get(name, {}).get("content") == contents[name]:
-            found["batches"][name] = old[name]
+            found[name] = old[name]
             continue
         row: dict[str, Any] = {"ours": batch is None}
         if batch is None:
-            batch, row["sampling"] = stages.drawn(
-                shop.cache, name, args.samples, args.seed
-            )
+            batch, row["sampling"] = stages.drawn(shop.cache, name, args.samples, SEED)
         made[name], row["crystals"] = batch, len(batch)
         record = judged(shop, name, batch)
         row["figures"] = record["metrics"]
         row |= {"failures": record["failures"], "notes": record["notes"]}
-        found["batches"][name] = row
-        save()
-    order = torch.randperm(len(shop.test), generator=generator(args.seed))
+        found[name] = row
+        yield {**old, **found}  # what an earlier run measured, until this one is whole
+    order = torch.randperm(len(shop.test), generator=generator(SEED))
     for name in made if args.predict else ():
-        row = found["batches"][name]
+        row = found[name]
         if row["ours"]:
             targets = shop.test[order[: args.predict]]
             row["prediction"] = stages.predicted(
-                shop.cache, name, targets, args.seed, args.workers
+                shop.cache, name, targets, SEED, args.workers
             )
             row["figures"] |= row["prediction"].pop("metrics")
-            save()
+            yield {**old, **found}
     for name, batch in made.items():
-        row = found["batches"][name]
+        row = found[name]
         if args.relax != 0:
             some = batch[: args.relax]
             rows = stages.relaxed(shop.cache, name, some, args.workers)
@@ -335,8 +273,8 @@ def measure(
             row["relaxation"] = stable(shop, name, rows, Hull.shipped())
             row["figures"] |= row["relaxation"].pop("metrics")
         row["content"] = contents[name]
-        save()
-    stages.write_record(args.output, found)
+        yield {**old, **found}
+    yield found
 
 
 def table(found: dict[str, Any]) -> str:
@@ -347,17 +285,3 @@ def table(found: dict[str, Any]) -> str:
         cells = [figure(batch["figures"].get(name)) for batch in batches]
         rows += [[name, *cells]] if any(cells) else []
     return text_table(["", *found["batches"]], rows)
-
-
-def main(given: list[str]) -> int:
-    """Run the benchmark; return the exit code."""
-    args = arguments(given)
-    args.words = given
-    torch.set_num_threads(min(args.workers, torch.get_num_threads()))
-    try:
-        found = run(args)
-    except DataError as error:
-        print(f"cannot compare: {error}", file=sys.stderr)
-        return 2
-    print(table(found))
-    return 0

@@ -18,16 +18,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
 import torch
-from machine import command, hardware
 
 import matdesign as design
-from bench.stages import write_record
 from matdesign.generators.contract import Generator
 from matdesign.tables import text_table
 
@@ -48,9 +45,9 @@ def seconds(call: Callable[[], Any], repeat: int) -> float:
     return statistics.median(times)
 
 
-def cold(program: str, repeat: int, threads: int) -> float:
+def cold(program: str, repeat: int) -> float:
     """Return the median wall time of new processes that run a program, in seconds."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run, silent = [sys.executable, "-c", program], subprocess.DEVNULL
     return seconds(
         lambda: subprocess.run(run, check=True, env=environment, stdout=silent), repeat
@@ -117,41 +114,36 @@ def oracle(n: int, repeat: int) -> dict[str, float]:
     }
 
 
-def main(given: list[str]) -> int:
-    """Measure, print, and write a record where asked."""
-    words = __doc__.split("\n")[0]
-    parser = argparse.ArgumentParser("bench.py speed", description=words)
-    add = parser.add_argument
+def options(add: Callable[..., Any]) -> None:
+    """Add what the command line takes."""
     add("--models", nargs="*", help="shipped generators; all if left out")
     add("--samples", type=int, default=64, help="crystals of a sampling")
     add("--batch", type=int, default=128, help="crystals of a training step")
     add("--repeat", type=int, default=3, help="the median counts")
     add("--cold", type=int, default=5, help="processes of a cold start; 0: none")
     add("--oracle", type=int, default=0, help="crystals to relax; 0: none")
-    add("--threads", type=int, default=1)
-    add("--output", type=Path, help="JSON record to write")
-    args = parser.parse_args(given)
-    torch.set_num_threads(args.threads)
-    record: dict[str, Any] = {
-        "command": command("bench.py", ["speed", *given]),
-        "hardware": hardware(),
-        "load": os.getloadavg()[0],
-        "models": {},
-    }
+
+
+def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield what was measured so far."""
     if args.cold:
-        record["eight crystals, cold"] = cold(EIGHT, args.cold, args.threads)
-        print(f"eight crystals, cold: {record['eight crystals, cold']:.2f} s")
+        yield {"eight crystals, cold": cold(EIGHT, args.cold)}
     if args.oracle:
-        record["oracle"] = oracle(args.oracle, args.repeat)
-        for what, value in record["oracle"].items():
-            print(f"{what}: {value:,.3g}", flush=True)
+        yield {"oracle": oracle(args.oracle, args.repeat)}
+    models: dict[str, Any] = {}
     for name in design.models() if args.models is None else args.models:
-        record["models"][name] = one_model(name, args)
+        models[name] = one_model(name, args)
         print(name, flush=True)
-    if args.output:
-        write_record(args.output, record)
+    yield {"models": models}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Return a line for each model, and one for each other figure."""
+    plain = record.get("oracle", {}) | {
+        k: x for k, x in record.items() if k == "eight crystals, cold"
+    }
     found = record["models"].items()
     rows = [[name, *(f"{x:,.4g}" for x in row.values())] for name, row in found]
-    print(text_table(["model", *next(iter(dict(found).values()), {})], rows))
-    print(f"{record['hardware']}, load {record['load']:.1f} at the start")
-    return 0
+    lines = [f"{what}: {value:,.3g}" for what, value in plain.items()]
+    head = ["model", *next(iter(dict(found).values()), {})]
+    return "\n".join([*lines, text_table(head, rows)])

@@ -19,16 +19,17 @@ from pyarrow import parquet
 from torch import Tensor
 
 import matdesign as design
-from matdesign.crystals.batch import Crystals
+from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.geometry import wrap
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
+from matdesign.generators.shipped import weights_folder
 from matdesign.generators.storage import FACTS, WEIGHTS, write_atomic
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
+from matdesign.loop.store import crystal_keys
 from matdesign.metrics.evaluator import Protocol
 from matdesign.metrics.prediction import evaluate_prediction
-from matdesign.paths import data_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "quality"
@@ -57,47 +58,31 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 def digest(crystals: Crystals) -> str:
     """Return a checksum of the crystals' content."""
-    found = hashlib.sha256()
-    for i in range(len(crystals)):
-        keep = crystals.mask[i]
-        species, frac = crystals.species[i][keep], crystals.frac[i][keep]
-        for part in (species, frac, crystals.lattice[i]):
-            found.update(part.cpu().numpy().tobytes())
-        found.update(b";")
-    return found.hexdigest()
+    return hashlib.sha256("".join(crystal_keys(crystals)).encode()).hexdigest()
 
 
-def weights_of(name: str) -> Path:
-    """Return the folder of a model, by its name or as a path.
-
-    Raises:
-        DataError: there is none.
-    """
-    for folder in (data_dir() / "models" / name, Path(name)):
-        if (folder / WEIGHTS).is_file():
-            return folder
-    raise DataError(f"no model {name!r}; there are {', '.join(design.models())}.")
-
-
-def checksum(folder: Path) -> str:
-    """Return the checksum of a model's weights."""
+def checksum(name: str | Path) -> str:
+    """Return the checksum of a model's weights, by its name or folder."""
+    folder = weights_folder(name, predicting=False)
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-def sampler(folder: Path) -> str:
+def sampler(name: str) -> str:
     """Return a checksum of a model's weights and of the options that it samples with."""
-    config = json.loads((folder / FACTS).read_bytes())["config"]
-    text = checksum(folder) + json.dumps(config, sort_keys=True)
+    facts = weights_folder(name, predicting=False) / FACTS
+    config = json.loads(facts.read_bytes())["config"]
+    text = checksum(name) + json.dumps(config, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache
-def code(*paths: str) -> str:
-    """Return a checksum of files of the package, or of those that samples come from."""
+def code(*places: str) -> str:
+    """Return a checksum of files or folders of the package; of what samples, by default."""
     parts = ("crystals", "generators", "predictors", "constraints", "guidance")
-    files = [p for part in parts for p in (ROOT / "matdesign" / part).rglob("*.py")]
-    if paths:
-        files = [ROOT / "matdesign" / path for path in paths]
+    found = [ROOT / "matdesign" / place for place in places or parts]
+    files = [
+        f for one in found for f in ([one] if one.is_file() else one.rglob("*.py"))
+    ]
     text = b"".join(path.read_bytes() for path in sorted(files))
     return hashlib.sha256(text).hexdigest()[:12]
 
@@ -107,8 +92,7 @@ def code(*paths: str) -> str:
 
 def stem(name: str, n: int, seed: int) -> str:
     """Return what names the samples of a model."""
-    folder = weights_of(name)
-    return f"{folder.name}-{sampler(folder)[:12]}-{code()}-{n}-{seed}"
+    return f"{Path(name).name}-{sampler(name)[:12]}-{code()}-{n}-{seed}"
 
 
 def drawn(cache: Path, name: str, n: int, seed: int) -> tuple[Crystals, dict[str, Any]]:
@@ -118,7 +102,7 @@ def drawn(cache: Path, name: str, n: int, seed: int) -> tuple[Crystals, dict[str
     if not facts.is_file():
         print(f"{name}: drawing {n}", flush=True)
         start = time.perf_counter()
-        made, groups = with_groups(design.load_model(weights_of(name)), n, seed=seed)
+        made, groups = with_groups(design.load_model(name), n, seed=seed)
         seconds = round(time.perf_counter() - start, 1)
         info = {**made.info, "seed": seed, "seconds": seconds}
         info["threads"] = torch.get_num_threads()
@@ -162,9 +146,8 @@ def predicted(
 
     A composition that the model cannot make is refused, and counts as a miss.
     """
-    folder = weights_of(name)
     key = {
-        "model": sampler(folder),
+        "model": sampler(name),
         "code": code(),
         "targets": digest(targets),
         "seed": seed,
@@ -173,7 +156,7 @@ def predicted(
 
     def make() -> dict[str, Any]:
         print(f"{name}: predicting {len(targets)} structures", flush=True)
-        model, start = design.load_model(folder), time.perf_counter()
+        model, start = design.load_model(name), time.perf_counter()
         made, of = list[Crystals](), list[int]()
         for at in range(0, len(targets), BATCH):
             rows = list(range(at, min(at + BATCH, len(targets))))
@@ -227,7 +210,7 @@ def relaxed(
     """
     file = cache / "relaxed.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
-    keys = [digest(crystals[[i]]) for i in range(len(crystals))]
+    keys = crystal_keys(crystals)
     oracle = design.PotentialOracle(workers=workers, hull=None)
     lines = file.read_text().splitlines() if file.is_file() else []
     rows = [row for row in map(json.loads, lines) if row["oracle"] == oracle.name]
@@ -272,8 +255,10 @@ def crystals_of(rows: list[dict[str, Any]], frac: str = "frac") -> Crystals:
     return Crystals(species, places, lattice)
 
 
-def published(path: Path) -> dict[str, Crystals]:
-    """Return crystals that other models generated, by model.
+def published(path: Path, n: int | None = None) -> dict[str, Crystals]:
+    """Return n crystals that other models generated, or all, by model.
+
+    They come in one fixed random order: fewer are the first of more.
 
     Raises:
         DataError: the file is missing, is no parquet, or lacks a column.
@@ -286,8 +271,12 @@ def published(path: Path) -> dict[str, Crystals]:
     models: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         models.setdefault(row["model"], []).append(row)
-    made = {name: crystals_of(some, "frac_coords") for name, some in models.items()}
-    return {name: some.replace(frac=wrap(some.frac)) for name, some in made.items()}
+    found = {}
+    for name, some in models.items():
+        made = crystals_of(some, "frac_coords")
+        order = torch.randperm(len(made), generator=generator(0))[:n]
+        found[name] = made.replace(frac=wrap(made.frac))[order]
+    return found
 
 
 def placed(

@@ -5,6 +5,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import spglib
 from bench import stages
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,10 +14,10 @@ import matdesign as design
 from cards.page import render
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.symmetry.wyckoff import operations
-from matdesign.metrics.intervals import wilson
+from matdesign.metrics.summary import Metric
 
-SYMPREC = 0.01
-"""How far an atom may lie from its symmetric place, angstrom."""
+SYMPREC, SEED = 0.01, 0
+"""How far an atom may lie from its symmetric place, angstrom; seed of the samples."""
 
 NEAR, HOLDS = "within 0.1 eV/atom of the hull", "asked space group holds"
 SHIPPED_BARS = {
@@ -62,8 +63,6 @@ def symmetry_kept(made: Crystals, asked: Tensor) -> dict[str, NDArray[np.bool_]]
         "holds": the asked operations are among those found; "exact": they are all that
         was found. A crystal that spglib finds nothing for has neither.
     """
-    import spglib
-
     exact, holds = np.zeros((2, len(made)), dtype=bool)
     for i, group in enumerate(asked.long().tolist()):
         n = int(made.n_atoms[i])
@@ -83,10 +82,8 @@ def symmetry_kept(made: Crystals, asked: Tensor) -> dict[str, NDArray[np.bool_]]
 
 def rate(flags: NDArray[np.bool_]) -> dict[str, float]:
     """Return a rate with its 95 % interval and counts."""
-    count, n = int(flags.sum()), len(flags)
-    low, high = wilson(count, n)
-    rounded = {"value": count / n, "low": low, "high": high}
-    return {k: round(v, 4) for k, v in rounded.items()} | {"count": count, "n": n}
+    found = vars(Metric.rate("", flags, 0.95))
+    return {key: found[key] for key in ("value", "low", "high", "count", "n")}
 
 
 def stability(
@@ -145,7 +142,7 @@ def measured(args: argparse.Namespace, sets: dict[str, Crystals]) -> dict[str, A
     """Return the figures of a card: draw, judge, relax, predict."""
     name, model = args.name, design.load_model(args.name)
     data = str(model.record["data"])
-    made, drawn = stages.drawn(args.cache, name, args.samples, args.seed)
+    made, drawn = stages.drawn(args.cache, name, args.samples, SEED)
     judged = design.evaluate(
         made,
         reference=sets["train"],
@@ -170,9 +167,7 @@ def measured(args: argparse.Namespace, sets: dict[str, Crystals]) -> dict[str, A
         found = stability(above, hull.competing(crystals) > 0, new, seconds)
     if args.predict:
         targets = sets["test"][: args.predict]
-        prediction = stages.predicted(
-            args.cache, name, targets, args.seed, args.workers
-        )
+        prediction = stages.predicted(args.cache, name, targets, SEED, args.workers)
         prediction["asked"] = len(targets) - prediction["refused"]
     evaluation = judged.record()
     figures = evaluation["metrics"] | symmetry | prediction.get("metrics", {})

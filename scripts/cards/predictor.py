@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from cards.page import render, table
 from matdesign.crystals.batch import Crystals
-from matdesign.metrics.intervals import bootstrap
-from matdesign.paths import data_dir
+from matdesign.metrics.figures import mean
+from matdesign.metrics.summary import Protocol
 from matdesign.predictors.network import PropertyNetwork
+from matdesign.predictors.shipped import load_predictor
 
 Numbers = NDArray[np.float64]
 MP20 = ("mp20", "reduced MP-20")
@@ -36,13 +37,8 @@ SHAKEN, SAMPLED, SEED = 300, 400, 1_000
 
 def figure(values: Numbers) -> dict[str, float]:
     """Return the mean of some values with its bootstrap interval."""
-    low, high = bootstrap(
-        lambda draws: float(np.average(values, weights=draws)),
-        len(values),
-        resamples=1_000,
-    )
-    mean = float(values.mean())
-    return {k: round(v, 5) for k, v in (("value", mean), ("low", low), ("high", high))}
+    found = vars(mean("", values, "", Protocol(resamples=1_000), seed=0))
+    return {key: round(found[key], 5) for key in ("value", "low", "high")}
 
 
 def predicted(net: PropertyNetwork, crystals: Crystals, name: str) -> Numbers:
@@ -67,7 +63,7 @@ def judge(net: PropertyNetwork, name: str, sets: dict[str, Crystals]) -> dict[st
     share = (hot * test.mask[..., None]).sum(1) / test.n_atoms[:, None]
     line = (share @ net.baseline.double())[:, k].numpy()[rows]
     line = line if floor is None else line.clip(min=floor)
-    error, mean = np.abs(found - true), np.nanmean(known(sets["train"], name))
+    error, average = np.abs(found - true), np.nanmean(known(sets["train"], name))
     figures = {
         "rmse": np.sqrt((error**2).mean()),
         "median_error": np.median(error),
@@ -76,7 +72,7 @@ def judge(net: PropertyNetwork, name: str, sets: dict[str, Crystals]) -> dict[st
         "r2": 1 - (error**2).mean() / true.var(),
         "mae_of_one_network": np.abs(members - true).mean(),
         "mae_of_composition_line": np.abs(line - true).mean(),
-        "mae_of_training_mean": np.abs(mean - true).mean(),
+        "mae_of_training_mean": np.abs(average - true).mean(),
     }
     if len(members) > 1:
         sure = doubt <= np.median(doubt)
@@ -164,7 +160,7 @@ def judge_sampled(
 
 def measured(args: argparse.Namespace, sets: dict[str, Crystals]) -> dict[str, Any]:
     """Return the figures of a card."""
-    net = PropertyNetwork.load(data_dir() / "models" / args.name)
+    net = load_predictor(args.name)
     test, record = sets["test"], net.record
     start = time.perf_counter()
     net.predict(test)
@@ -177,7 +173,7 @@ def measured(args: argparse.Namespace, sets: dict[str, Crystals]) -> dict[str, A
         if name in labels.ENERGIES:
             found[name]["shaken"] = judge_shaken(net, name, test)
     if guide := record.get("apart_from"):
-        other = PropertyNetwork.load(data_dir() / "models" / guide)
+        other = load_predictor(guide)
         for name in net.properties:
             found[name]["apart"] = side_by_side(net, other, name, test)
             if "made_crystals" in record:

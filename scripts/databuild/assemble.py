@@ -1,7 +1,5 @@
 """From shards to the shipped files: duplicates out, hull, labels, splits."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -9,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
 
 from databuild.cards import renew_card, write_card
 from databuild.shards import Row, read_shards
+from matdesign.loop.hull import Hull
 
 SETS = {"perovskites": "perov", "prototypes": "proto"}
 """Set -> the beginning of its ids."""
@@ -46,8 +49,6 @@ def assemble(work: Path, data: Path) -> None:
 
 def label(rows: Sequence[Row]) -> None:
     """Set the formation energy and the distance to the shipped hull of rows."""
-    from matdesign.loop.hull import Hull
-
     hull = Hull.shipped()
     formulas = [row["formula"] for row in rows]
     energies = [row["energy_per_atom"] for row in rows]
@@ -60,8 +61,6 @@ def label(rows: Sequence[Row]) -> None:
 
 def relabel(data: Path) -> None:
     """Label the shipped sets anew from the energies stored in them; no row changes."""
-    import pyarrow.parquet as pq
-
     for name in SETS:
         path = data / name / f"{name}.parquet"
         table = pq.read_table(path)
@@ -94,8 +93,6 @@ def _share(text: str) -> float:
 
 def crystal(row: Row) -> Any:
     """The row as a pymatgen Structure."""
-    from pymatgen.core import Lattice, Structure
-
     lattice = Lattice(np.array(row["lattice"]).reshape(3, 3))
     frac = np.array(row["frac_coords"]).reshape(-1, 3)
     return Structure(lattice, row["numbers"], frac)
@@ -111,8 +108,6 @@ def drop_copies(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     Returns:
         Those kept, and the copies with the reason "copy of ID".
     """
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
     matcher = StructureMatcher()
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -160,15 +155,10 @@ def drop_implausible(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def _single(values: Sequence[float]) -> Any:
-    import pyarrow as pa
-
     return pa.array(np.asarray(values, dtype=np.float32))
 
 
 def _write(columns: dict[str, Any], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, table = path.with_suffix(".tmp"), pa.table(columns)
     pq.write_table(table, temporary, compression="zstd", compression_level=19)
@@ -177,8 +167,6 @@ def _write(columns: dict[str, Any], path: Path) -> None:
 
 def write_set(name: str, rows: list[Row], path: Path) -> None:
     """Write a shipped set, ordered by formula and energy."""
-    import pyarrow as pa
-
     rows.sort(key=lambda row: (row["formula"], row["energy_per_atom"], row["id"]))
     crystals = [crystal(row) for row in rows]
     systems = ["-".join(sorted(e.symbol for e in one.elements)) for one in crystals]
@@ -226,8 +214,6 @@ def write_set(name: str, rows: list[Row], path: Path) -> None:
 
 def write_rejected(rows: Sequence[Row], path: Path) -> None:
     """Write what did not make it, with the reason."""
-    import pyarrow as pa
-
     rows = sorted(rows, key=lambda row: (row["reason"], row["id"]))
     plain = ("id", "prototype", "formula", "variant", "kind", "reason", "substitution")
     columns: dict[str, Any] = {key: [row[key] for row in rows] for key in plain}

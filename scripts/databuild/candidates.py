@@ -1,18 +1,16 @@
 """Candidates: a prototype, a substitution and a variant, built on demand."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
+from pymatgen.analysis.structure_prediction import volume_predictor
+from pymatgen.core import Lattice, Structure
 
 from databuild import perovskite
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 ORACLE_VERSION = "chgnet-0.4.2/0.3.0+relax-1"
 """Part of every identity: other weights or another relaxation, other ids."""
@@ -96,9 +94,6 @@ def library(largest: int = 20) -> dict[str, Prototype]:
     Returns:
         Label -> prototype of at most four elements.
     """
-    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
-    from pymatgen.core import Structure
-
     out: dict[str, Prototype] = {}
     for entry in AFLOW_PROTOTYPE_LIBRARY:
         label = entry["tags"]["aflow"]
@@ -114,8 +109,6 @@ def library(largest: int = 20) -> dict[str, Prototype]:
 
 @cache
 def _predictor() -> Any:
-    from pymatgen.analysis.structure_prediction import volume_predictor
-
     make: Any = volume_predictor.DLSVolumePredictor
     return make(cutoff=6.0)
 
@@ -132,8 +125,6 @@ def guess_volume(structure: Structure) -> float:
 
 def rattle(structure: Structure, seed: int) -> Structure:
     """Push atoms by about 0.12 angstrom and strain the cell by about 3 %: P1."""
-    from pymatgen.core import Lattice, Structure
-
     rng = np.random.default_rng(seed)
     strain = np.eye(3) + 0.03 * rng.standard_normal((3, 3))
     cart = structure.cart_coords + 0.12 * rng.standard_normal((len(structure), 3))

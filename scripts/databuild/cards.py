@@ -1,7 +1,5 @@
 """Cards of the shipped sets: what, how made, figures, licence, checksums, command."""
 
-from __future__ import annotations
-
 import json
 import re
 import warnings
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from cards.page import WORDS, write_data_card
+from pymatgen.core import Composition
 
 from databuild.shards import Row
 from matdesign.crystals.data.catalogue import CATALOGUE
@@ -96,8 +95,6 @@ def against_experiment(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     The label is an energy at rest, the experiment an enthalpy at 298 K; both in eV/atom.
     """
-    from pymatgen.core import Composition
-
     lowest: dict[str, float] = {}
     for row in rows:
         energy, formula = float(row["formation_energy_per_atom"]), str(row["formula"])

@@ -1,11 +1,10 @@
 """Charges and radii that decide which substitutions are tried."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 
 import yaml
+from pymatgen.core import Element
 
 TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 """Elements, charges and compounds by what they are for, as text."""
@@ -40,16 +39,12 @@ def by_charge() -> dict[int, tuple[str, ...]]:
 @cache
 def electronegativity(symbol: str) -> float:
     """Pauling electronegativity."""
-    from pymatgen.core import Element
-
     return float(Element(symbol).X)
 
 
 @cache
 def ionic_radius(symbol: str, charge: int) -> float:
     """Shannon radius for the charge, angstrom; six-fold where tabulated."""
-    from pymatgen.core import Element
-
     element = Element(symbol)
     table = element.ionic_radii
     if charge in table:

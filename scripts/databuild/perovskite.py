@@ -1,11 +1,10 @@
 """Perovskites ABX3: the cubic aristotype, its children and which to try."""
 
-from __future__ import annotations
-
 import itertools
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from pymatgen.core import Lattice, Structure
 
 from databuild.chemistry import (
     by_charge,
@@ -13,10 +12,6 @@ from databuild.chemistry import (
     ionic_radius,
     tolerance_factor,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from pymatgen.core import Structure
 
 TILTS: dict[str, tuple[tuple[float, ...], tuple[int, ...]]] = {
     "I4mcm": ((0.0, 0.0, 8.0), (-1, -1, -1)),  # a0a0c-
@@ -104,8 +99,6 @@ def build(kind: str, elements: dict[str, str]) -> Structure:
 
 
 def _cubic(elements: dict[str, str]) -> Structure:
-    from pymatgen.core import Lattice, Structure
-
     a, b, x = (elements[role] for role in "ABX")
     radius_x = _anion_radius(x)
     charges_b = [q for q, names in by_charge().items() if b in names and q > 0]
@@ -117,8 +110,6 @@ def _cubic(elements: dict[str, str]) -> Structure:
 
 
 def _polar(cubic: Structure, direction: NDArray[np.float64]) -> Structure:
-    from pymatgen.core import Lattice, Structure
-
     unit = direction / np.linalg.norm(direction)
     strain = np.eye(3) + 0.04 * (np.outer(unit, unit) - np.eye(3) / 3)
     frac = cubic.frac_coords.copy()
@@ -135,8 +126,6 @@ def _tilted(
     Each octahedron turns against its neighbours across the axis; along the axis it
     turns with them (phase 1) or against them (phase -1).
     """
-    from pymatgen.core import Lattice, Structure
-
     edge = cubic.lattice.a
     species: list[str] = []
     cart: list[NDArray[np.float64]] = []

@@ -4,11 +4,11 @@ Candidates come in blocks (one chemical system or composition with its polymorph
 blocks are shuffled, so a build that stops early is a fair sample of the whole plan.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+
+from pymatgen.core import Composition
 
 from databuild import perovskite
 from databuild.candidates import Candidate, Prototype, library
@@ -136,8 +136,6 @@ def _namesakes(pool: Sequence[Prototype]) -> list[Block]:
 
 def _famous(pool: Sequence[Prototype], rng: random.Random) -> list[Block]:
     """Well known ternary compounds with every prototype of their formula."""
-    from pymatgen.core import Composition
-
     blocks: list[Block] = []
     for words in entries("ternaries"):
         target = Composition("".join(words))

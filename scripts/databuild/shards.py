@@ -4,8 +4,6 @@ A shard is written to a temporary file and then renamed, so a build that is kill
 any moment loses at most the shards in flight; the next run skips every id on disk.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -13,24 +11,27 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pymatgen.core import Structure
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from databuild.candidates import Candidate
+from matdesign.loop.guards import Guards
+from matdesign.loop.hull import Hull
+from matdesign.loop.potential import Potential
+from matdesign.loop.relax import relax
 from matdesign.loop.workers import TaskFailed, Workers
 
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-    from matdesign.loop.potential import Potential
-
 Row = dict[str, Any]
+TIME_LIMIT = 900.0
+"""For the relaxations of a shard, s."""
 
 
 def write_shard(folder: Path, name: str, rows: Sequence[Row]) -> Path:
     """Write rows as a parquet shard, first under another name, then renamed."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"{name}.parquet"
     temporary = folder / f".{name}.{os.getpid()}.tmp"
@@ -41,8 +42,6 @@ def write_shard(folder: Path, name: str, rows: Sequence[Row]) -> Path:
 
 def read_shards(folder: Path, columns: list[str] | None = None) -> list[Row]:
     """All rows on disk, in a stable order, each id once."""
-    import pyarrow.parquet as pq
-
     rows: dict[str, Row] = {}
     for path in sorted(folder.glob("*.parquet")):
         for row in pq.read_table(path, columns=columns).to_pylist():
@@ -62,24 +61,18 @@ def pending(
 
 def spacegroup(structure: Structure, symprec: float) -> int:
     """Number of the space group, 1 when the search fails."""
-    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
     try:
         return int(SpacegroupAnalyzer(structure, symprec).get_space_group_number())
     except Exception:  # spglib answers a cell it cannot handle in many ways
         return 1
 
 
-def run_shard(candidates: Sequence[Candidate], time_limit: float) -> list[Row]:
+def run_shard(candidates: Sequence[Candidate]) -> list[Row]:
     """Build, relax, guard and label a group of candidates.
 
     Returns:
         One row per candidate, with reason "" when usable.
     """
-    from matdesign.loop.guards import Guards
-    from matdesign.loop.hull import Hull
-    from matdesign.loop.relax import relax
-
     begin = time.monotonic()
     built: list[tuple[Candidate, Structure]] = []
     rows: list[Row] = []
@@ -89,7 +82,7 @@ def run_shard(candidates: Sequence[Candidate], time_limit: float) -> list[Row]:
         except Exception as error:  # a substitution that pymatgen cannot build
             rows.append(_row(candidate, None, None, f"cannot be built: {error}"[:120]))
     starts = [structure for _, structure in built]
-    options = {"fmax": 0.05, "steps": 120, "time_limit": time_limit}
+    options = {"fmax": 0.05, "steps": 120, "time_limit": TIME_LIMIT}
     results = relax(starts, potential(), **options)
     hull, guards = Hull.shipped(), Guards()
     for (candidate, start), result in zip(built, results, strict=True):
@@ -154,8 +147,6 @@ def _row(
 @cache
 def potential() -> Potential:
     """Return the potential of this process."""
-    from matdesign.loop.potential import Potential
-
     return Potential()
 
 
@@ -165,7 +156,6 @@ def run_all(
     *,
     workers: int,
     target: int | None,
-    time_limit: float,
     size: int,
 ) -> None:
     """Relax what is pending in worker processes until done or enough is usable."""
@@ -173,7 +163,7 @@ def run_all(
     usable = sum(not row["reason"] for row in done)
     with Workers(workers, prepare=potential) as pool:
         tasks = {
-            pool.submit(run_shard, group, time_limit, time_limit=2 * time_limit): group
+            pool.submit(run_shard, group, time_limit=2 * TIME_LIMIT): group
             for group in pending(candidates, folder, size)
         }
         for task in as_completed(tasks):
@@ -182,7 +172,7 @@ def run_all(
                 rows = task.result()
             except TaskFailed as failure:
                 rows = [_row(one, None, None, failure.reason) for one in group]
-                rows = [{**row, "seconds": 2 * time_limit / len(rows)} for row in rows]
+                rows = [{**row, "seconds": 2 * TIME_LIMIT / len(rows)} for row in rows]
             path = write_shard(folder, group[0].identity, rows)
             good = sum(not row["reason"] for row in rows)
             each = f"{good}/{len(rows)} usable, {rows[0]['seconds']:.2f} s each"

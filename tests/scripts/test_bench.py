@@ -1,7 +1,9 @@
 """One door to the benchmarks: each explains itself, and an unknown one is refused."""
 
+import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-NAMES = [p.stem for p in FOLDER.glob("*.py") if "def main(" in p.read_text()]
+NAMES = [p.stem for p in FOLDER.glob("*.py") if "def measure(" in p.read_text()]
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -33,6 +35,27 @@ def test_every_benchmark_is_named_and_explains_itself(name):
 def test_an_unknown_name_is_refused():
     shown = run("nothing")
     assert shown.returncode == 2 and "usage: bench.py NAME" in shown.stdout
+
+
+RECORDS = {
+    "learning": "measured/learning.json",
+    "guidance": "measured/guidance.json",
+    "guidance_cost": "measured/guidance-cost.json",
+    "loop": "measured/loop.json",
+    "quality": "measured/quality.json",
+    "speed": "measured/oracle.json",
+    "cases": "runs/solar-absorber.json",
+}
+
+
+@pytest.mark.parametrize(("name", "file"), RECORDS.items())
+def test_what_was_recorded_can_be_printed_as_a_table(name, file, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    found = json.loads((FOLDER.parents[1] / "data" / file).read_text())
+    for record in [found] if name == "cases" else found.get("runs", [found]):
+        lines = import_module(f"bench.{name}").table(record).splitlines()
+        assert len(lines) > 2 and sum(map(str.isdigit, "".join(lines))) > 9
+    assert record["command"].startswith("python scripts/bench.py ")
 
 
 def test_substituted_crystals_get_cells_of_the_right_volume(monkeypatch):

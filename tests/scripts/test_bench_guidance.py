@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bench import engine
 from bench import guidance as bench
 
 import matdesign as design
@@ -14,10 +15,10 @@ def test_cells_are_kept_and_come_back_the_same(
 ) -> None:
     words = ["--sets", "hard", "--cases", "contains O", "--families", "coupling-flow"]
     words += ["--n", "4", "--pool", "6", "--cache", str(tmp_path)]
-    assert bench.main(words) == 0
+    assert engine.run("guidance", words) == 0
     first = json.loads((tmp_path / "guidance.json").read_text())
     assert "unguided" in capsys.readouterr().out
-    assert bench.main(words) == 0
+    assert engine.run("guidance", words) == 0
     assert "unguided, given" not in capsys.readouterr().out  # nothing is drawn again
     again = json.loads((tmp_path / "guidance.json").read_text())
     assert again["cells"] == first["cells"] and len(first["cells"]) == 2
@@ -26,7 +27,7 @@ def test_cells_are_kept_and_come_back_the_same(
 
 
 def test_the_gap_needs_its_data(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["--sets", "gap"]) == 2
+    assert engine.run("guidance", ["--sets", "gap"]) == 2
     assert "--data" in capsys.readouterr().err
 
 

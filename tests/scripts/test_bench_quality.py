@@ -26,7 +26,7 @@ def salts():
 
 @pytest.fixture
 def shop(salts, tmp_path):
-    return quality.Workshop(tmp_path, salts[:6], salts[6:], 1, 0)
+    return quality.Workshop(tmp_path, salts[:6], salts[6:], 1)
 
 
 def test_a_stage_is_made_once_per_key(tmp_path):
@@ -58,15 +58,15 @@ def test_fewer_published_samples_are_the_first_of_more(salts, tmp_path):
     }
     path = tmp_path / "samples.parquet"
     pq.write_table(pa.table(rows), path)
-    few = quality.published(path, 4, 0)["A"]
-    more = quality.published(path, 9, 0)["A"]
+    few = stages.published(path, 4)["A"]
+    more = stages.published(path, 9)["A"]
     assert torch.equal(few.species, more.species[:4])
-    assert len(quality.published(path, 100, 0)["A"]) == 12
+    assert len(stages.published(path, 100)["A"]) == 12
 
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(DataError, match="no model 'nothing-mp20'"):
-        stages.weights_of("nothing-mp20")
+        stages.checksum("nothing-mp20")
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_held_out_rows_are_predicted_once(shop, salts, monkeypatch):
         return {quality.ENERGY: torch.zeros(len(crystals))}
 
     network = argparse.Namespace(predict=predict)
-    monkeypatch.setitem(shop.__dict__, "network", network)
+    monkeypatch.setattr(quality, "load_predictor", lambda _: network)
     for _ in range(3):
         shop.predict(shop.test)
         shop.predict(salts[:2])
@@ -187,14 +187,13 @@ def test_whole_batches_of_an_earlier_output_are_kept(
 
     monkeypatch.setattr(quality, "judged", judged)
     facts = dict.fromkeys(quality.SAME, 0) | {"hull": "one", "protocol": []}
-    facts |= {"missing": [], "command": "", "hardware": ""}
-    args = argparse.Namespace(
-        output=tmp_path / "quality.json", samples=6, seed=0, relax=0, predict=0
-    )
+    args, path = argparse.Namespace(samples=6, relax=0, predict=0), tmp_path / "a.json"
 
     def measure(batches, **other):
         made.clear()
-        quality.measure(args, shop, {**facts, **other, "batches": {}}, batches)
+        old = quality.earlier(path, facts | other)
+        *_, found = quality.filled(args, shop, old, batches)
+        path.write_text(json.dumps({**facts, **other, "batches": found}))
         return list(made)
 
     batches = {"a": salts[:6], "b": salts[6:]}
@@ -202,4 +201,4 @@ def test_whole_batches_of_an_earlier_output_are_kept(
     assert measure(batches) == []
     assert measure({"a": salts[:6], "b": salts[3:9]}) == ["b"]
     assert measure(batches, hull="another") == ["a", "b"]
-    assert list(json.loads(args.output.read_text())["batches"]) == ["a", "b"]
+    assert list(json.loads(path.read_text())["batches"]) == ["a", "b"]

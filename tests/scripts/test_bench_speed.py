@@ -3,13 +3,15 @@
 import json
 from pathlib import Path
 
-from bench import speed
+from bench import engine, speed
 
 
 def test_a_record_holds_what_was_measured(tmp_path, capsys):
     path = tmp_path / "speed.json"
     words = ["--models", "vae-perovskites", "--samples", "3", "--batch", "4", "--cold"]
-    assert speed.main([*words, "0", "--repeat", "1", "--output", str(path)]) == 0
+    assert (
+        engine.run("speed", [*words, "0", "--repeat", "1", "--output", str(path)]) == 0
+    )
     found = json.loads(path.read_text())
     row = found["models"]["vae-perovskites"]
     assert row["sampled per second"] > 0 and row["trained per second"] > 0
@@ -43,4 +45,4 @@ def test_a_training_step_moves_the_weights():
 
 
 def test_a_cold_start_is_a_whole_process():
-    assert speed.cold("pass", 1, 1) > 0.005
+    assert speed.cold("pass", 1) > 0.005

@@ -106,7 +106,7 @@ def test_a_card_from_end_to_end(symmetric, eight, tmp_path, monkeypatch):
     folder = tmp_path / "models" / "tiny"
     symmetric.record = {"data": "mp20", "command": "train", "seed": 0}
     symmetric.save(folder)
-    for module in (script, shipped, stages):
+    for module in (script, shipped):
         monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
     iron = eight[[6]].replace(species=torch.full((1, 5), 26) * eight[[6]].mask)
     # the last of the held-out crystals has an element that the model does not know
@@ -166,7 +166,7 @@ def test_a_card_of_a_property_network(eight, tmp_path, monkeypatch):
     facts = {"data": "tiny", "hardware": "", "command": "train", "apart_from": "gaps"}
     net.record = {**run.facts(), "data_sha256": "abc", **facts}
     net.save(tmp_path / "models" / "gaps")
-    for module in (script, predictor):
+    for module in (script, shipped):
         monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
     sets = {"train": data, "test": data}
     monkeypatch.setattr(script, "parts", lambda *_: ("tiny", sets))

@@ -1,5 +1,6 @@
 """Labels of sampled crystals: on shipped crystals they are the shipped labels."""
 
+import build_references
 import labels
 import pytest
 import torch
@@ -13,6 +14,7 @@ def some(monkeypatch, tmp_path) -> Crystals:
     test = design.load("prototypes", split="test")[:12]
     squeezed = Crystals(test.species, test.frac, 0.55 * test.lattice)
     monkeypatch.setattr(labels, "KEPT", tmp_path)
+    monkeypatch.setattr(build_references, "CACHE", tmp_path / "energies")
     monkeypatch.setattr(labels, "unguided", lambda *_: [test, squeezed])
     return test
 
