@@ -13,9 +13,10 @@ import numpy as np
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
 from matdesign.display.live import stack
+from matdesign.display.pages import Live
 from matdesign.display.plots import COLORS, HATCHES, Plot, canvas, draw_lines
 from matdesign.display.reporting import report
-from matdesign.display.viewer import bundle, view
+from matdesign.display.viewer import view
 from matdesign.loop.iteration import unselected
 from matdesign.loop.rebuild import value
 from matdesign.metrics.evaluator import evaluate
@@ -125,7 +126,7 @@ def _surrogate(said: pandas.DataFrame, named: str) -> Plot:
     )
 
 
-class Dashboard:
+class Dashboard(Live):
     """A campaign to watch: show it, then iterate over it as over the campaign.
 
     Best so far, fates, cost, diversity, and the newest best crystal to turn. Shown again
@@ -167,11 +168,6 @@ class Dashboard:
         best = [view(one) for one in self.campaign.best(1)]
         self._box = stack(self.to_html(crystals=False), best, self._box)
         return self._box
-
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return bundle(repr(self), self.to_html, self.widget)
 
 
 def report_campaign(

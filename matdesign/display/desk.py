@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
@@ -12,10 +13,10 @@ from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
 from matdesign.display.live import live, slider, tick
+from matdesign.display.pages import Live
 from matdesign.display.plots import COLORS, Plot, canvas
 from matdesign.display.plots_families import gallery
 from matdesign.display.sliders import Explorer
-from matdesign.display.viewer import bundle
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
@@ -65,7 +66,7 @@ class Panel(Plot):
         return super().to_html() + shown._repr_html_()
 
 
-class GuideDesk:
+class GuideDesk(Live):
     """Constraints to choose from, and a slider for how hard a generator is guided.
 
     Each place of the sliders is one guided sampling, kept once it was made: the share of
@@ -82,7 +83,6 @@ class GuideDesk:
         constraints: what can be asked for, by a short name.
         train: the training set, for novelty.
         scales: places of the slider; 0, the unguided model, is always among them.
-        method: of the guide for soft constraints; None lets it choose.
         n: crystals at each place.
         seed: of all samplings.
         **settings: for the sampler (`steps`, ...).
@@ -98,7 +98,6 @@ class GuideDesk:
         train: Crystals,
         *,
         scales: Sequence[float] = (0.0, 1.0, 2.0, 4.0),
-        method: str | None = "gradient",
         n: int = 16,
         seed: int = 0,
         **settings: Any,
@@ -115,7 +114,7 @@ class GuideDesk:
         self.model, self.train = model, train
         self.constraints = dict(constraints)
         self.scales = sorted({0.0, *map(float, scales)})
-        self.method, self.n, self.seed, self.settings = method, n, seed, settings
+        self.n, self.seed, self.settings = n, seed, settings
         self._kept: dict[tuple[tuple[str, ...], float], Outcome] = {}
         self._free: Crystals | None = None
 
@@ -202,35 +201,23 @@ class GuideDesk:
                 self._free = self.model.sample(self.n, seed=self.seed, **self.settings)
             made = self._free
         else:
-            guide = Guide(wanted, self._method(wanted), scale=scale, strict="hard")
-            made = self.model.sample(
-                self.n, seed=self.seed, guide=guide, **self.settings
-            )
+            how = {"guide": self._guide(wanted, scale), **self.settings}
+            made = self.model.sample(self.n, seed=self.seed, **how)
         judged = evaluate(made, self.train)
-        counts = {
-            FIGURES[0]: int(check(made, wanted).met.sum()),
-            "valid": int(judged.table["valid"].sum()),
-            "unique": int(judged.table["unique"].sum()),
-            "novel": int(judged.table["novel"].sum()),
-        }
+        counts = {name: int(judged.table[name].sum()) for name in FIGURES[1:]}
+        counts[FIGURES[0]] = int(check(made, wanted).met.sum())
         log = made.info.get("guide", {})
         cost = made.info.get("network_evaluations") or 0
         return Outcome(made, counts, int(log.get("drawn", self.n)), cost / self.n)
 
-    def _method(self, wanted: Constraint) -> str | None:
-        """Return the asked method where a soft constraint can have it, else None."""
-        if self.method is None or wanted.hard:
-            return None
-        try:
-            Guide(wanted, self.method).plan(self.model)
-        except DataError:
-            return None
-        return self.method
-
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return bundle(repr(self), self.to_html, self.widget)
+    def _guide(self, wanted: Constraint, scale: float) -> Guide:
+        """Return a guide by gradients where a soft constraint can have them."""
+        if not wanted.hard:
+            with suppress(DataError):
+                slopes = Guide(wanted, "gradient", scale=scale, strict="hard")
+                slopes.plan(self.model)
+                return slopes
+        return Guide(wanted, scale=scale, strict="hard")
 
 
 def _bars(axes: Any, free: Outcome, one: Outcome, n: int) -> None:

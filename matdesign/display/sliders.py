@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from matdesign.display.live import live, slider
-from matdesign.display.pages import to_json
+from matdesign.display.pages import Live, to_json
 from matdesign.display.plots import Plot
-from matdesign.display.viewer import CrystalView, bundle
+from matdesign.display.viewer import CrystalView
 from matdesign.errors import DataError
 from matdesign.tables import render
 
@@ -22,7 +22,7 @@ MOST_FRAMES = 231
 """Most pictures that a static page carries for one explorer."""
 
 
-class Explorer:
+class Explorer(Live):
     """Sliders over a function that draws: live under a kernel, complete without one.
 
     With one or two sliders the static page holds every combination. With more it holds
@@ -151,11 +151,6 @@ class Explorer:
             plots=[one.to_html() for one in plots],
             note=self._note(),
         )
-
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return bundle(repr(self), self.to_html, self.widget)
 
 
 explore = Explorer
