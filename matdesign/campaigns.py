@@ -68,12 +68,10 @@ def status(store: Where) -> None:
 def report(
     store: Where,
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("build/campaign.html"),
-    reference: Annotated[
-        str | None, typer.Option(help="Known crystals: a data set or a file.")
-    ] = None,
+    reference: shell.Reference = None,
 ) -> None:
     """Write a page of figures, failures and finalists, also while the campaign runs."""
-    known = shell.reference(reference) if reference else None
+    known = shell.reference(reference)
     with closing(design.Campaign.view(store)) as loop:
         typer.echo(f"wrote {design.report_campaign(loop, out, known=known)}")
 

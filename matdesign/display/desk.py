@@ -12,7 +12,7 @@ from typing import Any
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
-from matdesign.display.live import live, slider, tick
+from matdesign.display.live import live, slider
 from matdesign.display.pages import Live
 from matdesign.display.plots import COLORS, Plot, canvas
 from matdesign.display.plots_families import gallery
@@ -46,7 +46,7 @@ class Outcome:
     evaluations: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Panel(Plot):
     """A plot with the crystals it counts below it.
 
@@ -54,12 +54,10 @@ class Panel(Plot):
         made: the crystals.
     """
 
-    made: Crystals | None = None
+    made: Crystals
 
     def to_html(self) -> str:
         """Return the picture and the crystals as HTML."""
-        if self.made is None:
-            return super().to_html()
         rest = len(self.made) - SHOWN
         note = f"The first {SHOWN}, unselected; {rest} more were counted."
         shown = gallery(self.made[:SHOWN], caption=note if rest > 0 else "")
@@ -114,6 +112,7 @@ class GuideDesk(Live):
         self.model, self.train = model, train
         self.constraints = dict(constraints)
         self.scales = sorted({0.0, *map(float, scales)})
+        self.start = self.scales[min(1, len(self.scales) - 1)]
         self.n, self.seed, self.settings = n, seed, settings
         self._kept: dict[tuple[tuple[str, ...], float], Outcome] = {}
         self._free: Crystals | None = None
@@ -164,8 +163,12 @@ class GuideDesk(Live):
 
     def widget(self) -> Any:
         """Return the live desk: tick constraints, slide the scale."""
-        start = self.scales[min(1, len(self.scales) - 1)]
-        ticks = {name: tick(name, not n) for n, name in enumerate(self.constraints)}
+        from ipywidgets import Checkbox
+
+        ticks = {
+            name: Checkbox(value=not n, description=name)
+            for n, name in enumerate(self.constraints)
+        }
 
         def draw(**values: Any) -> str:
             names = [name for name in ticks if values[name]]
@@ -174,7 +177,7 @@ class GuideDesk(Live):
             except MatdesignError as error:
                 return f"<p>{error}</p>"
 
-        scale = slider("scale", self.scales, start)
+        scale = slider("scale", self.scales, self.start)
         scale.continuous_update = False
         return live(draw, {**ticks, "scale": scale})
 
@@ -182,18 +185,14 @@ class GuideDesk(Live):
         choices = {name: [name] for name in self.constraints}
         if len(choices) > 1:
             choices["all"] = list(self.constraints)
-        start = self.scales[min(1, len(self.scales) - 1)]
 
         def draw(
-            constraint: str = next(iter(self.constraints)), scale: float = start
+            constraint: str = next(iter(self.constraints)), scale: float = self.start
         ) -> Panel:
             return self.panel(choices[constraint], scale)
 
-        if len(choices) == 1:
-            return Explorer(
-                lambda scale=start: draw(scale=scale), scale=list(self.scales)
-            )
-        return Explorer(draw, constraint=list(choices), scale=list(self.scales))
+        which = {"constraint": list(choices)} if len(choices) > 1 else {}
+        return Explorer(draw, **which, scale=list(self.scales))
 
     def _sample(self, wanted: Constraint, scale: float) -> Outcome:
         if scale == 0:

@@ -44,22 +44,15 @@ class GuidanceFilm(CrystalView):
             f"t = {row['t']:.2f}  {one.composition.reduced_formula}: {said(row)}"
             for row, one in zip(self.steps, structures, strict=True)
         ]
-        names = dict.fromkeys(name for row in self.steps for name in row["violation"])
-        self.largest = {
-            name: max(max(row["violation"][name]["each"]) for row in self._with(name))
-            for name in names
-        }
-        settings: dict[str, Any] = {
-            "slider": "generative time",
-            "interval": 400,
-            "height": 260,
-        }
-        super().__init__(structures, labels, images="none", **(settings | options))
+        seen: dict[str, list[Any]] = {}
+        for row in self.steps:
+            for name, one in row["violation"].items():
+                seen.setdefault(name, []).append(one["each"])
+        self.bars = {name: (max(map(max, x)), len(x[0])) for name, x in seen.items()}
+        look: Any = {"slider": "generative time", "interval": 400, "height": 260}
+        super().__init__(structures, labels, images="none", **(look | options))
         for n, frame in enumerate(self.data["frames"]):
             frame["beside"] = self.strip(n)
-
-    def _with(self, name: str) -> list[dict[str, Any]]:
-        return [row for row in self.steps if name in row["violation"]]
 
     def strip(self, n: int) -> str:
         """Return the bars of one frame as SVG.
@@ -72,16 +65,14 @@ class GuidanceFilm(CrystalView):
         """
         row = self.steps[n]
         groups, words, top = [], [], 0
-        for k, (name, largest) in enumerate(self.largest.items()):
-            seen = row["violation"].get(name, {"each": []})
+        for k, (name, (largest, many)) in enumerate(self.bars.items()):
+            seen = row["violation"].get(name, {"each": [], "mean": 0.0})
             bars = [v / largest if v > 0 else 0.0 for v in seen["each"]]
             head = f"{name} (longest bar: {largest:.3g})"
             groups.append((head, top, COLORS[k % len(COLORS)], bars))
-            met = (
-                f"{bars.count(0.0)} of {len(bars)} met, mean {seen.get('mean', 0):.3g}"
-            )
+            met = f"{bars.count(0.0)} of {len(bars)} met, mean {seen['mean']:.3g}"
             words.append(f"{name}: {met if bars else 'not known yet'}")
-            top += 30 + ROW * len(self._with(name)[0]["violation"][name]["each"])
+            top += 30 + ROW * many
         alt = f"At t = {row['t']:.2f}, {said(row)}. {'; '.join(words)}."
         shown = {"height": top, "row": ROW, "particles": self.particles, "alt": alt}
         return render("strip", groups=groups, **shown)

@@ -4,7 +4,6 @@ It stands where the turning viewer cannot: on paper, without WebGL, in a grid of
 """
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,10 @@ TURN, TILT = 25.0, 14.0
 
 def rotation(turn: float = TURN, tilt: float = TILT) -> NDArray[np.float64]:
     """Return the matrix that puts c upright, turned and tilted, for column vectors."""
-    u, v, w = math.radians(-turn), math.radians(tilt), math.radians(-90)
+    from scipy.spatial.transform import Rotation
 
-    def about_x(a: float) -> NDArray[np.float64]:
-        c, s = math.cos(a), math.sin(a)
-        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-    c, s = math.cos(u), math.sin(u)
-    about_y = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    return np.asarray(about_x(v) @ about_y @ about_x(w))
+    angles = [-90, -turn, tilt]
+    return np.asarray(Rotation.from_euler("xyx", angles, degrees=True).as_matrix())
 
 
 def camera() -> list[float]:

@@ -51,7 +51,10 @@ class Plot:
 
     def to_html(self) -> str:
         """Return the picture as one HTML figure with its data inside."""
-        return render("plot", uri=self._uri(), alt=self.alt, caption=self.caption)
+        width = round(96 * self.figure.get_figwidth())  # pixels in CSS, also of a PNG
+        return render(
+            "plot", uri=self._uri(), width=width, alt=self.alt, caption=self.caption
+        )
 
     def _uri(self) -> str:
         import matplotlib as mpl
@@ -71,10 +74,8 @@ class Plot:
         self.figure.savefig(stream, format=form, **options)
         return stream.getvalue()
 
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return {"text/plain": repr(self), "text/html": self.to_html()}
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
 
 def canvas(
@@ -218,11 +219,6 @@ def plot_distances(
 # ---- elements and training ------------------------------------------------------------
 
 
-def elements_per_crystal(crystals: Crystals) -> NDArray[np.int64]:
-    """Return how many different elements each crystal holds, shape (crystals,)."""
-    return np.asarray(_present(crystals).sum(1).numpy())
-
-
 def plot_element_map(crystals: Crystals) -> Plot:
     """Return a periodic table that says in how many crystals each element occurs.
 
@@ -232,7 +228,9 @@ def plot_element_map(crystals: Crystals) -> Plot:
     from matplotlib.colors import LogNorm, to_rgba
     from matplotlib.patches import Rectangle
 
-    counts = _present(crystals).sum(0).tolist()
+    present = torch.zeros(len(crystals), elements.MAX_Z + 1, dtype=torch.bool)
+    present.scatter_(1, crystals.species.cpu(), True)
+    counts = [0, *present.sum(0).tolist()[1:]]  # entry 0 is padding
     if not any(counts):
         raise DataError("nothing to count: got no crystals. Give at least one.")
     figure, axes = canvas(8.4, 4.6)
@@ -308,14 +306,6 @@ def _finite(name: str, values: Any) -> NDArray[np.float64]:
             f"{name} has no finite value to draw; drop it or compute it first."
         )
     return flat
-
-
-def _present(crystals: Crystals) -> torch.Tensor:
-    """Whether each crystal holds an element, by atomic number; nothing is the padding."""
-    present = torch.zeros(len(crystals), elements.MAX_Z + 1, dtype=torch.bool)
-    present.scatter_(1, crystals.species.cpu(), True)
-    present[:, 0] = False
-    return present
 
 
 def _place(z: int) -> tuple[float, float]:

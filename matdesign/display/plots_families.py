@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,24 @@ from matdesign.metrics.summary import Metric
 from matdesign.tables import render
 
 
-@dataclass(frozen=True)
 class Gallery:
-    """Many crystals as still pictures, side by side and in their order.
+    """All crystals of a batch as one grid of still pictures, none left out.
 
     Args:
-        pictures: SVG drawings.
-        names: one line under each.
-        caption: text under all of them.
+        crystals: what to draw; keep it below a hundred.
+        caption: text under the grid.
     """
 
-    pictures: tuple[str, ...]
-    names: tuple[str, ...]
-    caption: str = ""
+    def __init__(self, crystals: Crystals, *, caption: str = "") -> None:
+        self.names, self.caption = crystals.formulas, caption
+        self.pictures = []
+        for one in crystals:
+            symbols = sorted({site.specie.symbol for site in one})
+            kinds = {symbol: k for k, symbol in enumerate(symbols)}
+            drawn = scene.frame(one, kinds, images="none", with_bonds=False)
+            alt = f"{one.composition.reduced_formula}, {len(one)} atoms"
+            table = scene.species_table(symbols)
+            self.pictures.append(picture.draw(drawn, table, alt, width=120, height=120))
 
     def __repr__(self) -> str:
         return f"Gallery of {len(self.pictures)}: {', '.join(self.names[:8])} ..."
@@ -45,22 +49,8 @@ class Gallery:
         return render("gallery", pictures=pictures, caption=self.caption)
 
 
-def gallery(crystals: Crystals, *, caption: str = "") -> Gallery:
-    """Return all crystals of a batch as one grid of pictures, none left out.
-
-    Args:
-        crystals: what to draw; keep it below a hundred.
-        caption: text under the grid.
-    """
-    pictures = []
-    for one in crystals:
-        symbols = sorted({site.specie.symbol for site in one})
-        kinds = {symbol: k for k, symbol in enumerate(symbols)}
-        drawn = scene.frame(one, kinds, images="none", with_bonds=False)
-        alt = f"{one.composition.reduced_formula}, {len(one)} atoms"
-        table = scene.species_table(symbols)
-        pictures.append(picture.draw(drawn, table, alt, width=120, height=120))
-    return Gallery(tuple(pictures), crystals.formulas, caption)
+gallery = Gallery
+"""As a verb, like `explore`."""
 
 
 def plot_latent_map(
@@ -146,15 +136,14 @@ def plot_uniform(parts: dict[str, Tensor], *, label: str = "latent coordinate") 
         parts: name -> numbers, any shape.
         label: of the axis.
     """
-    bins = 20
-    made = plot_histogram(parts, label=label, bins=bins, span=(0.0, 1.0))
+    made = plot_histogram(parts, label=label, bins=20, span=(0.0, 1.0))
     most = max(1, next(iter(parts.values())).numel())
-    low, high = (1 + x * np.sqrt((bins - 1) / most) for x in (-1.96, 1.96))
+    low, high = (1 + x * np.sqrt(19 / most) for x in (-1.96, 1.96))
     axes = made.figure.axes[0]
-    axes.axhspan(low / bins, high / bins, color="#dddddd", label="uniform, 95 %")
+    axes.axhspan(low / 20, high / 20, color="#dddddd", label="uniform, 95 %")
     axes.legend(frameon=False, fontsize=10)
     heights = (
-        np.histogram(x.flatten(), bins, (0, 1), density=True)[0] for x in parts.values()
+        np.histogram(x.flatten(), 20, (0, 1), density=True)[0] for x in parts.values()
     )
     found = (
         f"{name}: bars from {height.min():.2f} to {height.max():.2f}"

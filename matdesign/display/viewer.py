@@ -108,32 +108,28 @@ class CrystalView(Live):
         The page needs `standalone_assets()` once, as a report and a saved file have them.
         """
         options, frames = self.data["options"], self.data["frames"]
-        start = int(options.get("start", 0))
-        drawing = picture.draw(
-            frames[start],
-            self.data["species"],
-            self.alt,
-            height=int(options.get("height", 340)),
-        )
+        start, height = int(options.get("start", 0)), int(options.get("height", 340))
+        species = self.data["species"]
+        drawing = picture.draw(frames[start], species, self.alt, height=height)
         caption = self.caption or (self.labels or [""])[0] * (len(frames) == 1)
         return render(
             "viewer",
             name=options.get("name", ""),
-            height=int(options.get("height", 340)),
+            height=height,
             data=to_json(self.data),
             alt=self.alt,
             still=STILL,
             drawing=drawing,
-            species=self.data["species"],
+            species=species,
             inline=False,
             beside=frames[start].get("beside", ""),
             caption=caption,
         )
 
-    def save(self, path: str | Path, *, title: str = "") -> Path:
+    def save(self, path: str | Path) -> Path:
         """Write one HTML file that opens from disk, offline; return its path."""
         made = Path(path)
-        made.write_text(page(title or repr(self), self.to_html()), encoding="utf-8")
+        made.write_text(page(repr(self), self.to_html()), encoding="utf-8")
         return made
 
     def widget(self) -> Any:
