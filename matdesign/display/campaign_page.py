@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 def plot_campaign(campaign: Campaign, known: Crystals | None = None) -> list[Plot]:
     """Return how a campaign goes: progress, fates, diversity, surrogate against oracle.
+
+    Where its selector has several objectives, the hypervolume that they dominate, too.
 
     Args:
         campaign: running, ended, or of `Campaign.view`.
@@ -55,6 +60,7 @@ def _plots(campaign: Campaign, known: Crystals | None, rows: list[Any]) -> list[
     fate = made["id"].map(ended).astype(object).fillna(made["decision"])
     made["fate"] = fate.replace("selected", "waiting")
     plots = [_progress(table["objective"].to_numpy(), named)] if len(table) else []
+    plots += _tradeoff(campaign, table)
     plots += [_fates(made, table), _diversity(made, known)]
     if len(table) and "predicted" in made:
         said = made.merge(table[["id", "objective"]], on="id")
@@ -71,6 +77,57 @@ def _progress(values: Any, named: str) -> Plot:
     axes.set(xlabel="oracle calls", ylabel=named)
     axes.legend(frameon=False, fontsize=10)
     return Plot(figure, f"Best {named} so far: {best[-1]:.4g} in {len(values)} calls.")
+
+
+def hypervolumes(values: Tensor) -> list[float]:
+    """Return the volume dominated by the first n rows, for every n; by BoTorch.
+
+    Args:
+        values: the higher the better, shape (rows, objectives). The worst value of each
+            objective is the reference point; a row with NaN adds nothing.
+    """
+    from botorch.utils.multi_objective.hypervolume import Hypervolume
+
+    known = values.isfinite().all(1)
+    measure = Hypervolume(values[known].amin(0))
+    front, found = values[:0], [0.0]
+    for row, fine in zip(values, known, strict=True):
+        found.append(found[-1])
+        if fine and not (front >= row).all(1).any():
+            front = torch.cat([front[~(row >= front).all(1)], row[None]])
+            found[-1] = float(measure.compute(front))
+    return found[1:]
+
+
+def _tradeoff(campaign: Campaign, table: pandas.DataFrame) -> list[Plot]:
+    """Return the hypervolume by oracle calls, where there are several objectives."""
+    aims = getattr(campaign.select, "objectives", ())
+    names, units = [one.removeprefix("-") for one in aims], campaign.history.units
+    if not names or not {*names} <= {*table} or not (table["ok"]).any():
+        return []
+    signs = torch.tensor([1.0 if one[0] == "-" else -1.0 for one in aims])
+    values = signs * torch.tensor(table[names].to_numpy(float))
+    values[~torch.tensor(table["ok"].to_numpy(bool))] = math.nan
+    known = values[values.isfinite().all(1)]
+    if not len(known):
+        return []
+    found, calls = hypervolumes(values), range(1, len(table) + 1)
+    unit = " · ".join(filter(None, (units[one] for one in names)))
+    figure, axes = canvas()
+    axes.step(calls, found, where="post", color=COLORS[0], lw=2)
+    label = "dominated hypervolume" + f" ({unit})" * bool(unit)
+    axes.set(xlabel="oracle calls", ylabel=label, ylim=(0, None))
+    worst = "; ".join(
+        f"{name}, {'maximised' if sign > 0 else 'minimised'}, "
+        f"{float(sign * low):.4g} {units[name]}".strip()
+        for name, sign, low in zip(names, signs, known.amin(0), strict=True)
+    )
+    text = (
+        f"Volume that the results dominate, from the worst value seen of each: {worst}."
+    )
+    caption = f"{text} What another beats in all adds nothing; failures never count."
+    alt = f"Hypervolume dominated by {' and '.join(names)}: {found[-1]:.4g}"
+    return [Plot(figure, f"{alt} {unit}".strip() + f" in {len(table)} calls.", caption)]
 
 
 def _fates(made: pandas.DataFrame, table: pandas.DataFrame) -> Plot:

@@ -1,5 +1,6 @@
 """A campaign as figures: what they say is counted from the store."""
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from test_campaign import Toy
 from test_strategies import Seer
 
 import matdesign as design
+from matdesign.display.campaign_page import hypervolumes
 from matdesign.errors import DataError
 
 
@@ -68,6 +70,63 @@ def test_figures_count_what_the_store_holds(campaign, figures):
     off = table["objective"] - table["id"].map(said)
     side = "above" if off.mean() > 0 else "below"
     assert f"values are {abs(off.mean()):.3g} {side} the predictions" in surrogate.alt
+
+
+def test_the_hypervolume_of_two_objectives_is_the_area_of_a_staircase():
+    """Reference (0, 0): rectangles 1 x 3 and 2 x 1, then what is beaten, and a failure."""
+    rows = [[0, 0], [1, 3], [2, 1], [1, 1], [math.nan, 9], [2, 3], [0, 0]]
+    found = hypervolumes(torch.tensor(rows, dtype=torch.float64))
+    assert found == [0, 3, 4, 4, 4, 6, 6]
+    assert hypervolumes(torch.tensor([[5.0, 1.0], [4.0, 3.0]])) == [0, 0]
+
+
+class Two:
+    """An oracle of two columns: copper and gold, the first crystal fails."""
+
+    name, columns = "two", {"copper": "eV", "gold": "g"}
+
+    def evaluate(self, crystals):
+        copper, gold = (
+            (crystals.species == z).sum(1) / crystals.n_atoms for z in (29, 79)
+        )
+        columns = {
+            "copper": design.Column(copper, "eV"),
+            "gold": design.Column(gold, "g"),
+        }
+        reason = ["broken"] + [""] * (len(crystals) - 1)
+        return design.Results(crystals, columns, tuple(reason), oracle=self.name)
+
+
+def test_a_campaign_of_several_objectives_shows_its_hypervolume(tmp_path):
+    select = design.Bayesian(objectives=["-copper", "gold"], start=99)
+    settings = {"objective": "-copper", "budget": 12, "batch": 12, "propose": 30}
+    loop = design.Campaign(
+        Alloys(bad=0), None, Two(), tmp_path / "a.db", select=select, **settings
+    )
+    list(loop)
+    _, volume, *_ = design.plot_campaign(loop)
+    table = loop.table()
+    fine = table[table["ok"]]
+    assert len(fine) == 11
+    low, high = fine["copper"].min(), fine["gold"].max()  # the worst of each
+    area, reached = 0.0, 0.0  # a staircase: copper raised, gold lowered
+    for _, row in fine.sort_values(
+        ["copper", "gold"], ascending=[False, True]
+    ).iterrows():
+        area += max(high - row["gold"] - reached, 0) * (row["copper"] - low)
+        reached = max(reached, high - row["gold"])
+    line = volume.figure.axes[0].lines[0].get_ydata()
+    assert len(line) == 12 and line[0] == 0 and np.diff(line).min() >= 0
+    assert line[-1] == pytest.approx(area) and area > 0
+    axes = volume.figure.axes[0]
+    assert axes.get_ylabel() == "dominated hypervolume (eV · g)"
+    assert (
+        f"copper, maximised, {low:.4g} eV; gold, minimised, {high:.4g} g."
+        in volume.caption
+    )
+    assert "failures never count" in volume.caption and "in 12 calls" in volume.alt
+    assert volume.alt in design.Dashboard(loop).to_html()
+    loop.close()
 
 
 def test_a_report_holds_finalists_judge_failures_and_lineage(campaign, tmp_path):
