@@ -1,7 +1,10 @@
 """A campaign as figures: what they say is counted from the store."""
 
+import html
 import math
+import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +15,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
 
 from alloys import Alloys
-from test_campaign import Toy
+from test_campaign import Fixed, Toy
 from test_strategies import Seer
 
 import matdesign as design
 from matdesign.display.campaign_page import hypervolumes
 from matdesign.errors import DataError
+from matdesign.metrics.intervals import wilson
 
 
 class Slow(Toy):
@@ -119,7 +123,7 @@ def test_a_campaign_of_several_objectives_shows_its_hypervolume(tmp_path):
     assert len(line) == 12 and line[0] == 0 and np.diff(line).min() >= 0
     assert line[-1] == pytest.approx(area) and area > 0
     axes = volume.figure.axes[0]
-    assert axes.get_ylabel() == "dominated hypervolume (eV · g)"
+    assert axes.get_ylabel().split("\n") == ["dominated hypervolume", "(eV · g)"]
     assert (
         f"copper, maximised, {low:.4g} eV; gold, minimised, {high:.4g} g."
         in volume.caption
@@ -156,11 +160,87 @@ def test_a_report_holds_finalists_judge_failures_and_lineage(campaign, tmp_path)
     assert "crystals by Alloys" in text and "not evaluated: passed over" in text
     table = campaign.table()
     failed, made = table.query("not ok"), campaign.store.count("crystal")
-    assert f"</b> finalists and failures, of {made} proposed" in text
+    assert f"<b>{made}</b> proposed" in text and "relaxed in" not in text
+    assert text.count("evaluated in 2.0 s") == 3 + len(failed)
     assert "computing time of the oracle" in text and "24.0 s" in text  # of all 12
     files = list((tmp_path / "out" / "crystals").glob("*.cif"))
     assert len(files) == 3 + len(failed)
     assert all(reason.split()[0] in text for reason in failed["reason"])
+
+
+def test_the_funnel_counts_each_crystal_of_the_store_once(tmp_path):
+    """Always the same twenty, some broken or without copper: duplicates and failures."""
+    some = Alloys(bad=0.2).sample(20, seed=3)
+    wanted, where = design.RequiredElements("Cu"), tmp_path / "a.db"
+    settings = {"budget": 9, "batch": 3, "propose": 20}
+    loop = design.Campaign(Fixed(some), wanted, Toy(), where, **settings)
+    list(loop)
+    page = design.report_campaign(loop, tmp_path / "a.html", hit=0.6).read_text()
+    counts = {w: int(n) for n, w in re.findall(r"<li><b>(\d+)</b> ([^:,<]+)", page)}
+    rows = [row.key_value_pairs for row in loop.store._db.select(kind="crystal")]
+    said = Counter(row["decision"] for row in rows)
+    assert min(said[one] for one in ("rejected", "duplicate", "passed over")) > 0
+    done = [row.key_value_pairs for row in loop.store._db.select(kind="evaluation")]
+    good = loop.best(99)
+    hits = int((good.properties["energy_above_hull"] <= 0.6).sum())
+    failed = sum(not row["ok"] for row in done)
+    assert 0 < hits < len(good) and failed
+    assert counts == {
+        "proposed": len(rows),
+        "passed the filter": len(rows) - said["rejected"],
+        "new": said["selected"] + said["passed over"],
+        "selected": said["selected"],
+        "evaluated": len(done),
+        "converged and believed": len(done) - failed,
+        "different hits": hits,
+    }
+    low, high = wilson(hits, len(done))
+    text = html.unescape(page)
+    assert f"Asked for: crystals with {wanted} of the lowest energy_above_hull." in text
+    assert (
+        f"{hits} different hits, energy_above_hull up to 0.6 eV/atom; that is" in text
+    )
+    assert f"of the calls (95 % interval {low:.0%} to {high:.0%})" in text
+    loop.close()
+
+
+def test_what_lies_too_far_below_the_hull_is_no_hit(tmp_path):
+    class Deep(Toy):
+        def evaluate(self, crystals):
+            found = super().evaluate(crystals)
+            values = found.energy_above_hull - 0.8
+            column = {"energy_above_hull": design.Column(values, "eV/atom")}
+            return replace(found, columns=column)
+
+    loop = design.Campaign(Alloys(bad=0), None, Deep(), tmp_path / "a.db", budget=30)
+    list(loop)
+    found = loop.best(99).properties["energy_above_hull"]
+    near = int((found.abs() <= 0.1).sum())
+    assert near and float(found.min()) < -0.1
+    page = design.report_campaign(loop, tmp_path / "a.html").read_text()
+    assert f"<b>{near}</b> different hits" in page
+    loop.close()
+
+
+def test_a_judge_may_be_named(campaign, tmp_path):
+    page = tmp_path / "a.html"
+    with pytest.raises(
+        DataError, match=r"no judge 'luck'; choose one of .*r2scan.*judge-p"
+    ):
+        design.report_campaign(campaign, page, judge="luck")
+    with pytest.raises(
+        DataError, match="judge-band-gap does not compute the objective"
+    ):
+        design.report_campaign(campaign, page, judge="judge-band-gap")
+    assert not page.exists()
+    text = design.report_campaign(campaign, page, judge="judge-prototypes").read_text()
+    first = campaign.best(1)
+    network = design.load_predictor("judge-prototypes")
+    again = float(network.predict(first)["energy_above_hull"][0])
+    assert f"{again:.4g} by the judge judge-prototypes" in text
+    assert re.search(
+        r"unseen by the loop, confirms \d of \d hits among 6 finalists", text
+    )
 
 
 def test_a_report_by_view_is_the_same(campaign, tmp_path):
