@@ -68,14 +68,20 @@ def status(store: Where) -> None:
 def report(
     store: Where,
     out: Annotated[Path, typer.Option("--out", "-o")] = Path("build/campaign.html"),
-    reference: Annotated[
-        str | None, typer.Option(help="Known crystals: a data set or a file.")
+    reference: shell.Reference = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Evaluates the best again: r2scan, or a property network."),
+    ] = None,
+    hit: Annotated[
+        float | None, typer.Option(help="Highest objective of a hit.")
     ] = None,
 ) -> None:
     """Write a page of figures, failures and finalists, also while the campaign runs."""
-    known = shell.reference(reference) if reference else None
+    known = shell.reference(reference)
     with closing(design.Campaign.view(store)) as loop:
-        typer.echo(f"wrote {design.report_campaign(loop, out, known=known)}")
+        page = design.report_campaign(loop, out, known=known, judge=judge, hit=hit)
+        typer.echo(f"wrote {page}")
 
 
 @app.command()

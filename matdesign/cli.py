@@ -31,7 +31,6 @@ Files = Annotated[
     list[Path],
     typer.Argument(help="Files or folders; exit code 1 where one cannot be read."),
 ]
-Symmetrize = Annotated[bool, typer.Option(help="CIF with its space group, not P1.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 
@@ -43,11 +42,6 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many crystals.")] = 16,
     seed: Annotated[int | None, typer.Option(help="Fresh when left out.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
-    atoms: Annotated[int | None, typer.Option(min=1, help="Atoms per cell.")] = None,
-    draws: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most crystals to draw when constraints are given."),
-    ] = None,
     out: Out = Path("build/sampled.parquet"),
     want: Want = [],  # noqa: B006
 ) -> None:
@@ -60,9 +54,9 @@ def sample(
     seed and settings.
     """
     wanted = constraint(want)
-    guide = matdesign.Guide(wanted, draws=draws) if wanted is not None else None
+    guide = matdesign.Guide(wanted) if wanted is not None else None
     trained = matdesign.load_model(model)
-    made = trained.sample(n, seed=seed, steps=steps, n_atoms=atoms, guide=guide)
+    made = trained.sample(n, seed=seed, steps=steps, guide=guide)
     info = made.info
     typer.echo(f"{made}\nseed {info['seed']}, {info['seconds']:.1f} s")
     if "guide" in info:
@@ -79,7 +73,9 @@ def check(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write those that meet all.")
     ] = None,
-    symmetrize: Symmetrize = False,
+    symmetrize: Annotated[
+        bool, typer.Option(help="CIF with its space group, not P1.")
+    ] = False,
     want: Want = [],  # noqa: B006
 ) -> None:
     """Say which crystals meet which constraints, and by how much the others miss.
@@ -107,11 +103,6 @@ def relax(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one per core when left out.")
     ] = None,
-    fmax: Annotated[float, typer.Option(help="Converged below, eV/angstrom.")] = 0.05,
-    steps: Annotated[int, typer.Option(min=1, help="Most steps.")] = 200,
-    time_limit: Annotated[float, typer.Option(help="Seconds per crystal.")] = 60.0,
-    weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
-    symmetrize: Symmetrize = False,
     scheduler: campaigns.Scheduler = None,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
@@ -120,38 +111,28 @@ def relax(
     a row with its reason. Writes the relaxed crystals with energies and distances.
     """
     crystals, failed = shell.read_each(files)
-    oracle = matdesign.PotentialOracle(
-        weights,
-        workers=workers or os.cpu_count() or 1,
-        fmax=fmax,
-        steps=steps,
-        time_limit=time_limit,
-        executor=scheduler,
-    )
+    many = workers or os.cpu_count() or 1
+    oracle = matdesign.PotentialOracle(workers=many, executor=scheduler)
     results = oracle.evaluate(crystals)
     typer.echo(repr(results))
     made = results.structures.replace(properties={}, units={})
-    shell.write(made, out, symmetrize, results=results)
+    shell.write(made, out, results=results)
     shell.say_failed(failed)
 
 
 @app.command()
 def evaluate(
     files: Files,
-    reference: Annotated[
-        str | None,
-        typer.Option(help="Known crystals: a data set, see `datasets`, or a file."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    reference: shell.Reference = None,
 ) -> None:
     """Judge a batch: validity, uniqueness and, with a reference, novelty.
 
     Prints each figure with its 95 % interval, the most common failures and the settings.
     A file that cannot be read counts as one crystal without atoms, which fails.
     """
-    known = shell.reference(reference) if reference else None
+    known = shell.reference(reference)
     crystals, failed = shell.read_each(files)
-    judged = matdesign.evaluate(shell.add_failed(crystals, failed), known, seed=seed)
+    judged = matdesign.evaluate(shell.add_failed(crystals, failed), known)
     typer.echo(repr(judged))
     shell.say_failed(failed)
 
@@ -163,9 +144,7 @@ def report(
     proposed: Annotated[
         Path | None, typer.Option(help="All crystals before `check`, to count them.")
     ] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="Known crystals, for the column novel.")
-    ] = None,
+    reference: shell.Reference = None,
     title: Annotated[str, typer.Option(help="Heading.")] = "Designed crystals",
     want: Want = [],  # noqa: B006
 ) -> None:
@@ -176,8 +155,7 @@ def report(
     """
     wanted = constraint(want)
     crystals, results = shell.read([file]), shell.read_results(file)
-    known = shell.reference(reference) if reference else None
-    judged = matdesign.evaluate(crystals, known)
+    judged = matdesign.evaluate(crystals, shell.reference(reference))
     everything = shell.read([proposed]) if proposed is not None else crystals
     page = matdesign.report(
         everything, results, judged, out, wanted=wanted, title=title

@@ -12,7 +12,7 @@ import torch
 
 from matdesign.errors import DataError
 from matdesign.paths import data_dir
-from matdesign.tables import html_table
+from matdesign.tables import Table
 
 T = TypeVar("T")
 
@@ -23,15 +23,12 @@ PACKAGES = (
 """Distributions whose version can change a number or break a page."""
 
 
-class About(dict[str, str]):
+class About(Table, dict[str, str]):
     """What runs here, topic -> text: versions, system, device, licences; print it."""
 
-    def __repr__(self) -> str:
-        width = max(map(len, self))
-        return "\n".join(f"{topic:<{width}}  {x}" for topic, x in self.items())
-
-    def _repr_html_(self) -> str:
-        return html_table([], list(self.items()))
+    def cells_as_text(self) -> tuple[list[str], list[list[str]]]:
+        """Return topics and texts."""
+        return ["topic", "here"], [[*one] for one in self.items()]
 
 
 def about() -> About:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer.core
@@ -13,6 +13,11 @@ import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.io import files
 from matdesign.errors import DataError, MatdesignError
+
+Reference = Annotated[
+    str | None,
+    typer.Option(help="Known crystals: a data set, see `datasets`, or a file."),
+]
 
 
 class PlainErrors(typer.core.TyperGroup):
@@ -106,12 +111,12 @@ def write(
     typer.echo(f"wrote {written[0]}{more} ({len(crystals)} crystals)")
 
 
-def reference(name: str) -> Crystals:
+def reference(name: str | None) -> Crystals | None:
     """Return known crystals: the training part of a data set, or those of a file."""
+    if name is None:
+        return None
     path = Path(name)
-    if path.exists():
-        return read([path])
-    return design.load(name, split="train")
+    return read([path]) if path.exists() else design.load(name, split="train")
 
 
 def record_path(path: Path) -> Path:

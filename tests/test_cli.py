@@ -189,6 +189,12 @@ def test_a_campaign_is_shown_and_resumed(
     page = tmp_path / "page.html"
     assert f"wrote {page}" in call("campaign", "report", where, "--out", page)
     assert "volume_per_atom so far" in page.read_text()
+    words = ("campaign", "report", where, "--out", tmp_path / "none.html", "--judge")
+    assert "there is no judge 'luck'" in call(*words, "luck", code=2)
+    assert "does not compute the objective" in call(*words, "judge-band-gap", code=2)
+    assert not (tmp_path / "none.html").exists()
+    call("campaign", "report", where, "--out", page, "--hit", 999)
+    assert "<b>3</b> different hits" in page.read_text()
     assert "does not exist" in call("campaign", "status", tmp_path / "none.db", code=2)
 
 

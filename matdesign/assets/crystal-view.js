@@ -106,7 +106,7 @@
       this.options = this.scene.options;
       this.place = figure.querySelector(".cv-stage");
       this.frame = this.options.start || 0;
-      this.lettered = Boolean(this.options.letters);
+      this.lettered = false;
       this.addBar();
     }
 
@@ -136,12 +136,12 @@
       const step = (by) => () => { stop(); go((this.frame + by + last + 1) % (last + 1)); };
       const play = button("▶", "play", () => {
         if (timer) return stop();
-        if (!this.options.loop && this.frame === last) go(0);
+        if (this.frame === last) go(0);
         play.textContent = "⏸";
         play.setAttribute("aria-label", "pause");
         timer = setInterval(() => {
-          if (!this.options.loop && this.frame === last) return stop();
-          go((this.frame + 1) % (last + 1));
+          if (this.frame === last) return stop();
+          go(this.frame + 1);
         }, this.options.interval || 150);
       });
       slider.addEventListener("input", () => { stop(); this.show(+slider.value); });

@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import html
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
 from matdesign.display.live import stack
+from matdesign.display.pages import Live
 from matdesign.display.plots import COLORS, HATCHES, Plot, canvas, draw_lines
+from matdesign.display.report_page import NEAR_HULL
 from matdesign.display.reporting import report
-from matdesign.display.viewer import bundle, view
+from matdesign.display.viewer import view
+from matdesign.errors import DataError
+from matdesign.loop.function_oracle import FunctionOracle
 from matdesign.loop.iteration import unselected
-from matdesign.loop.rebuild import value
+from matdesign.loop.oracle import Oracle, PotentialOracle
+from matdesign.loop.potential import WEIGHTS
+from matdesign.loop.rebuild import check_objective, value
+from matdesign.loop.results import Results
 from matdesign.metrics.evaluator import evaluate
+from matdesign.metrics.intervals import wilson
+from matdesign.predictors.shipped import load_predictor, property_networks
 
 if TYPE_CHECKING:
     import pandas
+    from pymatgen.core import Structure
 
     from matdesign.loop.campaign import Campaign
     from matdesign.loop.iteration import Iteration
-    from matdesign.loop.oracle import Oracle
 
 
 def plot_campaign(campaign: Campaign, known: Crystals | None = None) -> list[Plot]:
     """Return how a campaign goes: progress, fates, diversity, surrogate against oracle.
+
+    Where its selector has several objectives, the hypervolume that they dominate, too.
 
     Args:
         campaign: running, ended, or of `Campaign.view`.
@@ -47,13 +61,13 @@ def _plots(campaign: Campaign, known: Crystals | None, rows: list[Any]) -> list[
     if not rows:
         return []
     made = pandas.DataFrame(rows)
-    table, aim = campaign.table(), campaign.objective
-    named = aim if isinstance(aim, str) else "objective"
+    table, (named, unit) = campaign.table(), _objective(campaign)
     done = dict(zip(table.get("id", ()), table.get("ok", ()), strict=True))
     ended = {name: "usable" if ok else "failed" for name, ok in done.items()}
     fate = made["id"].map(ended).astype(object).fillna(made["decision"])
     made["fate"] = fate.replace("selected", "waiting")
-    plots = [_progress(table["objective"].to_numpy(), named)] if len(table) else []
+    plots = [_progress(table, named, unit)] if len(table) else []
+    plots += _tradeoff(campaign, table)
     plots += [_fates(made, table), _diversity(made, known)]
     if len(table) and "predicted" in made:
         said = made.merge(table[["id", "objective"]], on="id")
@@ -62,14 +76,72 @@ def _plots(campaign: Campaign, known: Crystals | None, rows: list[Any]) -> list[
     return plots
 
 
-def _progress(values: Any, named: str) -> Plot:
-    calls, best = np.arange(1, len(values) + 1), np.fmin.accumulate(values)
+def _objective(campaign: Campaign) -> tuple[str, str]:
+    """Return the name of what a campaign lowers, and its unit."""
+    aim = campaign.objective
+    named = aim if isinstance(aim, str) else "objective"
+    return named, campaign.history.units.get(named.removeprefix("-"), "")
+
+
+def _progress(table: pandas.DataFrame, named: str, unit: str) -> Plot:
+    values, calls = table["objective"].to_numpy(), range(1, len(table) + 1)
+    best = np.fmin.accumulate(values)
     figure, axes = canvas()
     axes.scatter(calls, values, s=12, color="#888888", label="evaluated")
     axes.step(calls, best, where="post", color=COLORS[0], lw=2, label="best so far")
-    axes.set(xlabel="oracle calls", ylabel=named)
+    axes.set(xlabel="oracle calls", ylabel=named + f" ({unit})" * bool(unit))
     axes.legend(frameon=False, fontsize=10)
-    return Plot(figure, f"Best {named} so far: {best[-1]:.4g} in {len(values)} calls.")
+    alt = f"Best {named} so far: {best[-1]:.4g} in {len(values)} calls."
+    return Plot(figure, alt, f"{alt} A point is a result; failures have none.")
+
+
+def hypervolumes(values: Tensor) -> list[float]:
+    """Return the volume dominated by the first n rows, for every n; by BoTorch.
+
+    Args:
+        values: the higher the better, shape (rows, objectives). The worst value of each
+            objective is the reference point; a row with NaN adds nothing.
+    """
+    from botorch.utils.multi_objective.hypervolume import Hypervolume
+
+    known = values.isfinite().all(1)
+    measure = Hypervolume(values[known].amin(0))
+    front, found = values[:0], [0.0]
+    for row, fine in zip(values, known, strict=True):
+        found.append(found[-1])
+        if fine and not (front >= row).all(1).any():
+            front = torch.cat([front[~(row >= front).all(1)], row[None]])
+            found[-1] = float(measure.compute(front))
+    return found[1:]
+
+
+def _tradeoff(campaign: Campaign, table: pandas.DataFrame) -> list[Plot]:
+    """Return the hypervolume by oracle calls, where there are several objectives."""
+    aims = getattr(campaign.select, "objectives", ())
+    names, units = [one.removeprefix("-") for one in aims], campaign.history.units
+    if not names or not {*names} <= {*table}:
+        return []
+    signs = torch.tensor([1.0 if one[0] == "-" else -1.0 for one in aims])
+    values = signs * torch.tensor(table[names].to_numpy(float))
+    values[~torch.tensor(table["ok"].to_numpy(bool))] = math.nan
+    known = values[values.isfinite().all(1)]
+    if not len(known):
+        return []
+    found, calls = hypervolumes(values), range(1, len(table) + 1)
+    unit = " · ".join(filter(None, (units[one] for one in names)))
+    figure, axes = canvas()
+    axes.step(calls, found, where="post", color=COLORS[0], lw=2)
+    label = "dominated hypervolume" + f"\n({unit})" * bool(unit)
+    axes.set(xlabel="oracle calls", ylabel=label, ylim=(0, None))
+    worst = "; ".join(
+        f"{name}, {'maximised' if sign > 0 else 'minimised'}, "
+        f"{float(sign * low):.4g} {units[name]}".strip()
+        for name, sign, low in zip(names, signs, known.amin(0), strict=True)
+    )
+    caption = f"Volume dominated, from the worst value seen of each: {worst}. "
+    caption += "What another beats in all adds nothing; failures never count."
+    alt = f"Hypervolume dominated by {' and '.join(names)}: {found[-1]:.4g}"
+    return [Plot(figure, f"{alt} {unit}".strip() + f" in {len(table)} calls.", caption)]
 
 
 def _fates(made: pandas.DataFrame, table: pandas.DataFrame) -> Plot:
@@ -85,7 +157,8 @@ def _fates(made: pandas.DataFrame, table: pandas.DataFrame) -> Plot:
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     found = ", ".join(f"{n} {fate}" for fate, n in counts.sum().items())
     spent = float(table["seconds"].sum()) if len(table) else 0.0
-    cost = f"{len(table)} oracle calls took {spent:.0f} s of computing."
+    cost = f"What became of the proposed: {found}. "
+    cost += f"{len(table)} oracle calls took {spent:.0f} s of computing."
     return Plot(figure, f"Fate of {len(made)} proposed crystals: {found}.", cost)
 
 
@@ -105,8 +178,10 @@ def _diversity(made: pandas.DataFrame, known: Crystals | None) -> Plot:
     curves = {name: (one.index, one.to_numpy()) for name, one in lines.items()}
     figure, axes = draw_lines(curves, marked=1, xlabel="iteration", ylim=(0, 1.05))
     axes.set_ylabel("share of the proposed")
+    axes.locator_params(axis="x", integer=True)
     ends = (f"{k} from {y[0]:.0%} to {y[-1]:.0%}" for k, (_, y) in curves.items())
-    return Plot(figure, f"Shares of the proposed, first to last: {'; '.join(ends)}.")
+    alt = f"Shares of the proposed, first to last: {'; '.join(ends)}."
+    return Plot(figure, alt, f"{alt} A loop whose proposals grow alike explores less.")
 
 
 def _surrogate(said: pandas.DataFrame, named: str) -> Plot:
@@ -118,14 +193,14 @@ def _surrogate(said: pandas.DataFrame, named: str) -> Plot:
     axes.set(xlabel=f"{named}, predicted when chosen", ylabel=f"{named} by the oracle")
     off, within = (true - mean).mean(), ((true - mean).abs() <= 2 * std).mean()
     found = f"the oracle's values are {abs(off):.3g} {'above' if off > 0 else 'below'}"
-    return Plot(
-        figure,
+    alt = (
         f"Surrogate against oracle on {len(said)} chosen crystals: on average {found} the "
-        f"predictions, {within:.0%} within two standard deviations.",
+        f"predictions, {within:.0%} within two standard deviations."
     )
+    return Plot(figure, alt, f"{alt} The dashed line: both agree.")
 
 
-class Dashboard:
+class Dashboard(Live):
     """A campaign to watch: show it, then iterate over it as over the campaign.
 
     Best so far, fates, cost, diversity, and the newest best crystal to turn. Shown again
@@ -168,23 +243,20 @@ class Dashboard:
         self._box = stack(self.to_html(crystals=False), best, self._box)
         return self._box
 
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return bundle(repr(self), self.to_html, self.widget)
-
 
 def report_campaign(
     campaign: Campaign,
     path: str | Path = "build/campaign.html",
     *,
     known: Crystals | None = None,
-    judge: Oracle | None = None,
+    judge: Oracle | str | None = None,
+    hit: float | None = None,
     finalists: int = 6,
 ) -> Path:
     """Write how a campaign went, on one page that opens offline; return its path.
 
-    It shows progress, spending and failures, and the four ways in which a loop goes wrong:
+    It says what was asked and found, counts the crystals from the proposed to the hits, and
+    shows progress, spending and failures, and the four ways in which a loop goes wrong:
     the surrogate against the oracle on what it chose, diversity by iteration, how much is
     known already, and the finalists by the novelty ledger and by a judge that the loop never
     saw. The rest is as in `report`, of the finalists and of what failed in the oracle.
@@ -193,14 +265,31 @@ def report_campaign(
         campaign: running, ended, or of `Campaign.view`.
         path: of the page.
         known: training or other known crystals, for what is new.
-        judge: evaluates the finalists once more; nothing is recorded.
+        judge: evaluates the finalists once more; nothing is recorded. An oracle, or a
+            name: weights of the potential ("r2scan") or one of `property_networks()`.
+        hit: highest value of the objective, lower is better, of a hit. Where left out
+            0.1 eV/atom for `energy_above_hull`, of which nothing below -0.1 is believed.
         finalists: at most how many of the best.
 
     Raises:
-        DataError: nothing is evaluated yet.
+        DataError: nothing is evaluated yet, or the judge is unknown or does not compute
+            the objective.
     """
-    best, shown = campaign.best(finalists), campaign.history.results(finalists, 24)
-    made = campaign.store.decisions()
+    aim = campaign.objective
+    if isinstance(judge, str):
+        judge = _named(judge)
+        check_objective(judge, aim)
+    if not campaign.spent:
+        raise DataError("nothing is evaluated yet. Give at least one result.")
+    near = aim == "energy_above_hull"
+    hit = NEAR_HULL if near and hit is None else hit
+    least = -NEAR_HULL if near else -math.inf
+
+    def hits(results: Results) -> int:
+        each = [value(aim, results[[i]]) for i in range(len(results))]
+        return sum(hit is not None and least <= one <= hit for one in each)
+
+    made, table = campaign.store.decisions(), campaign.table()
     dropped = Counter(unselected(one["decision"], one["reason"]) for one in made)
     del dropped[""]
     facts: dict[str, object] = {"campaign": repr(campaign)}
@@ -208,15 +297,50 @@ def report_campaign(
     origins = Counter((one.get("model", "?"), one.get("guide", "")) for one in made)
     for by, n in origins.items():
         facts["crystals by " + ", ".join(filter(None, by))] = n
-    spent = float(campaign.table()["seconds"].sum()) if len(shown) else 0.0
-    facts["computing time of the oracle"] = f"{spent:.1f} s"
-    found = judge.evaluate(best) if judge is not None and len(best) else None
-    for i, (name, formula) in enumerate(zip(best.ids, best.formulas, strict=True)):
-        text = f"objective {value(campaign.objective, shown[[i]]):.4g}"
-        if judge is not None and found is not None:
-            again = value(campaign.objective, found[[i]])
-            text += f", {again:.4g} by the judge {judge.name}"
-        facts[f"finalist {name}, {formula}"] = text
+    facts["computing time of the oracle"] = f"{float(table['seconds'].sum()):.1f} s"
+
+    gone, calls = Counter(one["decision"] for one in made), len(table)
+    passed, many = len(made) - gone["rejected"], int(table["ok"].sum())
+    funnel = [
+        (len(made), "proposed"),
+        (passed, "passed the filter: sound, and within the constraints"),
+        (passed - gone["duplicate"], "new: like no crystal before"),
+        (gone["selected"], "selected"),
+        (calls, "evaluated"),
+        (many, "converged and believed"),
+    ]
+    (named, unit), what = _objective(campaign), "usable results"
+    aims = getattr(campaign.select, "objectives", ()) or [named]
+    if hit is not None:
+        low = int((table["objective"] <= hit).sum())
+        many = hits(campaign.history.results(low))
+        what = f"different hits, {named} up to {hit:g} {unit}".strip()
+        funnel.append((many, what))
+    ends = " to ".join(f"{end:.0%}" for end in wilson(many, calls))
+    formula, best = campaign.history.lowest()
+    lowest = f"{formula}, {best:.4g} {unit}".strip() if formula else "none yet"
+    within = f" with {campaign.constraints}" if campaign.constraints else ""
+    lead = [
+        f"Asked for: crystals{within} of the lowest {' and '.join(aims)}. Found by "
+        f"{calls} oracle calls on {len(made)} proposed crystals: {many} {what}; that is "
+        f"{many / calls:.0%} of the calls (95 % interval {ends}). Best: {lowest}."
+    ]
+
+    shown = campaign.history.results(finalists, 24)
+    first = shown[shown.ok]
+    names, formulas = first.structures.ids, first.structures.formulas
+    lead += [
+        f"finalist {names[i]}, {formulas[i]}: objective {value(aim, first[[i]]):.4g}"
+        for i in range(len(first))
+    ]
+    if judge is not None and len(first):
+        found = judge.evaluate(first.structures)
+        for i, why in enumerate(found.reason):
+            again = why or f"{value(aim, found[[i]]):.4g}"
+            lead[1 + i] += f", {again} by the judge {judge.name}"
+        if hit is not None:
+            sure = f"{hits(found)} of {hits(first)} hits among {len(first)} finalists"
+            lead.append(f"The judge {judge.name}, unseen by the loop, confirms {sure}.")
     return report(
         shown.structures,
         shown,
@@ -225,5 +349,24 @@ def report_campaign(
         title=f"Campaign {Path(campaign.store.name).stem}",
         facts=facts,
         plots=_plots(campaign, known, made),
-        called=f"finalists and failures, of {len(made)} proposed",
+        lead=lead,
+        funnel=funnel,
     )
+
+
+def _named(name: str) -> Oracle:
+    """Return the judge of a name: weights of the potential, or a property network."""
+    networks = property_networks()
+    if name in WEIGHTS:
+        return PotentialOracle(name)
+    if name not in networks:
+        names = ", ".join([*WEIGHTS, *networks])
+        raise DataError(f"there is no judge {name!r}; choose one of {names}.")
+    network = load_predictor(name)
+
+    def predicted(structure: Structure) -> dict[str, float]:
+        found = network.predict(Crystals.from_structures([structure]))
+        return {key: float(one[0]) for key, one in found.items()}
+
+    units = dict(zip(network.properties, network.units, strict=True))
+    return FunctionOracle(predicted, units, name=name)

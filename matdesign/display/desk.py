@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
@@ -11,11 +12,11 @@ from typing import Any
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
-from matdesign.display.live import live, slider, tick
+from matdesign.display.live import live, slider
+from matdesign.display.pages import Live
 from matdesign.display.plots import COLORS, Plot, canvas
 from matdesign.display.plots_families import gallery
 from matdesign.display.sliders import Explorer
-from matdesign.display.viewer import bundle
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
@@ -45,7 +46,7 @@ class Outcome:
     evaluations: float
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Panel(Plot):
     """A plot with the crystals it counts below it.
 
@@ -53,19 +54,17 @@ class Panel(Plot):
         made: the crystals.
     """
 
-    made: Crystals | None = None
+    made: Crystals
 
     def to_html(self) -> str:
         """Return the picture and the crystals as HTML."""
-        if self.made is None:
-            return super().to_html()
         rest = len(self.made) - SHOWN
         note = f"The first {SHOWN}, unselected; {rest} more were counted."
         shown = gallery(self.made[:SHOWN], caption=note if rest > 0 else "")
         return super().to_html() + shown._repr_html_()
 
 
-class GuideDesk:
+class GuideDesk(Live):
     """Constraints to choose from, and a slider for how hard a generator is guided.
 
     Each place of the sliders is one guided sampling, kept once it was made: the share of
@@ -82,7 +81,6 @@ class GuideDesk:
         constraints: what can be asked for, by a short name.
         train: the training set, for novelty.
         scales: places of the slider; 0, the unguided model, is always among them.
-        method: of the guide for soft constraints; None lets it choose.
         n: crystals at each place.
         seed: of all samplings.
         **settings: for the sampler (`steps`, ...).
@@ -98,7 +96,6 @@ class GuideDesk:
         train: Crystals,
         *,
         scales: Sequence[float] = (0.0, 1.0, 2.0, 4.0),
-        method: str | None = "gradient",
         n: int = 16,
         seed: int = 0,
         **settings: Any,
@@ -115,7 +112,8 @@ class GuideDesk:
         self.model, self.train = model, train
         self.constraints = dict(constraints)
         self.scales = sorted({0.0, *map(float, scales)})
-        self.method, self.n, self.seed, self.settings = method, n, seed, settings
+        self.start = self.scales[min(1, len(self.scales) - 1)]
+        self.n, self.seed, self.settings = n, seed, settings
         self._kept: dict[tuple[tuple[str, ...], float], Outcome] = {}
         self._free: Crystals | None = None
 
@@ -165,8 +163,12 @@ class GuideDesk:
 
     def widget(self) -> Any:
         """Return the live desk: tick constraints, slide the scale."""
-        start = self.scales[min(1, len(self.scales) - 1)]
-        ticks = {name: tick(name, not n) for n, name in enumerate(self.constraints)}
+        from ipywidgets import Checkbox
+
+        ticks = {
+            name: Checkbox(value=not n, description=name)
+            for n, name in enumerate(self.constraints)
+        }
 
         def draw(**values: Any) -> str:
             names = [name for name in ticks if values[name]]
@@ -175,7 +177,7 @@ class GuideDesk:
             except MatdesignError as error:
                 return f"<p>{error}</p>"
 
-        scale = slider("scale", self.scales, start)
+        scale = slider("scale", self.scales, self.start)
         scale.continuous_update = False
         return live(draw, {**ticks, "scale": scale})
 
@@ -183,18 +185,14 @@ class GuideDesk:
         choices = {name: [name] for name in self.constraints}
         if len(choices) > 1:
             choices["all"] = list(self.constraints)
-        start = self.scales[min(1, len(self.scales) - 1)]
 
         def draw(
-            constraint: str = next(iter(self.constraints)), scale: float = start
+            constraint: str = next(iter(self.constraints)), scale: float = self.start
         ) -> Panel:
             return self.panel(choices[constraint], scale)
 
-        if len(choices) == 1:
-            return Explorer(
-                lambda scale=start: draw(scale=scale), scale=list(self.scales)
-            )
-        return Explorer(draw, constraint=list(choices), scale=list(self.scales))
+        which = {"constraint": list(choices)} if len(choices) > 1 else {}
+        return Explorer(draw, **which, scale=list(self.scales))
 
     def _sample(self, wanted: Constraint, scale: float) -> Outcome:
         if scale == 0:
@@ -202,35 +200,23 @@ class GuideDesk:
                 self._free = self.model.sample(self.n, seed=self.seed, **self.settings)
             made = self._free
         else:
-            guide = Guide(wanted, self._method(wanted), scale=scale, strict="hard")
-            made = self.model.sample(
-                self.n, seed=self.seed, guide=guide, **self.settings
-            )
+            how = {"guide": self._guide(wanted, scale), **self.settings}
+            made = self.model.sample(self.n, seed=self.seed, **how)
         judged = evaluate(made, self.train)
-        counts = {
-            FIGURES[0]: int(check(made, wanted).met.sum()),
-            "valid": int(judged.table["valid"].sum()),
-            "unique": int(judged.table["unique"].sum()),
-            "novel": int(judged.table["novel"].sum()),
-        }
+        counts = {name: int(judged.table[name].sum()) for name in FIGURES[1:]}
+        counts[FIGURES[0]] = int(check(made, wanted).met.sum())
         log = made.info.get("guide", {})
         cost = made.info.get("network_evaluations") or 0
         return Outcome(made, counts, int(log.get("drawn", self.n)), cost / self.n)
 
-    def _method(self, wanted: Constraint) -> str | None:
-        """Return the asked method where a soft constraint can have it, else None."""
-        if self.method is None or wanted.hard:
-            return None
-        try:
-            Guide(wanted, self.method).plan(self.model)
-        except DataError:
-            return None
-        return self.method
-
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return bundle(repr(self), self.to_html, self.widget)
+    def _guide(self, wanted: Constraint, scale: float) -> Guide:
+        """Return a guide by gradients where a soft constraint can have them."""
+        if not wanted.hard:
+            with suppress(DataError):
+                slopes = Guide(wanted, "gradient", scale=scale, strict="hard")
+                slopes.plan(self.model)
+                return slopes
+        return Guide(wanted, scale=scale, strict="hard")
 
 
 def _bars(axes: Any, free: Outcome, one: Outcome, n: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +10,10 @@ from matdesign.display.plots import COLORS
 from matdesign.display.plots_guidance import logged_steps
 from matdesign.display.viewer import CrystalView
 from matdesign.errors import DataError
+from matdesign.tables import render
 
-WIDTH, LEFT, ROW = 640, 34, 13
-"""Size of a strip in its own coordinates: width, room for numbers, height of one bar."""
+ROW = 13
+"""Height of one bar of a strip that is 640 wide."""
 
 Rows = Sequence[dict[str, Any]]
 """Steps of a guidance log."""
@@ -44,22 +44,15 @@ class GuidanceFilm(CrystalView):
             f"t = {row['t']:.2f}  {one.composition.reduced_formula}: {said(row)}"
             for row, one in zip(self.steps, structures, strict=True)
         ]
-        names = dict.fromkeys(name for row in self.steps for name in row["violation"])
-        self.largest = {
-            name: max(max(row["violation"][name]["each"]) for row in self._with(name))
-            for name in names
-        }
-        settings: dict[str, Any] = {
-            "slider": "generative time",
-            "interval": 400,
-            "height": 260,
-        }
-        super().__init__(structures, labels, images="none", **(settings | options))
+        seen: dict[str, list[Any]] = {}
+        for row in self.steps:
+            for name, one in row["violation"].items():
+                seen.setdefault(name, []).append(one["each"])
+        self.bars = {name: (max(map(max, x)), len(x[0])) for name, x in seen.items()}
+        look: Any = {"slider": "generative time", "interval": 400, "height": 260}
+        super().__init__(structures, labels, images="none", **(look | options))
         for n, frame in enumerate(self.data["frames"]):
             frame["beside"] = self.strip(n)
-
-    def _with(self, name: str) -> list[dict[str, Any]]:
-        return [row for row in self.steps if name in row["violation"]]
 
     def strip(self, n: int) -> str:
         """Return the bars of one frame as SVG.
@@ -71,47 +64,18 @@ class GuidanceFilm(CrystalView):
             n: which frame.
         """
         row = self.steps[n]
-        parts, words, top = [], [], 0
-        for k, (name, largest) in enumerate(self.largest.items()):
-            seen = row["violation"].get(name)
-            many = len(self._with(name)[0]["violation"][name]["each"])
-            parts.append(_text(LEFT, top + 12, f"{name} (longest bar: {largest:.3g})"))
-            each = seen["each"] if seen else []
-            parts += self._bars(each, largest, top + 20, COLORS[k % len(COLORS)])
-            if seen:
-                met = sum(v <= 0 for v in each)
-                words.append(
-                    f"{name}: {met} of {len(each)} met, mean {seen['mean']:.3g}"
-                )
-            else:
-                parts.append(_text(LEFT, top + 32, "not known yet"))
-                words.append(f"{name}: not known yet")
-            top += 30 + many * ROW
+        groups, words, top = [], [], 0
+        for k, (name, (largest, many)) in enumerate(self.bars.items()):
+            seen = row["violation"].get(name, {"each": [], "mean": 0.0})
+            bars = [v / largest if v > 0 else 0.0 for v in seen["each"]]
+            head = f"{name} (longest bar: {largest:.3g})"
+            groups.append((head, top, COLORS[k % len(COLORS)], bars))
+            met = f"{bars.count(0.0)} of {len(bars)} met, mean {seen['mean']:.3g}"
+            words.append(f"{name}: {met if bars else 'not known yet'}")
+            top += 30 + ROW * many
         alt = f"At t = {row['t']:.2f}, {said(row)}. {'; '.join(words)}."
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" '
-            f'font-family="sans-serif" font-size="12" role="img" '
-            f'aria-label="{html.escape(alt)}">{"".join(parts)}</svg>'
-        )
-
-    def _bars(
-        self, each: Sequence[float], largest: float, top: int, color: str
-    ) -> list[str]:
-        parts = []
-        for i, value in enumerate(each):
-            y = top + i * ROW
-            if i % self.particles == 0:
-                number = 1 + i // self.particles
-                parts.append(_text(LEFT - 8, y + 9, str(number), "end"))
-            if value <= 0:
-                parts.append(_text(LEFT, y + 10, "✓"))
-                continue
-            wide = (WIDTH - LEFT - 10) * value / largest
-            parts.append(
-                f'<rect x="{LEFT}" y="{y + 1}" width="{wide:.1f}" height="{ROW - 4}" '
-                f'fill="{color}"/>'
-            )
-        return parts
+        shown = {"height": top, "row": ROW, "particles": self.particles, "alt": alt}
+        return render("strip", groups=groups, **shown)
 
 
 def film_guidance(made: Crystals, **options: Any) -> GuidanceFilm:
@@ -127,7 +91,7 @@ def film_guidance(made: Crystals, **options: Any) -> GuidanceFilm:
     Raises:
         DataError: the crystals carry no log of steps, or none with previews.
     """
-    steps = [row for row in logged_steps(made, 0) if "preview" in row]
+    steps = [row for row in logged_steps(made) if "preview" in row]
     if not steps:
         raise DataError(
             "the log of these crystals holds no previews; sample them again with a guide "
@@ -146,10 +110,3 @@ def said(row: dict[str, Any]) -> str:
     if "ess" in row:
         text += f"; {row['ess']:.1f} particles count"
     return text
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="#1d2129">'
-        f"{html.escape(text)}</text>"
-    )

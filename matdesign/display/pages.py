@@ -3,6 +3,8 @@
 import base64
 import gzip
 import json
+import os
+from abc import ABC, abstractmethod
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +12,27 @@ from typing import Any
 
 from matdesign.errors import DataError
 from matdesign.tables import ASSETS, render
+
+STATIC = "MATDESIGN_STATIC"
+"""Set this environment variable to get the static form also under a kernel."""
+
+
+class Live(ABC):
+    """What a notebook gets as a live widget, with HTML for readers without a kernel."""
+
+    @abstractmethod
+    def to_html(self) -> str:
+        """Return what stands on a page."""
+
+    @abstractmethod
+    def widget(self) -> Any:
+        """Return what stands in a notebook that runs."""
+
+    def _repr_mimebundle_(
+        self, include: Any = None, exclude: Any = None
+    ) -> dict[str, Any]:
+        live = {} if os.environ.get(STATIC) else self.widget()._repr_mimebundle_()
+        return {**live, "text/plain": repr(self), "text/html": self.to_html()}
 
 
 @cache

@@ -3,13 +3,13 @@
 It stands where the turning viewer cannot: on paper, without WebGL, in a grid of many.
 """
 
-import html
 import itertools
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from matdesign.tables import render
 
 TURN, TILT = 25.0, 14.0
 """Degrees about the upright axis and towards the reader: where every picture starts."""
@@ -17,15 +17,10 @@ TURN, TILT = 25.0, 14.0
 
 def rotation(turn: float = TURN, tilt: float = TILT) -> NDArray[np.float64]:
     """Return the matrix that puts c upright, turned and tilted, for column vectors."""
-    u, v, w = math.radians(-turn), math.radians(tilt), math.radians(-90)
+    from scipy.spatial.transform import Rotation
 
-    def about_x(a: float) -> NDArray[np.float64]:
-        c, s = math.cos(a), math.sin(a)
-        return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-    c, s = math.cos(u), math.sin(u)
-    about_y = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    return np.asarray(about_x(v) @ about_y @ about_x(w))
+    angles = [-90, -turn, tilt]
+    return np.asarray(Rotation.from_euler("xyx", angles, degrees=True).as_matrix())
 
 
 def camera() -> list[float]:
@@ -72,11 +67,11 @@ def draw(
         return np.asarray(moved * [1, -1, 1] + [width / 2, height / 2, 0])
 
     at, edge = place(xyz), place(corners)
-    parts: list[tuple[float, str]] = []
+    parts: list[tuple[float, Any]] = []
     for p, q in itertools.combinations(range(8), 2):
         if (p ^ q).bit_count() == 1:
             depth = (edge[p, 2] + edge[q, 2]) / 2 - 1e3 * scale
-            parts.append((depth, _line(edge[p], edge[q], "#595966", 1.4)))
+            parts.append((depth, (edge[p], edge[q], "#595966", 1.4)))
     kinds, flat = drawn["kind"], drawn["bonds"]
     for a, b in zip(flat[::2], flat[1::2], strict=True):
         half = (at[a] + at[b]) / 2
@@ -86,35 +81,10 @@ def draw(
             skin = min(1.0, 0.9 * kind["radius"] * scale / max(reach, 1e-6))
             start = at[end] + skin * (half - at[end])
             depth = float(start[2] + half[2]) / 2
-            parts.append((depth, _line(start, half, kind["color"], 0.18 * scale)))
-    for n, (x, y, z) in enumerate(at):
-        parts.append((float(z), _ball(x, y, scale, species[kinds[n]])))
-    body = "".join(text for _, text in sorted(parts, key=lambda part: part[0]))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'font-family="sans-serif" text-anchor="middle" role="img" '
-        f'aria-label="{html.escape(alt)}">{body}</svg>'
-    )
-
-
-def _line(
-    p: NDArray[np.float64], q: NDArray[np.float64], color: str, width: float
-) -> str:
-    return (
-        f'<path d="M{p[0]:.1f} {p[1]:.1f}L{q[0]:.1f} {q[1]:.1f}" stroke="{color}" '
-        f'stroke-width="{width:.1f}"/>'
-    )
-
-
-def _ball(x: float, y: float, scale: float, kind: dict[str, Any]) -> str:
-    radius = kind["radius"] * scale
-    ball = (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{kind["color"]}" '
-        'stroke="#333"/>'
-    )
-    if radius < 7:
-        return ball
-    return ball + (
-        f'<text x="{x:.1f}" y="{y + radius * 0.35:.1f}" font-size="{radius:.1f}" '
-        f'fill="{kind["ink"]}">{kind["symbol"]}</text>'
-    )
+            parts.append((depth, (start, half, kind["color"], 0.18 * scale)))
+    for n, p in enumerate(at):
+        kind = species[kinds[n]]
+        parts.append((float(p[2]), (p, None, kind, kind["radius"] * scale)))
+    parts.sort(key=lambda part: part[0])
+    shown = [part for _, part in parts]
+    return render("drawing", width=width, height=height, alt=alt, parts=shown)

@@ -51,11 +51,10 @@ class Plot:
 
     def to_html(self) -> str:
         """Return the picture as one HTML figure with its data inside."""
-        return render("plot", uri=self._uri(), alt=self.alt, caption=self.caption)
-
-    def save(self, path: Any, **options: Any) -> None:
-        """Write the picture; the name's ending chooses the format."""
-        self.figure.savefig(path, bbox_inches="tight", **options)
+        width = round(96 * self.figure.get_figwidth())  # pixels in CSS, also of a PNG
+        return render(
+            "plot", uri=self._uri(), width=width, alt=self.alt, caption=self.caption
+        )
 
     def _uri(self) -> str:
         import matplotlib as mpl
@@ -75,10 +74,8 @@ class Plot:
         self.figure.savefig(stream, format=form, **options)
         return stream.getvalue()
 
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return {"text/plain": repr(self), "text/html": self.to_html()}
+    def _repr_html_(self) -> str:
+        return self.to_html()
 
 
 def canvas(
@@ -222,29 +219,22 @@ def plot_distances(
 # ---- elements and training ------------------------------------------------------------
 
 
-def elements_per_crystal(crystals: Crystals) -> NDArray[np.int64]:
-    """Return how many different elements each crystal holds, shape (crystals,)."""
-    present = torch.zeros(len(crystals), elements.MAX_Z + 1, dtype=torch.bool)
-    present.scatter_(1, crystals.species.cpu(), True)
-    return np.asarray(present[:, 1:].sum(1).numpy())
-
-
-def plot_element_map(crystals: Crystals, *, title: str = "") -> Plot:
+def plot_element_map(crystals: Crystals) -> Plot:
     """Return a periodic table that says in how many crystals each element occurs.
 
     The number stands in the cell, so that the shade (logarithmic) is never the only code.
     """
+    from matplotlib import colormaps
     from matplotlib.colors import LogNorm, to_rgba
     from matplotlib.patches import Rectangle
 
-    present = torch.zeros(len(crystals), elements.MAX_Z + 1, dtype=torch.long)
-    present.scatter_(1, crystals.species.cpu(), 1)
+    present = torch.zeros(len(crystals), elements.MAX_Z + 1, dtype=torch.bool)
+    present.scatter_(1, crystals.species.cpu(), True)
     counts = [0, *present.sum(0).tolist()[1:]]  # entry 0 is padding
-    if not any(counts[1:]):
+    if not any(counts):
         raise DataError("nothing to count: got no crystals. Give at least one.")
-    figure, axes = canvas(8.4, 4.6, title=title)
-    norm = LogNorm(1, max(max(counts[1:]), 2))
-    shades = _shades()
+    figure, axes = canvas(8.4, 4.6)
+    norm, shades = LogNorm(1, max(*counts, 2)), colormaps["cividis_r"]
     for z in range(1, elements.MAX_Z + 1):
         column, row = _place(z)
         color = shades(0.05 + 0.9 * float(norm(counts[z]))) if counts[z] else "#f2f2f2"
@@ -316,12 +306,6 @@ def _finite(name: str, values: Any) -> NDArray[np.float64]:
             f"{name} has no finite value to draw; drop it or compute it first."
         )
     return flat
-
-
-def _shades() -> Any:
-    from matplotlib import colormaps
-
-    return colormaps["cividis_r"]
 
 
 def _place(z: int) -> tuple[float, float]:

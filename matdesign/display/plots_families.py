@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,19 +22,24 @@ from matdesign.metrics.summary import Metric
 from matdesign.tables import render
 
 
-@dataclass(frozen=True)
 class Gallery:
-    """Many crystals as still pictures, side by side and in their order.
+    """All crystals of a batch as one grid of still pictures, none left out.
 
     Args:
-        pictures: SVG drawings.
-        names: one line under each.
-        caption: text under all of them.
+        crystals: what to draw; keep it below a hundred.
+        caption: text under the grid.
     """
 
-    pictures: tuple[str, ...]
-    names: tuple[str, ...]
-    caption: str = ""
+    def __init__(self, crystals: Crystals, *, caption: str = "") -> None:
+        self.names, self.caption = crystals.formulas, caption
+        self.pictures = []
+        for one in crystals:
+            symbols = sorted({site.specie.symbol for site in one})
+            kinds = {symbol: k for k, symbol in enumerate(symbols)}
+            drawn = scene.frame(one, kinds, images="none", with_bonds=False)
+            alt = f"{one.composition.reduced_formula}, {len(one)} atoms"
+            table = scene.species_table(symbols)
+            self.pictures.append(picture.draw(drawn, table, alt, width=120, height=120))
 
     def __repr__(self) -> str:
         return f"Gallery of {len(self.pictures)}: {', '.join(self.names[:8])} ..."
@@ -45,22 +49,8 @@ class Gallery:
         return render("gallery", pictures=pictures, caption=self.caption)
 
 
-def gallery(crystals: Crystals, *, caption: str = "") -> Gallery:
-    """Return all crystals of a batch as one grid of pictures, none left out.
-
-    Args:
-        crystals: what to draw; keep it below a hundred.
-        caption: text under the grid.
-    """
-    pictures = []
-    for one in crystals:
-        symbols = sorted({site.specie.symbol for site in one})
-        kinds = {symbol: k for k, symbol in enumerate(symbols)}
-        drawn = scene.frame(one, kinds, images="none", with_bonds=False)
-        alt = f"{one.composition.reduced_formula}, {len(one)} atoms"
-        table = scene.species_table(symbols)
-        pictures.append(picture.draw(drawn, table, alt, width=120, height=120))
-    return Gallery(tuple(pictures), crystals.formulas, caption)
+gallery = Gallery
+"""As a verb, like `explore`."""
 
 
 def plot_latent_map(
@@ -68,7 +58,6 @@ def plot_latent_map(
     groups: Sequence[str],
     *,
     share: Sequence[float] = (),
-    title: str = "",
 ) -> Plot:
     """Return latents in a plane, coloured and marked by group; the six largest are named.
 
@@ -76,9 +65,8 @@ def plot_latent_map(
         points: shape (crystals, 2).
         groups: name of each crystal's group.
         share: of the variance along both axes.
-        title: above the axes.
     """
-    figure, axes = canvas(6.4, 4.6, title=title)
+    figure, axes = canvas(6.4, 4.6)
     names, counts = np.unique(list(groups), return_counts=True)
     order = [str(names[i]) for i in np.argsort(-counts, kind="stable")[:6]]
     label = np.array(list(groups))
@@ -98,18 +86,15 @@ def plot_latent_map(
     return Plot(figure, f"Map of {len(at)} latents. {where}.")
 
 
-def plot_draws(
-    curves: dict[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, title: str = ""
-) -> Plot:
+def plot_draws(curves: dict[str, tuple[Any, Any]], *, xlabel: str, ylabel: str) -> Plot:
     """Return lines through (x, y), one per name, readable in grey.
 
     Args:
         curves: name -> (x, y).
         xlabel: of the axis.
         ylabel: of the axis.
-        title: above the axes.
     """
-    figure, _ = draw_lines(curves, title=title, xlabel=xlabel, ylabel=ylabel)
+    figure, _ = draw_lines(curves, xlabel=xlabel, ylabel=ylabel)
     peaks = {
         k: np.asarray(x)[int(np.asarray(y).argmax())] for k, (x, y) in curves.items()
     }
@@ -142,26 +127,23 @@ def plot_price(points: Mapping[str, tuple[float, Metric]]) -> Plot:
     return Plot(figure, f"Rate against evaluations per crystal. {told}.")
 
 
-def plot_uniform(
-    parts: dict[str, Tensor], *, bins: int = 20, label: str = "latent coordinate"
-) -> Plot:
+def plot_uniform(parts: dict[str, Tensor], *, label: str = "latent coordinate") -> Plot:
     """Return histograms of numbers that should be uniform on [0, 1), one per name.
 
     The grey band holds 95 % of the bars of uniform numbers, as many as the first has.
 
     Args:
         parts: name -> numbers, any shape.
-        bins: of each histogram.
         label: of the axis.
     """
-    made = plot_histogram(parts, label=label, bins=bins, span=(0.0, 1.0))
+    made = plot_histogram(parts, label=label, bins=20, span=(0.0, 1.0))
     most = max(1, next(iter(parts.values())).numel())
-    low, high = (1 + x * np.sqrt((bins - 1) / most) for x in (-1.96, 1.96))
+    low, high = (1 + x * np.sqrt(19 / most) for x in (-1.96, 1.96))
     axes = made.figure.axes[0]
-    axes.axhspan(low / bins, high / bins, color="#dddddd", label="uniform, 95 %")
+    axes.axhspan(low / 20, high / 20, color="#dddddd", label="uniform, 95 %")
     axes.legend(frameon=False, fontsize=10)
     heights = (
-        np.histogram(x.flatten(), bins, (0, 1), density=True)[0] for x in parts.values()
+        np.histogram(x.flatten(), 20, (0, 1), density=True)[0] for x in parts.values()
     )
     found = (
         f"{name}: bars from {height.min():.2f} to {height.max():.2f}"
@@ -198,16 +180,15 @@ def plot_volume_changes(
     return Plot(figure, f"Log density gained layer by layer: {'; '.join(found)}.")
 
 
-def plot_next_site(said: Any, *, of: str = "position", top: int = 10) -> Plot:
-    """Return the likeliest choices after some sites as bars, the end of the crystal too.
+def plot_next_site(said: Any, *, of: str = "position") -> Plot:
+    """Return the ten likeliest choices after some sites as bars, and the crystal's end.
 
     Args:
         said: a `NextSite`, from `completion.next_site`.
         of: "position" or "element".
-        top: bars besides that for a complete crystal.
     """
     share = said.letters() if of == "position" else said.elements()
-    best = sorted(share.items(), key=lambda one: -one[1])[:top]
+    best = sorted(share.items(), key=lambda one: -one[1])[:10]
     names = [name for name, p in best if p > 0.002]
     values = [p for _, p in best if p > 0.002]
     figure, axes = canvas(6.2, 3.0, title=repr(said.partial)[8:-1])

@@ -9,20 +9,19 @@ from matdesign.display.plots import COLORS, Plot, draw_lines
 from matdesign.errors import DataError
 
 
-def plot_guidance(made: Crystals, *, batch: int = 0) -> Plot:
+def plot_guidance(made: Crystals) -> Plot:
     """Return how far previews were from each constraint, from noise to data.
 
     Every constraint has its own unit, so each curve is drawn as a share of its largest
     value, which the legend gives.
 
     Args:
-        made: what a guided sampling returned.
-        batch: which of the batches that were written down.
+        made: what a guided sampling returned; its first batch is shown.
 
     Raises:
         DataError: the crystals carry no log of steps.
     """
-    steps = logged_steps(made, batch)
+    steps = logged_steps(made)
     names = list(dict.fromkeys(name for row in steps for name in row["violation"]))
     curves, found = {}, []
     for name in names:
@@ -44,17 +43,16 @@ def plot_guidance(made: Crystals, *, batch: int = 0) -> Plot:
     return Plot(figure, f"Mean violation on the way: {'; '.join(found)}.")
 
 
-def plot_particles(made: Crystals, *, batch: int = 0) -> Plot:
+def plot_particles(made: Crystals) -> Plot:
     """Return the effective number of particles at each step, and where they were resampled.
 
     Args:
-        made: what a sampling guided by `steer` returned.
-        batch: which of the batches that were written down.
+        made: what a sampling guided by `steer` returned; its first batch is shown.
 
     Raises:
         DataError: the crystals carry no log of particles.
     """
-    rows = [row for row in logged_steps(made, batch) if "ess" in row]
+    rows = [row for row in logged_steps(made) if "ess" in row]
     if not rows:
         raise DataError(
             "no particles were used for these crystals; sample them with "
@@ -84,13 +82,12 @@ def plot_particles(made: Crystals, *, batch: int = 0) -> Plot:
     )
 
 
-def logged_steps(made: Crystals, batch: int) -> list[dict[str, Any]]:
-    """Return the steps of one batch."""
-    written = made.info.get("guide", {}).get("log", {}).get("steps") or []
-    rows = written[batch] if -len(written) <= batch < len(written) else []
-    if not rows:
+def logged_steps(made: Crystals) -> list[dict[str, Any]]:
+    """Return the steps of the first batch of a guided sampling."""
+    batches = made.info.get("guide", {}).get("log", {}).get("steps") or [[]]
+    if not batches[0]:
         raise DataError(
-            f"no steps of a batch {batch} were written down: got {len(written)} batches. "
-            "Sample with a guide that acts between steps: print guide.plan(model)."
+            "no steps were written down with these crystals. Sample with a guide that "
+            "acts between steps: print guide.plan(model)."
         )
-    return list(rows)
+    return list(batches[0])

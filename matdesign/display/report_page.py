@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,8 @@ FAILURES = {
     "That is more than the error explains, so that the potential, the structure or the "
     "list of known compounds is more probably wrong than the crystal a discovery",
     "far": "lie more than {near:g} eV/atom above the hull",
-    "failed": "failed while relaxing or afterwards",
-    "rejected": "did not meet the constraints and were not relaxed",
+    "failed": "failed in the oracle or afterwards",
+    "rejected": "did not meet the constraints and were not evaluated",
 }
 """What is said of the crystals of a stage."""
 
@@ -79,7 +80,11 @@ class Row:
 
 
 def document(
-    rows: list[Row], checked: Check | None, evaluated: bool, called: str, **shown: Any
+    rows: list[Row],
+    checked: Check | None,
+    evaluated: bool,
+    funnel: Sequence[tuple[int, str]],
+    **shown: Any,
 ) -> str:
     """Return the whole page.
 
@@ -87,9 +92,11 @@ def document(
         rows: all crystals.
         checked: the constraints asked for and who met them.
         evaluated: whether an oracle saw the crystals.
-        called: what the crystals are, such as "proposed".
-        **shown: what the template shows as it is: title, plots, judgement, facts.
+        funnel: how many crystals are left after each step; counted here where empty.
+        **shown: what the template shows as it is: title, lead, plots, judgement, facts.
     """
+    for row in rows:
+        row.values |= {"formula": row.formula, "reason": row.reason or None}
     groups = {
         stage: [row for row in rows if row.stage == stage]
         for stage in ("candidate", *FAILURES)
@@ -100,6 +107,11 @@ def document(
     ranked = evaluated and (not above or any(one is not None for one in above))
     first = [row for group in groups.values() for row in group][:MOST_VIEWERS]
     in_3d = {row.number for row in first if row.sound}
+
+    asked: list[tuple[str, int]] = []
+    if checked is not None:
+        met = checked.satisfied.sum(dim=0).tolist()
+        asked = list(zip(map(str, checked.constraints), met, strict=True))
 
     def viewer(row: Row) -> str:
         if row.number not in in_3d:
@@ -112,10 +124,10 @@ def document(
         assets=standalone_assets(),
         css=(ASSETS / "report.css").read_text(encoding="utf-8"),
         script=(ASSETS / "report.js").read_text(encoding="utf-8"),
-        funnel=_funnel(rows, groups, checked, evaluated, ranked, called),
+        funnel=funnel or _funnel(rows, groups, checked, evaluated, ranked),
         n=len(rows),
         n_shown=len(first),
-        asked=_asked(checked),
+        asked=asked,
         candidates=groups["candidate"],
         evaluated=evaluated,
         ranked=ranked,
@@ -126,7 +138,6 @@ def document(
             if groups[stage]
         ],
         used=_used,
-        value=_value,
         lines=_lines,
         viewer=viewer,
         **shown,
@@ -146,29 +157,21 @@ def _funnel(
     checked: Check | None,
     evaluated: bool,
     ranked: bool,
-    called: str,
-) -> list[tuple[int, str]]:
+) -> Sequence[tuple[int, str]]:
     """Return how many crystals are left after each step, and what the step is."""
-    steps = [(len(rows), called)]
+    steps = [(len(rows), "proposed")]
     if checked is not None:
         steps.append((len(rows) - len(groups["rejected"]), "meet every constraint"))
     if evaluated:
         near, below = len(groups["candidate"]), len(groups["look again"])
         fine = near + below + len(groups["far"])
-        steps.append((fine, "relaxed, and still meet every constraint"))
+        steps.append((fine, "evaluated, and still meet every constraint"))
         if below:
             far = f"over {NEAR_HULL:g} eV/atom below the hull: look again"
             steps.append((below, far))
         where = f"within {NEAR_HULL:g} eV/atom of" if ranked else "not compared with"
         steps.append((near, f"{where} the hull: candidates"))
     return steps
-
-
-def _asked(checked: Check | None) -> list[tuple[str, int]]:
-    if checked is None:
-        return []
-    met = checked.satisfied.sum(dim=0).tolist()
-    return [(str(one), k) for one, k in zip(checked.constraints, met, strict=True)]
 
 
 def _reasons(rows: list[Row]) -> list[tuple[str, int]]:
@@ -187,18 +190,10 @@ def _reasons(rows: list[Row]) -> list[tuple[str, int]]:
 def _used(rows: list[Row]) -> list[str]:
     """Return the columns that some row has a value in."""
     always = ("formula", "space group")
-    return [
-        name
-        for name in COLUMNS
-        if name in always or any(_value(row, name) is not None for row in rows)
-    ]
-
-
-def _value(row: Row, column: str) -> float | str | None:
-    own = {"formula": row.formula, "reason": row.reason or None}
-    value = own[column] if column in own else row.values.get(column)
-    broken = isinstance(value, float) and not math.isfinite(value)
-    return None if broken else value
+    known = {
+        name for row in rows for name, one in row.values.items() if one is not None
+    }
+    return [name for name in COLUMNS if name in always or name in known]
 
 
 def _lines(row: Row) -> list[str]:
@@ -214,6 +209,7 @@ def _lines(row: Row) -> list[str]:
             lines.append("no known compound has these elements only")
     if get("energy (eV/atom)") is not None:
         lines.append(f"{get('energy (eV/atom)'):.3f} eV/atom")
-    if get("seconds") is not None:
-        lines.append(f"relaxed in {get('seconds'):.1f} s")
+    if seconds := get("seconds"):
+        done = "relaxed" if "steps" in row.values else "evaluated"
+        lines.append(f"{done} in {seconds:.1f} s")
     return lines

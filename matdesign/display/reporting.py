@@ -35,7 +35,8 @@ def report(
     title: str = "Designed crystals",
     facts: Mapping[str, object] | None = None,
     plots: Sequence[Plot] = (),
-    called: str = "proposed",
+    lead: Sequence[str] = (),
+    funnel: Sequence[tuple[int, str]] = (),
 ) -> Path:
     """Write what was asked, proposed, refused and found; return the path of the page.
 
@@ -54,7 +55,9 @@ def report(
         title: heading of the page.
         facts: further lines for "How it was made", label -> anything that prints.
         plots: shown above the crystals.
-        called: what `crystals` are, where they are not all that was proposed.
+        lead: a paragraph below the heading, and points below it.
+        funnel: counts and steps above the crystals, where these are not all that was
+            proposed.
 
     Returns:
         Path of the HTML file.
@@ -83,8 +86,9 @@ def report(
         rows,
         checked,
         results is not None,
-        called,
+        funnel,
         title=title,
+        lead=lead,
         plots=[one.to_html() for one in plots],
         judgement=evaluation._repr_html_() if evaluation is not None else "",
         made=html_table([], _facts(crystals, results, facts or {})),
@@ -164,6 +168,8 @@ def _add_results(
             known = float(results.competing[k])  # NaN where a worker process died
             row.values["known compounds"] = int(known) if known == known else None
         row.values["seconds"] = float(results.seconds[k])
+        if "steps" in results.columns:
+            row.values["steps"] = float(results.steps[k])
         if again is not None:
             held = int(again.satisfied[k].sum())
             row.values["met after relaxing"] = f"{held} of {len(again.constraints)}"
@@ -213,19 +219,19 @@ def _facts(
     from matdesign.environment import about
 
     info: dict[str, Any] = crystals.info
-    facts = [(str(name), str(value)) for name, value in more.items()]
+    facts: dict[str, object] = dict(more)
     for key in ("generator", "model", "seed", "steps", "network_evaluations", "device"):
         if info.get(key) not in (None, ""):
-            facts.append((key.replace("_", " "), str(info[key])))
+            facts[key.replace("_", " ")] = info[key]
     if "seconds" in info:
-        facts.append(("seconds for sampling", f"{float(info['seconds']):.1f}"))
+        facts["seconds for sampling"] = f"{float(info['seconds']):.1f}"
     if "guide" in info:
         log = info["guide"]
-        met = f"{log['met']} of {log['drawn']} drawn met all"
-        facts.append(("guide", f"{log['method']}: {met}"))
+        facts["guide"] = (
+            f"{log['method']}: {log['met']} of {log['drawn']} drawn met all"
+        )
     if results is not None:
-        facts.append(("oracle", results.oracle))
-        total = float(torch.nansum(results.seconds))
-        if "computing time of the oracle" not in more:
-            facts.append(("computing time of the oracle", f"{total:.1f} s"))
-    return facts + list(about().items())
+        total = f"{float(torch.nansum(results.seconds)):.1f} s"
+        facts["oracle"] = results.oracle
+        facts.setdefault("computing time of the oracle", total)
+    return [(name, str(one)) for name, one in {**facts, **about()}.items()]

@@ -6,7 +6,6 @@ live and static viewers, `picture.py` into drawings.
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -71,8 +70,12 @@ def bonds(structure: "Structure") -> Bonds:
         Cordero et al., Dalton Trans. 2008, 2832 (radii, through ASE); the neighbour
         search is pymatgen's.
     """
-    radius = np.array([_element(site.specie.Z).radius for site in structure])
-    metal = np.array([_element(site.specie.Z).metal for site in structure])
+    from ase.data import covalent_radii
+    from pymatgen.core import Element
+
+    numbers = structure.atomic_numbers
+    radius = covalent_radii[list(numbers)]
+    metal = np.array([Element.from_Z(z).is_metal for z in numbers])
     first, second, image, distance = structure.get_neighbor_list(
         r=2 * REACH * float(radius.max()), exclude_self=True
     )
@@ -88,18 +91,21 @@ def bonds(structure: "Structure") -> Bonds:
 
 def species_table(symbols: Sequence[str]) -> list[dict[str, Any]]:
     """Return symbol, name, colour, sphere radius (angstrom) and label colour of elements."""
+    from ase.data import covalent_radii
+    from ase.data.colors import jmol_colors
     from pymatgen.core import Element
 
     rows = []
-    for symbol in symbols:
-        look = _element(Element(symbol).Z)
+    for element in map(Element, symbols):
+        red, green, blue = (round(255 * float(x)) for x in jmol_colors[element.Z])
+        light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
         rows.append(
             {
-                "symbol": symbol,
-                "name": look.name,
-                "color": look.color,
-                "ink": "#000000" if look.light else "#ffffff",
-                "radius": round(0.2 + 0.2 * look.radius, 3),
+                "symbol": element.symbol,
+                "name": element.long_name,
+                "color": f"#{red:02x}{green:02x}{blue:02x}",
+                "ink": "#000000" if light else "#ffffff",
+                "radius": round(0.2 + 0.2 * float(covalent_radii[element.Z]), 3),
             }
         )
     return rows
@@ -245,40 +251,7 @@ def label(one: "Structure", n: int, total: int) -> str:
     return text if total == 1 else f"{n + 1}/{total}  {text}"
 
 
-def alt_text(described: dict[int, str], frames: list[dict[str, Any]]) -> str:
-    """Return the words for a whole viewer, from those of its first and last frame."""
-    if len(frames) == 1:
-        return described[0]
-    last = described[len(frames) - 1]
-    return f"{len(frames)} crystals to step through. First: {described[0]} Last: {last}"
-
-
 # ---- what is drawn --------------------------------------------------------------------
-
-
-class _Look(NamedTuple):
-    name: str
-    color: str
-    radius: float
-    metal: bool
-    light: bool
-
-
-@cache
-def _element(z: int) -> _Look:
-    from ase.data import covalent_radii
-    from ase.data.colors import jmol_colors
-    from pymatgen.core import Element
-
-    element = Element.from_Z(z)
-    red, green, blue = (round(255 * float(x)) for x in jmol_colors[z])
-    return _Look(
-        element.long_name,
-        f"#{red:02x}{green:02x}{blue:02x}",
-        float(covalent_radii[z]),
-        bool(element.is_metal),
-        0.299 * red + 0.587 * green + 0.114 * blue > 140,
-    )
 
 
 def _home(structure: "Structure") -> NDArray[np.float64]:

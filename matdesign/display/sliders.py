@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from matdesign.display.live import live, slider
-from matdesign.display.pages import to_json
+from matdesign.display.pages import Live, to_json
 from matdesign.display.plots import Plot
-from matdesign.display.viewer import CrystalView, bundle
+from matdesign.display.viewer import CrystalView
 from matdesign.errors import DataError
 from matdesign.tables import render
 
@@ -22,7 +22,7 @@ MOST_FRAMES = 231
 """Most pictures that a static page carries for one explorer."""
 
 
-class Explorer:
+class Explorer(Live):
     """Sliders over a function that draws: live under a kernel, complete without one.
 
     With one or two sliders the static page holds every combination. With more it holds
@@ -59,10 +59,13 @@ class Explorer:
             name: _nearest(values, takes[name].default if name in takes else None)
             for name, values in self.values.items()
         }
+        self.home = {name: self.values[name][n] for name, n in self.start.items()}
         whole = math.prod(len(values) for values in self.values.values())
         self.mode: Literal["grid", "star"] = (
             "grid" if len(ranges) <= 2 and whole <= MOST_FRAMES else "star"
         )
+        alone = "Without a kernel one slider moves at a time; the others return."
+        self.note = "" if self.mode == "grid" else alone
 
     def __repr__(self) -> str:
         sliders = ", ".join(f"{k} ({len(v)})" for k, v in self.values.items())
@@ -74,8 +77,9 @@ class Explorer:
         if self.mode == "grid":
             product = itertools.product(*self.values.values())
             return [dict(zip(names, one, strict=True)) for one in product]
-        home = {name: self.values[name][self.start[name]] for name in names}
-        return [{**home, name: value} for name in names for value in self.values[name]]
+        return [
+            {**self.home, name: value} for name in names for value in self.values[name]
+        ]
 
     def draw(self, **values: Any) -> "CrystalView | Plot":
         """Return the drawing at one place of the sliders."""
@@ -104,7 +108,7 @@ class Explorer:
 
     def widget(self) -> Any:
         """Return the live sliders."""
-        places = {k: slider(k, v, v[self.start[k]]) for k, v in self.values.items()}
+        places = {k: slider(k, v, self.home[k]) for k, v in self.values.items()}
         return live(self.draw, places)
 
     def _spec(self) -> dict[str, Any]:
@@ -115,13 +119,7 @@ class Explorer:
         return {"mode": self.mode, "sliders": sliders}
 
     def _start_frame(self) -> int:
-        home = {name: self.values[name][n] for name, n in self.start.items()}
-        return self.places().index(home)
-
-    def _note(self) -> str:
-        if self.mode == "grid":
-            return ""
-        return "Without a kernel one slider moves at a time; the others return."
+        return self.places().index(self.home)
 
     def _crystals(self, views: list[CrystalView]) -> str:
         labels = [
@@ -136,7 +134,7 @@ class Explorer:
         whole = CrystalView(
             [one.structures[0] for one in views],
             labels,
-            caption=" ".join(filter(None, [first.caption, self._note()])),
+            caption=" ".join(filter(None, [first.caption, self.note])),
             images=first.images,
             bonds=first.bonds,
             **options,
@@ -149,13 +147,8 @@ class Explorer:
             start=self._start_frame(),
             data=to_json(self._spec()),
             plots=[one.to_html() for one in plots],
-            note=self._note(),
+            note=self.note,
         )
-
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return bundle(repr(self), self.to_html, self.widget)
 
 
 explore = Explorer

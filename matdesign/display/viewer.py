@@ -1,14 +1,12 @@
 """Look at crystals: one object for a live notebook, a static page and a file on disk."""
 
-import html
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matdesign.crystals.batch import Crystals
 from matdesign.display import picture, scene
-from matdesign.display.pages import page, to_json
+from matdesign.display.pages import Live, page, to_json
 from matdesign.display.scene import Images
 from matdesign.errors import DataError, ShapeError
 from matdesign.tables import render
@@ -18,9 +16,6 @@ if TYPE_CHECKING:
 
     from matdesign.generators.control import State
 
-STATIC = "MATDESIGN_STATIC"
-"""Set this environment variable to get the static form also under a kernel."""
-
 STILL = (
     "A still picture. Where it stays, the viewer that turns cannot be shown here: "
     'view(...).save("crystal.html") makes a file that turns in any browser.'
@@ -29,7 +24,7 @@ STILL = (
 MOST_FRAMES = 200
 
 
-class CrystalView:
+class CrystalView(Live):
     """Crystals to turn, step through and play.
 
     Under a kernel this is a live nglview widget. Everywhere else it is HTML that carries
@@ -42,15 +37,12 @@ class CrystalView:
         caption: text under the viewer.
         images: periodic copies to draw: on the cell's `"boundary"` or `"none"`.
         bonds: draw bonds (the rule is in `scene.bonds`).
-        options: `height` (pixels), `letters` (element symbols on the atoms), `start` (frame),
-            `interval` (milliseconds), `loop`, `refit` (zoom on every frame; else one scale
-            for all), `slider` (its name for a screen reader), `name`.
+        options: `height` (pixels), `start` (frame), `interval` (milliseconds), `refit`
+            (zoom on every frame; else one scale for all), `slider` (its name for a screen
+            reader), `name`.
     """
 
-    OPTIONS = (
-        *("height", "letters", "start", "interval", "loop", "refit"),
-        *("slider", "name", "sliders"),
-    )
+    OPTIONS = ("height", "start", "interval", "refit", "slider", "name", "sliders")
 
     def __init__(
         self,
@@ -96,7 +88,9 @@ class CrystalView:
                 f"{one.composition.reduced_formula}, {scene.cell_text(one)}."
             )
             frames[n]["alt"] = f"{label}: {words}" if label else words
-        self.alt = scene.alt_text(described, frames)
+        first, last = described[0], described[len(frames) - 1]
+        many = f"{len(frames)} crystals to step through. First: {first} Last: {last}"
+        self.alt = many if len(frames) > 1 else first
         self.data: dict[str, Any] = {
             "species": scene.species_table(symbols),
             "frames": frames,
@@ -114,42 +108,33 @@ class CrystalView:
         The page needs `standalone_assets()` once, as a report and a saved file have them.
         """
         options, frames = self.data["options"], self.data["frames"]
-        start = int(options.get("start", 0))
-        drawing = picture.draw(
-            frames[start],
-            self.data["species"],
-            self.alt,
-            height=int(options.get("height", 340)),
-        )
+        start, height = int(options.get("start", 0)), int(options.get("height", 340))
+        species = self.data["species"]
+        drawing = picture.draw(frames[start], species, self.alt, height=height)
         caption = self.caption or (self.labels or [""])[0] * (len(frames) == 1)
         return render(
             "viewer",
             name=options.get("name", ""),
-            height=int(options.get("height", 340)),
+            height=height,
             data=to_json(self.data),
             alt=self.alt,
             still=STILL,
             drawing=drawing,
-            species=self.data["species"],
+            species=species,
             inline=False,
             beside=frames[start].get("beside", ""),
             caption=caption,
         )
 
-    def save(self, path: str | Path, *, title: str = "") -> Path:
+    def save(self, path: str | Path) -> Path:
         """Write one HTML file that opens from disk, offline; return its path."""
         made = Path(path)
-        made.write_text(page(title or repr(self), self.to_html()), encoding="utf-8")
+        made.write_text(page(repr(self), self.to_html()), encoding="utf-8")
         return made
 
     def widget(self) -> Any:
         """Return the live widget: nglview, with a player when there are several frames."""
         return LiveViewer(self.data).box()
-
-    def _repr_mimebundle_(
-        self, include: Any = None, exclude: Any = None
-    ) -> dict[str, Any]:
-        return bundle(repr(self), self.to_html, self.widget)
 
 
 def view(
@@ -202,16 +187,16 @@ def film(
     *,
     every: int = 1,
     which: int = 0,
-    images: Images = "none",
     **options: Any,
 ) -> CrystalView:
     """Return a player that shows one crystal while a generator makes it.
+
+    No periodic copies are drawn, since atoms cross the boundary.
 
     Args:
         states: what `model.trajectory(...)` yields; an empty cell is not drawn.
         every: keep every so many states; the last is always kept.
         which: which crystal of the batch.
-        images: periodic copies to draw; none by default, since atoms cross the boundary.
         options: see `CrystalView`.
     """
     if every < 1:
@@ -230,7 +215,7 @@ def film(
         )
     labels = [f"t = {t:.2f}  {one.composition.reduced_formula}" for t, one in kept]
     settings = {"slider": "generative time", "interval": 120, **options}
-    return CrystalView([one for _, one in kept], labels, images=images, **settings)
+    return CrystalView([one for _, one in kept], labels, images="none", **settings)
 
 
 # ---- under a kernel -------------------------------------------------------------------
@@ -277,14 +262,11 @@ class LiveViewer:
 
     def below(self, frame: dict[str, Any]) -> str:
         """Return what stands under the widget; a drawing until nglview has loaded."""
-        species = self.data["species"]
-        drawn = frame.get("beside", "")
-        words = render("legend", species=species, inline=True, beside=drawn)
-        if self.widget.loaded:
-            return words
-        drawing = picture.draw(frame, species, frame["alt"])
-        box = '<div style="max-width:30rem;background:#fff">'
-        return f"{box}{drawing}</div><p>{html.escape(STILL)}</p>{words}"
+        species, drawing = self.data["species"], ""
+        if not self.widget.loaded:
+            drawing = picture.draw(frame, species, frame["alt"])
+        shown = {"species": species, "beside": frame.get("beside", "")}
+        return render("legend", inline=True, drawing=drawing, still=STILL, **shown)
 
     def box(self) -> Any:
         """Return the widget with its legend, and a player for several frames."""
@@ -321,18 +303,6 @@ class LiveViewer:
         ipywidgets.jslink((play, "value"), (slider, "value"))
         row = ipywidgets.HBox([play, slider, label, save])
         return ipywidgets.VBox([self.widget, row, below])
-
-
-def bundle(
-    text: str, to_html: Callable[[], str], widget: Callable[[], Any]
-) -> dict[str, Any]:
-    """What a notebook gets: the live widget, with HTML for readers without a kernel."""
-    made: dict[str, Any] = {"text/plain": text, "text/html": to_html()}
-    if not os.environ.get(STATIC):
-        live = widget()
-        made.update(live._repr_mimebundle_())
-        made["text/plain"] = text
-    return made
 
 
 # ---- small things ---------------------------------------------------------------------

@@ -52,7 +52,7 @@ def run(
         DeadKernelError,
     )
 
-    from matdesign.display.viewer import STATIC
+    from matdesign.display.pages import STATIC
 
     nbformat: Any = import_module("nbformat")  # untyped
     try:

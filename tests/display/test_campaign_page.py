@@ -1,6 +1,10 @@
 """A campaign as figures: what they say is counted from the store."""
 
+import html
+import math
+import re
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +15,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "loop"))
 
 from alloys import Alloys
-from test_campaign import Toy
+from test_campaign import Fixed, Toy
 from test_strategies import Seer
 
 import matdesign as design
+from matdesign.display.campaign_page import hypervolumes
 from matdesign.errors import DataError
+from matdesign.metrics.intervals import wilson
 
 
 class Slow(Toy):
@@ -70,6 +76,63 @@ def test_figures_count_what_the_store_holds(campaign, figures):
     assert f"values are {abs(off.mean()):.3g} {side} the predictions" in surrogate.alt
 
 
+def test_the_hypervolume_of_two_objectives_is_the_area_of_a_staircase():
+    """Reference (0, 0): rectangles 1 x 3 and 2 x 1, then what is beaten, and a failure."""
+    rows = [[0, 0], [1, 3], [2, 1], [1, 1], [math.nan, 9], [2, 3], [0, 0]]
+    found = hypervolumes(torch.tensor(rows, dtype=torch.float64))
+    assert found == [0, 3, 4, 4, 4, 6, 6]
+    assert hypervolumes(torch.tensor([[5.0, 1.0], [4.0, 3.0]])) == [0, 0]
+
+
+class Two:
+    """An oracle of two columns: copper and gold, the first crystal fails."""
+
+    name, columns = "two", {"copper": "eV", "gold": "g"}
+
+    def evaluate(self, crystals):
+        copper, gold = (
+            (crystals.species == z).sum(1) / crystals.n_atoms for z in (29, 79)
+        )
+        columns = {
+            "copper": design.Column(copper, "eV"),
+            "gold": design.Column(gold, "g"),
+        }
+        reason = ["broken"] + [""] * (len(crystals) - 1)
+        return design.Results(crystals, columns, tuple(reason), oracle=self.name)
+
+
+def test_a_campaign_of_several_objectives_shows_its_hypervolume(tmp_path):
+    select = design.Bayesian(objectives=["-copper", "gold"], start=99)
+    settings = {"objective": "-copper", "budget": 12, "batch": 12, "propose": 30}
+    loop = design.Campaign(
+        Alloys(bad=0), None, Two(), tmp_path / "a.db", select=select, **settings
+    )
+    list(loop)
+    _, volume, *_ = design.plot_campaign(loop)
+    table = loop.table()
+    fine = table[table["ok"]]
+    assert len(fine) == 11
+    low, high = fine["copper"].min(), fine["gold"].max()  # the worst of each
+    area, reached = 0.0, 0.0  # a staircase: copper raised, gold lowered
+    for _, row in fine.sort_values(
+        ["copper", "gold"], ascending=[False, True]
+    ).iterrows():
+        area += max(high - row["gold"] - reached, 0) * (row["copper"] - low)
+        reached = max(reached, high - row["gold"])
+    line = volume.figure.axes[0].lines[0].get_ydata()
+    assert len(line) == 12 and line[0] == 0 and np.diff(line).min() >= 0
+    assert line[-1] == pytest.approx(area) and area > 0
+    axes = volume.figure.axes[0]
+    assert axes.get_ylabel().split("\n") == ["dominated hypervolume", "(eV · g)"]
+    assert (
+        f"copper, maximised, {low:.4g} eV; gold, minimised, {high:.4g} g."
+        in volume.caption
+    )
+    assert "failures never count" in volume.caption and "in 12 calls" in volume.alt
+    assert volume.alt in design.Dashboard(loop).to_html()
+    loop.close()
+
+
 def test_a_report_holds_finalists_judge_failures_and_lineage(campaign, tmp_path):
     class Judge(Toy):
         name = "judge"
@@ -97,11 +160,87 @@ def test_a_report_holds_finalists_judge_failures_and_lineage(campaign, tmp_path)
     assert "crystals by Alloys" in text and "not evaluated: passed over" in text
     table = campaign.table()
     failed, made = table.query("not ok"), campaign.store.count("crystal")
-    assert f"</b> finalists and failures, of {made} proposed" in text
+    assert f"<b>{made}</b> proposed" in text and "relaxed in" not in text
+    assert text.count("evaluated in 2.0 s") == 3 + len(failed)
     assert "computing time of the oracle" in text and "24.0 s" in text  # of all 12
     files = list((tmp_path / "out" / "crystals").glob("*.cif"))
     assert len(files) == 3 + len(failed)
     assert all(reason.split()[0] in text for reason in failed["reason"])
+
+
+def test_the_funnel_counts_each_crystal_of_the_store_once(tmp_path):
+    """Always the same twenty, some broken or without copper: duplicates and failures."""
+    some = Alloys(bad=0.2).sample(20, seed=3)
+    wanted, where = design.RequiredElements("Cu"), tmp_path / "a.db"
+    settings = {"budget": 9, "batch": 3, "propose": 20}
+    loop = design.Campaign(Fixed(some), wanted, Toy(), where, **settings)
+    list(loop)
+    page = design.report_campaign(loop, tmp_path / "a.html", hit=0.6).read_text()
+    counts = {w: int(n) for n, w in re.findall(r"<li><b>(\d+)</b> ([^:,<]+)", page)}
+    rows = [row.key_value_pairs for row in loop.store._db.select(kind="crystal")]
+    said = Counter(row["decision"] for row in rows)
+    assert min(said[one] for one in ("rejected", "duplicate", "passed over")) > 0
+    done = [row.key_value_pairs for row in loop.store._db.select(kind="evaluation")]
+    good = loop.best(99)
+    hits = int((good.properties["energy_above_hull"] <= 0.6).sum())
+    failed = sum(not row["ok"] for row in done)
+    assert 0 < hits < len(good) and failed
+    assert counts == {
+        "proposed": len(rows),
+        "passed the filter": len(rows) - said["rejected"],
+        "new": said["selected"] + said["passed over"],
+        "selected": said["selected"],
+        "evaluated": len(done),
+        "converged and believed": len(done) - failed,
+        "different hits": hits,
+    }
+    low, high = wilson(hits, len(done))
+    text = html.unescape(page)
+    assert f"Asked for: crystals with {wanted} of the lowest energy_above_hull." in text
+    assert (
+        f"{hits} different hits, energy_above_hull up to 0.6 eV/atom; that is" in text
+    )
+    assert f"of the calls (95 % interval {low:.0%} to {high:.0%})" in text
+    loop.close()
+
+
+def test_what_lies_too_far_below_the_hull_is_no_hit(tmp_path):
+    class Deep(Toy):
+        def evaluate(self, crystals):
+            found = super().evaluate(crystals)
+            values = found.energy_above_hull - 0.8
+            column = {"energy_above_hull": design.Column(values, "eV/atom")}
+            return replace(found, columns=column)
+
+    loop = design.Campaign(Alloys(bad=0), None, Deep(), tmp_path / "a.db", budget=30)
+    list(loop)
+    found = loop.best(99).properties["energy_above_hull"]
+    near = int((found.abs() <= 0.1).sum())
+    assert near and float(found.min()) < -0.1
+    page = design.report_campaign(loop, tmp_path / "a.html").read_text()
+    assert f"<b>{near}</b> different hits" in page
+    loop.close()
+
+
+def test_a_judge_may_be_named(campaign, tmp_path):
+    page = tmp_path / "a.html"
+    with pytest.raises(
+        DataError, match=r"no judge 'luck'; choose one of .*r2scan.*judge-p"
+    ):
+        design.report_campaign(campaign, page, judge="luck")
+    with pytest.raises(
+        DataError, match="judge-band-gap does not compute the objective"
+    ):
+        design.report_campaign(campaign, page, judge="judge-band-gap")
+    assert not page.exists()
+    text = design.report_campaign(campaign, page, judge="judge-prototypes").read_text()
+    first = campaign.best(1)
+    network = design.load_predictor("judge-prototypes")
+    again = float(network.predict(first)["energy_above_hull"][0])
+    assert f"{again:.4g} by the judge judge-prototypes" in text
+    assert re.search(
+        r"unseen by the loop, confirms \d of \d hits among 6 finalists", text
+    )
 
 
 def test_a_report_by_view_is_the_same(campaign, tmp_path):

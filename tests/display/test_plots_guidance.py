@@ -46,7 +46,7 @@ def test_both_plots_of_a_steered_sampling():
 def test_without_a_log_there_is_no_plot():
     model = design.load_model("coupling-flow-perovskites")
     made = model.sample(1, seed=0)
-    with pytest.raises(DataError, match="no steps of a batch"):
+    with pytest.raises(DataError, match="no steps were written down"):
         plot_guidance(made)
     guide = design.Guide(design.Between("density", 1, 20, unit="g/cm^3"), "project")
     with pytest.raises(DataError, match="no particles were used"):
@@ -125,7 +125,7 @@ def test_without_previews_there_is_no_film(steered):
         del row["preview"]
     with pytest.raises(DataError, match="holds no previews"):
         film_guidance(steered.replace(info=info))
-    with pytest.raises(DataError, match="no steps of a batch 0"):
+    with pytest.raises(DataError, match="no steps were written down"):
         film_guidance(steered.replace(info={}))
 
 

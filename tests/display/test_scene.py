@@ -173,7 +173,7 @@ def test_the_drawing_holds_every_atom_and_its_words():
     svg = picture.draw(scene.frame(structure, KINDS), species, 'a "quoted" <title>')
     assert svg.count("<circle") == 21
     assert svg.count(">Sr<") == 1 and svg.count(">Ti<") == 8
-    assert "a &quot;quoted&quot; &lt;title&gt;" in svg
+    assert "a &#34;quoted&#34; &lt;title&gt;" in svg
     assert svg.count('stroke="#595966"') == 12
 
 
