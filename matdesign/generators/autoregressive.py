@@ -11,7 +11,6 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine
@@ -22,6 +21,7 @@ from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import eval_mode
 from matdesign.generators.sequence import at, log_coordinates, log_sites, sequences
+from matdesign.generators.site_mask import layout_of
 from matdesign.generators.site_network import SiteNetwork, SiteSample
 from matdesign.generators.wyckoff_sampler import WyckoffSampler
 
@@ -266,12 +266,8 @@ class Autoregressive(WyckoffSampler):
         self, group: Tensor, letter: Tensor, species: Tensor, condition: Condition
     ) -> Plan:
         """Return a plan, on the CPU, for drawn space groups, letters and elements."""
-        letter, species = letter.cpu(), species.cpu()
-        if self.representation == "cell":
-            layout = Layout.whole_cell((species > 0).sum(1))
-        else:
-            rows = [[x for x in row if x != NONE] for row in letter.tolist()]
-            layout = symmetric_layouts(group.tolist(), rows)
+        species = species.cpu()
+        layout = layout_of(group, letter, cells=self.representation == "cell")
         species = species[:, : layout.count.shape[1]]
         return Plan(layout, species, torch.full_like(species, -1), condition)
 

@@ -194,7 +194,7 @@ def complete(
                     f"can be are {possible}."
                 )
         group = torch.full_like(sizes, partial.spacegroup)
-        first = partial._index.to(sizes.device), partial._kinds.to(sizes.device)
+        first = list(zip(partial._index.to(group), partial._kinds.to(group)))
         about = request, sizes, group, rng, scale, first
         letter, species, _ = model.sites(*about)
         plan = model.plan_of(group, letter, species, request.condition)

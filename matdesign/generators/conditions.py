@@ -125,6 +125,11 @@ def combine(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
     return mixed.masked_fill(impossible, -torch.inf)
 
 
+def guided(raw: Tensor, copies: int, scale: float) -> Tensor:
+    """Return one copy of logits as it is, or `combine` of the first and second of two."""
+    return raw if copies == 1 else combine(raw.chunk(2)[0], raw.chunk(2)[1], scale)
+
+
 def properties_of(train: Encoded) -> dict[str, list[float]]:
     """Return name -> [mean, standard deviation] of what a model may be asked for.
 

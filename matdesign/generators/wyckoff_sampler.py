@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.wyckoff import NONE
 from matdesign.errors import InfeasibleTarget
-from matdesign.generators.conditions import Condition, combine
+from matdesign.generators.conditions import Condition
 from matdesign.generators.family import Family
 from matdesign.generators.filling import fillable, letter_mask
 from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import choose
-from matdesign.generators.site_mask import SiteMask, wanted_amounts
+from matdesign.generators.site_mask import Scores, SiteMask, wanted_amounts
 from matdesign.generators.site_network import SiteNetwork
 
 RESTARTS = 50
@@ -172,7 +173,7 @@ class WyckoffSampler(Family):
         group: Tensor,
         rng: torch.Generator,
         scale: float,
-        first: tuple[Tensor, Tensor] | None = None,
+        first: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return letters and elements, (crystals, sites), and which came to a dead end.
 
@@ -182,66 +183,39 @@ class WyckoffSampler(Family):
             group: space group of each.
             rng: source of randomness, on the model's device.
             scale: of classifier-free guidance.
-            first: letters and elements of the first sites, the same for all crystals.
+            first: letter and element of the first sites, the same for all crystals.
         """
-        net, b = self.network, len(group)
-        twice = scale not in (0.0, 1.0) and bool(request.condition.anything.any())
-        condition = request.condition.to(group.device)
+        net, asked, copies = self.network, request.condition.to(group.device), 1
         if scale == 0:
-            condition = self.nothing(b)
-        if twice:
-            condition = Condition.cat([self.nothing(b), condition])
-        ask, again = net.asked(condition), 2 if twice else 1
-        about = net.about(ask, group.repeat(again), n_atoms.repeat(again))
-        keys = net.keys(group).repeat(again, 1, 1)
-
-        def mixed(raw: Tensor) -> Tensor:
-            null, conditional = raw[:b, 0], raw[-b:, 0]
-            return combine(null, conditional, scale) if twice else conditional
-
-        def element_score(hidden: Tensor, letter: Tensor) -> Tensor:
-            some = letter.repeat(again)[:, None]
-            return mixed(net.species_logits(hidden, keys, some))
-
-        def pick(score: Tensor) -> Tensor:
-            return choose(score / self.temperature, rng)
-
-        sites = SiteMask(
-            group,
-            wanted_amounts(request, n_atoms),
-            request.choices,
-            self.scales.allowed,
-        )
-        last = torch.full_like(group, NONE)
-        kind, left = torch.zeros_like(last), n_atoms.clone()
-        dead = torch.zeros_like(group, dtype=torch.bool)
-        letters: list[Tensor] = []
-        kinds: list[Tensor] = []
+            asked = self.nothing(len(group))
+        elif scale != 1 and bool(asked.anything.any()):
+            asked, copies = Condition.cat([self.nothing(len(group)), asked]), 2
+        wide, sizes = group.repeat(copies), n_atoms.repeat(copies)
+        about = net.about(net.asked(asked), wide, sizes)
+        keys = net.keys(group).repeat(copies, 1, 1)
         cache = None
-        while bool((left > 0).any()):
-            active, step = left > 0, len(letters)
-            old, its, more = (x.repeat(again)[:, None] for x in (last, kind, left))
-            tokens = net.site_tokens(about, keys, old, its, more, step)
-            exists = active.repeat(again)[:, None] | (step == 0)
-            hidden, cache = net.transformer(tokens, exists, cache)
-            self.evaluations += int(exists.sum())
-            if first is not None and step < len(first[0]):
-                new = torch.where(active, first[0][step], NONE)
-                now = torch.where(active, first[1][step], 0)
-            else:
-                new, now = sites.draw(
-                    pick,
-                    mixed(net.letter_logits(hidden, keys)),
-                    letter_mask(self.fill, group, last, kind, left),
-                    partial(element_score, hidden),
-                    active,
-                    (last, kind, left),
-                )
-                dead |= active & (now == 0)
-            alive = active & ~dead
-            left = left.masked_fill(dead, 0) - sites.place(alive, new, now, rng)
-            last = torch.where(alive, new, last)
-            kind = torch.where(alive, now, kind)
-            letters.append(torch.where(alive, new, NONE))
-            kinds.append(torch.where(alive, now, 0))
-        return torch.stack(letters, 1), torch.stack(kinds, 1), dead
+
+        def read(step: int, active: Tensor, *before: Tensor) -> Scores:
+            nonlocal cache
+            tokens = net.site_tokens(about, keys, *before, start=step)
+            hidden, cache = net.transformer(tokens, active, cache)
+            self.evaluations += int(active.sum())
+            return net.letter_logits(hidden, keys)[:, 0], (
+                lambda on: net.species_logits(hidden, keys, on)[:, 0]
+            )
+
+        wanted = wanted_amounts(request, n_atoms)
+        letters, kinds, left = SiteMask(
+            group, wanted, request.choices, self.scales.allowed
+        ).sequences(
+            read,
+            partial(letter_mask, self.fill, group),
+            n_atoms,
+            n_atoms > 0,
+            rng,
+            first=first,
+            copies=copies,
+            scale=scale,
+            temperature=self.temperature,
+        )
+        return letters, kinds, left > 0
