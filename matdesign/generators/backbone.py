@@ -1,4 +1,4 @@
-"""`PairTransformer`: one network that looks at the sites of a crystal and their distances."""
+"""`PairTransformer` and `Transformer`: networks that look at the sites of a crystal."""
 
 import math
 from typing import NamedTuple
@@ -174,3 +174,76 @@ class PairTransformer(nn.Module):
         drift = moved.sum(1, keepdim=True) / n_atoms.clamp(min=1)[:, None, None]
         moved = (moved - drift) * mask.unsqueeze(-1)
         return Prediction(moved, self.lattice_head(crystal), self.species_head(sites))
+
+
+class Transformer(nn.Module):
+    """Attention over the tokens of a crystal, with or without the geometry of its sites.
+
+    The first token stands for the whole crystal. Without geometry the pair vectors are
+    learned zeros, so that tokens differ by their own features alone.
+
+    Args:
+        width: size of the tokens.
+        layers: attention layers.
+        heads: attention heads.
+        geometry: look at displacements and distances of the sites.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        geometry: bool,
+    ) -> None:
+        super().__init__()
+        self.heads, self.depth = heads, layers
+        self.features = PairFeatures(8) if geometry else None
+        pair_width = 32 if geometry else 1
+        if self.features is not None:
+            self.pair = nn.Sequential(
+                nn.Linear(self.features.size, 2 * pair_width),
+                nn.SiLU(),
+                nn.Linear(2 * pair_width, pair_width),
+            )
+            self.bias = nn.Linear(pair_width, layers * heads)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.layers = nn.ModuleList(
+            PairAttention(width, heads, pair_width) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        whole: Tensor,
+        each: Tensor,
+        mask: Tensor,
+        frac: Tensor | None = None,
+        lattice: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the updated token of the whole and those of the sites or orbits.
+
+        Args:
+            whole: shape (crystals, width).
+            each: shape (crystals, tokens, width).
+            mask: tokens that exist, shape (crystals, tokens).
+            frac: fractional coordinates where geometry is looked at.
+            lattice: rows in angstrom, likewise.
+        """
+        b, n = mask.shape
+        present = nn.functional.pad(mask, (1, 0), value=True)
+        bias = ((~present).to(whole.dtype) * -1e9)[:, None, None]
+        pair = whole.new_zeros(b, n + 1, n + 1, 1)
+        steered = [bias] * self.depth
+        if self.features is not None and frac is not None and lattice is not None:
+            made = self.pair(self.features(frac, lattice)[0])
+            pair = nn.functional.pad(made, (0, 0, 1, 0, 1, 0))
+            by_layer = self.bias(pair).unflatten(-1, (self.depth, self.heads))
+            steered = list(by_layer.permute(3, 0, 4, 1, 2) + bias)
+        shared = self.modulation(nn.functional.silu(whole)).unflatten(1, (6, -1))
+        x = torch.cat([whole[:, None], each], dim=1)
+        for layer, one in zip(self.layers, steered, strict=True):
+            x = layer(x, pair, one, shared)
+        x = self.norm(x)
+        return x[:, 0], x[:, 1:]

@@ -186,6 +186,7 @@ class SiteNetwork(nn.Module):
         letter: Tensor,
         species: Tensor,
         left: Tensor,
+        *,
         start: int = 0,
     ) -> Tensor:
         """Return tokens of the first pass, (crystals, steps, width).

@@ -15,17 +15,16 @@ from matdesign.generators import elbo
 from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
+from matdesign.generators.elbo import Latent, LatentPosterior, MixturePrior, Prior
 from matdesign.generators.family import Family
+from matdesign.generators.layers import PairAttention
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells, resample
 from matdesign.generators.request import Request
-from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentSample
-from matdesign.generators.vae_latent import (
+from matdesign.generators.vae_geometry import (
+    Decoding,
     Encoder,
-    Latent,
-    LatentPosterior,
-    MixturePrior,
-    Prior,
-    redraw,
+    GeometryDecoder,
+    LatentSample,
 )
 from matdesign.generators.vae_sequence import SequenceDecoder
 
@@ -124,7 +123,7 @@ class VAE(Family):
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed."""
         rng = generator(seed)
-        redraw(self, rng)
+        _redraw(self, rng)
         for part in (self.encoder.whole, self.encoder.each):
             part.weight.mul_(0.5)
         self.geometry.mend.reset(rng)
@@ -368,3 +367,21 @@ class VAE(Family):
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         return self.posterior(crystals).whole.mean
+
+
+@torch.no_grad()
+def _redraw(module: nn.Module, rng: torch.Generator) -> None:
+    """Draw all weights of a module anew: matrices by their width, vectors zero."""
+    for name, p in module.named_parameters():
+        if p.ndim > 1:
+            p.uniform_(-1, 1, generator=rng).mul_(p.shape[-1] ** -0.5)
+        elif name.endswith("norm.weight"):
+            p.fill_(1.0)
+        else:
+            p.zero_()
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            part.weight.normal_(generator=rng).mul_(0.3)
+        elif isinstance(part, PairAttention):
+            part.pair_value.mul_((3 * part.pair_value.shape[2]) ** 0.5)
+            part.pair_value.div_(part.pair_value.shape[1] ** 0.5)
