@@ -12,6 +12,7 @@ from matdesign.generators.layers import (
     PairFeatures,
     SpeciesEmbedding,
     SpeciesHead,
+    hidden,
     sinusoid,
 )
 
@@ -145,9 +146,8 @@ class PairTransformer(nn.Module):
         pair = self.pair(features)  # (b, n, n, p)
         wide = nn.functional.pad(pair, (0, 0, 1, 0, 1, 0))  # the whole has no position
         present = nn.functional.pad(mask, (1, 0), value=True)  # (b, n + 1)
-        absent = (~present).to(pair.dtype) * -1e9
         bias = self.bias(wide).unflatten(-1, (self.depth, self.heads))
-        bias = bias.permute(3, 0, 4, 1, 2) + absent[:, None, None]
+        bias = bias.permute(3, 0, 4, 1, 2) + hidden(present, pair)
 
         size = sinusoid(n_atoms.to(frac.dtype) / 20, 32, 100.0)
         about = self.condition(torch.cat([sinusoid(t, 64), size, code], dim=1))
@@ -233,7 +233,7 @@ class Transformer(nn.Module):
         """
         b, n = mask.shape
         present = nn.functional.pad(mask, (1, 0), value=True)
-        bias = ((~present).to(whole.dtype) * -1e9)[:, None, None]
+        bias = hidden(present, whole)
         pair = whole.new_zeros(b, n + 1, n + 1, 1)
         steered = [bias] * self.depth
         if self.features is not None and frac is not None and lattice is not None:

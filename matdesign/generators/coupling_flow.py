@@ -15,10 +15,10 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
-from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
 from matdesign.generators.planning import Plan
 from matdesign.generators.sampling import normal, uniform
 from matdesign.generators.species_sequence import (
+    OrbitEncoder,
     SpeciesSequence,
     canonical_order,
     log_arrangements,
@@ -26,6 +26,8 @@ from matdesign.generators.species_sequence import (
 from matdesign.generators.templates import Templated
 from matdesign.generators.torus_flow import (
     Coupling,
+    Latents,
+    LatticeFlow,
     Setting,
     TorusFlow,
     hold,
@@ -117,7 +119,7 @@ class CouplingFlow(Templated):
         rng = generator(seed)
         for part in self.modules():
             if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5 if part.in_features else 0.0
+                bound = part.in_features**-0.5
                 part.weight.uniform_(-bound, bound, generator=rng)
                 if part.bias is not None:
                     part.bias.zero_()

@@ -179,6 +179,11 @@ def sinusoid(value: Tensor, size: int, longest: float = 1000.0) -> Tensor:
     return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
 
 
+def hidden(present: Tensor, like: Tensor) -> Tensor:
+    """Return the attention bias that hides padding, (crystals, 1, 1, tokens)."""
+    return (~present)[:, None, None].to(like.dtype) * -1e9
+
+
 class Attention(nn.Module):
     """Attention, then a perceptron.
 
