@@ -49,12 +49,7 @@ class Autoregressive(WyckoffSampler):
         layers: attention layers.
         heads: attention heads.
         dropout: share of each update that is dropped in training.
-        circle: components of the mixture for each coordinate.
-        lattices: components of the mixture for the lattice.
-        rare: weight of a space group or size that training never showed, in crystals.
-        tries: draws of lattice or coordinates while atoms overlap; 1 takes the first.
         temperature: of letters and elements; below 1 the likelier ones more often.
-        coordinate_temperature: of coordinates.
         **data: what a training set gives; see `Family`.
 
     Source:
@@ -70,8 +65,18 @@ class Autoregressive(WyckoffSampler):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
-    renamed: ClassVar[dict[str, str]] = {"templates": "", "lattice_temperature": ""}
-    """Keywords of older files that have no effect."""
+    renamed: ClassVar[dict[str, str]] = dict.fromkeys(
+        "circle lattices rare tries templates coordinate_temperature "
+        "lattice_temperature".split(),
+        "",
+    )
+    """Keywords of older files that are no options."""
+
+    tries = 8
+    """Draws of lattice or coordinates while atoms overlap; 1 takes the first."""
+
+    coordinate_temperature = 1.0
+    """Below 1 likelier coordinates more often."""
 
     def __init__(
         self,
@@ -80,20 +85,13 @@ class Autoregressive(WyckoffSampler):
         layers: int = 4,
         heads: int = 8,
         dropout: float = 0.1,
-        circle: int = 48,
-        lattices: int = 8,
-        rare: float = 0.01,
-        tries: int = 8,
         temperature: float = 1.0,
-        coordinate_temperature: float = 1.0,
         **data: Any,
     ) -> None:
         super().__init__(locals(), **data)
         largest = len(self.size_histogram) - 1
         self.default_steps = largest  # at most: one step for each site
-        self.rare, self.tries = rare, tries
         self.temperature = temperature
-        self.coordinate_temperature = coordinate_temperature
         self.network = SiteNetwork(
             largest=largest,
             properties=self.properties,
@@ -101,8 +99,6 @@ class Autoregressive(WyckoffSampler):
             layers=layers,
             heads=heads,
             dropout=dropout,
-            circle=circle,
-            lattices=lattices,
         )
         table = wyckoff_table()
         fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], largest)

@@ -66,14 +66,12 @@ class CouplingFlow(Templated):
         width: size of all tokens.
         heads: attention heads.
         couplings: coupling layers; five kinds of split take turns.
-        depth: attention layers in each of them.
         bins: of each spline.
         frequencies: harmonics of the coordinates that a layer reads.
         blur: spread of the noise on training coordinates, in fractions of a cell edge;
             2.5 times that on the standardised lattice code. Without it the density of
             crystals on exact places has no bound.
         temperature: below 1, elements are drawn nearer to the most probable one.
-        redraws: how often a crystal whose atoms overlap is drawn again, at most.
         **data: what a training set gives; see `Family`.
 
     Source:
@@ -85,6 +83,10 @@ class CouplingFlow(Templated):
     likelihood = "exact"
     bucketing = "orbits"
     default_batch_size = (128, 512)
+    redraws = 5
+    renamed: ClassVar[dict[str, str]] = {"depth": "", "redraws": ""}
+    """Keywords of older files that are no options."""
+
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
@@ -95,22 +97,20 @@ class CouplingFlow(Templated):
         width: int = 96,
         heads: int = 4,
         couplings: int = 10,
-        depth: int = 1,
         bins: int = 8,
         frequencies: int = 6,
         blur: float = 0.004,
         temperature: float = 1.0,
-        redraws: int = 5,
         **data: Any,
     ) -> None:
         super().__init__(locals(), **data)
         self.default_steps = couplings
-        self.blur, self.temperature, self.redraws = blur, temperature, redraws
+        self.blur, self.temperature = blur, temperature
         self.asked = ConditionEncoder(width, self.properties)
         self.sequence = SpeciesSequence(width, heads, 3)
         self.encoder = OrbitEncoder(width, heads, 2)
         self.lattice_flow = LatticeFlow(width, bins)
-        self.torus_flow = TorusFlow(couplings, width, heads, depth, bins, frequencies)
+        self.torus_flow = TorusFlow(couplings, width, heads, bins, frequencies)
         self.reset(0)
 
     @torch.no_grad()

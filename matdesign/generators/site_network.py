@@ -67,8 +67,6 @@ class SiteNetwork(nn.Module):
         layers: attention layers.
         heads: attention heads.
         dropout: share of each update that is dropped in training.
-        circle: components of the mixture for each coordinate.
-        lattices: components of the mixture for the lattice.
     """
 
     features: Tensor
@@ -85,14 +83,12 @@ class SiteNetwork(nn.Module):
         layers: int,
         heads: int,
         dropout: float,
-        circle: int,
-        lattices: int,
     ) -> None:
         super().__init__()
         table = wyckoff_table()
         for name in ("features", "move", "offset", "free"):
             self.register_buffer(name, getattr(table, name), persistent=False)
-        self.circle, self.lattices = CircleMixture(circle), LatticeMixture(lattices)
+        self.circle, self.lattices = CircleMixture(48), LatticeMixture(8)
         self.asked = ConditionEncoder(width, properties)
         self.group = nn.Embedding(231, width)
         self.system = nn.Embedding(8, width)

@@ -222,7 +222,6 @@ class Coupling(nn.Module):
         axis: the one that it bends, or None for all three.
         width: size of the tokens.
         heads: attention heads.
-        layers: attention layers.
         bins: of the spline.
         frequencies: harmonics of the coordinates that it reads.
     """
@@ -234,7 +233,6 @@ class Coupling(nn.Module):
         axis: int | None,
         width: int,
         heads: int,
-        layers: int,
         bins: int,
         frequencies: int,
     ) -> None:
@@ -246,9 +244,7 @@ class Coupling(nn.Module):
         self.read = nn.Linear(6 * frequencies + 3 + 6, width)
         self.context = nn.Linear(width, width, bias=False)
         self.pair = nn.Parameter(torch.empty(heads, 6 * frequencies))
-        self.layers = nn.ModuleList(
-            Attention(width, heads, wide=2) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList([Attention(width, heads, wide=2)])
         self.norm = nn.LayerNorm(width)
         self.numbers = nn.Linear(width, self.each * (3 if axis is None else 1))
 
@@ -276,8 +272,7 @@ class Coupling(nn.Module):
         bias = of @ to.transpose(2, 3) + hidden(
             about.layout.orbits, x
         )  # (b, heads, o, o)
-        for layer in self.layers:
-            x = layer(x, bias)
+        x = self.layers[0](x, bias)
         out: Tensor = self.numbers(self.norm(x)).unflatten(-1, (-1, self.each))
         return CALM * out
 
@@ -308,7 +303,6 @@ class TorusFlow(nn.Module):
         couplings: number of layers; the splits of `split` take turns.
         width: size of the tokens.
         heads: attention heads.
-        depth: attention layers in each coupling.
         bins: of the splines.
         frequencies: harmonics of the coordinates that a layer reads.
     """
@@ -318,13 +312,12 @@ class TorusFlow(nn.Module):
         couplings: int,
         width: int,
         heads: int,
-        depth: int,
         bins: int,
         frequencies: int,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            Coupling(AXES[number % 5], width, heads, depth, bins, frequencies)
+            Coupling(AXES[number % 5], width, heads, bins, frequencies)
             for number in range(couplings)
         )
 

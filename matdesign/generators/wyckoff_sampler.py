@@ -31,15 +31,15 @@ class WyckoffSampler(Family):
         network: what comes next.
         seen: crystals of each space group and size in training, shape (231, sizes).
         fill: of `fill_table`.
-        rare: weight of a space group or size that training never showed, in crystals.
         temperature: of letters and elements.
     """
 
     network: SiteNetwork
     seen: Tensor
     fill: Tensor
-    rare: float
     temperature: float
+    rare = 0.01
+    """Weight of a space group or size that training never showed, in crystals."""
 
     def count(self, data: Encoded) -> None:
         """Take how often each space group and size occur in a training set."""

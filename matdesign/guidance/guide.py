@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -10,10 +11,9 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint, listing
 from matdesign.constraints.conditions import merged
+from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.elements import symbols
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.guidance.contradictions import contradictions
 from matdesign.guidance.guided_sampler import NOISE, GuidedSampler
 from matdesign.guidance.methods import METHODS, Choices, ranges, serve
 from matdesign.guidance.rejection import Record, draw_until_met
@@ -122,7 +122,7 @@ class Guide:
         config = getattr(model, "config", {})
         strangers = self.wanted.required - set(config.get("elements", range(104)))
         if strangers:
-            names = listing(sorted(symbols()[z] for z in strangers))
+            names = listing(sorted(elements.symbols()[z] for z in strangers))
             raise InfeasibleTarget(
                 f"no crystal of this {type(model).__name__} holds {names}: it was trained "
                 "on crystals without. Require other elements, or train a model on crystals "
@@ -233,3 +233,45 @@ class Guide:
 def _predictor_calls(wanted: Constraint) -> int:
     """Return how many crystals the predictors of constraints have judged so far."""
     return sum(int(getattr(one, "predictor_calls", 0)) for one in wanted.parts)
+
+
+def contradictions(wanted: Constraint) -> list[str]:
+    """Return why no crystal can meet all constraints; empty where none is found.
+
+    Only proofs are listed, never guesses: an empty list does not promise that a crystal
+    exists. Constraints are compared in pairs, by the elements that one requires and the
+    other leaves out and by what each says of the other; volumes per atom all together.
+
+    Args:
+        wanted: one constraint, or several joined with `&`.
+
+    Returns:
+        One sentence per contradiction, naming the constraints that clash.
+    """
+    parts, names, found = wanted.parts, elements.symbols(), []
+    for a, b in permutations(parts, 2):
+        outside = a.required - (a.required if b.only is None else b.only)
+        if outside:
+            some = listing(sorted(names[z] for z in outside))
+            found.append(f"{some} is required by: {a}, but excluded by: {b}")
+    for a, b in combinations(parts, 2):
+        if a.excludes(b) or b.excludes(a):
+            found.append(f"{a} and {b} exclude each other")
+    return found or _volumes(wanted)
+
+
+def _volumes(wanted: Constraint) -> list[str]:
+    """Return whether one constraint needs more room for an atom than another leaves."""
+    masses, left = elements.table("mass"), set(range(1, elements.MAX_Z + 1))
+    for one in wanted.parts:
+        left &= left if one.only is None else one.only
+    each = [float(masses[z]) for z in left]
+    ends = [one.volumes(min(each), max(each)) for one in wanted.parts] if each else []
+    for (low, _), a in zip(ends, wanted.parts, strict=False):
+        for (_, high), b in zip(ends, wanted.parts, strict=False):
+            if low > high * (1 + 1e-6):
+                return [
+                    f"{a} needs at least {low:.3g} angstrom^3 per atom, but {b} allows at "
+                    f"most {high:.3g} with these elements"
+                ]
+    return []

@@ -9,11 +9,10 @@ from matdesign.constraints.base import Constraint
 from matdesign.generators.control import Control, Preview, State
 from matdesign.generators.planning import take
 from matdesign.generators.sampling import overlap
-from matdesign.guidance.gradients import gradients_by, project, proximal_step
 from matdesign.guidance.masks import Masks, speaks
 from matdesign.guidance.methods import Choices
+from matdesign.guidance.moves import Replacement, gradients_by, project, proximal_step
 from matdesign.guidance.particles import WORST, Particles
-from matdesign.guidance.replacement import Replacement
 
 ITERATIONS = 8
 """How often a finished crystal of a family without steps is moved."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from matdesign.constraints.base import Constraint
 from matdesign.errors import DataError
-from matdesign.guidance.gradients import gradients_by
 from matdesign.guidance.masks import speaks
+from matdesign.guidance.moves import gradients_by
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator

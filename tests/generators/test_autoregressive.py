@@ -70,7 +70,6 @@ def tiny() -> Autoregressive:
         code_std=[1.0] * 6,
         code_low=[-9.0] * 6,
         code_high=[9.0] * 6,
-        rare=0.0,
         **SMALL,
     )
     made.seen[[1, 99, 221, 221], [3, 2, 1, 3]] = torch.tensor([1.0, 2.0, 2.0, 4.0])

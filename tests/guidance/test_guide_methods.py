@@ -20,10 +20,10 @@ from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.control import State
 from matdesign.generators.planning import take
-from matdesign.guidance.gradients import gradients_by, proximal_step
 from matdesign.guidance.guide import METHODS, Guide
 from matdesign.guidance.guided_sampler import GuidedSampler
 from matdesign.guidance.masks import Masks, speaks
+from matdesign.guidance.moves import gradients_by, proximal_step
 from matdesign.guidance.particles import Particles
 
 NAMES = ("autoregressive", "coupling-flow", "diffusion", "flow-matching", "vae")
