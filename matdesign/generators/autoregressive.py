@@ -20,10 +20,14 @@ from matdesign.generators.filling import fill_table
 from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import eval_mode
-from matdesign.generators.sequence import at, log_coordinates, log_sites, sequences
+from matdesign.generators.sequence import (
+    WyckoffSampler,
+    at,
+    log_sites,
+    sequences,
+)
 from matdesign.generators.site_mask import layout_of
-from matdesign.generators.site_network import SiteNetwork, SiteSample
-from matdesign.generators.wyckoff_sampler import WyckoffSampler
+from matdesign.generators.site_network import SiteNetwork, SiteSample, before
 
 IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""
@@ -176,7 +180,6 @@ class Autoregressive(WyckoffSampler):
         self.evaluations += len(batch)
         net, seq = self.network, sequences(batch, self.scales)
         b, m = seq.letter.shape
-        pad = torch.nn.functional.pad
         table = wyckoff_table(str(seq.letter.device))
         vector, prior = net.asked(condition), self.log_prior
         size = (prior.logsumexp(0) + net.size_logits(vector)).log_softmax(-1)
@@ -186,17 +189,16 @@ class Autoregressive(WyckoffSampler):
         # the tokens of both passes; each knows the site before it
         about = net.about(vector, seq.spacegroup, seq.n_atoms)
         keys, left = net.keys(seq.spacegroup), seq.left()
-        last = pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
-        before = pad(seq.species, (1, 0))
-        u = pad(seq.u, (0, 0, 1, 0))
-        first = net.site_tokens(about, keys, last, before, left)
+        last, kind = before(seq.letter, seq.species)  # (b, m + 1)
+        u = torch.nn.functional.pad(seq.u, (0, 0, 1, 0))
+        first = net.site_tokens(about, keys, last, kind, left)
         second = net.placing_tokens(
             about,
             keys,
             seq.spacegroup,
             seq.letter,
             seq.species,
-            (last[:, :m], before[:, :m], u[:, :m]),
+            (last[:, :m], kind[:, :m], u[:, :m]),
             seq.x,
             seq.code_free,
         )
@@ -224,7 +226,7 @@ class Autoregressive(WyckoffSampler):
             "letter": (letter * seq.exists).sum(1),
             "species": (species * seq.exists).sum(1),
             "lattice": net.lattices.log_prob(raw, seq.x, seq.code_free),
-            "coordinates": log_coordinates(net, second, seq),
+            "coordinates": net.log_coordinates(second, seq.u, seq.free),
         }
 
     # ---- sampling -----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from matdesign.generators.control import Control, State
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.sampling import choose, eval_mode
 from matdesign.generators.sequence import log_sites
+from matdesign.generators.site_network import before
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,15 +225,14 @@ def _prefix(model: Autoregressive, partial: Partial) -> tuple[Tensor, Tensor, Te
     group = torch.full_like(sizes, partial.spacegroup)
     letter = partial._index.to(at).expand(len(sizes), -1)
     kinds = partial._kinds.to(at).expand(len(sizes), -1)
-    pad = torch.nn.functional.pad
-    last, before = pad(letter, (1, 0), value=NONE), pad(kinds, (1, 0))
-    count = wyckoff_table(str(at)).count[group[:, None], letter]
-    left = sizes[:, None] - pad(count.cumsum(1), (1, 0))  # (sizes, sites + 1)
+    last, kind = before(letter, kinds)
+    count = wyckoff_table(str(at)).count[group[:, None], last]
+    left = sizes[:, None] - count.cumsum(1)  # (sizes, sites + 1)
     about, keys = (
         net.about(net.asked(model.nothing(len(sizes))), group, sizes),
         net.keys(group),
     )
-    tokens = net.site_tokens(about, keys, last, before, left.clamp(min=0))
+    tokens = net.site_tokens(about, keys, last, kind, left.clamp(min=0))
     hidden, _ = net.transformer(tokens, torch.ones_like(last, dtype=torch.bool))
     sites = letter, kinds, left[:, :-1]
     log_letter, log_species = log_sites(

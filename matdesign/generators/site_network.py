@@ -281,6 +281,26 @@ class SiteNetwork(nn.Module):
         raw: Tensor = self.axis_heads[axis](seen)
         return raw
 
+    def log_coordinates(self, hidden: Tensor, all_u: Tensor, free: Tensor) -> Tensor:
+        """Return the log density of the free coordinates, shape (crystals,).
+
+        Equation:
+            sum_i log p(x_i | ..) + log p(y_i | x_i, ..) + log p(z_i | x_i, y_i, ..),
+            free coordinates only
+
+        Args:
+            hidden: vectors of the second pass, shape (crystals, sites, width).
+            all_u: coordinates of the sites, shape (crystals, sites, 3).
+            free: which of them count, bool, of the same shape.
+        """
+        total = all_u.new_zeros(len(all_u))
+        for axis in range(3):
+            row, site = free[..., axis].nonzero(as_tuple=True)
+            u = all_u[row, site]
+            raw = self.axis_raw(hidden[row, site], u, axis)
+            total = total.index_add(0, row, self.circle.log_prob(raw, u[:, axis]))
+        return total
+
     # ---- sampling, after letters and elements -------------------------------------------
 
     def read_sites(self, plan: Plan, condition: Condition) -> tuple[Reading, Tensor]:
@@ -335,11 +355,15 @@ class SiteNetwork(nn.Module):
         return hidden[:, 0], reading._replace(cache=cache)
 
 
-def _before(plan: Plan) -> tuple[Tensor, Tensor]:
+def before(letter: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
     """Return letter and element of the site before each, shape (crystals, sites + 1)."""
-    letter = torch.where(plan.layout.orbits, plan.layout.letter, NONE)
     pad = nn.functional.pad
-    return pad(letter, (1, 0), value=NONE), pad(plan.species, (1, 0))
+    return pad(letter, (1, 0), value=NONE), pad(species, (1, 0))
+
+
+def _before(plan: Plan) -> tuple[Tensor, Tensor]:
+    letter = torch.where(plan.layout.orbits, plan.layout.letter, NONE)
+    return before(letter, plan.species)
 
 
 def _head(size: int, width: int, out: int) -> nn.Sequential:
