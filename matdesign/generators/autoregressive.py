@@ -11,18 +11,18 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
-from matdesign.generators.filling import fill_table
+from matdesign.generators.filling import fills
+from matdesign.generators.layers import at
 from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import eval_mode
 from matdesign.generators.sequence import (
     WyckoffSampler,
-    at,
     log_sites,
     sequences,
 )
@@ -104,9 +104,7 @@ class Autoregressive(WyckoffSampler):
             heads=heads,
             dropout=dropout,
         )
-        table = wyckoff_table()
-        fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], largest)
-        self.register_buffer("fill", fill, persistent=False)
+        self.register_buffer("fill", fills(largest), persistent=False)
         self.register_buffer("seen", torch.zeros(231, largest + 1))
 
     def reset(self, seed: int | torch.Generator | None) -> None:

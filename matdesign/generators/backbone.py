@@ -1,6 +1,5 @@
 """`PairTransformer` and `Transformer`: networks that look at the sites of a crystal."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from matdesign.generators.layers import (
     SpeciesEmbedding,
     SpeciesHead,
     hidden,
+    redraw,
     sinusoid,
 )
 
@@ -94,15 +94,7 @@ class PairTransformer(nn.Module):
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed; output and gate layers start at zero."""
         rng = generator(seed)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5
-                part.weight.uniform_(-bound, bound, generator=rng)
-                if part.bias is not None:
-                    part.bias.zero_()
-            elif isinstance(part, PairAttention):
-                part.pair_value.normal_(generator=rng)
-                part.pair_value.div_(math.sqrt(part.pair_value.shape[1]))
+        redraw(self, rng, tables=False)
         self.species.learned.weight.normal_(generator=rng).mul_(0.3)
         self.offset.zero_()
         self.whole.zero_()

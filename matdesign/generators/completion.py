@@ -1,6 +1,5 @@
 """What comes next in a crystal of `Autoregressive`, and how to go on from there."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,7 +161,6 @@ def complete(
     *,
     n_atoms: int | None = None,
     seed: int | torch.Generator | None = None,
-    scale: float = 1.0,
 ) -> Crystals:
     """Return crystals that begin with the given sites; the rest and the lattice are drawn.
 
@@ -172,7 +170,6 @@ def complete(
         n: number of crystals.
         n_atoms: atoms in the primitive cell; None draws it given the sites.
         seed: of the draws.
-        scale: of classifier-free guidance.
 
     Raises:
         DataError: sites that the model cannot start from.
@@ -196,10 +193,10 @@ def complete(
                 )
         group = torch.full_like(sizes, partial.spacegroup)
         first = list(zip(partial._index.to(group), partial._kinds.to(group)))
-        about = request, sizes, group, rng, scale, first
+        about = request, sizes, group, rng, 1.0, first
         letter, species, _ = model.sites(*about)
         plan = model.plan_of(group, letter, species, request.condition)
-        plan = dataclasses.replace(plan, scale=scale).to(model.device)
+        plan = plan.to(model.device)
         states = model.states(plan, 1, rng)
         state = next(states)
         try:

@@ -15,6 +15,7 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
+from matdesign.generators.layers import redraw
 from matdesign.generators.planning import Plan
 from matdesign.generators.sampling import normal, uniform
 from matdesign.generators.species_sequence import (
@@ -117,14 +118,7 @@ class CouplingFlow(Templated):
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed; every coupling starts as the identity."""
         rng = generator(seed)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5
-                part.weight.uniform_(-bound, bound, generator=rng)
-                if part.bias is not None:
-                    part.bias.zero_()
-            elif isinstance(part, nn.Embedding):
-                part.weight.normal_(generator=rng).mul_(0.3)
+        redraw(self, rng)
         last: list[nn.Module] = list(self.lattice_flow.numbers)
         for layer in self.torus_flow.modules():
             if isinstance(layer, Coupling):

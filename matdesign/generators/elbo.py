@@ -201,6 +201,9 @@ def log_weights(
         samples: draws for each crystal.
         rng: source of randomness.
 
+    Equation:
+        ELBO = E_q[log p(x, z) - log q(z | x)] <= log p(x), their mean
+
     Returns:
         Shape (samples, crystals).
     """
@@ -209,18 +212,6 @@ def log_weights(
         z = posterior.draw(rng)
         rows.append(log_joint(z) - posterior.log_prob(z))
     return torch.stack(rows)
-
-
-def lower_bound(weights: Tensor) -> Tensor:
-    """Return the evidence lower bound from log weights, shape (crystals,).
-
-    Equation:
-        ELBO = E_q[log p(x, z) - log q(z | x)] <= log p(x)
-
-    Args:
-        weights: from `log_weights`, shape (samples, crystals).
-    """
-    return weights.mean(0)
 
 
 def importance_bound(weights: Tensor) -> Tensor:

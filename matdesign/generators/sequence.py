@@ -17,6 +17,7 @@ from matdesign.generators.conditions import Condition
 from matdesign.generators.control import Scales
 from matdesign.generators.family import Family
 from matdesign.generators.filling import element_mask, fillable, letter_mask
+from matdesign.generators.layers import at
 from matdesign.generators.planning import resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import choose
@@ -350,18 +351,13 @@ def _log_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     return logits.masked_fill(~mask, -1e9).log_softmax(-1)
 
 
-def at(log_p: Tensor, index: Tensor) -> Tensor:
-    """Return the log probability of an index, shape of `index`."""
-    return log_p.gather(-1, index[..., None]).squeeze(-1)
-
-
 def _pin(letter: Tensor, species: Tensor, u: Tensor, polar: Tensor) -> Tensor:
     """Return sorted coordinates with the origin of the polar axes on one site."""
     first = (letter == letter[:, :1]) & (species == species[:, :1])  # sites to try
     exists = (species > 0)[..., None] & polar[:, None]
     best: Tensor | None = None
-    for at in range(int(first.sum(1).max())):
-        moved = wrap(u - u[:, at : at + 1] * exists)
+    for k in range(int(first.sum(1).max())):
+        moved = wrap(u - u[:, k : k + 1] * exists)
         moved = torch.where(moved > 1 - SAME, 0.0, moved)
         moved = _take(moved, _order(letter, species, moved))
         if best is None:
@@ -370,7 +366,7 @@ def _pin(letter: Tensor, species: Tensor, u: Tensor, polar: Tensor) -> Tensor:
         change = ((moved - best) / SAME / 10).round().flatten(1)
         differs = change != 0
         lead = change.gather(1, differs.int().argmax(1, keepdim=True)).squeeze(1)
-        better = first[:, at] & (lead < 0)
+        better = first[:, k] & (lead < 0)
         best = torch.where(better[:, None, None], moved, best)
     assert best is not None
     return best

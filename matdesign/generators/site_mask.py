@@ -136,13 +136,7 @@ def wanted_amounts(request: Request, n_atoms: Tensor) -> list[tuple[Counts, list
 
 
 def layout_of(group: Tensor, letter: Tensor, *, cells: bool) -> Layout:
-    """Return the layouts of drawn space groups and letters, on the CPU.
-
-    Args:
-        group: space groups, shape (crystals,).
-        letter: letter of each site, `NONE` on padding, shape (crystals, sites).
-        cells: the representation is "cell".
-    """
+    """Return the layouts of groups and letters (`NONE` on padding); P1 for `cells`."""
     if cells or not len(letter):
         return Layout.whole_cell((letter < NONE).sum(1).cpu())
     rows = [[w for w in row if w < NONE] for row in letter.tolist()]

@@ -17,6 +17,7 @@ from matdesign.generators.layers import (
     CausalTransformer,
     SpeciesEmbedding,
     SpeciesHead,
+    redraw,
 )
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
@@ -125,14 +126,7 @@ class SiteNetwork(nn.Module):
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed; what answers conditions starts at zero."""
         rng = generator(seed)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5
-                part.weight.uniform_(-bound, bound, generator=rng)
-                if part.bias is not None:
-                    part.bias.zero_()
-            elif isinstance(part, nn.Embedding):
-                part.weight.normal_(generator=rng).mul_(0.3)
+        redraw(self, rng)
         self.asked.reset(rng)
         for head in (self.size_head, self.group_head):
             for parameter in list(head.children())[-1].parameters():

@@ -13,6 +13,7 @@ from matdesign.generators.layers import (
     Attention,
     SpeciesEmbedding,
     SpeciesHead,
+    at,
     hidden,
     sinusoid,
 )
@@ -204,8 +205,7 @@ class SpeciesSequence(nn.Module):
         may = element_mask(allowed, letter, last, before)
         may = may | (allowed & any_order[:, None, None])
         log_p = logits.masked_fill(~may, -torch.inf).log_softmax(-1)
-        each = log_p.gather(-1, drawn[..., None]).squeeze(-1)
-        return each.masked_fill(drawn == 0, 0.0).sum(1)
+        return at(log_p, drawn).masked_fill(drawn == 0, 0.0).sum(1)
 
     def training_order(
         self, layout: Layout, species: Tensor, rng: torch.Generator

@@ -211,7 +211,7 @@ class VAE(Family):
         seed: int | torch.Generator | None = None,
     ) -> Tensor:
         """Return the evidence lower bound of each crystal, nats; see `log_prob`."""
-        return elbo.lower_bound(self.log_weights(crystals, samples=samples, seed=seed))
+        return self.log_weights(crystals, samples=samples, seed=seed).mean(0)
 
     def log_prob(
         self,

@@ -1,7 +1,5 @@
 """The Wyckoff sequence of a crystal from its latent: space group, letters, elements."""
 
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +7,8 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
 from matdesign.generators.conditions import guided
-from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask
-from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.filling import element_mask, fillable, fills, letter_mask
+from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead, at
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import choose
 from matdesign.generators.site_mask import Scores, SiteMask, layout_of, wanted_amounts
@@ -81,7 +79,7 @@ class SequenceDecoder(nn.Module):
 
     def groups(self, atoms: Tensor, exact: bool) -> Tensor:
         """Return which space groups hold so many atoms, or at most so many, (n, 231)."""
-        fill = _fill(max(80, 4 * self.largest), str(atoms.device))
+        fill = fills(max(80, 4 * self.largest), str(atoms.device))
         if self.cells:
             return torch.arange(231, device=atoms.device).expand(len(atoms), -1) == 1
         holds = fill[:, 0, 1:] if exact else fill[:, 0, 1:].cumsum(1) > 0
@@ -96,7 +94,7 @@ class SequenceDecoder(nn.Module):
             left: atoms for which there is room.
             exact: the room must be filled exactly.
         """
-        fill = _fill(max(80, 4 * self.largest), str(group.device))
+        fill = fills(max(80, 4 * self.largest), str(group.device))
         if not exact:
             fill = torch.ones_like(fill)
         begun = last < NONE
@@ -144,16 +142,18 @@ class SequenceDecoder(nn.Module):
         live = torch.cat([real[:, :1], before[:, 1:] < NONE], 1)
         may = self.letters(group[:, None].expand_as(before), before, left, self.cells)
         scores = self.next_letter(wide).masked_fill(~may, -torch.inf)
-        letters = _pick(scores.masked_fill(~live[..., None], 0.0), letter) * live
+        letters = (
+            at(scores.masked_fill(~live[..., None], 0.0).log_softmax(-1), letter) * live
+        )
         head = self._elements(wide, letter)
         may = element_mask(allowed, letter, before, earlier)
         head = head.masked_fill(~may, -torch.inf).masked_fill(~real[..., None], 0.0)
         groups = self.group(torch.cat([z, condition], 1))
         groups = groups.masked_fill(~self.groups(limit, self.cells), -torch.inf)
         return {
-            "spacegroup": _pick(groups, group),
+            "spacegroup": at(groups.log_softmax(-1), group),
             "letters": letters.sum(1),
-            "species": (_pick(head, species) * real).sum(1),
+            "species": (at(head.log_softmax(-1), species) * real).sum(1),
         }
 
     @torch.no_grad()
@@ -237,14 +237,6 @@ class SequenceDecoder(nn.Module):
         return torch.as_tensor(self.element(self.hidden(both)))
 
 
-@cache
-def _fill(largest: int, device: str) -> Tensor:
-    """Return the table of `fill_table` for all space groups."""
-    table = wyckoff_table()
-    count, freedom = table.count[:, :NONE], table.freedom[:, :NONE]
-    return fill_table(count, freedom, largest).to(device)
-
-
 def ordered(batch: Encoded) -> tuple[Tensor, Tensor]:
     """Return letters (`NONE` after the last) and species (0) in the decoder's order.
 
@@ -257,8 +249,3 @@ def ordered(batch: Encoded) -> tuple[Tensor, Tensor]:
     key = nn.functional.pad(key.sort(1).values, (0, 1), value=end)
     real = key < end
     return torch.where(real, key // 128, NONE), torch.where(real, key % 128, 0)
-
-
-def _pick(logits: Tensor, index: Tensor) -> Tensor:
-    """Return the log probability of an index."""
-    return logits.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
