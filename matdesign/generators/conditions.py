@@ -226,7 +226,7 @@ class ConditionEncoder(nn.Module):
             ],
             dim=-1,
         )
-        return (features * condition.given[..., None]).flatten(1)
+        return (features * condition.given[..., None]).flatten(1).to(self.ranges)
 
     def standardize(self, name: str, value: Tensor) -> Tensor:
         """Return values of a property in standard deviations from its mean."""

@@ -20,6 +20,9 @@ from matdesign.generators.layers import SpeciesEmbedding, sinusoid
 SHARPEST = 1000.0
 """Largest concentration of a coordinate: a spread of 0.005 of the cell."""
 
+ORBIT_LATENT = 4
+"""Size of each orbit's latent."""
+
 BLUR = 0.1
 """Largest noise on the guess that a pass of the decoder must mend in training."""
 
@@ -61,12 +64,9 @@ class Encoder(nn.Module):
         layers: attention layers.
         heads: attention heads.
         latent: size of the crystal's latent.
-        orbit_latent: size of each orbit's.
     """
 
-    def __init__(
-        self, *, width: int, layers: int, heads: int, latent: int, orbit_latent: int
-    ) -> None:
+    def __init__(self, *, width: int, layers: int, heads: int, latent: int) -> None:
         super().__init__()
         self.species = SpeciesEmbedding(width)
         self.orbit = OrbitEmbedding(width)
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.about = nn.Linear(6 + 32, width)
         self.body = Transformer(width=width, layers=layers, heads=heads, geometry=True)
         self.whole = nn.Linear(2 * width, 2 * latent)
-        self.each = nn.Linear(2 * width, 2 * orbit_latent)
+        self.each = nn.Linear(2 * width, 2 * ORBIT_LATENT)
 
     def forward(
         self, batch: Encoded, scales: Scales, condition: Tensor
@@ -181,7 +181,6 @@ class GeometryDecoder(nn.Module):
         layers: attention layers of the first guess and of each pass.
         heads: attention heads.
         latent: size of the crystal's latent.
-        orbit_latent: size of each orbit's.
         passes: passes that mend the guess.
     """
 
@@ -192,14 +191,13 @@ class GeometryDecoder(nn.Module):
         layers: int,
         heads: int,
         latent: int,
-        orbit_latent: int,
         passes: int,
     ) -> None:
         super().__init__()
         self.passes = passes
         self.species = SpeciesEmbedding(width)
         self.orbit = OrbitEmbedding(width)
-        self.own = nn.Linear(orbit_latent, width)
+        self.own = nn.Linear(ORBIT_LATENT, width)
         self.crystal = nn.Linear(latent, width)
         self.spacegroup = nn.Embedding(231, width)
         self.size = nn.Linear(2, width)
