@@ -46,7 +46,6 @@ class PairTransformer(nn.Module):
         layers: attention layers.
         heads: attention heads.
         pair_width: size of the pair vectors.
-        frequencies: harmonics of the displacement on each axis.
 
     Source:
         adaLN-zero: Peebles and Xie, arXiv 2212.09748; one modulation shared by all layers
@@ -61,12 +60,11 @@ class PairTransformer(nn.Module):
         layers: int = 6,
         heads: int = 8,
         pair_width: int = 48,
-        frequencies: int = 10,
     ) -> None:
         super().__init__()
         self.heads, self.depth = heads, layers
         self.species = SpeciesEmbedding(width)
-        self.features = PairFeatures(frequencies)
+        self.features = PairFeatures(10)
         self.pair = nn.Sequential(
             nn.Linear(self.features.size, 2 * pair_width),
             nn.SiLU(),
@@ -88,7 +86,7 @@ class PairTransformer(nn.Module):
         self.site_head = nn.Linear(width, 3, bias=False)
         self.near = nn.Linear(width, pair_width)
         self.far = nn.Linear(width, pair_width, bias=False)
-        self.direction = nn.Linear(pair_width, 3 * frequencies)
+        self.direction = nn.Linear(pair_width, 3 * len(self.features.harmonics))
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:

@@ -228,11 +228,6 @@ class ConditionEncoder(nn.Module):
         )
         return (features * condition.given[..., None]).flatten(1).to(self.ranges)
 
-    def standardize(self, name: str, value: Tensor) -> Tensor:
-        """Return values of a property in standard deviations from its mean."""
-        mean, std = self.properties[name]
-        return (value - mean) / std
-
     def training_condition(
         self,
         batch: Encoded,
@@ -284,10 +279,9 @@ class ConditionEncoder(nn.Module):
         """Return ends around the true values, and which values are known."""
         b, p, at = len(batch), len(self.properties), batch.code.device
         true = torch.full((b, p), torch.nan, device=at)
-        for i, name in enumerate(self.properties):
+        for i, (name, (mean, std)) in enumerate(self.properties.items()):
             if name in batch.labels:
-                label = batch.labels[name].to(at, torch.float32)
-                true[:, i] = self.standardize(name, label)
+                true[:, i] = (batch.labels[name].to(at, torch.float32) - mean) / std
         # widths from 0.05 to 3 standard deviations, each size as likely as the next
         low_gap, high_gap = (
             torch.exp(math.log(0.05) + math.log(60.0) * chance(b, p)) for _ in range(2)

@@ -14,7 +14,7 @@ from matdesign.constraints.conditions import merged
 from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.guidance.guided_sampler import NOISE, GuidedSampler
+from matdesign.guidance.guided_sampler import GuidedSampler
 from matdesign.guidance.methods import METHODS, Choices, ranges, serve
 from matdesign.guidance.rejection import Record, draw_until_met
 
@@ -52,8 +52,6 @@ class Guide:
         particles: for each crystal, with the method `steer`, at least 2.
         strict: "all" draws again whatever misses any constraint; "hard" lets soft ones
             (ranges, predicted properties) be missed, so that hit rates can be compared.
-        noise: of the SDE that a deterministic sampler follows (`FlowMatching`), which
-            `steer` needs so that copies of a particle part.
         draws: at most how many crystals to draw; None means 50 for each one asked.
 
     Raises:
@@ -74,7 +72,6 @@ class Guide:
         scale: float = 1.0,
         particles: int = 8,
         strict: Literal["all", "hard"] = "all",
-        noise: float = NOISE,
         draws: int | None = None,
     ) -> None:
         if not isinstance(wanted, Constraint):
@@ -91,10 +88,8 @@ class Guide:
         for name, value, least in (("draws", draws, 1), ("particles", particles, 2)):
             if value is not None and value < least:
                 raise DataError(f"{name} must be at least {least}; got {value}.")
-        if not 0 <= scale < float("inf") or not 0 <= noise < float("inf"):
-            raise DataError(
-                f"scale and noise must be finite and >= 0; got {scale} and {noise}."
-            )
+        if not 0 <= scale < float("inf"):
+            raise DataError(f"scale must be finite and >= 0; got {scale}.")
         clashes = contradictions(wanted)
         if clashes:
             raise InfeasibleTarget(
@@ -102,8 +97,7 @@ class Guide:
                 f"{'; '.join(clashes)}. Loosen or drop one of them."
             )
         self.wanted, self.method, self.scale = wanted, method, float(scale)
-        self.particles, self.strict = particles, strict
-        self.noise, self.draws = float(noise), draws
+        self.particles, self.strict, self.draws = particles, strict, draws
 
     def __repr__(self) -> str:
         how = self.method or "the best methods"
@@ -181,9 +175,8 @@ class Guide:
             settings["conditions"] = conditions
         if choices.by("classifier_free"):
             settings["scale"] = self.scale
-        sampler = GuidedSampler(
-            choices, self.scale, self.particles, self.noise, random, self.wanted
-        )
+        how = choices, self.scale, self.particles, random, self.wanted
+        sampler = GuidedSampler(*how)
         if not sampler.idle or sampler.choices is not None:
             settings["controller"] = sampler
 

@@ -283,8 +283,8 @@ def test_one_range_may_not_be_asked_for_twice() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"scale": -1}, "scale and noise"),
-        ({"scale": float("nan")}, "scale and noise"),
+        ({"scale": -1}, "scale must be finite"),
+        ({"scale": float("nan")}, "scale must be finite"),
         ({"particles": 1}, "at least 2"),
         ({"strict": "soft"}, "strict must be"),
     ],
