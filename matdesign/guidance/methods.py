@@ -15,17 +15,6 @@ from matdesign.guidance.moves import gradients_by
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
 
-METHODS = (
-    "mask",
-    "project",
-    "gradient",
-    "classifier_free",
-    "replace",
-    "steer",
-    "reject",
-)
-"""The guidance methods there are."""
-
 WHY = {
     "mask": "holds at every step, and a dead end is drawn again",
     "project": "the finished crystal is moved into the range exactly",
@@ -36,6 +25,9 @@ WHY = {
     "reject": "the baseline: draw, check, keep what holds",
 }
 """What each method does for a constraint."""
+
+METHODS = tuple(WHY)
+"""The guidance methods there are."""
 
 
 @dataclass(frozen=True, eq=False)
