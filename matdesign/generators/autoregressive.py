@@ -241,12 +241,6 @@ class Autoregressive(WyckoffSampler):
 
         This is the first pass of the network: what is left for the sampling loop is the
         lattice and the coordinates.
-
-        Args:
-            request: what is asked for.
-            rng: source of randomness, on the model's device.
-            scale: of classifier-free guidance.
-            steps: not needed for it.
         """
         if not len(request):
             return plan_cells(request, request.n_atoms)

@@ -31,16 +31,7 @@ def draw_request(
 
     Crystals with about as many atoms (or orbits: `model.bucketing`) are made together, so
     that little is wasted on padding. With a controller that takes several particles,
-    those of one crystal stay in one batch.
-
-    Args:
-        model: any `Generator`.
-        request: checked conditions.
-        seed: of all randomness.
-        steps: sampling steps.
-        scale: of classifier-free guidance.
-        batch_size: crystals (or particles) made at once; None takes the model's own.
-        controller: looks at every state and may change it.
+    those of one crystal stay in one batch. All settings are those of `Generator.sample`.
 
     Raises:
         ShapeError: batch_size is not positive.
