@@ -195,14 +195,16 @@ def log_weights(
 ) -> Tensor:
     """Return log p(x, z) - log q(z | x) of draws from the posterior.
 
+    Their mean is the evidence lower bound.
+
+    Equation:
+        ELBO = E_q[log p(x, z) - log q(z | x)] <= log p(x)
+
     Args:
         log_joint: takes a draw, returns log p(x | z) + log p(z) in nats, (crystals,).
         posterior: q(z | x), with `draw` and `log_prob` as `Normal` has them.
         samples: draws for each crystal.
         rng: source of randomness.
-
-    Equation:
-        ELBO = E_q[log p(x, z) - log q(z | x)] <= log p(x), their mean
 
     Returns:
         Shape (samples, crystals).
