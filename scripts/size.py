@@ -25,10 +25,10 @@ BUDGET = {
     "files of a guide": 36, "lines of a guide": 6_000, "modules in cycles": 0,
 }  # fmt: skip
 TODAY = {
-    "crystals": 4_190, "generators": 8_100, "predictors": 983,
-    "constraints": 2_853, "guidance": 1_250, "metrics": 2_079, "loop": 5_920,
-    "teach": 2_121, "scripts": 5_080, "files of a family": 30,
-    "lines of a family": 5_950, "files of a guide": 43, "lines of a guide": 7_650,
+    "crystals": 4_190, "generators": 7_980, "predictors": 980,
+    "constraints": 2_853, "guidance": 1_210, "metrics": 2_079, "loop": 5_910,
+    "teach": 2_119, "scripts": 5_080, "files of a family": 28,
+    "lines of a family": 5_920, "files of a guide": 39, "lines of a guide": 7_590,
 }  # fmt: skip
 """Where a budget is not met yet: what may not grow, rounded up. Lower it with what lands."""
 

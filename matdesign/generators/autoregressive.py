@@ -11,19 +11,23 @@ from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.geometry import clearance
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
-from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.crystals.symmetry.wyckoff import wyckoff_table
 from matdesign.errors import DataError
 from matdesign.generators.conditions import Condition, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview
-from matdesign.generators.filling import fill_table
+from matdesign.generators.filling import fills
+from matdesign.generators.layers import at
 from matdesign.generators.planning import Plan, plan_cells, resample
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import eval_mode
-from matdesign.generators.sequence import at, log_coordinates, log_sites, sequences
-from matdesign.generators.site_network import SiteNetwork, SiteSample
-from matdesign.generators.wyckoff_sampler import WyckoffSampler
+from matdesign.generators.sequence import (
+    WyckoffSampler,
+    log_sites,
+    sequences,
+)
+from matdesign.generators.site_mask import layout_of
+from matdesign.generators.site_network import SiteNetwork, SiteSample, before
 
 IMPOSSIBLE = 1_000.0
 """Nats that `loss` counts for a part of a crystal that the model cannot make."""
@@ -49,12 +53,7 @@ class Autoregressive(WyckoffSampler):
         layers: attention layers.
         heads: attention heads.
         dropout: share of each update that is dropped in training.
-        circle: components of the mixture for each coordinate.
-        lattices: components of the mixture for the lattice.
-        rare: weight of a space group or size that training never showed, in crystals.
-        tries: draws of lattice or coordinates while atoms overlap; 1 takes the first.
         temperature: of letters and elements; below 1 the likelier ones more often.
-        coordinate_temperature: of coordinates.
         **data: what a training set gives; see `Family`.
 
     Source:
@@ -70,8 +69,18 @@ class Autoregressive(WyckoffSampler):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
-    renamed: ClassVar[dict[str, str]] = {"templates": "", "lattice_temperature": ""}
-    """Keywords of older files that have no effect."""
+    renamed: ClassVar[dict[str, str]] = dict.fromkeys(
+        "circle lattices rare tries templates coordinate_temperature "
+        "lattice_temperature".split(),
+        "",
+    )
+    """Keywords of older files that are no options."""
+
+    tries = 8
+    """Draws of lattice or coordinates while atoms overlap; 1 takes the first."""
+
+    coordinate_temperature = 1.0
+    """Below 1 likelier coordinates more often."""
 
     def __init__(
         self,
@@ -80,20 +89,13 @@ class Autoregressive(WyckoffSampler):
         layers: int = 4,
         heads: int = 8,
         dropout: float = 0.1,
-        circle: int = 48,
-        lattices: int = 8,
-        rare: float = 0.01,
-        tries: int = 8,
         temperature: float = 1.0,
-        coordinate_temperature: float = 1.0,
         **data: Any,
     ) -> None:
         super().__init__(locals(), **data)
         largest = len(self.size_histogram) - 1
         self.default_steps = largest  # at most: one step for each site
-        self.rare, self.tries = rare, tries
         self.temperature = temperature
-        self.coordinate_temperature = coordinate_temperature
         self.network = SiteNetwork(
             largest=largest,
             properties=self.properties,
@@ -101,12 +103,8 @@ class Autoregressive(WyckoffSampler):
             layers=layers,
             heads=heads,
             dropout=dropout,
-            circle=circle,
-            lattices=lattices,
         )
-        table = wyckoff_table()
-        fill = fill_table(table.count[:, :NONE], table.freedom[:, :NONE], largest)
-        self.register_buffer("fill", fill, persistent=False)
+        self.register_buffer("fill", fills(largest), persistent=False)
         self.register_buffer("seen", torch.zeros(231, largest + 1))
 
     def reset(self, seed: int | torch.Generator | None) -> None:
@@ -180,7 +178,6 @@ class Autoregressive(WyckoffSampler):
         self.evaluations += len(batch)
         net, seq = self.network, sequences(batch, self.scales)
         b, m = seq.letter.shape
-        pad = torch.nn.functional.pad
         table = wyckoff_table(str(seq.letter.device))
         vector, prior = net.asked(condition), self.log_prior
         size = (prior.logsumexp(0) + net.size_logits(vector)).log_softmax(-1)
@@ -190,17 +187,16 @@ class Autoregressive(WyckoffSampler):
         # the tokens of both passes; each knows the site before it
         about = net.about(vector, seq.spacegroup, seq.n_atoms)
         keys, left = net.keys(seq.spacegroup), seq.left()
-        last = pad(seq.letter, (1, 0), value=NONE)  # (b, m + 1)
-        before = pad(seq.species, (1, 0))
-        u = pad(seq.u, (0, 0, 1, 0))
-        first = net.site_tokens(about, keys, last, before, left)
+        last, kind = before(seq.letter, seq.species)  # (b, m + 1)
+        u = torch.nn.functional.pad(seq.u, (0, 0, 1, 0))
+        first = net.site_tokens(about, keys, last, kind, left)
         second = net.placing_tokens(
             about,
             keys,
             seq.spacegroup,
             seq.letter,
             seq.species,
-            (last[:, :m], before[:, :m], u[:, :m]),
+            (last[:, :m], kind[:, :m], u[:, :m]),
             seq.x,
             seq.code_free,
         )
@@ -228,7 +224,7 @@ class Autoregressive(WyckoffSampler):
             "letter": (letter * seq.exists).sum(1),
             "species": (species * seq.exists).sum(1),
             "lattice": net.lattices.log_prob(raw, seq.x, seq.code_free),
-            "coordinates": log_coordinates(net, second, seq),
+            "coordinates": net.log_coordinates(second, seq.u, seq.free),
         }
 
     # ---- sampling -----------------------------------------------------------------------
@@ -245,12 +241,6 @@ class Autoregressive(WyckoffSampler):
 
         This is the first pass of the network: what is left for the sampling loop is the
         lattice and the coordinates.
-
-        Args:
-            request: what is asked for.
-            rng: source of randomness, on the model's device.
-            scale: of classifier-free guidance.
-            steps: not needed for it.
         """
         if not len(request):
             return plan_cells(request, request.n_atoms)
@@ -266,12 +256,8 @@ class Autoregressive(WyckoffSampler):
         self, group: Tensor, letter: Tensor, species: Tensor, condition: Condition
     ) -> Plan:
         """Return a plan, on the CPU, for drawn space groups, letters and elements."""
-        letter, species = letter.cpu(), species.cpu()
-        if self.representation == "cell":
-            layout = Layout.whole_cell((species > 0).sum(1))
-        else:
-            rows = [[x for x in row if x != NONE] for row in letter.tolist()]
-            layout = symmetric_layouts(group.tolist(), rows)
+        species = species.cpu()
+        layout = layout_of(group, letter, cells=self.representation == "cell")
         species = species[:, : layout.count.shape[1]]
         return Plan(layout, species, torch.full_like(species, -1), condition)
 

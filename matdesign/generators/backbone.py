@@ -1,6 +1,5 @@
-"""`PairTransformer`: one network that looks at the sites of a crystal and their distances."""
+"""`PairTransformer` and `Transformer`: networks that look at the sites of a crystal."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -12,6 +11,8 @@ from matdesign.generators.layers import (
     PairFeatures,
     SpeciesEmbedding,
     SpeciesHead,
+    hidden,
+    redraw,
     sinusoid,
 )
 
@@ -45,7 +46,6 @@ class PairTransformer(nn.Module):
         layers: attention layers.
         heads: attention heads.
         pair_width: size of the pair vectors.
-        frequencies: harmonics of the displacement on each axis.
 
     Source:
         adaLN-zero: Peebles and Xie, arXiv 2212.09748; one modulation shared by all layers
@@ -60,12 +60,11 @@ class PairTransformer(nn.Module):
         layers: int = 6,
         heads: int = 8,
         pair_width: int = 48,
-        frequencies: int = 10,
     ) -> None:
         super().__init__()
         self.heads, self.depth = heads, layers
         self.species = SpeciesEmbedding(width)
-        self.features = PairFeatures(frequencies)
+        self.features = PairFeatures(10)
         self.pair = nn.Sequential(
             nn.Linear(self.features.size, 2 * pair_width),
             nn.SiLU(),
@@ -87,21 +86,13 @@ class PairTransformer(nn.Module):
         self.site_head = nn.Linear(width, 3, bias=False)
         self.near = nn.Linear(width, pair_width)
         self.far = nn.Linear(width, pair_width, bias=False)
-        self.direction = nn.Linear(pair_width, 3 * frequencies)
+        self.direction = nn.Linear(pair_width, 3 * len(self.features.harmonics))
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed; output and gate layers start at zero."""
         rng = generator(seed)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5
-                part.weight.uniform_(-bound, bound, generator=rng)
-                if part.bias is not None:
-                    part.bias.zero_()
-            elif isinstance(part, PairAttention):
-                part.pair_value.normal_(generator=rng)
-                part.pair_value.div_(math.sqrt(part.pair_value.shape[1]))
+        redraw(self, rng, tables=False)
         self.species.learned.weight.normal_(generator=rng).mul_(0.3)
         self.offset.zero_()
         self.whole.zero_()
@@ -145,9 +136,8 @@ class PairTransformer(nn.Module):
         pair = self.pair(features)  # (b, n, n, p)
         wide = nn.functional.pad(pair, (0, 0, 1, 0, 1, 0))  # the whole has no position
         present = nn.functional.pad(mask, (1, 0), value=True)  # (b, n + 1)
-        absent = (~present).to(pair.dtype) * -1e9
         bias = self.bias(wide).unflatten(-1, (self.depth, self.heads))
-        bias = bias.permute(3, 0, 4, 1, 2) + absent[:, None, None]
+        bias = bias.permute(3, 0, 4, 1, 2) + hidden(present, pair)
 
         size = sinusoid(n_atoms.to(frac.dtype) / 20, 32, 100.0)
         about = self.condition(torch.cat([sinusoid(t, 64), size, code], dim=1))
@@ -174,3 +164,76 @@ class PairTransformer(nn.Module):
         drift = moved.sum(1, keepdim=True) / n_atoms.clamp(min=1)[:, None, None]
         moved = (moved - drift) * mask.unsqueeze(-1)
         return Prediction(moved, self.lattice_head(crystal), self.species_head(sites))
+
+
+class Transformer(nn.Module):
+    """Attention over the tokens of a crystal, with or without the geometry of its sites.
+
+    The first token stands for the whole crystal. Without geometry the pair vectors are
+    learned zeros, so that tokens differ by their own features alone.
+
+    Args:
+        width: size of the tokens.
+        layers: attention layers.
+        heads: attention heads.
+        geometry: look at displacements and distances of the sites.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        layers: int,
+        heads: int,
+        geometry: bool,
+    ) -> None:
+        super().__init__()
+        self.heads, self.depth = heads, layers
+        self.features = PairFeatures(8) if geometry else None
+        pair_width = 32 if geometry else 1
+        if self.features is not None:
+            self.pair = nn.Sequential(
+                nn.Linear(self.features.size, 2 * pair_width),
+                nn.SiLU(),
+                nn.Linear(2 * pair_width, pair_width),
+            )
+            self.bias = nn.Linear(pair_width, layers * heads)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.layers = nn.ModuleList(
+            PairAttention(width, heads, pair_width) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        whole: Tensor,
+        each: Tensor,
+        mask: Tensor,
+        frac: Tensor | None = None,
+        lattice: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the updated token of the whole and those of the sites or orbits.
+
+        Args:
+            whole: shape (crystals, width).
+            each: shape (crystals, tokens, width).
+            mask: tokens that exist, shape (crystals, tokens).
+            frac: fractional coordinates where geometry is looked at.
+            lattice: rows in angstrom, likewise.
+        """
+        b, n = mask.shape
+        present = nn.functional.pad(mask, (1, 0), value=True)
+        bias = hidden(present, whole)
+        pair = whole.new_zeros(b, n + 1, n + 1, 1)
+        steered = [bias] * self.depth
+        if self.features is not None and frac is not None and lattice is not None:
+            made = self.pair(self.features(frac, lattice)[0])
+            pair = nn.functional.pad(made, (0, 0, 1, 0, 1, 0))
+            by_layer = self.bias(pair).unflatten(-1, (self.depth, self.heads))
+            steered = list(by_layer.permute(3, 0, 4, 1, 2) + bias)
+        shared = self.modulation(nn.functional.silu(whole)).unflatten(1, (6, -1))
+        x = torch.cat([whole[:, None], each], dim=1)
+        for layer, one in zip(self.layers, steered, strict=True):
+            x = layer(x, pair, one, shared)
+        x = self.norm(x)
+        return x[:, 0], x[:, 1:]

@@ -1,6 +1,5 @@
 """What comes next in a crystal of `Autoregressive`, and how to go on from there."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from matdesign.generators.control import Control, State
 from matdesign.generators.filling import element_mask, letter_mask
 from matdesign.generators.sampling import choose, eval_mode
 from matdesign.generators.sequence import log_sites
+from matdesign.generators.site_network import before
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,6 @@ def complete(
     *,
     n_atoms: int | None = None,
     seed: int | torch.Generator | None = None,
-    scale: float = 1.0,
 ) -> Crystals:
     """Return crystals that begin with the given sites; the rest and the lattice are drawn.
 
@@ -171,7 +170,6 @@ def complete(
         n: number of crystals.
         n_atoms: atoms in the primitive cell; None draws it given the sites.
         seed: of the draws.
-        scale: of classifier-free guidance.
 
     Raises:
         DataError: sites that the model cannot start from.
@@ -194,11 +192,11 @@ def complete(
                     f"can be are {possible}."
                 )
         group = torch.full_like(sizes, partial.spacegroup)
-        first = partial._index.to(sizes.device), partial._kinds.to(sizes.device)
-        about = request, sizes, group, rng, scale, first
+        first = list(zip(partial._index.to(group), partial._kinds.to(group)))
+        about = request, sizes, group, rng, 1.0, first
         letter, species, _ = model.sites(*about)
         plan = model.plan_of(group, letter, species, request.condition)
-        plan = dataclasses.replace(plan, scale=scale).to(model.device)
+        plan = plan.to(model.device)
         states = model.states(plan, 1, rng)
         state = next(states)
         try:
@@ -224,15 +222,14 @@ def _prefix(model: Autoregressive, partial: Partial) -> tuple[Tensor, Tensor, Te
     group = torch.full_like(sizes, partial.spacegroup)
     letter = partial._index.to(at).expand(len(sizes), -1)
     kinds = partial._kinds.to(at).expand(len(sizes), -1)
-    pad = torch.nn.functional.pad
-    last, before = pad(letter, (1, 0), value=NONE), pad(kinds, (1, 0))
-    count = wyckoff_table(str(at)).count[group[:, None], letter]
-    left = sizes[:, None] - pad(count.cumsum(1), (1, 0))  # (sizes, sites + 1)
+    last, kind = before(letter, kinds)
+    count = wyckoff_table(str(at)).count[group[:, None], last]
+    left = sizes[:, None] - count.cumsum(1)  # (sizes, sites + 1)
     about, keys = (
         net.about(net.asked(model.nothing(len(sizes))), group, sizes),
         net.keys(group),
     )
-    tokens = net.site_tokens(about, keys, last, before, left.clamp(min=0))
+    tokens = net.site_tokens(about, keys, last, kind, left.clamp(min=0))
     hidden, _ = net.transformer(tokens, torch.ones_like(last, dtype=torch.bool))
     sites = letter, kinds, left[:, :-1]
     log_letter, log_species = log_sites(

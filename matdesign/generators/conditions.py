@@ -125,6 +125,11 @@ def combine(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
     return mixed.masked_fill(impossible, -torch.inf)
 
 
+def guided(raw: Tensor, copies: int, scale: float) -> Tensor:
+    """Return one copy of logits as it is, or `combine` of the first and second of two."""
+    return raw if copies == 1 else combine(raw.chunk(2)[0], raw.chunk(2)[1], scale)
+
+
 def properties_of(train: Encoded) -> dict[str, list[float]]:
     """Return name -> [mean, standard deviation] of what a model may be asked for.
 
@@ -221,12 +226,7 @@ class ConditionEncoder(nn.Module):
             ],
             dim=-1,
         )
-        return (features * condition.given[..., None]).flatten(1)
-
-    def standardize(self, name: str, value: Tensor) -> Tensor:
-        """Return values of a property in standard deviations from its mean."""
-        mean, std = self.properties[name]
-        return (value - mean) / std
+        return (features * condition.given[..., None]).flatten(1).to(self.ranges)
 
     def training_condition(
         self,
@@ -279,10 +279,9 @@ class ConditionEncoder(nn.Module):
         """Return ends around the true values, and which values are known."""
         b, p, at = len(batch), len(self.properties), batch.code.device
         true = torch.full((b, p), torch.nan, device=at)
-        for i, name in enumerate(self.properties):
+        for i, (name, (mean, std)) in enumerate(self.properties.items()):
             if name in batch.labels:
-                label = batch.labels[name].to(at, torch.float32)
-                true[:, i] = self.standardize(name, label)
+                true[:, i] = (batch.labels[name].to(at, torch.float32) - mean) / std
         # widths from 0.05 to 3 standard deviations, each size as likely as the next
         low_gap, high_gap = (
             torch.exp(math.log(0.05) + math.log(60.0) * chance(b, p)) for _ in range(2)

@@ -15,10 +15,11 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import Condition, ConditionEncoder
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import LOOSE, Preview, Sample
-from matdesign.generators.coupling_parts import Latents, LatticeFlow, OrbitEncoder
+from matdesign.generators.layers import redraw
 from matdesign.generators.planning import Plan
 from matdesign.generators.sampling import normal, uniform
 from matdesign.generators.species_sequence import (
+    OrbitEncoder,
     SpeciesSequence,
     canonical_order,
     log_arrangements,
@@ -26,6 +27,8 @@ from matdesign.generators.species_sequence import (
 from matdesign.generators.templates import Templated
 from matdesign.generators.torus_flow import (
     Coupling,
+    Latents,
+    LatticeFlow,
     Setting,
     TorusFlow,
     hold,
@@ -64,14 +67,12 @@ class CouplingFlow(Templated):
         width: size of all tokens.
         heads: attention heads.
         couplings: coupling layers; five kinds of split take turns.
-        depth: attention layers in each of them.
         bins: of each spline.
         frequencies: harmonics of the coordinates that a layer reads.
         blur: spread of the noise on training coordinates, in fractions of a cell edge;
             2.5 times that on the standardised lattice code. Without it the density of
             crystals on exact places has no bound.
         temperature: below 1, elements are drawn nearer to the most probable one.
-        redraws: how often a crystal whose atoms overlap is drawn again, at most.
         **data: what a training set gives; see `Family`.
 
     Source:
@@ -83,6 +84,10 @@ class CouplingFlow(Templated):
     likelihood = "exact"
     bucketing = "orbits"
     default_batch_size = (128, 512)
+    redraws = 5
+    renamed: ClassVar[dict[str, str]] = {"depth": "", "redraws": ""}
+    """Keywords of older files that are no options."""
+
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}
     )
@@ -93,36 +98,27 @@ class CouplingFlow(Templated):
         width: int = 96,
         heads: int = 4,
         couplings: int = 10,
-        depth: int = 1,
         bins: int = 8,
         frequencies: int = 6,
         blur: float = 0.004,
         temperature: float = 1.0,
-        redraws: int = 5,
         **data: Any,
     ) -> None:
         super().__init__(locals(), **data)
         self.default_steps = couplings
-        self.blur, self.temperature, self.redraws = blur, temperature, redraws
+        self.blur, self.temperature = blur, temperature
         self.asked = ConditionEncoder(width, self.properties)
         self.sequence = SpeciesSequence(width, heads, 3)
         self.encoder = OrbitEncoder(width, heads, 2)
         self.lattice_flow = LatticeFlow(width, bins)
-        self.torus_flow = TorusFlow(couplings, width, heads, depth, bins, frequencies)
+        self.torus_flow = TorusFlow(couplings, width, heads, bins, frequencies)
         self.reset(0)
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed; every coupling starts as the identity."""
         rng = generator(seed)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5 if part.in_features else 0.0
-                part.weight.uniform_(-bound, bound, generator=rng)
-                if part.bias is not None:
-                    part.bias.zero_()
-            elif isinstance(part, nn.Embedding):
-                part.weight.normal_(generator=rng).mul_(0.3)
+        redraw(self, rng)
         last: list[nn.Module] = list(self.lattice_flow.numbers)
         for layer in self.torus_flow.modules():
             if isinstance(layer, Coupling):

@@ -22,13 +22,10 @@ class Family(Generator):
         own: `locals()` of the subclass's constructor: its own keywords.
         elements: atomic numbers that may appear.
         size_histogram: number of training crystals with 0, 1, 2, ... atoms.
-        code_mean: mean of the lattice code over the training set, 6 numbers.
-        code_std: its standard deviation.
-        code_low: lower bound of the code, in standard deviations from the mean.
-        code_high: upper bound.
         representation: "cell", every atom free; or "symmetric", by space group and
             Wyckoff positions; None takes the usual one.
         properties: name -> [mean, standard deviation] of what can be asked for.
+        **scales: of the lattice code; see `Scales`.
 
     Attributes:
         usual: the representation where none is asked for.
@@ -42,19 +39,16 @@ class Family(Generator):
         *,
         elements: Sequence[int],
         size_histogram: Sequence[int],
-        code_mean: Sequence[float],
-        code_std: Sequence[float],
-        code_low: Sequence[float],
-        code_high: Sequence[float],
         representation: Representation | None = None,
         properties: dict[str, list[float]] | None = None,
+        **scales: Sequence[float],
     ) -> None:
         representation = representation or self.usual
-        config = {**locals(), **own}
-        for name in ("self", "own", "data", "__class__"):
+        config = {**locals(), **scales, **own}
+        for name in ("self", "own", "data", "scales", "__class__"):
             config.pop(name, None)
         super().__init__(config, size_histogram)
-        self.scales = Scales(elements, code_mean, code_std, code_low, code_high)
+        self.scales = Scales(elements, **scales)
 
     @classmethod
     def for_data(

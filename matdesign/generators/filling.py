@@ -48,6 +48,14 @@ def fill_table(count: Tensor, freedom: Tensor, largest: int) -> Tensor:
     return table
 
 
+@cache
+def fills(largest: int, device: str = "cpu") -> Tensor:
+    """Return `fill_table` of all space groups, shape (231, 28, largest + 1)."""
+    table = wyckoff_table()
+    count, freedom = table.count[:, :NONE], table.freedom[:, :NONE]
+    return fill_table(count, freedom, largest).to(device)
+
+
 def letter_mask(
     fill: Tensor, group: Tensor, last: Tensor, species: Tensor, left: Tensor
 ) -> Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.errors import InfeasibleTarget, ShapeError
+from matdesign.generators.elbo import MixturePrior
 from matdesign.generators.planning import Plan, draw_sizes
 from matdesign.generators.vae import VAE
-from matdesign.generators.vae_latent import MixturePrior
 
 
 @torch.no_grad()

@@ -179,6 +179,31 @@ def sinusoid(value: Tensor, size: int, longest: float = 1000.0) -> Tensor:
     return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
 
 
+def redraw(module: nn.Module, rng: torch.Generator, *, tables: bool = True) -> None:
+    """Draw linear layers, pair values and (`tables`) embeddings anew, by their width."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            bound = part.in_features**-0.5
+            part.weight.uniform_(-bound, bound, generator=rng)
+            if part.bias is not None:
+                part.bias.zero_()
+        elif isinstance(part, nn.Embedding) and tables:
+            part.weight.normal_(generator=rng).mul_(0.3)
+        elif isinstance(part, PairAttention):
+            part.pair_value.normal_(generator=rng)
+            part.pair_value.div_(math.sqrt(part.pair_value.shape[1]))
+
+
+def at(log_p: Tensor, index: Tensor) -> Tensor:
+    """Return the log probability of an index, shape of `index`."""
+    return log_p.gather(-1, index[..., None]).squeeze(-1)
+
+
+def hidden(present: Tensor, like: Tensor) -> Tensor:
+    """Return the attention bias that hides padding, (crystals, 1, 1, tokens)."""
+    return (~present)[:, None, None].to(like.dtype) * -1e9
+
+
 class Attention(nn.Module):
     """Attention, then a perceptron.
 

@@ -72,7 +72,7 @@ class CircleMixture:
             temperature: below 1, likelier components and narrower ones.
         """
         weight, mean, sigma = self.parts(raw)
-        k = choose(weight / temperature, rng)[..., None]
+        k = choose(weight, rng, temperature)[..., None]
         noise = torch.randn(k.shape, generator=rng, device=raw.device, dtype=raw.dtype)
         width = math.sqrt(temperature) * sigma.gather(-1, k)
         return wrap(mean.gather(-1, k) + width * noise).squeeze(-1)

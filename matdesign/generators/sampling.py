@@ -31,16 +31,7 @@ def draw_request(
 
     Crystals with about as many atoms (or orbits: `model.bucketing`) are made together, so
     that little is wasted on padding. With a controller that takes several particles,
-    those of one crystal stay in one batch.
-
-    Args:
-        model: any `Generator`.
-        request: checked conditions.
-        seed: of all randomness.
-        steps: sampling steps.
-        scale: of classifier-free guidance.
-        batch_size: crystals (or particles) made at once; None takes the model's own.
-        controller: looks at every state and may change it.
+    those of one crystal stay in one batch. All settings are those of `Generator.sample`.
 
     Raises:
         ShapeError: batch_size is not positive.
@@ -208,14 +199,17 @@ def uniform(shape: tuple[int, ...], like: Tensor, rng: torch.Generator) -> Tenso
     return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
 
 
-def choose(logits: Tensor, rng: torch.Generator) -> Tensor:
+def choose(logits: Tensor, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
     """Return one index drawn from each row of logits, shape (...).
 
     Args:
         logits: log probabilities up to a constant, -inf = never, shape (..., choices).
         rng: source of randomness.
+        temperature: below 1 the likelier ones more often; 0 takes the most probable.
     """
-    flat = logits.softmax(-1).flatten(0, -2)
+    if not temperature:
+        return logits.argmax(-1)
+    flat = (logits / temperature).softmax(-1).flatten(0, -2)
     return torch.multinomial(flat, 1, generator=rng).view(logits.shape[:-1])
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from matdesign.crystals.elements import MASK
+from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.generators.conditions import guided
 from matdesign.generators.filling import (
     Counts,
     element_mask,
@@ -19,6 +21,10 @@ from matdesign.generators.filling import (
 )
 from matdesign.generators.planning import options
 from matdesign.generators.request import Choices, Request
+from matdesign.generators.sampling import choose
+
+Scores = tuple[Tensor, Callable[[Tensor], Tensor]]
+"""Scores of the next letter, and what gives those of the elements on chosen letters."""
 
 
 @dataclass
@@ -129,6 +135,14 @@ def wanted_amounts(request: Request, n_atoms: Tensor) -> list[tuple[Counts, list
     return found
 
 
+def layout_of(group: Tensor, letter: Tensor, *, cells: bool) -> Layout:
+    """Return the layouts of groups and letters (`NONE` on padding); P1 for `cells`."""
+    if cells or not len(letter):
+        return Layout.whole_cell((letter < NONE).sum(1).cpu())
+    rows = [[w for w in row if w < NONE] for row in letter.tolist()]
+    return symmetric_layouts(group.tolist(), rows)
+
+
 class SiteMask:
     """Which letters and elements the next site of each crystal may have, as asked.
 
@@ -209,12 +223,72 @@ class SiteMask:
             may[rows] = self._choices(rows, may[rows], letter, left)
         return may
 
-    def draw(
+    def sequences(
         self,
-        pick: Callable[[Tensor], Tensor],
-        score: Tensor,
+        read: Callable[..., Scores],
+        follow: Callable[[Tensor, Tensor, Tensor], Tensor],
+        left: Tensor,
+        active: Tensor,
+        rng: torch.Generator,
+        *,
+        first: Sequence[tuple[Tensor, Tensor]] = (),
+        copies: int = 1,
+        scale: float = 1.0,
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return letter and element of each site, drawn one after the other.
+
+        Args:
+            read: what the network says, from the number of the site, and in columns which
+                crystals are not finished, letter and element before, and atoms left.
+            follow: which letters may come after a letter and element, so many atoms being
+                left, bool, (crystals, 27). One more column is the end of the crystal;
+                without it a crystal ends when no atoms are left.
+            left: atoms for which there is room, shape (crystals,).
+            active: crystals that are drawn at all, bool, shape (crystals,).
+            rng: source of randomness, on the model's device.
+            first: letter and element of the first sites, the same for all crystals.
+            copies: 2 where `read` sees all crystals twice, without and with a condition.
+            scale: of classifier-free guidance, on all logits.
+            temperature: of `choose`.
+
+        Returns:
+            Letters and elements, `NONE` and 0 from the end on, (crystals, sites); and the
+            atoms that are left.
+        """
+
+        def pick(score: Tensor, may: Tensor, rows: Tensor) -> Tensor:
+            score = guided(score, copies, scale)[rows]
+            return choose(score.masked_fill(~may[rows], -torch.inf), rng, temperature)
+
+        letter, species = torch.full_like(left, NONE), torch.zeros_like(left)
+        drawn = [torch.empty(2, 0, len(left)).to(left)]
+        for step in range(int(left.max()) if len(left) else 0):
+            if step and not bool(active.any()):
+                break
+            site = letter, species, left
+            wide = (x.repeat(copies)[:, None] for x in (active, *site))
+            scores, may = read(step, *wide), follow(*site)
+            ending = may.shape[1] > NONE
+            may[:, NONE:] |= ~active[:, None]
+            if step < len(first):
+                letter, species = first[step]
+            else:
+                letter, species = self._draw(pick, scores, may, active, site)
+            active = active & (species > 0)
+            letter = torch.where(active, letter, NONE)
+            species = torch.where(active, species, 0)
+            left = left - self.place(active, letter, species, rng)
+            drawn.append(torch.stack([letter, species])[:, None])
+            active = active & (ending | (left > 0))
+        letters, kinds = torch.cat(drawn, 1).transpose(1, 2)
+        return letters, kinds, left
+
+    def _draw(
+        self,
+        pick: Callable[[Tensor, Tensor, Tensor], Tensor],
+        scores: Scores,
         may: Tensor,
-        element_score: Callable[[Tensor], Tensor],
         active: Tensor,
         site: tuple[Tensor, Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
@@ -222,14 +296,6 @@ class SiteMask:
 
         A letter that no element can take is drawn again. So is an element after which
         nothing fits on the last letter of a group, where no lighter one can follow.
-
-        Args:
-            pick: draws one choice for each row of scores, -inf = never.
-            score: of the letters, shape (crystals, letters); one more means the end.
-            may: letters to choose from, bool, of the same shape.
-            element_score: scores of the elements on chosen letters, (crystals, 104).
-            active: crystals that are not finished, bool, shape (crystals,).
-            site: letter and element of the site before, and atoms that are left.
         """
         (last, species, left), may = site, may.clone()
         may[:, :NONE] = self.letters(may[:, :NONE], active, last, species)
@@ -238,7 +304,7 @@ class SiteMask:
         fits = torch.zeros_like(self.known).repeat(len(last), 1)
         todo = may.any(1)
         while bool(todo.any()):
-            letter[todo] = pick(score[todo].masked_fill(~may[todo], -torch.inf))
+            letter[todo] = pick(scores[0], may, todo)
             todo = todo & (letter < NONE)
             some = element_mask(self.known, letter, last, least)
             fits[todo] = self.elements(some, todo, letter, left)[todo]
@@ -246,9 +312,10 @@ class SiteMask:
             may[todo, letter[todo]] = False
             letter[todo] = NONE
             todo = todo & may.any(1)
-        rows, score = fits.any(1).nonzero().squeeze(1), element_score(letter)
+        twice = letter.repeat(len(scores[0]) // len(letter))[:, None]
+        rows, score = fits.any(1).nonzero().squeeze(1), scores[1](twice)
         while len(rows):
-            z = pick(score[rows].masked_fill(~fits[rows], -torch.inf))
+            z = pick(score, fits, rows)
             found[rows] = z
             if self.choices is None:
                 break

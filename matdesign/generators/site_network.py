@@ -17,6 +17,7 @@ from matdesign.generators.layers import (
     CausalTransformer,
     SpeciesEmbedding,
     SpeciesHead,
+    redraw,
 )
 from matdesign.generators.mixtures import CircleMixture, LatticeMixture
 from matdesign.generators.planning import Plan
@@ -67,8 +68,6 @@ class SiteNetwork(nn.Module):
         layers: attention layers.
         heads: attention heads.
         dropout: share of each update that is dropped in training.
-        circle: components of the mixture for each coordinate.
-        lattices: components of the mixture for the lattice.
     """
 
     features: Tensor
@@ -85,14 +84,12 @@ class SiteNetwork(nn.Module):
         layers: int,
         heads: int,
         dropout: float,
-        circle: int,
-        lattices: int,
     ) -> None:
         super().__init__()
         table = wyckoff_table()
         for name in ("features", "move", "offset", "free"):
             self.register_buffer(name, getattr(table, name), persistent=False)
-        self.circle, self.lattices = CircleMixture(circle), LatticeMixture(lattices)
+        self.circle, self.lattices = CircleMixture(48), LatticeMixture(8)
         self.asked = ConditionEncoder(width, properties)
         self.group = nn.Embedding(231, width)
         self.system = nn.Embedding(8, width)
@@ -129,14 +126,7 @@ class SiteNetwork(nn.Module):
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed; what answers conditions starts at zero."""
         rng = generator(seed)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5
-                part.weight.uniform_(-bound, bound, generator=rng)
-                if part.bias is not None:
-                    part.bias.zero_()
-            elif isinstance(part, nn.Embedding):
-                part.weight.normal_(generator=rng).mul_(0.3)
+        redraw(self, rng)
         self.asked.reset(rng)
         for head in (self.size_head, self.group_head):
             for parameter in list(head.children())[-1].parameters():
@@ -186,6 +176,7 @@ class SiteNetwork(nn.Module):
         letter: Tensor,
         species: Tensor,
         left: Tensor,
+        *,
         start: int = 0,
     ) -> Tensor:
         """Return tokens of the first pass, (crystals, steps, width).
@@ -284,6 +275,26 @@ class SiteNetwork(nn.Module):
         raw: Tensor = self.axis_heads[axis](seen)
         return raw
 
+    def log_coordinates(self, hidden: Tensor, all_u: Tensor, free: Tensor) -> Tensor:
+        """Return the log density of the free coordinates, shape (crystals,).
+
+        Equation:
+            sum_i log p(x_i | ..) + log p(y_i | x_i, ..) + log p(z_i | x_i, y_i, ..),
+            free coordinates only
+
+        Args:
+            hidden: vectors of the second pass, shape (crystals, sites, width).
+            all_u: coordinates of the sites, shape (crystals, sites, 3).
+            free: which of them count, bool, of the same shape.
+        """
+        total = all_u.new_zeros(len(all_u))
+        for axis in range(3):
+            row, site = free[..., axis].nonzero(as_tuple=True)
+            u = all_u[row, site]
+            raw = self.axis_raw(hidden[row, site], u, axis)
+            total = total.index_add(0, row, self.circle.log_prob(raw, u[:, axis]))
+        return total
+
     # ---- sampling, after letters and elements -------------------------------------------
 
     def read_sites(self, plan: Plan, condition: Condition) -> tuple[Reading, Tensor]:
@@ -338,11 +349,15 @@ class SiteNetwork(nn.Module):
         return hidden[:, 0], reading._replace(cache=cache)
 
 
-def _before(plan: Plan) -> tuple[Tensor, Tensor]:
+def before(letter: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
     """Return letter and element of the site before each, shape (crystals, sites + 1)."""
-    letter = torch.where(plan.layout.orbits, plan.layout.letter, NONE)
     pad = nn.functional.pad
-    return pad(letter, (1, 0), value=NONE), pad(plan.species, (1, 0))
+    return pad(letter, (1, 0), value=NONE), pad(species, (1, 0))
+
+
+def _before(plan: Plan) -> tuple[Tensor, Tensor]:
+    letter = torch.where(plan.layout.orbits, plan.layout.letter, NONE)
+    return before(letter, plan.species)
 
 
 def _head(size: int, width: int, out: int) -> nn.Sequential:

@@ -1,4 +1,6 @@
-"""`SpeciesSequence`: the exact probability of which element sits on which orbit."""
+"""Orbits as tokens, and the exact probability of which element sits on which of them."""
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -6,10 +8,104 @@ from torch import Tensor, nn
 from matdesign.crystals.elements import MASK
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.conditions import combine
-from matdesign.generators.coupling_parts import PositionFeatures
 from matdesign.generators.filling import element_mask
-from matdesign.generators.layers import Attention, SpeciesEmbedding, SpeciesHead
+from matdesign.generators.layers import (
+    Attention,
+    SpeciesEmbedding,
+    SpeciesHead,
+    at,
+    hidden,
+    sinusoid,
+)
 from matdesign.generators.planning import Plan, allowed_elements, take
+
+
+class PositionFeatures(nn.Module):
+    """What the layout says about each orbit: letter, sites, freedom, place, cell size.
+
+    Args:
+        width: size of the vectors.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.letter = nn.Embedding(27, width)
+        self.count = nn.Embedding(193, width)
+        self.spacegroup = nn.Embedding(231, width)
+        self.place = nn.Linear(3 + 9 + 6 + 32, width)
+
+    def forward(self, layout: Layout, like: Tensor) -> Tensor:
+        """Return one vector for each orbit, shape (crystals, orbits, width).
+
+        Args:
+            layout: orbits and what of them is free.
+            like: a tensor whose number format the result takes.
+        """
+        orbits, sites = layout.count.shape[1], layout.mask.shape[1]
+        before = layout.count.cumsum(1) - layout.count  # sites of orbits before each
+        first = before.clamp(max=max(sites - 1, 0))  # its anchor's site
+        move = layout.move.flatten(2).gather(1, first[..., None].expand(-1, -1, 9))
+        shift = layout.shift.gather(1, first[..., None].expand(-1, -1, 3)).to(like)
+        angle = 2 * math.pi * shift
+        size = sinusoid(layout.n_atoms.to(like) / 20, 32, 100.0)
+        place = torch.cat(
+            [
+                layout.free.to(like),
+                move.to(like),
+                angle.sin(),
+                angle.cos(),
+                size[:, None].expand(-1, orbits, -1),
+            ],
+            dim=-1,
+        )
+        made: Tensor = (
+            self.place(place)
+            + self.letter(layout.letter)
+            + self.count(layout.count.clamp(max=192))
+            + self.spacegroup(layout.spacegroup)[:, None]
+        )
+        return made
+
+
+class OrbitEncoder(nn.Module):
+    """Turns layout, species and condition into a vector for each orbit and for the whole.
+
+    Args:
+        width: size of the vectors.
+        heads: attention heads.
+        layers: attention layers.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.species = SpeciesEmbedding(width)
+        self.position = PositionFeatures(width)
+        self.layers = nn.ModuleList(
+            Attention(width, heads, wide=2) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, layout: Layout, species: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return vectors of orbits (crystals, orbits, width) and wholes (crystals, width).
+
+        Args:
+            layout: orbits.
+            species: element of each orbit, shape (crystals, orbits).
+            condition: condition embedding, shape (crystals, width).
+        """
+        x = (
+            self.species(species)
+            + self.position(layout, condition)
+            + condition[:, None]
+        )
+        bias = hidden(layout.orbits, x)
+        for layer in self.layers:
+            x = layer(x, bias)
+        x = self.norm(x)
+        share = layout.count / layout.n_atoms.clamp(min=1)[:, None]
+        return x, (x * share.to(x)[..., None]).sum(1)
 
 
 class SpeciesSequence(nn.Module):
@@ -109,8 +205,7 @@ class SpeciesSequence(nn.Module):
         may = element_mask(allowed, letter, last, before)
         may = may | (allowed & any_order[:, None, None])
         log_p = logits.masked_fill(~may, -torch.inf).log_softmax(-1)
-        each = log_p.gather(-1, drawn[..., None]).squeeze(-1)
-        return each.masked_fill(drawn == 0, 0.0).sum(1)
+        return at(log_p, drawn).masked_fill(drawn == 0, 0.0).sum(1)
 
     def training_order(
         self, layout: Layout, species: Tensor, rng: torch.Generator

@@ -15,6 +15,7 @@ from matdesign.crystals.symmetry.layout import Layout
 from matdesign.generators.backbone import PairTransformer, Prediction
 from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.control import Preview, Sample, Scales
+from matdesign.generators.layers import at
 from matdesign.generators.planning import Plan, allowed_elements, decide
 from matdesign.generators.sampling import uniform
 from matdesign.generators.templates import Templated
@@ -322,8 +323,7 @@ class AbsorbingNoise:
             hidden: which of them the network did not see, bool, of the same shape.
             logits: what it predicts, shape (crystals, sites, 104).
         """
-        log_p = logits.log_softmax(-1)
-        each = -log_p.gather(-1, species.unsqueeze(-1)).squeeze(-1)
+        each = -at(logits.log_softmax(-1), species)
         return each.masked_fill(~hidden, 0.0).sum(1) / hidden.sum(1).clamp(min=1)
 
     def newly_decided(

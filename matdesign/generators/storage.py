@@ -1,9 +1,9 @@
 """Weights on disk: safetensors for tensors, JSON for facts; nothing is ever unpickled."""
 
 import hashlib
+import inspect
 import json
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,16 +17,6 @@ T = TypeVar("T")
 WEIGHTS = "model.safetensors"
 FACTS = "config.json"
 FORMAT = 1
-
-KNOWN = {
-    "Autoregressive": "matdesign.generators.autoregressive",
-    "CouplingFlow": "matdesign.generators.coupling_flow",
-    "Diffusion": "matdesign.generators.diffusion",
-    "FlowMatching": "matdesign.generators.flow_matching",
-    "PropertyNetwork": "matdesign.predictors.network",
-    "VAE": "matdesign.generators.vae",
-}
-"""Where the package's own models live, so that a file says which class it needs."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -111,14 +101,14 @@ def load_model(kind: type[M], folder: str | Path) -> M:
     Raises:
         DataError: a file is missing, truncated, altered or of another class.
     """
+    import matdesign
+
     tensors, facts = _read(folder)
     path = Path(folder) / FACTS
     name = facts.get("class")
-    if kind.__name__ == name:
-        maker: Any = kind
-    elif name in KNOWN:
-        maker = getattr(import_module(KNOWN[name]), name)
-    else:
+    own = getattr(matdesign, str(name), None)
+    maker: Any = kind if kind.__name__ == name else own
+    if not inspect.isclass(maker):
         raise DataError(
             f"{path} names a model that is not known here: got {name!r}. "
             f"Load it with its own class, as in {name}.load(folder)."
@@ -128,7 +118,7 @@ def load_model(kind: type[M], folder: str | Path) -> M:
             f"{path} holds a {name}, not a {kind.__name__}. Use {name}.load(folder)."
         )
     try:
-        model = maker(**renamed(maker, dict(facts["config"])))
+        model: Any = maker(**renamed(maker, dict(facts["config"])))
         model.load_state_dict(renamed(maker, tensors))
     except (TypeError, KeyError, ValueError, RuntimeError) as wrong:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The coupling layers of `CouplingFlow`: free coordinates on the torus, bent in turns."""
+"""The flows of `CouplingFlow`: the lattice code entry by entry, coordinates on the torus."""
 
 import math
 from typing import NamedTuple
@@ -9,9 +9,14 @@ from torch import Tensor, nn
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.wyckoff import wyckoff_table
-from matdesign.generators.coupling_parts import CALM, hidden
-from matdesign.generators.layers import Attention
-from matdesign.generators.splines import circular_spline
+from matdesign.generators.layers import Attention, hidden
+from matdesign.generators.splines import circular_spline, line_spline
+
+VOLUME_FIRST = (5, 4, 3, 2, 1, 0)
+"""Order in which the entries of the lattice code are generated."""
+
+CALM = 0.1
+"""Factor on the numbers of all splines: a step of the optimiser bends them a little only."""
 
 AXES = (0, 1, 2, None, None)
 """What the splits bend in turn: x, y, z, one half of the kinds, the other half."""
@@ -33,6 +38,82 @@ class Setting(NamedTuple):
     free: Tensor
     each: Tensor
     code: Tensor
+
+
+class Latents(NamedTuple):
+    """Where crystals lie in the space of the noise.
+
+    Args:
+        layout: orbits; along polar axes one orbit of each crystal is held at the origin.
+        species: element of each orbit, shape (crystals, orbits).
+        u: latent coordinates, uniform on the torus for a calibrated flow, 0 where not
+            free, shape (crystals, orbits, 3).
+        z: latent lattice code, standard normal for a calibrated flow, 0 where not free,
+            shape (crystals, 6).
+        changes: ln |det| of each coupling layer on the way from data to u, the layer
+            next to the data first, shape (layers, crystals); None for noise.
+    """
+
+    layout: Layout
+    species: Tensor
+    u: Tensor
+    z: Tensor
+    changes: Tensor | None = None
+
+
+class LatticeFlow(nn.Module):
+    """An exact density of the lattice code, entry by entry, volume first.
+
+    Equation:
+        z_i = T_i(x_i; whole, x_before), z_i ~ N(0, 1) for each free entry i
+
+    Args:
+        width: size of the context and of the hidden layers.
+        bins: of the splines.
+    """
+
+    def __init__(self, width: int, bins: int) -> None:
+        super().__init__()
+        self.read = nn.ModuleList(nn.Linear(width + 12, width) for _ in range(6))
+        self.numbers = nn.ModuleList(nn.Linear(width, 3 * bins + 1) for _ in range(6))
+
+    def _numbers(self, entry: int, whole: Tensor, x: Tensor, free: Tensor) -> Tensor:
+        before = torch.zeros_like(x)
+        done = list(VOLUME_FIRST[: VOLUME_FIRST.index(entry)])
+        before[:, done] = x[:, done]
+        inner = torch.cat([whole, before, free.to(x)], dim=1)
+        out: Tensor = self.numbers[entry](nn.functional.silu(self.read[entry](inner)))
+        return CALM * out
+
+    def forward(self, x: Tensor, whole: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Return latents and the log density of the code.
+
+        Args:
+            x: standardised code, shape (crystals, 6).
+            whole: context, shape (crystals, width).
+            free: which entries are free, bool, shape (crystals, 6).
+
+        Returns:
+            z, zero where not free, shape (crystals, 6), and the log density in nats with
+            respect to the free entries of x, shape (crystals,).
+        """
+        z, log_p = torch.zeros_like(x), x.new_zeros(len(x))
+        for entry in VOLUME_FIRST:
+            numbers = self._numbers(entry, whole, x, free)
+            latent, log_slope = line_spline(x[:, entry], numbers)
+            z[:, entry] = latent * free[:, entry]
+            normal = -0.5 * (latent.square() + math.log(2 * math.pi))
+            log_p = log_p + (normal + log_slope) * free[:, entry]
+        return z, log_p
+
+    def generate(self, z: Tensor, whole: Tensor, free: Tensor) -> Tensor:
+        """Return the code of latents, the inverse of `forward`, shape (crystals, 6)."""
+        x = torch.zeros_like(z)
+        for entry in VOLUME_FIRST:
+            numbers = self._numbers(entry, whole, x, free)
+            value, _ = line_spline(z[:, entry], numbers, inverse=True)
+            x[:, entry] = value * free[:, entry]
+        return x
 
 
 def kinds(layout: Layout, species: Tensor) -> Tensor:
@@ -141,7 +222,6 @@ class Coupling(nn.Module):
         axis: the one that it bends, or None for all three.
         width: size of the tokens.
         heads: attention heads.
-        layers: attention layers.
         bins: of the spline.
         frequencies: harmonics of the coordinates that it reads.
     """
@@ -153,7 +233,6 @@ class Coupling(nn.Module):
         axis: int | None,
         width: int,
         heads: int,
-        layers: int,
         bins: int,
         frequencies: int,
     ) -> None:
@@ -165,9 +244,7 @@ class Coupling(nn.Module):
         self.read = nn.Linear(6 * frequencies + 3 + 6, width)
         self.context = nn.Linear(width, width, bias=False)
         self.pair = nn.Parameter(torch.empty(heads, 6 * frequencies))
-        self.layers = nn.ModuleList(
-            Attention(width, heads, wide=2) for _ in range(layers)
-        )
+        self.layers = nn.ModuleList([Attention(width, heads, wide=2)])
         self.norm = nn.LayerNorm(width)
         self.numbers = nn.Linear(width, self.each * (3 if axis is None else 1))
 
@@ -195,8 +272,7 @@ class Coupling(nn.Module):
         bias = of @ to.transpose(2, 3) + hidden(
             about.layout.orbits, x
         )  # (b, heads, o, o)
-        for layer in self.layers:
-            x = layer(x, bias)
+        x = self.layers[0](x, bias)
         out: Tensor = self.numbers(self.norm(x)).unflatten(-1, (-1, self.each))
         return CALM * out
 
@@ -227,7 +303,6 @@ class TorusFlow(nn.Module):
         couplings: number of layers; the splits of `split` take turns.
         width: size of the tokens.
         heads: attention heads.
-        depth: attention layers in each coupling.
         bins: of the splines.
         frequencies: harmonics of the coordinates that a layer reads.
     """
@@ -237,13 +312,12 @@ class TorusFlow(nn.Module):
         couplings: int,
         width: int,
         heads: int,
-        depth: int,
         bins: int,
         frequencies: int,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            Coupling(AXES[number % 5], width, heads, depth, bins, frequencies)
+            Coupling(AXES[number % 5], width, heads, bins, frequencies)
             for number in range(couplings)
         )
 

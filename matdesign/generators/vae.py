@@ -1,6 +1,5 @@
 """`VAE`: crystals as points of a smooth space, and back."""
 
-import dataclasses
 from typing import Any, ClassVar
 
 import torch
@@ -15,17 +14,16 @@ from matdesign.generators import elbo
 from matdesign.generators.conditions import Condition, ConditionEncoder, combine
 from matdesign.generators.contract import Loss
 from matdesign.generators.control import Preview
+from matdesign.generators.elbo import Latent, LatentPosterior, MixturePrior, Prior
 from matdesign.generators.family import Family
+from matdesign.generators.layers import PairAttention
 from matdesign.generators.planning import Plan, draw_sizes, plan_cells, resample
 from matdesign.generators.request import Request
-from matdesign.generators.vae_geometry import Decoding, GeometryDecoder, LatentSample
-from matdesign.generators.vae_latent import (
+from matdesign.generators.vae_geometry import (
+    Decoding,
     Encoder,
-    Latent,
-    LatentPosterior,
-    MixturePrior,
-    Prior,
-    redraw,
+    GeometryDecoder,
+    LatentSample,
 )
 from matdesign.generators.vae_sequence import SequenceDecoder
 
@@ -49,10 +47,8 @@ class VAE(Family):
         layers: attention layers of each network.
         heads: attention heads.
         latent: size of the crystal's latent.
-        orbit_latent: size of each orbit's.
         passes: passes that mend the decoder's first guess.
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
-        beta: weight of the divergence; 1 makes the loss a bound.
         min_distance: smallest distance of two atoms in sampling, angstrom; what comes nearer is
             drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.
         steps: passes in sampling; more than `passes` repeat the last one, which moves
@@ -73,6 +69,8 @@ class VAE(Family):
     renamed: ClassVar[dict[str, str]] = {
         "skeleton": "sequence",
         "apart": "min_distance",
+        "beta": "",
+        "orbit_latent": "",
         "spread": "",
         "temperature": "",
         "templates": "",
@@ -86,10 +84,8 @@ class VAE(Family):
         layers: int = 3,
         heads: int = 8,
         latent: int = 32,
-        orbit_latent: int = 4,
         passes: int = 2,
         free_nats: float = 8.0,
-        beta: float = 1.0,
         min_distance: float = 1.0,
         steps: int = 3,
         components: int = 0,
@@ -100,11 +96,11 @@ class VAE(Family):
             self.representation == "symmetric"
         ):  # a group's origin may be chosen in many ways
             self.__dict__["symmetries"] = self.symmetries - {"translation"}
-        self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
+        self.default_steps, self.free_nats = steps, free_nats
         self.min_distance = min_distance
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
-        self.encoder = Encoder(**sizes, orbit_latent=orbit_latent)
+        self.encoder = Encoder(**sizes)
         self.prior = Prior(latent)
         if components:
             blank = torch.zeros(components, latent)
@@ -115,16 +111,14 @@ class VAE(Family):
             largest=len(self.size_histogram) - 1,
             cells=self.representation == "cell",
         )
-        self.geometry = GeometryDecoder(
-            **sizes, orbit_latent=orbit_latent, passes=passes
-        )
+        self.geometry = GeometryDecoder(**sizes, passes=passes)
         self.reset(0)
 
     @torch.no_grad()
     def reset(self, seed: int | torch.Generator | None) -> None:
         """Draw all weights anew from a seed."""
         rng = generator(seed)
-        redraw(self, rng)
+        _redraw(self, rng)
         for part in (self.encoder.whole, self.encoder.each):
             part.weight.mul_(0.5)
         self.geometry.mend.reset(rng)
@@ -157,7 +151,7 @@ class VAE(Family):
         kl_orbits = posterior.orbits.kl().mean()
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         likely = [torch.stack([*part.values()]).sum(0).mean() for part in parts]
-        total = self.beta * paid - torch.stack(likely).mean()
+        total = paid - torch.stack(likely).mean()
         total = total - torch.stack([*terms.values()]).sum(0).mean()
         nats = {name: -x.mean().detach() for name, x in (terms | parts[-1]).items()}
         return Loss(total, {**nats, "kl": (kl_whole + kl_orbits).detach()})
@@ -204,15 +198,9 @@ class VAE(Family):
             rng=generator(seed, self.device),
         )
 
-    def elbo(
-        self,
-        crystals: Crystals | Encoded,
-        *,
-        samples: int = 16,
-        seed: int | torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the evidence lower bound of each crystal, nats; see `log_prob`."""
-        return elbo.lower_bound(self.log_weights(crystals, samples=samples, seed=seed))
+    def elbo(self, crystals: Crystals | Encoded, **draws: Any) -> Tensor:
+        """Return the evidence lower bound of each crystal, nats; as `log_prob`."""
+        return self.log_weights(crystals, **draws).mean(0)
 
     def log_prob(
         self,
@@ -239,9 +227,7 @@ class VAE(Family):
 
     def embedding(self, condition: Condition, scale: float = 1.0) -> Tensor:
         """Return the condition embedding in the precision of the weights, 0 at scale 0."""
-        there = condition.to(self.device)
-        low, high = (x.to(self.scales.mean) for x in (there.low, there.high))
-        made: Tensor = self.asked(dataclasses.replace(there, low=low, high=high))
+        made: Tensor = self.asked(condition.to(self.device))
         return made * (scale != 0.0)
 
     @torch.no_grad()
@@ -368,3 +354,21 @@ class VAE(Family):
     def latent(self, crystals: Crystals | Encoded) -> Tensor:
         """Return the posterior mean of each crystal's latent, shape (crystals, size)."""
         return self.posterior(crystals).whole.mean
+
+
+@torch.no_grad()
+def _redraw(module: nn.Module, rng: torch.Generator) -> None:
+    """Draw all weights of a module anew: matrices by their width, vectors zero."""
+    for name, p in module.named_parameters():
+        if p.ndim > 1:
+            p.uniform_(-1, 1, generator=rng).mul_(p.shape[-1] ** -0.5)
+        elif name.endswith("norm.weight"):
+            p.fill_(1.0)
+        else:
+            p.zero_()
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            part.weight.normal_(generator=rng).mul_(0.3)
+        elif isinstance(part, PairAttention):
+            part.pair_value.mul_((3 * part.pair_value.shape[2]) ** 0.5)
+            part.pair_value.div_(part.pair_value.shape[1] ** 0.5)

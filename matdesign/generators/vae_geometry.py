@@ -1,4 +1,4 @@
-"""Coordinates and cell from a latent, once its Wyckoff sequence is known."""
+"""From a crystal to its latent, and from there to coordinates and cell: the geometry."""
 
 import math
 from dataclasses import dataclass
@@ -10,22 +10,109 @@ from torch import Tensor, nn
 from matdesign.crystals.geometry import wrap
 from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout
-from matdesign.generators import von_mises
-from matdesign.generators.backbone import PairTransformer
+from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
+from matdesign.generators import elbo
+from matdesign.generators.backbone import PairTransformer, Transformer
 from matdesign.generators.control import Sample, Scales
-from matdesign.generators.layers import SpeciesEmbedding
-from matdesign.generators.vae_latent import (
-    Latent,
-    OrbitEmbedding,
-    Transformer,
-    anchored,
-)
+from matdesign.generators.elbo import Latent, LatentPosterior, Normal
+from matdesign.generators.layers import SpeciesEmbedding, sinusoid
 
 SHARPEST = 1000.0
 """Largest concentration of a coordinate: a spread of 0.005 of the cell."""
 
+ORBIT_LATENT = 4
+"""Size of each orbit's latent."""
+
 BLUR = 0.1
 """Largest noise on the guess that a pass of the decoder must mend in training."""
+
+
+class OrbitEmbedding(nn.Module):
+    """Features of each orbit that its Wyckoff position gives: letter, size, freedom.
+
+    Args:
+        width: size of the vectors.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.letter = nn.Embedding(NONE, width)
+        self.position = nn.Linear(5, width)
+
+    def forward(self, layout: Layout) -> Tensor:
+        """Return vectors, shape (crystals, orbits, width)."""
+        count = layout.count[..., None].to(self.position.weight)
+        facts = [layout.free.to(count), count.clamp(min=1).log(), count / 20]
+        made: Tensor = self.letter(layout.letter) + self.position(torch.cat(facts, -1))
+        return made
+
+
+def anchored(layout: Layout) -> Tensor:
+    """Return which coordinates of the anchors are free and mean something by themselves.
+
+    Those along axes on which the origin is a free choice mean nothing by themselves.
+    """
+    table = wyckoff_table(str(layout.spacegroup.device))
+    return layout.free & ~table.polar[layout.spacegroup][:, None]
+
+
+class Encoder(nn.Module):
+    """q(z | x): reads a crystal, whatever the order of its atoms.
+
+    Args:
+        width: size of the tokens.
+        layers: attention layers.
+        heads: attention heads.
+        latent: size of the crystal's latent.
+    """
+
+    def __init__(self, *, width: int, layers: int, heads: int, latent: int) -> None:
+        super().__init__()
+        self.species = SpeciesEmbedding(width)
+        self.orbit = OrbitEmbedding(width)
+        self.anchor = nn.Linear(12, width)
+        self.spacegroup = nn.Embedding(231, width)
+        self.about = nn.Linear(6 + 32, width)
+        self.body = Transformer(width=width, layers=layers, heads=heads, geometry=True)
+        self.whole = nn.Linear(2 * width, 2 * latent)
+        self.each = nn.Linear(2 * width, 2 * ORBIT_LATENT)
+
+    def forward(
+        self, batch: Encoded, scales: Scales, condition: Tensor
+    ) -> LatentPosterior:
+        """Return the posterior of a batch.
+
+        Args:
+            batch: crystals.
+            scales: of the training set.
+            condition: condition embedding, shape (crystals, width).
+        """
+        lay = batch.layout
+        x = scales.standardize(batch.code, lay)
+        size = sinusoid(batch.n_atoms.to(x) / 20, 32, 100.0)
+        whole = self.about(torch.cat([x, size], 1)) + self.spacegroup(lay.spacegroup)
+        turn = 2 * math.pi * batch.u[..., None] * torch.tensor([1.0, 2.0]).to(batch.u)
+        waves = torch.cat([turn.sin(), turn.cos()], -1)  # (b, orbits, 3, 4)
+        waves = waves * anchored(lay)[..., None]
+        orbit = self.species(batch.species) + self.orbit(lay)
+        orbit = orbit + self.anchor(waves.flatten(2))
+        site = orbit.gather(1, lay.orbit[..., None].expand(-1, -1, orbit.shape[-1]))
+        lattice = scales.lattice(x, lay)
+        top, sites = self.body(
+            whole + condition, site, lay.mask, lay.expand(batch.u), lattice
+        )
+        mean = (sites * lay.mask[..., None]).sum(1) / batch.n_atoms[:, None]
+        own = torch.cat([lay.mean_over_orbit(sites), orbit], -1)
+        return LatentPosterior(
+            Normal(*_halves(self.whole(torch.cat([top, mean], 1)))),
+            Normal(*_halves(self.each(own)), lay.orbits[..., None]),
+        )
+
+
+def _halves(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and log standard deviation, the latter within [-5, 1]."""
+    mean, log_std = both.chunk(2, -1)
+    return mean, 1 - nn.functional.softplus(1 - log_std.clamp(-5, 50))
 
 
 class Decoding(NamedTuple):
@@ -60,9 +147,9 @@ class Decoding(NamedTuple):
         lay = batch.layout
         away = batch.u - self.u
         fixed = anchored(lay)
-        each = von_mises.log_density(away, self.kappa) * fixed
+        each = elbo.log_von_mises(away, self.kappa) * fixed
         loose = lay.free & ~fixed
-        shared = von_mises.log_density_any_origin(away, self.kappa, loose)
+        shared = elbo.log_von_mises_any_origin(away, self.kappa, loose)
         miss = (scales.standardize(batch.code, lay) - self.x) * (-self.log_std).exp()
         shape = -0.5 * (miss.square() + math.log(2 * math.pi)) - self.log_std
         shape = (shape - scales.std.log()) * lay.code_free
@@ -94,7 +181,6 @@ class GeometryDecoder(nn.Module):
         layers: attention layers of the first guess and of each pass.
         heads: attention heads.
         latent: size of the crystal's latent.
-        orbit_latent: size of each orbit's.
         passes: passes that mend the guess.
     """
 
@@ -105,14 +191,13 @@ class GeometryDecoder(nn.Module):
         layers: int,
         heads: int,
         latent: int,
-        orbit_latent: int,
         passes: int,
     ) -> None:
         super().__init__()
         self.passes = passes
         self.species = SpeciesEmbedding(width)
         self.orbit = OrbitEmbedding(width)
-        self.own = nn.Linear(orbit_latent, width)
+        self.own = nn.Linear(ORBIT_LATENT, width)
         self.crystal = nn.Linear(latent, width)
         self.spacegroup = nn.Embedding(231, width)
         self.size = nn.Linear(2, width)

@@ -1,19 +1,17 @@
 """The Wyckoff sequence of a crystal from its latent: space group, letters, elements."""
 
-from functools import cache, partial
-
 import torch
 from torch import Tensor, nn
 
 from matdesign.crystals.symmetry.encoded import Encoded
-from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
+from matdesign.crystals.symmetry.layout import Layout
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators.conditions import combine
-from matdesign.generators.filling import element_mask, fill_table, fillable, letter_mask
-from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead
+from matdesign.generators.conditions import guided
+from matdesign.generators.filling import element_mask, fillable, fills, letter_mask
+from matdesign.generators.layers import SpeciesEmbedding, SpeciesHead, at
 from matdesign.generators.request import Request
 from matdesign.generators.sampling import choose
-from matdesign.generators.site_mask import SiteMask, wanted_amounts
+from matdesign.generators.site_mask import Scores, SiteMask, layout_of, wanted_amounts
 
 FORGET = 0.1
 """Share of the orbits so far that is hidden in training, so that the decoder reads z."""
@@ -65,7 +63,13 @@ class SequenceDecoder(nn.Module):
         return made
 
     def _inputs(
-        self, context: Tensor, letter: Tensor, species: Tensor, left: Tensor, first: int
+        self,
+        context: Tensor,
+        letter: Tensor,
+        species: Tensor,
+        left: Tensor,
+        *,
+        first: int = 0,
     ) -> Tensor:
         """Return what the memory reads: the orbit before and the room that is left."""
         step = first + torch.arange(letter.shape[1], device=letter.device)
@@ -75,7 +79,7 @@ class SequenceDecoder(nn.Module):
 
     def groups(self, atoms: Tensor, exact: bool) -> Tensor:
         """Return which space groups hold so many atoms, or at most so many, (n, 231)."""
-        fill = _fill(max(80, 4 * self.largest), str(atoms.device))
+        fill = fills(max(80, 4 * self.largest), str(atoms.device))
         if self.cells:
             return torch.arange(231, device=atoms.device).expand(len(atoms), -1) == 1
         holds = fill[:, 0, 1:] if exact else fill[:, 0, 1:].cumsum(1) > 0
@@ -90,7 +94,7 @@ class SequenceDecoder(nn.Module):
             left: atoms for which there is room.
             exact: the room must be filled exactly.
         """
-        fill = _fill(max(80, 4 * self.largest), str(group.device))
+        fill = fills(max(80, 4 * self.largest), str(group.device))
         if not exact:
             fill = torch.ones_like(fill)
         begun = last < NONE
@@ -131,23 +135,25 @@ class SequenceDecoder(nn.Module):
             chance = torch.rand(letter.shape, generator=hide, device=hide.device)
             gone = (chance < FORGET).to(z.device)
             shown, seen = shown.masked_fill(gone, NONE), seen.masked_fill(gone, 0)
-        read = self._inputs(context, shown, seen, left, 0)
+        read = self._inputs(context, shown, seen, left)
         state = self.memory(read, self.start(context).tanh()[None])[0]
         wide = torch.cat([state, context[:, None].expand_as(state)], -1)
         real = letter < NONE
         live = torch.cat([real[:, :1], before[:, 1:] < NONE], 1)
         may = self.letters(group[:, None].expand_as(before), before, left, self.cells)
         scores = self.next_letter(wide).masked_fill(~may, -torch.inf)
-        letters = _pick(scores.masked_fill(~live[..., None], 0.0), letter) * live
-        head = self.element(self.hidden(torch.cat([wide, self.letter(letter)], -1)))
+        letters = (
+            at(scores.masked_fill(~live[..., None], 0.0).log_softmax(-1), letter) * live
+        )
+        head = self._elements(wide, letter)
         may = element_mask(allowed, letter, before, earlier)
         head = head.masked_fill(~may, -torch.inf).masked_fill(~real[..., None], 0.0)
         groups = self.group(torch.cat([z, condition], 1))
         groups = groups.masked_fill(~self.groups(limit, self.cells), -torch.inf)
         return {
-            "spacegroup": _pick(groups, group),
+            "spacegroup": at(groups.log_softmax(-1), group),
             "letters": letters.sum(1),
-            "species": (_pick(head, species) * real).sum(1),
+            "species": (at(head.log_softmax(-1), species) * real).sum(1),
         }
 
     @torch.no_grad()
@@ -187,83 +193,48 @@ class SequenceDecoder(nn.Module):
         may = self.groups(left, exact)
         if request.groups is not None and not self.cells:
             may = may & request.groups.to(device)
-        again = 1
+        copies = 1
         if scale not in (0.0, 1.0) and bool(condition.any()):
-            again, condition = 2, torch.cat([torch.zeros_like(condition), condition])
-        z = z.repeat(again, 1)
-
-        def mix(logits: Tensor) -> Tensor:
-            if again == 1:
-                return logits
-            null, bound = logits.chunk(2)
-            return combine(null, bound, scale)
-
-        def pick(scores: Tensor) -> Tensor:
-            if not temperature:
-                return scores.argmax(-1)
-            return choose(scores / temperature, rng)
-
-        def element_score(wide: Tensor, letter: Tensor) -> Tensor:
-            both = torch.cat([wide, self.letter(letter.repeat(again))], 1)
-            return mix(self.element(self.hidden(both)))
-
-        scores = mix(self.group(torch.cat([z, condition], 1)))
+            copies, condition = 2, torch.cat([torch.zeros_like(condition), condition])
+        z = z.repeat(copies, 1)
+        scores = guided(self.group(torch.cat([z, condition], 1)), copies, scale)
         met = may.any(1)
         may[:, 1] |= ~met
-        group = pick(scores.masked_fill(~may, -torch.inf))
+        group = choose(scores.masked_fill(~may, -torch.inf), rng, temperature)
         wanted = wanted_amounts(request, n_atoms)
         holds = [fillable(g, 0, many) for g, (many, _) in zip(group.tolist(), wanted)]
         met &= torch.tensor(holds, dtype=torch.bool, device=device)
-        live = met.clone()
-        sites = SiteMask(group, wanted, request.choices, allowed, ordered=False)
-        context = self._context(z, condition, group.repeat(again))
+        context = self._context(z, condition, group.repeat(copies))
         state = self.start(context).tanh()[None]
-        letter, species = torch.full_like(group, NONE), torch.zeros_like(group)
-        letters: list[Tensor] = []
-        kinds: list[Tensor] = []
-        for step in range(int(left.max()) if len(left) else 0):
-            last, kind, room = (
-                x.repeat(again)[:, None] for x in (letter, species, left)
-            )
-            read = self._inputs(context, last, kind, room, step)
-            out, state = self.memory(read, state)
+
+        def read(step: int, active: Tensor, *before: Tensor) -> Scores:
+            nonlocal state
+            inputs = self._inputs(context, *before, first=step)
+            out, state = self.memory(inputs, state)
             wide = torch.cat([out[:, 0], context], 1)
-            may = self.letters(group, letter, left, exact)
-            may[:, NONE] |= ~live
-            letter, species = sites.draw(
-                pick,
-                mix(self.next_letter(wide)),
-                may,
-                partial(element_score, wide),
-                live,
-                (letter, species, left),
-            )
-            live &= species > 0
-            if not bool(live.any()):
-                break
-            letter = torch.where(live, letter, NONE)
-            species = torch.where(live, species, 0)  # nothing on padding
-            left = left - sites.place(live, letter, species, rng)
-            letters.append(letter)
-            kinds.append(species)
+            return self.next_letter(wide), lambda on: self._elements(wide, on[:, 0])
+
+        def follow(last: Tensor, species: Tensor, left: Tensor) -> Tensor:
+            return self.letters(group, last, left, exact)
+
+        sites = SiteMask(group, wanted, request.choices, allowed, ordered=False)
+        letter, species, left = sites.sequences(
+            read,
+            follow,
+            left,
+            met,
+            rng,
+            copies=copies,
+            scale=scale,
+            temperature=temperature,
+        )
         met &= left == 0 if exact else left < self.largest
-        if not bool(met.any()):
-            return Layout.whole_cell(left[:0]), left[:0, None], met
-        letter, species = torch.stack(letters, 1)[met], torch.stack(kinds, 1)[met]
-        if self.cells:
-            layout = Layout.whole_cell((letter < NONE).sum(1))
-        else:
-            listed = [[w for w in row if w < NONE] for row in letter.tolist()]
-            layout = symmetric_layouts(group[met].tolist(), listed).to(device)
-        return layout, species[:, : layout.count.shape[1]], met
+        layout = layout_of(group[met], letter[met], cells=self.cells).to(device)
+        return layout, species[met, : layout.count.shape[1]], met
 
-
-@cache
-def _fill(largest: int, device: str) -> Tensor:
-    """Return the table of `fill_table` for all space groups."""
-    table = wyckoff_table()
-    count, freedom = table.count[:, :NONE], table.freedom[:, :NONE]
-    return fill_table(count, freedom, largest).to(device)
+    def _elements(self, wide: Tensor, letter: Tensor) -> Tensor:
+        both = torch.cat([wide, self.letter(letter)], -1)
+        return torch.as_tensor(self.element(self.hidden(both)))
 
 
 def ordered(batch: Encoded) -> tuple[Tensor, Tensor]:
@@ -278,8 +249,3 @@ def ordered(batch: Encoded) -> tuple[Tensor, Tensor]:
     key = nn.functional.pad(key.sort(1).values, (0, 1), value=end)
     real = key < end
     return torch.where(real, key // 128, NONE), torch.where(real, key % 128, 0)
-
-
-def _pick(logits: Tensor, index: Tensor) -> Tensor:
-    """Return the log probability of an index."""
-    return logits.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)

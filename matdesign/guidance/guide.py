@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -10,11 +11,10 @@ from torch import Tensor
 
 from matdesign.constraints.base import Constraint, listing
 from matdesign.constraints.conditions import merged
+from matdesign.crystals import elements
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.elements import symbols
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.guidance.contradictions import contradictions
-from matdesign.guidance.guided_sampler import NOISE, GuidedSampler
+from matdesign.guidance.guided_sampler import GuidedSampler
 from matdesign.guidance.methods import METHODS, Choices, ranges, serve
 from matdesign.guidance.rejection import Record, draw_until_met
 
@@ -52,8 +52,6 @@ class Guide:
         particles: for each crystal, with the method `steer`, at least 2.
         strict: "all" draws again whatever misses any constraint; "hard" lets soft ones
             (ranges, predicted properties) be missed, so that hit rates can be compared.
-        noise: of the SDE that a deterministic sampler follows (`FlowMatching`), which
-            `steer` needs so that copies of a particle part.
         draws: at most how many crystals to draw; None means 50 for each one asked.
 
     Raises:
@@ -74,7 +72,6 @@ class Guide:
         scale: float = 1.0,
         particles: int = 8,
         strict: Literal["all", "hard"] = "all",
-        noise: float = NOISE,
         draws: int | None = None,
     ) -> None:
         if not isinstance(wanted, Constraint):
@@ -91,10 +88,8 @@ class Guide:
         for name, value, least in (("draws", draws, 1), ("particles", particles, 2)):
             if value is not None and value < least:
                 raise DataError(f"{name} must be at least {least}; got {value}.")
-        if not 0 <= scale < float("inf") or not 0 <= noise < float("inf"):
-            raise DataError(
-                f"scale and noise must be finite and >= 0; got {scale} and {noise}."
-            )
+        if not 0 <= scale < float("inf"):
+            raise DataError(f"scale must be finite and >= 0; got {scale}.")
         clashes = contradictions(wanted)
         if clashes:
             raise InfeasibleTarget(
@@ -102,8 +97,7 @@ class Guide:
                 f"{'; '.join(clashes)}. Loosen or drop one of them."
             )
         self.wanted, self.method, self.scale = wanted, method, float(scale)
-        self.particles, self.strict = particles, strict
-        self.noise, self.draws = float(noise), draws
+        self.particles, self.strict, self.draws = particles, strict, draws
 
     def __repr__(self) -> str:
         how = self.method or "the best methods"
@@ -122,7 +116,7 @@ class Guide:
         config = getattr(model, "config", {})
         strangers = self.wanted.required - set(config.get("elements", range(104)))
         if strangers:
-            names = listing(sorted(symbols()[z] for z in strangers))
+            names = listing(sorted(elements.symbols()[z] for z in strangers))
             raise InfeasibleTarget(
                 f"no crystal of this {type(model).__name__} holds {names}: it was trained "
                 "on crystals without. Require other elements, or train a model on crystals "
@@ -181,9 +175,8 @@ class Guide:
             settings["conditions"] = conditions
         if choices.by("classifier_free"):
             settings["scale"] = self.scale
-        sampler = GuidedSampler(
-            choices, self.scale, self.particles, self.noise, random, self.wanted
-        )
+        how = choices, self.scale, self.particles, random, self.wanted
+        sampler = GuidedSampler(*how)
         if not sampler.idle or sampler.choices is not None:
             settings["controller"] = sampler
 
@@ -233,3 +226,45 @@ class Guide:
 def _predictor_calls(wanted: Constraint) -> int:
     """Return how many crystals the predictors of constraints have judged so far."""
     return sum(int(getattr(one, "predictor_calls", 0)) for one in wanted.parts)
+
+
+def contradictions(wanted: Constraint) -> list[str]:
+    """Return why no crystal can meet all constraints; empty where none is found.
+
+    Only proofs are listed, never guesses: an empty list does not promise that a crystal
+    exists. Constraints are compared in pairs, by the elements that one requires and the
+    other leaves out and by what each says of the other; volumes per atom all together.
+
+    Args:
+        wanted: one constraint, or several joined with `&`.
+
+    Returns:
+        One sentence per contradiction, naming the constraints that clash.
+    """
+    parts, names, found = wanted.parts, elements.symbols(), []
+    for a, b in permutations(parts, 2):
+        outside = a.required - (a.required if b.only is None else b.only)
+        if outside:
+            some = listing(sorted(names[z] for z in outside))
+            found.append(f"{some} is required by: {a}, but excluded by: {b}")
+    for a, b in combinations(parts, 2):
+        if a.excludes(b) or b.excludes(a):
+            found.append(f"{a} and {b} exclude each other")
+    return found or _volumes(wanted)
+
+
+def _volumes(wanted: Constraint) -> list[str]:
+    """Return whether one constraint needs more room for an atom than another leaves."""
+    masses, left = elements.table("mass"), set(range(1, elements.MAX_Z + 1))
+    for one in wanted.parts:
+        left &= left if one.only is None else one.only
+    each = [float(masses[z]) for z in left]
+    ends = [one.volumes(min(each), max(each)) for one in wanted.parts] if each else []
+    for (low, _), a in zip(ends, wanted.parts, strict=False):
+        for (_, high), b in zip(ends, wanted.parts, strict=False):
+            if low > high * (1 + 1e-6):
+                return [
+                    f"{a} needs at least {low:.3g} angstrom^3 per atom, but {b} allows at "
+                    f"most {high:.3g} with these elements"
+                ]
+    return []

@@ -9,11 +9,10 @@ from matdesign.constraints.base import Constraint
 from matdesign.generators.control import Control, Preview, State
 from matdesign.generators.planning import take
 from matdesign.generators.sampling import overlap
-from matdesign.guidance.gradients import gradients_by, project, proximal_step
 from matdesign.guidance.masks import Masks, speaks
 from matdesign.guidance.methods import Choices
+from matdesign.guidance.moves import Replacement, gradients_by, project, proximal_step
 from matdesign.guidance.particles import WORST, Particles
-from matdesign.guidance.replacement import Replacement
 
 ITERATIONS = 8
 """How often a finished crystal of a family without steps is moved."""
@@ -22,7 +21,8 @@ SURE = 0.02
 """Previews more certain than this are not moved any more."""
 
 NOISE = 0.17
-"""Size of the noise of stochastic (SDE) steps where a sampler has deterministic ones."""
+"""Size of the noise of the stochastic (SDE) steps that a deterministic sampler takes with
+particles, so that copies of one part."""
 
 BATCHES = 4
 """Batches of which every step is written down."""
@@ -46,7 +46,6 @@ class GuidedSampler:
         choices: how each constraint is served.
         scale: strength of gradients, and exponent of the rewards that weigh particles.
         particles: particles for each crystal; of use only with the method `steer`.
-        noise: size of the noise for deterministic samplers with particles.
         rng: source of randomness for resampling.
         wanted: all constraints, for choosing among finished particles.
 
@@ -65,7 +64,6 @@ class GuidedSampler:
         choices: Choices,
         scale: float,
         particles: int,
-        noise: float,
         rng: torch.Generator,
         wanted: Constraint,
     ) -> None:
@@ -73,7 +71,7 @@ class GuidedSampler:
         self.steered, self.pulled = choices.by("steer"), choices.by("gradient")
         self.projected = choices.by("project")
         self.particles = particles if self.steered else 1
-        self.noise = noise if self.steered else 0.0
+        self.noise = NOISE if self.steered else 0.0
         self.replaced: tuple[Replacement, ...] = ()
         for one in choices.by("replace"):
             first = self.replaced[-1].end if self.replaced else 0

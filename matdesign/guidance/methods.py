@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from matdesign.constraints.base import Constraint
 from matdesign.errors import DataError
-from matdesign.guidance.gradients import gradients_by
 from matdesign.guidance.masks import speaks
+from matdesign.guidance.moves import gradients_by
 
 if TYPE_CHECKING:
     from matdesign.generators.contract import Generator
-
-METHODS = (
-    "mask",
-    "project",
-    "gradient",
-    "classifier_free",
-    "replace",
-    "steer",
-    "reject",
-)
-"""The guidance methods there are."""
 
 WHY = {
     "mask": "holds at every step, and a dead end is drawn again",
@@ -36,6 +25,9 @@ WHY = {
     "reject": "the baseline: draw, check, keep what holds",
 }
 """What each method does for a constraint."""
+
+METHODS = tuple(WHY)
+"""The guidance methods there are."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,7 @@ import torch
 
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.generators.contract import Generator
-from matdesign.generators.elbo import Normal
-from matdesign.generators.vae_latent import MixturePrior
+from matdesign.generators.elbo import MixturePrior, Normal
 from matdesign.loop.learning import Learning
 from matdesign.loop.surrogate import GaussianProcess
 

@@ -164,7 +164,7 @@ def _kind(part: Any) -> str:
     return "" if part is None else type(part).__name__
 
 
-GUIDE = ("method", "scale", "particles", "strict", "noise", "draws")
+GUIDE = ("method", "scale", "particles", "strict", "draws")
 """What a guide is made with, beside what is wanted."""
 
 
@@ -221,7 +221,7 @@ def _again(what: str, words: Any, store: Store) -> Any:
     made, settings = getattr(matdesign, words["class"]), words["settings"]
     if made is Guide:
         wanted = Constraint.from_dict(settings["wanted"])
-        return Guide(**{**settings, "wanted": wanted})
+        return Guide(wanted, **{key: settings[key] for key in GUIDE})
     return made.from_dict(settings)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from matdesign.crystals.batch import generator
 from matdesign.crystals.elements import MASK
-from matdesign.generators.layers import SpeciesEmbedding
+from matdesign.generators.layers import SpeciesEmbedding, redraw
 from matdesign.predictors.features import Moments
 
 
@@ -139,12 +139,7 @@ class MomentNetwork(nn.Module):
                 the periodic table.
         """
         rng = generator(seed)
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                bound = part.in_features**-0.5
-                part.weight.uniform_(-bound, bound, generator=rng)
-                if part.bias is not None:
-                    part.bias.zero_()
+        redraw(self, rng, tables=False)
         self.species.learned.weight.normal_(generator=rng).mul_(0.3)
         self.species.learned.weight[:MASK] *= seen[:, None]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from matdesign.crystals import wrapped_normal
 from matdesign.crystals.batch import generator
 from matdesign.crystals.symmetry.wyckoff import NONE, wyckoff_table
-from matdesign.generators import elbo, von_mises
+from matdesign.generators import elbo
 from matdesign.generators.filling import fill_table, letter_mask
 from matdesign.teach.exercises import (
     Case,
@@ -85,9 +85,7 @@ def _axes() -> dict[str, tuple[Tensor, Tensor]]:
 def check_any_origin(x: Tensor, kappa: Tensor) -> Tensor:
     """Check a function (coordinates, kappa) -> log density without a common shift."""
     every = torch.ones(1, len(x), 1, dtype=torch.bool)
-    return von_mises.log_density_any_origin(
-        x[None, :, None], kappa[None, :, None], every
-    )
+    return elbo.log_von_mises_any_origin(x[None, :, None], kappa[None, :, None], every)
 
 
 # ---- normalizing flows -----------------------------------------------------------------

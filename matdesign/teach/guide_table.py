@@ -26,7 +26,7 @@ from matdesign.tables import Table, render
 from matdesign.teach.chapters import nearest
 from matdesign.teach.sampled import Sample, recorded, sampled, source
 
-_OF_GUIDE = ("scale", "particles", "draws", "noise")
+_OF_GUIDE = ("scale", "particles", "draws")
 """Settings of a guide; all others are the sampler's."""
 
 HEAD = (

@@ -17,7 +17,7 @@ from matdesign.constraints.spacegroups import CrystalSystem, SpaceGroup
 from matdesign.crystals.batch import Crystals, SoftCrystals
 from matdesign.errors import InfeasibleTarget
 from matdesign.generators.request import resolve
-from matdesign.guidance.contradictions import contradictions
+from matdesign.guidance.guide import contradictions
 
 MASK = 104
 

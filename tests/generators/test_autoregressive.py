@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from matdesign.crystals.symmetry.encoded import Encoded
 from matdesign.crystals.symmetry.layout import Layout, symmetric_layouts
 from matdesign.crystals.symmetry.wyckoff import LETTERS, NONE, wyckoff_table
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.generators import mixtures, wyckoff_sampler
+from matdesign.generators import mixtures, sequence, site_mask
 from matdesign.generators.autoregressive import Autoregressive
 from matdesign.generators.completion import (
     Partial,
@@ -70,7 +71,6 @@ def tiny() -> Autoregressive:
         code_std=[1.0] * 6,
         code_low=[-9.0] * 6,
         code_high=[9.0] * 6,
-        rare=0.0,
         **SMALL,
     )
     made.seen[[1, 99, 221, 221], [3, 2, 1, 3]] = torch.tensor([1.0, 2.0, 2.0, 4.0])
@@ -186,14 +186,15 @@ def test_draws_follow_their_density():
 def test_log_prob_is_the_sum_along_the_sampled_path(name, request, monkeypatch):
     model = request.getfixturevalue(name)
     said: list[float] = []
-    choose = wyckoff_sampler.choose
+    choose = sequence.choose
 
-    def heard(logits: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        k = choose(logits, rng)
+    def heard(logits: torch.Tensor, *how: Any) -> torch.Tensor:
+        k = choose(logits, *how)
         said.append(float(logits.log_softmax(-1).gather(-1, k[..., None])[0]))
         return k
 
-    monkeypatch.setattr(wyckoff_sampler, "choose", heard)
+    monkeypatch.setattr(sequence, "choose", heard)
+    monkeypatch.setattr(site_mask, "choose", heard)
     draws: list[tuple[torch.Tensor, torch.Tensor]] = []
     sample = mixtures.CircleMixture.sample
 
@@ -542,14 +543,14 @@ def test_finished_crystals_are_not_read_and_change_nothing(
 
 def test_required_elements_come_with_few_dead_ends(monkeypatch):
     turns = []
-    attempt = wyckoff_sampler.WyckoffSampler.sites
+    attempt = sequence.WyckoffSampler.sites
 
     def spy(self, *rest):
         found = attempt(self, *rest)
         turns.append(int(found[2].sum()))
         return found
 
-    monkeypatch.setattr(wyckoff_sampler.WyckoffSampler, "sites", spy)
+    monkeypatch.setattr(sequence.WyckoffSampler, "sites", spy)
     made = design.load_model("autoregressive-prototypes")
     made.redraws = 0
     wanted = design.RequiredElements("O")
@@ -560,7 +561,7 @@ def test_required_elements_come_with_few_dead_ends(monkeypatch):
 
 def test_a_guide_draws_again_what_could_not_be_finished_and_says_so(monkeypatch):
     """Three elements in five atoms of P4mm: most attempts pass over one of them."""
-    monkeypatch.setattr(wyckoff_sampler, "RESTARTS", 1)
+    monkeypatch.setattr(sequence, "RESTARTS", 1)
     model = design.load_model("autoregressive-prototypes")
     model.redraws = 0
     wanted = design.RequiredElements("O", "Ti", "Sr")
@@ -574,7 +575,7 @@ def test_a_guide_draws_again_what_could_not_be_finished_and_says_so(monkeypatch)
 
 def test_nothing_is_left_of_attempts_that_were_given_up(model, monkeypatch):
     """Three atoms of Pm-3m are one site; the attempt that is given up had two."""
-    attempt = wyckoff_sampler.WyckoffSampler.sites
+    attempt = sequence.WyckoffSampler.sites
 
     def dead_end(self, request, n_atoms, *rest):
         if request.choices is None:
@@ -583,7 +584,7 @@ def test_nothing_is_left_of_attempts_that_were_given_up(model, monkeypatch):
         dead = torch.ones(len(n_atoms), dtype=torch.bool)
         return sites, torch.full_like(sites, 8), dead
 
-    monkeypatch.setattr(wyckoff_sampler.WyckoffSampler, "sites", dead_end)
+    monkeypatch.setattr(sequence.WyckoffSampler, "sites", dead_end)
     request = model.request(4, 3, {"spacegroup": 221})
     request = dataclasses.replace(request, choices=Masks((design.ChargeNeutral(),)))
     rng = torch.Generator().manual_seed(0)

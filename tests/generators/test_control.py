@@ -35,11 +35,11 @@ FORMULAS = ["NaCl", "MgO", "SrTiO3", "CsCl", "BaTiO3"]
 
 def small(family: type[Generator], train: Crystals, **options: Any) -> Generator:
     """Return an untrained model whose weights all do something."""
-    if family is Autoregressive:
-        options = {"coordinate_temperature": 1e-9, "tries": 1, **options}
     model = family.for_data(
         train, representation="cell", **SMALL[family], **options
     ).eval()
+    if isinstance(model, Autoregressive):
+        model.coordinate_temperature, model.tries = 1e-9, 1
     random = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for weight in model.parameters():

@@ -11,9 +11,8 @@ from matdesign.crystals.geometry import torus_difference
 from matdesign.crystals.symmetry.encoded import Encoded, encode
 from matdesign.generators.contract import Generator
 from matdesign.generators.coupling_flow import CouplingFlow
-from matdesign.generators.coupling_parts import Latents
 from matdesign.generators.species_sequence import canonical_order, log_arrangements
-from matdesign.generators.torus_flow import Setting
+from matdesign.generators.torus_flow import Latents, Setting
 from matdesign.generators.trainer import fit
 
 SMALL: dict[str, Any] = {

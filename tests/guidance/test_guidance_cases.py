@@ -302,7 +302,8 @@ def test_records_are_of_all_rounds(layers: Crystals) -> None:
                 seen.append(made)
             return made
 
-    model = Counting.for_data(layers, width=16, layers=1, heads=2, tries=1).eval()
+    model = Counting.for_data(layers, width=16, layers=1, heads=2).eval()
+    model.tries = 1
     made = model.sample(6, seed=0, guide=Guide(MinDistance(1.6), draws=3000))
     assert len(seen) > 1
     for name in ("redrawn", "overlapping"):

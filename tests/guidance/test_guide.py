@@ -14,8 +14,7 @@ from matdesign.constraints.distance import MinDistance
 from matdesign.constraints.elements import OnlyElements, RequiredElements
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.guidance.contradictions import contradictions
-from matdesign.guidance.guide import Guide
+from matdesign.guidance.guide import Guide, contradictions
 
 
 class Dice:

@@ -20,10 +20,10 @@ from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.generators.contract import Generator
 from matdesign.generators.control import State
 from matdesign.generators.planning import take
-from matdesign.guidance.gradients import gradients_by, proximal_step
 from matdesign.guidance.guide import METHODS, Guide
 from matdesign.guidance.guided_sampler import GuidedSampler
 from matdesign.guidance.masks import Masks, speaks
+from matdesign.guidance.moves import gradients_by, proximal_step
 from matdesign.guidance.particles import Particles
 
 NAMES = ("autoregressive", "coupling-flow", "diffusion", "flow-matching", "vae")
@@ -283,8 +283,8 @@ def test_one_range_may_not_be_asked_for_twice() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"scale": -1}, "scale and noise"),
-        ({"scale": float("nan")}, "scale and noise"),
+        ({"scale": -1}, "scale must be finite"),
+        ({"scale": float("nan")}, "scale must be finite"),
         ({"particles": 1}, "at least 2"),
         ({"strict": "soft"}, "strict must be"),
     ],

@@ -30,9 +30,9 @@ from matdesign.generators.site_mask import (
     SiteMask,
     wanted_amounts,
 )
-from matdesign.guidance.gradients import proximal_step
 from matdesign.guidance.guide import Guide
 from matdesign.guidance.masks import Masks
+from matdesign.guidance.moves import proximal_step
 
 SYMBOLS = ("Na", "Ca", "Ti", "Al", "O", "Cl", "Fe", "S")
 PALETTE = tuple(elements.atomic_number(s) for s in SYMBOLS)

@@ -7,7 +7,7 @@ import matdesign as design
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
-from matdesign.generators.vae_latent import MixturePrior, Prior
+from matdesign.generators.elbo import MixturePrior, Prior
 from matdesign.loop.latent_search import LatentSearch
 
 

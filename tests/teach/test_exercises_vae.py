@@ -7,7 +7,7 @@ import torch
 
 from matdesign.crystals.batch import Crystals
 from matdesign.display import plots_families
-from matdesign.generators import von_mises
+from matdesign.generators import elbo
 from matdesign.generators.latent_space import flat_map
 from matdesign.teach import exercises_generators
 
@@ -39,12 +39,12 @@ def test_torus_loss():
 def test_any_origin():
     def right(x, kappa):
         shift = torch.arange(1000) / 1000
-        each = von_mises.log_density(x[:, None] - shift, kappa[:, None])
+        each = elbo.log_von_mises(x[:, None] - shift, kappa[:, None])
         return each.sum(0).logsumexp(0) - math.log(1000)
 
     assert exercises_generators.check_any_origin(right)
     here = exercises_generators.check_any_origin(
-        lambda x, kappa: von_mises.log_density(x, kappa).sum()
+        lambda x, kappa: elbo.log_von_mises(x, kappa).sum()
     )
     assert not here and "not right" in here.text
 
