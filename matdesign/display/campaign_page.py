@@ -154,6 +154,7 @@ def _fates(made: pandas.DataFrame, table: pandas.DataFrame) -> Plot:
         axes.bar(counts.index, counts[fate], bottom=bottom, **look)
         bottom += counts[fate].to_numpy()
     axes.set(xlabel="iteration", ylabel="crystals")
+    axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     found = ", ".join(f"{n} {fate}" for fate, n in counts.sum().items())
     spent = float(table["seconds"].sum()) if len(table) else 0.0
@@ -190,7 +191,8 @@ def _surrogate(said: pandas.DataFrame, named: str) -> Plot:
     axes.errorbar(mean, true, xerr=std, fmt="o", ms=4, lw=0.8, color=COLORS[0])
     ends = [min(mean.min(), true.min()), max(mean.max(), true.max())]
     axes.plot(ends, ends, color="#333333", lw=1, ls="--")
-    axes.set(xlabel=f"{named}, predicted when chosen", ylabel=f"{named} by the oracle")
+    axes.set_xlabel(f"{named},\npredicted when chosen")
+    axes.set_ylabel(f"{named}\nby the oracle")
     off, within = (true - mean).mean(), ((true - mean).abs() <= 2 * std).mean()
     found = f"the oracle's values are {abs(off):.3g} {'above' if off > 0 else 'below'}"
     alt = (
@@ -319,7 +321,7 @@ def report_campaign(
     ends = " to ".join(f"{end:.0%}" for end in wilson(many, calls))
     formula, best = campaign.history.lowest()
     lowest = f"{formula}, {best:.4g} {unit}".strip() if formula else "none yet"
-    within = f" with {campaign.constraints}" if campaign.constraints else ""
+    within = f" with {campaign.constraints}," if campaign.constraints else ""
     lead = [
         f"Asked for: crystals{within} of the lowest {' and '.join(aims)}. Found by "
         f"{calls} oracle calls on {len(made)} proposed crystals: {many} {what}; that is "
@@ -340,7 +342,7 @@ def report_campaign(
             lead[1 + i] += f", {again} by the judge {judge.name}"
         if hit is not None:
             sure = f"{hits(found)} of {hits(first)} hits among {len(first)} finalists"
-            lead.append(f"The judge {judge.name}, unseen by the loop, confirms {sure}.")
+            lead.append(f"The judge {judge.name} confirms {sure}.")
     return report(
         shown.structures,
         shown,
