@@ -218,7 +218,10 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
     toml.write_text(TOML.format(pool=pool, store=store))
     text = call("campaign", "run", toml)
     assert "lowest -capacity by cell" in text and "next: matdesign campaign ask" in text
-    assert "holds a campaign already" in call("campaign", "run", toml, code=2)
+    words = call("campaign", "run", toml, code=2).replace("\n", " ")
+    assert "holds a campaign already" in words and "matdesign campaign resume" in words
+    words = call("campaign", "resume", toml, code=2).replace("\n", " ")
+    assert "matdesign campaign run" in words
     out = tmp_path / "asked"
     call("campaign", "ask", store, "--out", out)
     table = out.with_suffix(".csv")
@@ -267,8 +270,10 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
     [
         ('generators = "x"', "cannot say generators = 'x'. Known are generator: name"),
         ("budget = 'many'", "cannot say budget = 'many'"),
+        ("budget = 'many'", "It is the oracle calls in all."),
         ("budget =", "cannot be read as TOML"),
-        ("budget = 3", "needs either a generator or a pool"),
+        ("budget =", "goes on with `matdesign campaign resume STORE`"),
+        ("budget = 3", "needs either a generator or a pool; it says budget."),
         ('pool = "p"\noracle = "experiment"', "needs columns, for an experiment only"),
         ('pool = "p"\noracle = "dft"', 'needs oracle = "potential" or "experiment"'),
         ('pool = "p"\ngate = 0.1', "needs select where there is a gate"),
@@ -312,7 +317,9 @@ def test_a_file_learns_in_the_way_that_its_model_takes(tmp_path: Path) -> None:
     toml.write_text(
         'generator = "coupling-flow-perovskites"\nlearn = 2\nstore = "x.db"'
     )
-    with pytest.raises(DataError, match="PolicyGradient cannot teach a CouplingFlow"):
+    with pytest.raises(
+        DataError, match="no learner can teach a CouplingFlow: RewardWeighted takes"
+    ):
         read_campaign(toml)
 
 

@@ -69,12 +69,11 @@ class Autoregressive(WyckoffSampler):
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "integer_shift", "rotation"}
     )
-    renamed: ClassVar[dict[str, str]] = dict.fromkeys(
-        "circle lattices rare tries templates coordinate_temperature "
-        "lattice_temperature".split(),
-        "",
-    )
-    """Keywords of older files that are no options."""
+    renamed: ClassVar[dict[str, Any]] = {
+        "circle": 48, "lattices": 8, "rare": 0.01, "tries": 8,
+        "coordinate_temperature": 1.0, "templates": "", "lattice_temperature": "",
+    }  # fmt: skip
+    """Keywords of older files: the value that is left, "" for what had no effect."""
 
     tries = 8
     """Draws of lattice or coordinates while atoms overlap; 1 takes the first."""

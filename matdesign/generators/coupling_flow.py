@@ -85,8 +85,8 @@ class CouplingFlow(Templated):
     bucketing = "orbits"
     default_batch_size = (128, 512)
     redraws = 5
-    renamed: ClassVar[dict[str, str]] = {"depth": "", "redraws": ""}
-    """Keywords of older files that are no options."""
+    renamed: ClassVar[dict[str, Any]] = {"depth": 1, "redraws": 5}
+    """Keywords of older files and the value that is left."""
 
     symmetries: ClassVar[frozenset[str]] = frozenset(
         {"permutation", "translation", "integer_shift", "rotation"}

@@ -134,13 +134,23 @@ def renamed(kind: type, named: dict[str, T]) -> dict[str, T]:
     """Return keywords or tensors of an older file under the names that a class has now.
 
     Args:
-        kind: its `renamed` says old name -> name now, "" for what had no effect.
+        kind: its `renamed` says old name -> name now, "" for what had no effect, or the
+            one value that an option may have had.
         named: keywords; or tensors, of whose names the first part counts.
+
+    Raises:
+        ValueError: an option that is gone had another value.
     """
-    table: dict[str, str] = getattr(kind, "renamed", {})
-    parts = ((*name.partition("."), value) for name, value in named.items())
-    now = ((table.get(first, first), dot + rest, x) for first, dot, rest, x in parts)
-    return {first + rest: value for first, rest, value in now if first}
+    table: dict[str, Any] = getattr(kind, "renamed", {})
+    now = dict[str, T]()
+    for name, value in named.items():
+        first, dot, rest = name.partition(".")
+        new = table.get(first, first)
+        if not isinstance(new, str) and value != new:
+            raise ValueError(f"{first} can only be {new} now, got {value}")
+        if new and isinstance(new, str):
+            now[new + dot + rest] = value
+    return now
 
 
 def write_checkpoint(

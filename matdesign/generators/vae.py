@@ -66,16 +66,17 @@ class VAE(Family):
     likelihood = "a lower bound, by importance sampling"
     symmetries = frozenset({"permutation", "translation", "integer_shift", "rotation"})
     default_batch_size = (32, 512)
-    renamed: ClassVar[dict[str, str]] = {
+    renamed: ClassVar[dict[str, Any]] = {
         "skeleton": "sequence",
         "apart": "min_distance",
-        "beta": "",
-        "orbit_latent": "",
+        "beta": 1.0,
+        "orbit_latent": 4,
         "spread": "",
         "temperature": "",
         "templates": "",
     }
-    """Keywords and parts of older files: their names now, "" for what had no effect."""
+    """Keywords and parts of older files: their names now, "" for what had no effect, or
+    the value that is left."""
 
     def __init__(
         self,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -24,8 +25,24 @@ NAMES = get_args(Acquisition)
 SURROGATES: tuple[type[Any], ...] = (GaussianProcess, Ensemble)
 """Those that a selector can be written down with."""
 
+HARMLESS = (
+    "A not p.d., added jitter",  # at most 1e-6 of the variance: polymorphs look equal
+    "Negative variance values",  # by rounding, where a crystal is known: 0 is right
+    "qNoisyExpectedHypervolumeImprovement has known",  # no gradient is taken here
+)
+"""How warnings begin that say nothing about a choice among listed crystals."""
+
 DRAWS, DRAWN = 512, 500
 """Joint draws from the posterior that a batch is chosen by, and most candidates in them."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the warnings of `HARMLESS`, and no others."""
+    with warnings.catch_warnings():
+        for words in HARMLESS:
+            warnings.filterwarnings("ignore", words)
+        yield
 
 
 class Bayesian:
@@ -109,6 +126,7 @@ class Bayesian:
                 f"without a gate; got {self.objectives}, {self!r}."
             )
 
+    @_quiet()
     def select(
         self,
         candidates: Crystals,
@@ -118,15 +136,7 @@ class Bayesian:
         *,
         seed: int,
     ) -> Chosen:
-        """Return which candidates to evaluate, best first, and why.
-
-        Args:
-            candidates: new crystals.
-            results: usable results so far.
-            values: the objective of each, lower is better, shape (results,).
-            room: most that may be chosen; fewer are where the gate closes.
-            seed: of the draws; the same seed gives the same choice.
-        """
+        """Return which candidates to evaluate, best first, and why; see `Selector`."""
         n = len(candidates)
         if self.objectives and len(results):
             sign = torch.tensor([-1 if x[0] == "-" else 1 for x in self.objectives])
@@ -195,7 +205,6 @@ class Bayesian:
         from botorch.acquisition.multi_objective.monte_carlo import (
             qNoisyExpectedHypervolumeImprovement,
         )
-        from botorch.exceptions.warnings import NumericsWarning
         from botorch.models.model_list_gp_regression import ModelListGP
         from botorch.sampling.normal import SobolQMCNormalSampler
         from botorch.utils.sampling import manual_seed
@@ -203,8 +212,7 @@ class Bayesian:
         assert isinstance(self.surrogate, GaussianProcess)
         features = self.surrogate.features
         fits = [GaussianProcess(features).fit(known, y) for y in values.T]
-        with warnings.catch_warnings(), manual_seed(seed):  # of what is pruned, too
-            warnings.simplefilter("ignore", NumericsWarning)
+        with manual_seed(seed):  # of what is pruned, too
             rule: Any = qNoisyExpectedHypervolumeImprovement(
                 ModelListGP(*(one.model for one in fits)),
                 ref_point=values.amin(0),

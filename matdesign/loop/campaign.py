@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import check
@@ -17,7 +16,6 @@ from matdesign.errors import DataError, InfeasibleTarget
 from matdesign.loop import rebuild
 from matdesign.loop.history import History
 from matdesign.loop.iteration import Iteration, counted, iteration_seed, why_stopped
-from matdesign.loop.known import Known
 from matdesign.loop.oracle import Oracle, stream
 from matdesign.loop.rebuild import Objective, Parts
 from matdesign.loop.results import Results
@@ -37,7 +35,8 @@ class Campaign:
 
     Iterate over it: each iteration proposes crystals, drops those that break a constraint or
     are known, asks the oracle about the rest within the budget, and writes everything
-    into the store.  Iteration i is drawn with a seed made from `seed` and i.
+    into the store.  Iteration i is drawn with a seed made from `seed` and i: where nothing
+    is learned in between, in a thread of its own while the oracle works on iteration i - 1.
 
     Args:
         generator: proposes crystals (`sample(n, seed=...)`).
@@ -57,7 +56,7 @@ class Campaign:
         learn: makes a better generator from the results, a `Learner`.
         learn_every: iterations between two versions of the generator; each is saved
             beside the store.
-        seed: of the campaign; None draws one and keeps it in the store.
+        seed: of the campaign.
 
     Raises:
         DataError: the store holds a campaign already, the oracle does not compute the
@@ -85,13 +84,11 @@ class Campaign:
         select: Selector | None = None,
         learn: Learner | None = None,
         learn_every: int = 5,
-        seed: int | None = 0,
+        seed: int = 0,
     ) -> None:
-        if seed is None:
-            seed = torch.Generator().seed() % 2**31
         propose = 2 * batch if propose is None else propose
-        numbers = {"seed": seed, "budget": budget, "batch": batch}
-        numbers |= {"propose": propose, "learn_every": learn_every}
+        numbers = {"seed": seed, "budget": budget, "batch": batch, "propose": propose}
+        numbers |= {"learn_every": learn_every}
         rebuild.check_numbers(numbers)
         wanted = rebuild.joined(constraints)
         parts = Parts(generator, wanted, oracle, objective, guide, select, learn)
@@ -103,11 +100,7 @@ class Campaign:
 
     @classmethod
     def resume(
-        cls,
-        store: str | Path | Store,
-        *,
-        budget: int | None = None,
-        **parts: Any,
+        cls, store: str | Path | Store, *, budget: int | None = None, **parts: Any
     ) -> Campaign:
         """Return the campaign of a store, where it was when it ended or was killed.
 
@@ -152,14 +145,15 @@ class Campaign:
         self.generator = self._prior = parts.generator
         self.oracle, self.objective = parts.oracle, parts.objective
         self.guide, self.store = steering, store
-        self.constraints = parts.constraints
-        self.select, self.learn = parts.select, parts.learn
+        self.constraints, self.select = parts.constraints, parts.select
+        self.learn = parts.learn
         self.seed: int = settings["seed"]
         self.budget: int = settings["budget"]
         self.batch: int = settings["batch"]
         self.propose: int = settings["propose"]
         self.learn_every: int = settings.get("learn_every", 1)
         self.history = History(parts.objective, parts.oracle.name, store.originals)
+        self._ahead: tuple[Any, Any] = (None, None)  # a call, and its future
         finished = store.iterations()
         self._next = len(finished)
         self.version = self._idle = 0
@@ -293,30 +287,24 @@ class Campaign:
 
     def _propose(self, number: int, room: int) -> list[Proposal]:
         """Draw an iteration's crystals and decide about each, in their order."""
-        seed = iteration_seed(self.seed, number)
-        steering = {"guide": self.guide} if self.guide is not None else {}
-        made = self.generator.sample(self.propose, seed=seed, **steering).to("cpu")
+        sample, n, how = call = self._drawing(number)
+        (ahead, drawn), self._ahead = self._ahead, (None, None)
+        made = (drawn.result() if ahead == call else sample(n, **how)).to("cpu")
         parents = made.ids or ("",) * len(made)
         made = Crystals(made.species, made.frac.float(), made.lattice.float())
-        decided: list[tuple[Any, ...]] = [
-            ("rejected" if why else "", why)
-            for why in getattr(self.oracle, "refusals", unfit)(made)
-        ]
-        sound = [i for i, (said, _) in enumerate(decided) if not said]
+        wrong = list(getattr(self.oracle, "refusals", unfit)(made))
+        sound = [i for i, why in enumerate(wrong) if not why]
         if self.constraints is not None and sound:
             reasons = check(made[sound], self.constraints).reasons()
             for i, why in zip(sound, reasons, strict=True):
-                decided[i] = ("rejected" if why else "", why)
-        known, seen, new = self.history.known(number), Known(), []
-        for i in (k for k in sound if not decided[k][0]):
-            twin = known.find(made[[i]]) or seen.find(made[[i]])
-            if twin is not None:
-                decided[i] = ("duplicate", f"like {twin}")
-            else:
-                seen.add(f"place {i} of this iteration", made[[i]])
-                new.append(i)
-        if new:
-            so_far = self.history.usable
+                wrong[i] = why
+        decided: list[Any] = [("rejected", why) for why in wrong]
+        fit = [i for i in sound if not wrong[i]]
+        twins = self.history.twins(made, fit, number)
+        for i, twin in twins.items():
+            decided[i] = ("duplicate", f"like {twin}")
+        if new := [i for i in fit if i not in twins]:
+            so_far, seed = self.history.usable, iteration_seed(self.seed, number)
             said = decisions(self.select, made[new], so_far, room, seed=seed)
             for i, one in zip(new, said, strict=True):
                 decided[i] = one
@@ -324,6 +312,12 @@ class Campaign:
             Proposal(made[[i]], i, said, why, parents[i], *predicted)
             for i, (said, why, *predicted) in enumerate(decided)
         ]
+
+    def _drawing(self, number: int) -> tuple[Any, int, dict[str, Any]]:
+        """Return the call that draws an iteration's crystals, whenever it is made."""
+        how = {"guide": self.guide} if self.guide is not None else {}
+        how["seed"] = iteration_seed(self.seed, number)
+        return self.generator.sample, self.propose, how
 
     def _learn(self, version: int) -> None:
         """Bring the generator to a version, each made from the results before it."""
@@ -344,19 +338,24 @@ class Campaign:
             self.generator, self.version = better, number
 
     def _evaluate(self, proposals: Sequence[Proposal]) -> None:
-        """Ask the oracle and write down every answer as it comes."""
+        """Ask the oracle and write down every answer as it comes; draw ahead meanwhile."""
         if not proposals:
             return
         crystals = Crystals.cat([one.crystal for one in proposals])
-        for i, result in stream(self.oracle, crystals):
-            self.history.add(self.store.evaluated(self._next, proposals[i], result))
+        number, fixed = self._next, getattr(self.generator, "ahead", True)
+        if self.learn is not None:  # what shall draw is learned from these results
+            fixed = fixed and (number + 1) // self.learn_every == self.version
+        with ThreadPoolExecutor(1) as thread:  # nothing of it is written down before
+            if fixed and self.left > len(proposals):
+                sample, n, how = call = self._drawing(number + 1)
+                self._ahead = call, thread.submit(sample, n, **how)
+            for i, result in stream(self.oracle, crystals):
+                self.history.add(self.store.evaluated(number, proposals[i], result))
         if silent := self._waiting(proposals):
             raise DataError(
                 f"the oracle {self.oracle.name} gave {len(silent)} of {len(proposals)} "
                 "crystals no result. It must give one row each, failures included."
             )
-
-    # ---- looking ------------------------------------------------------------------
 
     @property
     def spent(self) -> int:
@@ -375,7 +374,7 @@ class Campaign:
             At most k crystals, lowest objective first, with their energies as
             properties and "iteration-place" as ids.
         """
-        return self.history.best(k)
+        return self.history.results(k).structures
 
     def table(self) -> pandas.DataFrame:
         """Return every evaluation as a pandas table, in the order of iterations."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import matdesign as design
 from matdesign.errors import DataError
+from matdesign.loop.learning import refusal
 from matdesign.loop.rebuild import joined
 
 WANTS = (
@@ -17,7 +18,6 @@ WANTS = (
 )
 """What `constraint` understands, as the help of the commands shows it."""
 
-NUMBER = (int, float)
 KEYS: dict[str, tuple[Any, str]] = {
     "generator": (str, "name of a shipped model, or a folder of one"),
     "pool": (str, "instead of it: a folder of crystals, or a CSV of formulas or files"),
@@ -27,7 +27,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "columns": (dict, 'of an experiment: {capacity = "mAh/g"}'),
     "objective": (str, 'column that is lowered; with a minus, "-capacity", raised'),
     "select": (str, "acquisition, such as expected_improvement; first come without"),
-    "gate": (NUMBER, "lowest probability of improvement that is evaluated"),
+    "gate": ((int, float), "lowest probability of improvement that is evaluated"),
     "learn": (int, "iterations between two fine-tunings of the generator"),
     "budget": (int, "oracle calls in all"),
     "batch": (int, "oracle calls in an iteration"),
@@ -112,11 +112,17 @@ def read_campaign(file: Path) -> design.Campaign:
     try:
         said: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as TOML: {error}") from None
+        raise DataError(
+            f"{file} cannot be read as TOML: {error}. Give a text file of a campaign; what "
+            "is begun already goes on with `matdesign campaign resume STORE`."
+        ) from None
     for key, value in said.items():
-        if key not in KEYS or not isinstance(value, KEYS[key][0]):
+        if key not in KEYS:
             known = "; ".join(f"{name}: {what}" for name, (_, what) in KEYS.items())
             raise DataError(f"{file} cannot say {key} = {value!r}. Known are {known}.")
+        if not isinstance(value, KEYS[key][0]):
+            what = KEYS[key][1]
+            raise DataError(f"{file} cannot say {key} = {value!r}. It is the {what}.")
     words = {"oracle": "potential", "store": str(file.with_suffix(".db"))} | said
     names = ("generator", "pool", "oracle", "columns", "select", "gate", "learn")
     model, pool, kind, columns, rule, gate, every = (words.pop(x, None) for x in names)
@@ -128,7 +134,9 @@ def read_campaign(file: Path) -> design.Campaign:
     }
     for need, met in needs.items():
         if not met:
-            raise DataError(f"{file} needs {need}.")
+            raise DataError(
+                f"{file} needs {need}; it says {', '.join(said) or 'nothing'}."
+            )
     generator: Any = design.load_model(model) if model else design.Pool(pool)
     wanted = constraint(words.pop("want", []))
     if words.pop("guide", False) and wanted is not None:
@@ -137,8 +145,10 @@ def read_campaign(file: Path) -> design.Campaign:
         words["select"] = design.Bayesian(acquisition=rule, gate=gate)
     if every:
         ways = (design.PolicyGradient(), design.RewardWeighted(), design.LatentSearch())
-        fit = (one for one in ways if model and one.takes(generator))
-        words |= {"learn": next(fit, ways[0]), "learn_every": every}
+        fit = [one for one in ways if model and one.takes(generator)]
+        if not fit:
+            raise refusal(f"{file} cannot say learn: no learner can teach", generator)
+        words |= {"learn": fit[0], "learn_every": every}
     oracle: Any = design.PotentialOracle()
     if columns:
         oracle = design.Experiment(columns, name=file.stem)

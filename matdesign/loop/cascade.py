@@ -15,12 +15,12 @@ from matdesign.crystals.batch import Crystals
 from matdesign.loop.oracle import Oracle, stream
 from matdesign.loop.results import Column, Results
 from matdesign.loop.store import crystal_keys
-from matdesign.loop.worker_oracle import unfit
+from matdesign.loop.worker_oracle import Streamed, unfit
 from matdesign.metrics.store import Store as Kept
 from matdesign.paths import cache_dir
 
 
-class Cascade:
+class Cascade(Streamed):
     """A cheap oracle first; what passes its limits goes on to a dear one.
 
     A crystal that the cheap one ends is a failed row that says why. Costs of both are
@@ -58,10 +58,6 @@ class Cascade:
         each = [getattr(one, "refusals", unfit)(crystals) for one in asked]
         return [first or second for first, second in zip(*each, strict=True)]
 
-    def evaluate(self, crystals: Crystals) -> Results:
-        """Return one row per crystal, failures included."""
-        return Results.collect(crystals, self.stream(crystals), self.name)
-
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield place and table of single crystals, those that fail early first."""
         passed: dict[int, Results] = {}
@@ -85,9 +81,6 @@ class Cascade:
             made = replace(row, columns=columns, seconds=spent, oracle=self.name)
             yield places[k], made
 
-    def __repr__(self) -> str:
-        return f"Cascade({self.name})"
-
     def _outside(self, row: Results) -> str:
         for name, (low, high) in self.within.items():
             value = float(getattr(row, name)[0])
@@ -95,14 +88,8 @@ class Cascade:
                 return f"{name} outside the limits: {value:.3g}"
         return ""
 
-    def close(self) -> None:
-        """End the processes of both."""
-        for one in (self.cheap, self.then):
-            if hasattr(one, "close"):
-                one.close()
 
-
-class Cached:
+class Cached(Streamed):
     """An oracle that looks first whether any campaign on this machine knows the answer.
 
     Usable results are kept by the oracle's name, its columns with units and the hash of
@@ -122,10 +109,6 @@ class Cached:
 
     def to_dict(self) -> None:
         """Return None: what is remembered is on this machine."""
-
-    def evaluate(self, crystals: Crystals) -> Results:
-        """Return one row per crystal, failures included."""
-        return Results.collect(crystals, self.stream(crystals), self.oracle.name)
 
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield place and table of single crystals, those that are known first."""

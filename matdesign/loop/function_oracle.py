@@ -52,18 +52,13 @@ class FunctionOracle(WorkerOracle):
                 f"got {function!r} and {columns!r}."
             )
         super().__init__(workers=max(workers, 1), time_limit=time_limit)
-        self.function, self.label = function, label(function, name)
+        self.function, self.name = function, label(function, name)
         self._columns, self._here = dict(columns), not workers
 
     @property
     def columns(self) -> dict[str, str]:
         """Name -> unit of what the function gives."""
         return self._columns
-
-    @property
-    def name(self) -> str:
-        """What was given, or the function's own name."""
-        return self.label
 
     def job(self) -> Job:
         """The function, with its failures as words."""

@@ -93,7 +93,20 @@ class History:
         found = [self._originals[key] for key in keys]
         return Crystals.cat(found).replace(ids=tuple(keys))
 
-    def known(self, end: int) -> Known:
+    def twins(
+        self, made: Crystals, places: Sequence[int], number: int
+    ) -> dict[int, str]:
+        """Return place -> what is like it: evaluated before an iteration, or before it here."""
+        known, seen, found = self._before(number), Known(), {}
+        for i in places:
+            twin = known.find(made[[i]]) or seen.find(made[[i]])
+            if twin is not None:
+                found[i] = twin
+            else:
+                seen.add(f"place {i} of this iteration", made[[i]])
+        return found
+
+    def _before(self, end: int) -> Known:
         """Return what was evaluated in the iterations before `end`, also as relaxed."""
         for one in self._ordered():
             if one.iteration < end and one.key not in self._in_known:
@@ -123,10 +136,6 @@ class History:
             return one.result.structures.formulas[0], self._values[one.key]
         return "", float("nan")
 
-    def best(self, k: int) -> Crystals:
-        """Return the k best crystals, all different from each other."""
-        return self.results(k).structures
-
     def results(self, k: int, failed: int = 0) -> Results:
         """Return the k best crystals, all different, and then some of those that failed."""
         found: list[Evaluation] = []
@@ -141,14 +150,11 @@ class History:
 
     def table(self) -> pandas.DataFrame:
         """Return every evaluation as a row, by iteration and place."""
-        import pandas
-
         rows = self._ordered()
-        table = self._joined(rows, [one.name for one in rows]).rows()
-        return pandas.DataFrame(
-            {"iteration": one.iteration, **row, "objective": self._values[one.key]}
-            for one, row in zip(rows, table, strict=True)
-        )
+        table = self._joined(rows, [one.name for one in rows]).to_pandas()
+        table.insert(0, "iteration", [one.iteration for one in rows])
+        table["objective"] = [self._values[one.key] for one in rows]
+        return table
 
     def _ordered(self) -> list[Evaluation]:
         return sorted(self._all.values(), key=lambda one: (one.iteration, one.place))

@@ -99,11 +99,8 @@ class Hull:
         if self._key:
             return self._key
         systems = [
-            (
-                name,
-                sorted((_formula(row), formed) for row, formed in self._phases(name)),
-            )
-            for name in sorted(self._systems)
+            (s, sorted((_formula(row), formed) for row, formed in self._phases(s)))
+            for s in sorted(self._systems)
         ]
         facts = repr((sorted(self.calibration.elements.items()), systems))
         return hashlib.sha256(facts.encode()).hexdigest()[:8]

@@ -114,9 +114,7 @@ def why_stopped(
         iterations: what the store keeps of these iterations.
         left: oracle calls that the budget still allows.
     """
-    counts = Counter(unselected(one.decision, one.reason) for one in rows).most_common(
-        4
-    )
+    counts = Counter(unselected(x.decision, x.reason) for x in rows).most_common(4)
     remedy = {
         "duplicate": "Give a generator that makes others, or a larger `propose`.",
         "rejected": "Loosen what most of them miss, guide the generator (`guide=`), "

@@ -20,17 +20,12 @@ class Known:
     Two crystals of one reduced formula are the same when pymatgen's StructureMatcher
     (its own tolerances: lengths 0.2, sites 0.3, angles 5 degrees) maps their primitive
     cells onto each other.  Both the crystal as proposed and as relaxed are remembered.
-
-    Args:
-        matcher: another StructureMatcher, where its tolerances shall be others.
     """
 
-    def __init__(self, matcher: Any = None) -> None:
-        if matcher is None:
-            from pymatgen.analysis.structure_matcher import StructureMatcher
+    def __init__(self) -> None:
+        from pymatgen.analysis.structure_matcher import StructureMatcher
 
-            matcher = StructureMatcher()
-        self._matcher = matcher
+        self._matcher: Any = StructureMatcher()
         self._keys: dict[str, str] = {}
         self._formulas: dict[Any, list[tuple[str, Any]]] = {}
 

@@ -20,9 +20,6 @@ from matdesign.generators.contract import Generator, Loss
 from matdesign.generators.sampling import eval_mode
 from matdesign.generators.trainer import fit
 
-Labels = dict[str, Tensor]
-"""Name -> number of each crystal, shape (crystals,)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(abc.ABC):
@@ -80,7 +77,7 @@ class Learning(abc.ABC):
             copy.deepcopy(x).eval() for x in (generator, prior or generator)
         )
         if not self.takes(model):
-            raise self.refusal(model)
+            raise refusal(f"{type(self).__name__} cannot teach", model)
         shaped = rewards * diversity(crystals) if self.diverse else rewards
         before = after = self._unique(model, seed)
         stopped, facts = "", dict[str, Any]()
@@ -122,15 +119,6 @@ class Learning(abc.ABC):
     def from_dict(cls, words: dict[str, Any]) -> Self:
         """Return what `to_dict` described."""
         return cls(**words)
-
-    def refusal(self, model: Generator) -> DataError:
-        """Return what is raised for a model that cannot learn in this way."""
-        return DataError(
-            f"{type(self).__name__} cannot teach a {type(model).__name__}: RewardWeighted "
-            "takes families whose loss tells the prediction of every crystal (Diffusion, "
-            "FlowMatching), PolicyGradient those with an exact likelihood whose loss tells "
-            "that of every crystal (Autoregressive), LatentSearch a VAE."
-        )
 
     def _unique(self, model: Generator, seed: int) -> float:
         """Return the share of different formulas among a few samples."""
@@ -205,7 +193,7 @@ class FineTuning(Learning):
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor
-    ) -> Labels:
+    ) -> dict[str, Tensor]:
         """Return what `objective` must know of each crystal, before anything moves."""
         return {"_reward": rewards}
 
@@ -303,7 +291,7 @@ class PolicyGradient(FineTuning):
 
     def labels(
         self, model: Generator, prior: Generator, data: Encoded, rewards: Tensor
-    ) -> Labels:
+    ) -> dict[str, Tensor]:
         """Return r - b, and the log probabilities before anything moves."""
         parts = torch.arange(len(data)).split(256)
         old, there = (
@@ -328,23 +316,31 @@ class PolicyGradient(FineTuning):
         return Loss(total, {"gain": -total.detach(), "away": away.mean()})
 
 
-def diversity(crystals: Crystals, *, free: int = 3, most: int = 6) -> Tensor:
+def refusal(words: str, model: Any) -> DataError:
+    """Return what is raised where "a learner cannot teach", or none can, a model."""
+    return DataError(
+        f"{words} a {type(model).__name__}: RewardWeighted takes families "
+        "whose loss tells the prediction of every crystal (Diffusion, FlowMatching), "
+        "PolicyGradient those with an exact likelihood whose loss tells that of every "
+        "crystal (Autoregressive), LatentSearch a VAE. Give such a generator, or leave "
+        "`learn` out."
+    )
+
+
+def diversity(crystals: Crystals) -> Tensor:
     """Return a factor for each crystal by how often its formula occurs, (crystals,).
 
-    Equation:
-        clip((most - n) / (most - free), 0, 1), n crystals with the same reduced formula
+    Three may be alike; where six are, nothing is left of the reward.
 
-    Args:
-        crystals: all that count.
-        free: so many may be alike.
-        most: where so many are, nothing is left of the reward.
+    Equation:
+        clip((6 - n) / 3, 0, 1), n crystals with the same reduced formula
 
     Source:
         MatInvent, arXiv 2511.03112.
     """
     count = Counter(crystals.formulas)
     n = torch.tensor([float(count[name]) for name in crystals.formulas])
-    return ((most - n) / (most - free)).clamp(0, 1)
+    return ((6 - n) / 3).clamp(0, 1)
 
 
 class _Objective(nn.Module):

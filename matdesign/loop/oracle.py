@@ -17,8 +17,9 @@ from matdesign.errors import DataError
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
 from matdesign.loop.jobs import ASEJob, Job, PotentialJob
-from matdesign.loop.potential import WEIGHTS
-from matdesign.loop.results import Results
+from matdesign.loop.potential import check_weights
+from matdesign.loop.relax import VERSION, VOLUME_CHANGE
+from matdesign.loop.results import Results, check_names
 from matdesign.loop.worker_oracle import WorkerOracle, label
 
 
@@ -57,6 +58,9 @@ class Experiment:
         columns: name -> unit of what will be told.
         name: of the experiment, with what identifies its numbers.
 
+    Raises:
+        DataError: a column has a name that tables of results use themselves.
+
     Example:
         >>> Experiment({"capacity": "mAh/g"}, name="coin cell, C/10").name
         'coin cell, C/10'
@@ -64,6 +68,7 @@ class Experiment:
 
     def __init__(self, columns: dict[str, str], name: str = "experiment") -> None:
         self.columns, self.name = dict(columns), name
+        check_names(self.columns)
 
     def evaluate(self, crystals: Crystals) -> Results:
         """Refuse: nobody here can do the experiment.
@@ -104,7 +109,7 @@ class PotentialOracle(WorkerOracle):
         executor: see `WorkerOracle`.
 
     Raises:
-        DataError: the weights are unknown.
+        DataError: the weights are unknown, or the guards allow more than a relaxation.
 
     Example:
         >>> oracle = PotentialOracle(workers=2)
@@ -126,10 +131,12 @@ class PotentialOracle(WorkerOracle):
         hull: Hull | Literal["shipped"] | None = "shipped",
         executor: Executor | str | None = None,
     ) -> None:
-        if weights not in WEIGHTS:
+        check_weights(weights)
+        if guards is not None and guards.volume_factor > VOLUME_CHANGE:
             raise DataError(
-                f"unknown weights for the potential: got {weights!r}; choose one of "
-                f"{', '.join(WEIGHTS)}."
+                "a relaxation by the potential ends where the volume has changed by a factor "
+                f"of {VOLUME_CHANGE:g}; got guards with volume_factor="
+                f"{guards.volume_factor:g}. Give {VOLUME_CHANGE:g} or less."
             )
         super().__init__(
             workers=workers,
@@ -165,8 +172,6 @@ class PotentialOracle(WorkerOracle):
     @property
     def name(self) -> str:
         """Weights, method and thresholds; equal names give equal numbers."""
-        from matdesign.loop.relax import VERSION
-
         return (
             f"chgnet/{self.weights} {VERSION} fmax {self.fmax:g} steps {self.steps} "
             f"limit {self.time_limit:g} s{self._judging()}"
@@ -203,7 +208,6 @@ class ASEOracle(WorkerOracle):
         guards: bounds outside which a result is not believed.
         hull: phases by the same calculator, or the known compounds for a calibrated
             one, `Hull.shipped(calibration)`.
-        memory_limit: GiB per process, None for no limit.
         executor: see `WorkerOracle`.
 
     A second opinion on finalists (`pip install 'matdesign[judge]'`), of an architecture
@@ -235,7 +239,6 @@ class ASEOracle(WorkerOracle):
         relax_cell: bool = True,
         guards: Guards | None = None,
         hull: Hull | None = None,
-        memory_limit: float | None = None,
         executor: Executor | str | None = None,
     ) -> None:
         if not callable(factory):
@@ -249,7 +252,6 @@ class ASEOracle(WorkerOracle):
             batch=batch,
             guards=guards,
             hull=hull,
-            memory_limit=memory_limit,
             executor=executor,
         )
         self.factory = factory

@@ -83,11 +83,7 @@ class Potential:
                 f"{problem}. Install it with `pip install 'matdesign[loop]'`."
             ) from problem
 
-        if weights not in WEIGHTS:
-            raise DataError(
-                f"unknown weights for the potential: got {weights!r}; "
-                f"choose one of {', '.join(WEIGHTS)}"
-            )
+        check_weights(weights)
         self.weights = weights
         self.device = device
         self.batch_atoms = batch_atoms or (48 if device == "cpu" else 4096)
@@ -96,11 +92,6 @@ class Potential:
         model.eval().requires_grad_(False).to(dtype)
         self._forward = Forward(model)
         self._atom_energy = model.composition_model.fc.weight.reshape(-1).to(device)
-
-    @property
-    def version(self) -> str:
-        """Name of the potential and its weights, part of every label's identity."""
-        return f"chgnet-0.4.2/{self.weights}"
 
     def evaluate(
         self, crystals: Crystals | Sequence[Structure], *, forces: bool = True
@@ -205,6 +196,15 @@ class Potential:
             return tensor.detach().cpu().numpy().astype(np.float64)
 
         return plain(energy), plain(force), plain(stress), plain(moment)
+
+
+def check_weights(weights: str) -> None:
+    """Raise where there is no such weight set."""
+    if weights not in WEIGHTS:
+        raise DataError(
+            f"unknown weights for the potential: got {weights!r}; choose one of "
+            f"{', '.join(WEIGHTS)}."
+        )
 
 
 def chunks(sizes: Sequence[int], limit: int) -> list[slice]:

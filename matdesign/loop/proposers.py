@@ -27,8 +27,8 @@ class Pool:
     Args:
         source: crystals; a folder of files that `read` knows; or a CSV file with a column
             `file` (names beside the CSV) or `formula`. Its other columns become
-            properties where they are numbers: descriptors for a selector that is called
-            directly. A campaign keeps the crystals only.
+            properties where they are numbers, NaN where blank: descriptors for a selector
+            that is called directly. A campaign keeps the crystals only.
 
     A formula says nothing of a structure. Its atoms stand on a grid, 3 angstrom apart:
     enough for a surrogate of compositions and an oracle that is a furnace, not for one
@@ -103,15 +103,14 @@ class Substitution:
 
     Args:
         crystals: known ones; replacements are elements that occur in them.
-        similar: of the same group of the periodic table; False takes any element.
     """
 
-    def __init__(self, crystals: Crystals, *, similar: bool = True) -> None:
-        self.crystals, self.similar = crystals, similar
+    def __init__(self, crystals: Crystals) -> None:
+        self.crystals = crystals
 
     def sample(self, n: int, *, seed: int) -> Crystals:
         """Return n substituted crystals, each of another known one while there are any."""
-        return substituted(self.crystals, n, seed=seed, similar=self.similar)
+        return substituted(self.crystals, n, seed=seed, similar=True)
 
 
 Found = Iterator[tuple[str, Crystals | MatdesignError]]
@@ -162,11 +161,11 @@ def on_grid(formula: str) -> Crystals:
 
 
 def _numbers(row: dict[str, str], n: int) -> dict[str, torch.Tensor]:
-    """Return the columns of a row that are numbers, one value for each crystal."""
+    """Return the columns of a row that are numbers or blank (NaN), one for each crystal."""
     found = {}
     for name, text in row.items():
         try:
-            found[name] = torch.full((n,), float(text))
+            found[name] = torch.full((n,), float(text or "nan"))
         except (TypeError, ValueError):
             continue
     return found

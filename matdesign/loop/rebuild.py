@@ -77,7 +77,8 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
     if store.settings() is not None:
         raise DataError(
             f"{store.name} holds a campaign already. Continue it with "
-            f"Campaign.resume({store.name!r}), or choose another store."
+            f"Campaign.resume({store.name!r}), in a shell with `matdesign campaign resume "
+            f"{store.name}`, or choose another store."
         )
     check_learner(parts)
     folder = _folder(store) if hasattr(parts.generator, "save") else None
@@ -103,8 +104,8 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
     settings = store.settings()
     if settings is None:
         raise DataError(
-            f"{store.name} holds no campaign. Start one with "
-            f"Campaign(..., store={store.name!r})."
+            f"{store.name} holds no campaign. Give the store of one, or start it with "
+            f"Campaign(..., store={store.name!r}) or `matdesign campaign run FILE.toml`."
         )
     given = replace(given, constraints=joined(given.constraints))
     known = {"guide": None if settings.get("guided") else {}} | settings
@@ -116,11 +117,12 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
     )
     if store.read_only:
         return parts
-    for what, now in _labels(parts).items():
+    for key, now in _labels(parts).items():
         now = json.loads(json.dumps(now))
-        if now != (then := settings.get(what, now)):  # earlier stores have no guide
+        if now != (then := settings.get(key, now)):  # earlier stores have no guide
+            what = {"wanted": "constraints"}.get(key, key.removesuffix("_name"))
             raise DataError(
-                f"{store.name} was made with other {LABELS[what]}: got {now!r}, it has "
+                f"{store.name} was made with other {what}: got {now!r}, it has "
                 f"{then!r}. Give the same, or start a new campaign in a new store."
             )
     check_objective(parts.oracle, parts.objective)
@@ -134,18 +136,8 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
     return parts
 
 
-LABELS = {
-    "objective": "objective",
-    "guide": "guide",
-    "oracle_name": "oracle",
-    "wanted": "constraints",
-    "select_name": "select",
-    "learn_name": "learn",
-}
-"""What must be the same after a resume, by its key in the settings."""
-
-
 def _labels(parts: Parts) -> dict[str, Any]:
+    """Return what must be the same after a resume, by its key in the settings."""
     aim = parts.objective
     words = {"select_name": parts.select, "learn_name": parts.learn}
     return {
@@ -282,12 +274,11 @@ def check_objective(oracle: Oracle, objective: Objective) -> None:
 
 def check_learner(parts: Parts) -> None:
     """Raise where a learner of this package cannot teach the generator."""
+    from matdesign.loop.learning import refusal
+
     takes, model = getattr(parts.learn, "takes", None), parts.generator
     if takes and not (hasattr(model, "loss") and takes(model)):
-        raise DataError(
-            f"{type(parts.learn).__name__} cannot teach a {type(model).__name__}. Give a "
-            "generator that it takes, or leave `learn` out."
-        )
+        raise refusal(f"{type(parts.learn).__name__} cannot teach", model)
 
 
 def made_by(generator: Any, guide: Any) -> dict[str, Any]:

@@ -37,7 +37,6 @@ def relax(
     *,
     fmax: float = 0.05,
     steps: int = 200,
-    prescan: bool = True,
     time_limit: float | None = None,
 ) -> list[Relaxation]:
     """Relax crystals to the nearest minimum of the potential.
@@ -48,7 +47,6 @@ def relax(
         fmax: Converged when no generalised force is larger, eV/angstrom. The cell's
             is the virial over the number of atoms.
         steps: Largest number of steps per crystal.
-        prescan: Whether to scan the volume first.
         time_limit: Seconds for the whole call; who is not done by then is told so.
 
     Returns:
@@ -61,8 +59,7 @@ def relax(
     """
     deadline = None if time_limit is None else time.monotonic() + time_limit
     walkers = [Relaxation(structure) for structure in structures]
-    if prescan:
-        _prescan([w for w in walkers if not w.reason], potential, deadline)
+    _prescan([w for w in walkers if not w.reason], potential, deadline)
     queue = [w for w in walkers if not w.reason]
     for walker in queue:
         walker.start()

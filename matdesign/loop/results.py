@@ -123,12 +123,7 @@ class Results:
                     f"column {name} does not fit: got {got} values for {n} crystals. "
                     "Give one per crystal."
                 )
-        for name in columns:
-            if not name.isidentifier() or name.startswith("_") or name in _TAKEN:
-                raise DataError(
-                    f"a column cannot be called {name!r}: a name is a word of letters, "
-                    f"digits and underscores, and none of {', '.join(sorted(_TAKEN))}."
-                )
+        check_names(columns)
         shown = {k: v for k, v in columns.items() if k not in COUNTS}
         numbers = {k: v.values for k, v in shown.items()}
         units = {k: v.unit for k, v in shown.items()}
@@ -225,8 +220,7 @@ class Results:
     @property
     def failed(self) -> dict[str, int]:
         """How many crystals failed, by reason without figures; most frequent first."""
-        kinds = (kind_of(why) for why in self.reason if why)
-        return dict(Counter(kinds).most_common())
+        return dict(Counter(kind_of(x) for x in self.reason if x).most_common())
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the structures as plain values for a JSON file."""
@@ -311,8 +305,19 @@ def kind_of(reason: str) -> str:
     return " ".join(head.split()) or "ok"
 
 
-_TAKEN = {*vars(Results), *Results.__dataclass_fields__, "id", "formula"}
+_TAKEN = {*vars(Results), *Results.__dataclass_fields__, "id", "formula", "parent"}
+_TAKEN |= {"iteration", "objective"}
 _TAKEN = {name for name in _TAKEN if not name.startswith("_")}
+
+
+def check_names(columns: Iterable[str]) -> None:
+    """Raise where a column has a name that it cannot have."""
+    for name in columns:
+        if not name.isidentifier() or name.startswith("_") or name in _TAKEN:
+            raise DataError(
+                f"a column cannot be called {name!r}: a name is a word of letters, "
+                f"digits and underscores, and none of {', '.join(sorted(_TAKEN))}."
+            )
 
 
 def _numbers(values: Any) -> Tensor:

@@ -58,9 +58,6 @@ if TYPE_CHECKING:
 KEYS = ("kind", "iteration", "place", "key", "ok", "reason", "seconds", "oracle")
 """What every evaluation has; a column of such a name is in its data only."""
 
-DECISIONS = ("selected", "passed over", "duplicate", "rejected")
-"""What can become of a proposed crystal; those "passed over" are sound and new."""
-
 
 @dataclass(frozen=True)
 class Proposal:
@@ -69,7 +66,7 @@ class Proposal:
     Args:
         crystal: a batch of one.
         place: in the iteration.
-        decision: one of `DECISIONS`.
+        decision: "selected", "passed over" (sound and new), "duplicate" or "rejected".
         reason: why; "" for one that was selected as it came.
         parent: id of what it was made from; "" where there is none.
         predicted: the objective by a selector's surrogate; NaN where it did not say.
@@ -120,9 +117,9 @@ class Store:
                     f"installed ({error}). Run `pip install ase-db-backends psycopg2-"
                     "binary`, or give a file name ending in .db."
                 ) from None
+            except DataError:
+                raise
             except Exception as error:
-                if isinstance(error, DataError):
-                    raise
                 raise DataError(
                     f"{self.name} cannot be reached ({error}). Check host and password."
                 ) from None
@@ -130,14 +127,21 @@ class Store:
         path = Path(self.where)
         if path.suffix != ".db":
             raise DataError(
-                f"a store is a file ending in .db or a database URL; got {where!r}."
+                f"a store is a file ending in .db or a database URL; got {where!r}. A TOML "
+                "file is begun with `matdesign campaign run`."
             )
         needed = path if read_only else path.absolute().parent
         if not needed.exists():
             raise DataError(f"no store {path}: {needed} does not exist.")
         self._lock = None if read_only else lock_file(path)
         # SQLite locks its file itself; ASE's lock file would outlive a killed process
-        self._db = connect(path, type="db", use_lock_file=False)
+        plain = {"type": "db", "use_lock_file": False}
+        if not path.exists():  # whole or not at all, also where it is killed right here
+            ready = path.with_suffix(".db-new")
+            ready.unlink(missing_ok=True)
+            connect(ready, **plain).count()
+            ready.rename(path)
+        self._db = connect(path, **plain)
         try:
             self._db.count()
         except Exception as error:
@@ -151,8 +155,6 @@ class Store:
     def name(self) -> str:
         """Where the store is, without a password."""
         return self.where.split("@")[-1]
-
-    # ---- settings -----------------------------------------------------------------
 
     def settings(self) -> dict[str, Any] | None:
         """Return the campaign's settings, or None in a new store."""
@@ -169,8 +171,6 @@ class Store:
                 self._db.update(row.id, data=data)
                 return
             self._db.write(None, kind="campaign", data=data)
-
-    # ---- writing ------------------------------------------------------------------
 
     def propose(
         self, iteration: int, proposals: Sequence[Proposal], **lineage: str | int
@@ -249,8 +249,6 @@ class Store:
                 f"nothing more can be written to {self.name} ({problem}). What is there is "
                 "whole: make room on the disk, then Campaign.resume goes on from it."
             ) from problem
-
-    # ---- reading ------------------------------------------------------------------
 
     def proposals(self, iteration: int) -> list[Proposal]:
         """Return the proposals of an iteration in their places; empty when none are there."""

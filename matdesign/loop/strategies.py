@@ -14,7 +14,12 @@ from matdesign.loop.results import Results
 
 
 class Proposer(Protocol):
-    """What proposes crystals: any generator of this package, or anything with this."""
+    """What proposes crystals: any generator of this package, or anything with this.
+
+    A campaign also calls it from another thread, while the oracle works on crystals before
+    these. One with `ahead = False` is called after the results: it looks at them, or must
+    stay in its thread.
+    """
 
     def sample(self, n: int, *, seed: int) -> Crystals:
         """Return n crystals, the same ones for the same seed."""

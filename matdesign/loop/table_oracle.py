@@ -62,9 +62,8 @@ class TableOracle:
         found = [self._known.find(crystals[[i]]) for i in range(len(crystals))]
         columns = {}
         for name, unit in self.columns.items():
-            values = [
-                math.nan if i is None else self._values[name][int(i)] for i in found
-            ]
+            held = self._values[name]
+            values = [math.nan if i is None else held[int(i)] for i in found]
             columns[name] = Column(torch.tensor(values, dtype=torch.float64), unit)
         known = torch.stack([one.values.isfinite() for one in columns.values()]).all(0)
         reason = [

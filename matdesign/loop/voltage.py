@@ -15,7 +15,7 @@ from matdesign.crystals.elements import atomic_number
 from matdesign.errors import DataError
 from matdesign.loop.oracle import Oracle, PotentialOracle, stream
 from matdesign.loop.results import Column, Results
-from matdesign.loop.worker_oracle import unfit
+from matdesign.loop.worker_oracle import Streamed, unfit
 
 CHARGES = {"Li": 1, "Na": 1, "K": 1, "Mg": 2, "Ca": 2, "Zn": 2, "Al": 3}
 """Electrons that each ion leaves behind."""
@@ -26,7 +26,7 @@ FARADAY = 96485.332 / 3.6
 UNITS = {"average_voltage": "V", "capacity": "mAh/g", "volume_change": ""}
 
 
-class VoltageOracle:
+class VoltageOracle(Streamed):
     """A cathode's average voltage against the metal of its ion, by two relaxations.
 
     The crystal is the discharged cathode. It is relaxed, all ions are taken out, and the
@@ -45,6 +45,8 @@ class VoltageOracle:
     Args:
         ion: Li, Na, K, Mg, Ca, Zn or Al.
         oracle: relaxes and gives `energy_per_atom`; a `PotentialOracle` where left out.
+            A campaign that is killed relaxes again what had no voltage yet; a
+            `Cached(PotentialOracle())` remembers the first relaxations.
 
     Raises:
         DataError: no such ion; in `evaluate`: its metal cannot be computed.
@@ -115,10 +117,6 @@ class VoltageOracle:
                 reasons[i] = reasons[i] or f"nothing left without {self.ion}"
         return reasons
 
-    def evaluate(self, crystals: Crystals) -> Results:
-        """Return one row per crystal, failures included."""
-        return Results.collect(crystals, self.stream(crystals), self.name)
-
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield place and table of single crystals, those that fail early first."""
         reasons = self.refusals(crystals)
@@ -165,11 +163,3 @@ class VoltageOracle:
             value = torch.tensor([found.get(name, math.nan)], dtype=torch.float64)
             columns.setdefault(name, Column(value, unit))
         return replace(row, columns=columns, oracle=self.name)
-
-    def close(self) -> None:
-        """End the worker processes of the oracle that relaxes."""
-        if hasattr(self.oracle, "close"):
-            self.oracle.close()
-
-    def __repr__(self) -> str:
-        return f"VoltageOracle({self.name})"

@@ -35,7 +35,35 @@ MAX_ATOMS = 500
 """Largest cell that is computed."""
 
 
-class WorkerOracle(ABC):
+class Streamed(ABC):
+    """An oracle that answers crystal by crystal: a table is all its answers."""
+
+    name: Any
+    """Method and settings; equal names give equal numbers."""
+
+    @abstractmethod
+    def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
+        """Yield (place, Results of that one crystal) as they get ready."""
+
+    def evaluate(self, crystals: Crystals) -> Results:
+        """Return one row per crystal, failures included, in the order given.
+
+        Raises:
+            MatdesignError: the oracle itself cannot work, whatever the crystal.
+        """
+        return Results.collect(crystals, self.stream(crystals), self.name)
+
+    def close(self) -> None:
+        """End the processes of what it asks; they start again when needed."""
+        for one in vars(self).values():
+            if hasattr(one, "close"):
+                one.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name})"
+
+
+class WorkerOracle(Streamed):
     """An oracle that computes in worker processes; give it a `Job` and a name.
 
     Args:
@@ -77,11 +105,6 @@ class WorkerOracle(ABC):
         self.executor = executor
         self._pool: Workers | None = None
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Method and settings; equal names give equal numbers."""
-
     @abstractmethod
     def job(self) -> Job:
         """What the workers do; it is sent to them."""
@@ -120,20 +143,6 @@ class WorkerOracle(ABC):
             return reasons
         missing = hull.missing(crystals)
         return [a or b for a, b in zip(reasons, missing, strict=True)]
-
-    def evaluate(self, crystals: Crystals) -> Results:
-        """Relax crystals and say how stable they are.
-
-        Args:
-            crystals: any crystals, however odd.
-
-        Returns:
-            One row per crystal, in the order given.
-
-        Raises:
-            MatdesignError: the oracle itself cannot work, whatever the crystal.
-        """
-        return Results.collect(crystals, self.stream(crystals), self.name)
 
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:
         """Yield (place, Results of that one crystal) as they get ready."""
@@ -212,19 +221,11 @@ class WorkerOracle(ABC):
         spent = torch.tensor([seconds], dtype=torch.float64)
         return Results(crystal, columns, (reason,), spent, self.name)
 
-    def close(self) -> None:
-        """End the worker processes; they start again when needed."""
-        if self._pool is not None:
-            self._pool.close()
-
     def __enter__(self) -> WorkerOracle:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name})"
 
 
 def unfit(crystals: Crystals) -> list[str]:

@@ -94,8 +94,6 @@ class Workers:
         memory_limit: float | None = None,
         executor: Executor | str | None = None,
     ) -> None:
-        if count < 1:
-            raise MatdesignError(f"workers must be 1 or more; got {count}.")
         self.count = count
         self._set_up = partial(set_up, prepare, memory_limit)
         self._given = executor

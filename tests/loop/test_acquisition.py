@@ -1,6 +1,7 @@
 """Choosing: formulas, batches of different ideas, the gate, and no gift from chance."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -274,3 +275,18 @@ def test_a_campaign_selects_from_a_pool_and_goes_on(known, tmp_path):
     list(resumed)
     assert isinstance(resumed.select, Bayesian) and resumed.select.gate == 1e-4
     assert resumed.table()["formula"].tolist() == whole.table()["formula"].tolist()
+
+
+def test_rounding_among_polymorphs_is_not_the_users_business(known):
+    """Equal compositions make a covariance singular: a jitter is added, silently."""
+    twice = known[[*range(20), *range(20)]]
+    columns = {
+        name: Column(torch.arange(40.0) * sign) for name, sign in (("a", 1), ("b", -1))
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chooser = Bayesian(objectives=("a", "b"), start=4)
+        chooser.select(twice, Results(twice, columns), torch.arange(40.0), 3, seed=0)
+        warnings.warn("A not p.d., but not ours", RuntimeWarning, stacklevel=1)
+    assert not [one for one in caught if "Numerical" in one.category.__name__]
+    assert caught[-1].category is RuntimeWarning  # and the filter is gone again

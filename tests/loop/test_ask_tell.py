@@ -156,3 +156,9 @@ def test_a_parent_whose_name_is_a_number_keeps_it(tmp_path):
     assert loop.ask().labels["parent"] == parents and set(parents) == set(pool.ids)
     assert {one["parent"] for one in loop.store.decisions()} == set(pool.ids)
     loop.close()
+
+
+@pytest.mark.parametrize("name", ["id", "formula", "parent", "reason", "objective"])
+def test_a_column_that_the_table_has_itself_is_refused(name):
+    with pytest.raises(DataError, match=f"cannot be called '{name}'.*none of .*parent"):
+        design.Experiment({"capacity": "mAh/g", name: ""})

@@ -80,7 +80,7 @@ def test_oracles_that_give_other_numbers_have_other_names():
         *(ASEOracle(EMT, hull=one) for one in (None, hull, other)),
         ASEOracle(EMT, guards=Guards(shortest_bond=0.4)),
         *(PotentialOracle(hull=one) for one in ("shipped", None, hull, other)),
-        PotentialOracle(guards=Guards(volume_factor=3)),
+        PotentialOracle(guards=Guards(volume_factor=1.5)),
     ]
     assert len({one.name for one in oracles}) == len(oracles)
     assert PotentialOracle().name == PotentialOracle(hull="shipped").name

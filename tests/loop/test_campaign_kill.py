@@ -15,118 +15,35 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from alloys import Alloys, fingerprint
+from alloys import Alloys
+from kills import BUDGET, lines, recorded, start, state, survive, undisturbed
 from test_campaign import Toy, campaign
 from test_strategies import COLUMNS, Richest, Shift, tiny
 
 from matdesign.loop.campaign import Campaign
 from matdesign.loop.store import Store
 
-BUDGET = 20
-
-SCRIPT = """
-import sys
-sys.path.insert(0, {here!r})
-from pathlib import Path
-from alloys import Alloys, CountingOracle
-from test_strategies import Richest
-from matdesign.constraints.distance import MinDistance
-from matdesign.constraints.elements import RequiredElements
-from matdesign.loop.campaign import Campaign
-store, side, log = Path({store!r}), {side!r}, {log!r}
-oracle = CountingOracle(side, pause={pause})
-model = Alloys(log=log)
-settings = dict(budget={budget}, batch=8, propose=16, seed=11)
-wanted = MinDistance(1.5) & RequiredElements("Cu")
-select = Richest(1) if {select} else None
-try:
-    loop = Campaign.resume(store, generator=model, oracle=oracle, select=select)
-except ValueError as error:
-    if "holds no campaign" not in str(error):
-        raise
-    store.unlink(missing_ok=True)
-    loop = Campaign(model, wanted, oracle, store, select=select, **settings)
-for iteration in loop:
-    print(iteration, flush=True)
-loop.close()
-"""
-
-
-def start(folder, pause, select):
-    script = SCRIPT.format(
-        here=str(Path(__file__).parent),
-        store=str(folder / "c.db"),
-        side=str(folder / "side"),
-        log=str(folder / "log"),
-        pause=pause,
-        select=select,
-        budget=BUDGET,
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.Popen(
-        [sys.executable, "-c", script], env=env, stdout=subprocess.DEVNULL
-    )
-
-
-def lines(path):
-    return path.read_text().split("\n")[:-1] if path.exists() else []
-
-
-def state(folder):
-    """Everything the store holds, without times."""
-    store = Store(folder / "c.db")
-    iterations = [
-        {k: v for k, v in row.items() if k != "seconds"} for row in store.iterations()
-    ]
-    proposals = [
-        (row["iteration"], p.place, p.key, p.decision, p.reason)
-        for row in iterations
-        for p in store.proposals(row["iteration"])
-    ]
-    results = [
-        (
-            e.iteration,
-            e.place,
-            e.key,
-            e.result.reason[0],
-            float(e.result.energy_per_atom[0]),
-        )
-        for e in store.evaluations()
-    ]
-    assert store.count("crystal") == len(proposals)  # no row outside a whole iteration
-    store.close()
-    return iterations, proposals, results
-
-
-def recorded(folder):
-    """Fingerprints of the crystals whose evaluation is in the store."""
-    store = Store(folder / "c.db")
-    originals = store.originals()
-    found = [fingerprint(c[0]) for c in (originals[e.key] for e in store.evaluations())]
-    store.close()
-    return found
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("select", [False, True], ids=["as they come", "selected"])
 def test_kill_9_at_random_moments(tmp_path, select):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
-    assert start(whole, 0.0, select).wait(timeout=300) == 0
+    settings = {"cheap": False, "select": select}
+    broken = tmp_path / "broken"
+    whole = undisturbed(tmp_path / "whole", **settings)
     assert sorted(lines(whole / "side")) == sorted(recorded(whole))
 
     chance = random.Random(int(time.time()))  # moments differ from run to run
     kills, asked = 0, Counter()
     for calls in (0, 4, 10, 16):  # real oracle calls after which it is killed
-        process = start(broken, 0.05, select)
-        while process.poll() is None and (
+        process = start(broken, pause=0.05, **settings)
+        while process.is_alive() and (
             len(lines(broken / "side")) < calls or not (broken / "log").exists()
         ):
             time.sleep(0.01)
         time.sleep(chance.uniform(0.0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait(timeout=60) == -signal.SIGKILL
+        process.kill()
+        process.join(60)
+        kills += process.exitcode == -signal.SIGKILL
         safe = recorded(broken)
         asked = Counter(lines(broken / "side"))
         assert len(safe) == len(set(safe)) <= BUDGET
@@ -135,9 +52,7 @@ def test_kill_9_at_random_moments(tmp_path, select):
         before = {name: asked[name] for name in safe}
         resumed_from = (safe, before)
     assert kills >= 2
-    assert start(broken, 0.0, select).wait(timeout=300) == 0
-
-    assert state(broken) == state(whole)
+    assert state(undisturbed(broken, **settings)) == state(whole)
     after = Counter(lines(broken / "side"))
     safe, before = resumed_from
     assert {name: after[name] for name in safe} == before  # never asked again
@@ -149,6 +64,14 @@ def test_kill_9_at_random_moments(tmp_path, select):
     assert set(draws) == set(
         lines(whole / "log")
     )  # the same seeds, iteration by iteration
+
+
+@pytest.mark.slow
+def test_six_campaigns_killed_again_and_again(tmp_path):
+    found = survive(6, tmp_path, seed=int(time.time()))
+    assert found["kills"] >= 3 and found["equal"] == 6
+    assert found["lost"] == found["evaluated twice"] == 0
+    assert found["begun again"] <= found["kills"]  # one crystal was under way
 
 
 class Steady(Toy):

@@ -1,0 +1,158 @@
+"""Crystals of the next iteration are drawn while the oracle works; nothing else changes."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from alloys import Alloys
+from test_campaign import Toy
+from test_strategies import Shift, tiny
+
+from matdesign.constraints.elements import OnlyElements
+from matdesign.guidance.guide import Guide
+from matdesign.loop.campaign import Campaign
+from matdesign.loop.iteration import iteration_seed
+
+
+class Watched(Alloys):
+    """Notes of every draw its seed and whether the main thread made it."""
+
+    ahead = True
+
+    def __init__(self):
+        super().__init__()
+        self.draws = []
+
+    def sample(self, n, *, seed):
+        main = threading.current_thread() is threading.main_thread()
+        self.draws.append((seed, main))
+        return super().sample(n, seed=seed)
+
+
+class Slow(Toy):
+    """Takes its time with each crystal."""
+
+    def stream(self, crystals):
+        results = self.evaluate(crystals)
+        for i in range(len(results)):
+            time.sleep(0.02)
+            yield i, results[[i]]
+
+
+def run(where, oracle=None, model=None, **keywords):
+    """Return everything that a campaign tells, without its times, as text."""
+    keywords = {"budget": 17, "batch": 6, "propose": 12, "seed": 4} | keywords
+    where.mkdir()
+    parts = (model or Watched(), None, oracle or Toy(), where / "c.db")
+    loop = Campaign(*parts, **keywords)
+    versions = [one.version for one in loop]
+    table = loop.table().drop(columns="seconds").to_string()
+    lineage = [sorted(row.items()) for row in loop.store.decisions()]
+    loop.close()
+    return table, repr(lineage), versions
+
+
+def seeds(k):
+    return [iteration_seed(4, i) for i in range(k)]
+
+
+def test_same_table_and_lineage_with_and_without(tmp_path):
+    plain, fast, slow = Watched(), Watched(), Watched()
+    plain.ahead = False
+    told = [
+        run(tmp_path / "plain", Toy(), plain),
+        run(tmp_path / "fast", Toy(), fast),
+        run(tmp_path / "slow", Slow(), slow),
+    ]
+    assert told[0] == told[1] == told[2]
+    assert plain.draws == [(seed, True) for seed in seeds(3)]
+    for model in (fast, slow):  # every iteration once, none after the budget's last
+        assert model.draws == [(seed, k == 0) for k, seed in enumerate(seeds(3))]
+
+
+def test_a_guided_generator_too(tmp_path):
+    """Its draws have their own generator: torch's global one is neither read nor moved."""
+    model, states = tiny(), []
+    guide = Guide(OnlyElements("Cu", "Ni"), "mask")
+
+    class Noisy(Toy):
+        def evaluate(self, crystals):
+            torch.manual_seed(5)
+            for _ in range(50):
+                torch.rand(3)
+                time.sleep(0.001)
+            states.append(torch.rand(4).tolist())
+            return super().evaluate(crystals)
+
+    settings = {"model": model, "guide": guide, "budget": 9, "batch": 3}
+    beside = run(tmp_path / "a", Noisy(), **settings)
+    model.ahead = False
+    assert beside == run(tmp_path / "b", Noisy(), **settings)
+    assert len(states) >= 6 and all(one == states[0] for one in states)
+
+
+def test_the_oracle_waits_for_a_draw_that_is_made_beside_it(tmp_path):
+    model, met = Watched(), []
+
+    class Waiting(Toy):
+        """Answers when the next crystals are being drawn: alone it would wait for ever."""
+
+        def evaluate(self, crystals):
+            wanted, end = min(len(met) + 2, 3), time.monotonic() + 60
+            while len(model.draws) < wanted and time.monotonic() < end:
+                time.sleep(0.01)
+            met.append(len(model.draws) == wanted)
+            return super().evaluate(crystals)
+
+    run(tmp_path / "a", Waiting(), model, batch=7, propose=14)
+    assert len(met) == 3 and all(met)
+
+
+def test_what_learns_draws_after_it_has_learned(tmp_path):
+    model = tiny()
+    made = run(tmp_path / "a", Slow(), model, learn=Shift(), learn_every=1, budget=12)
+    model.ahead = False
+    assert made == run(
+        tmp_path / "b", model=model, learn=Shift(), learn_every=1, budget=12
+    )
+    assert made[2] == list(range(len(made[2])))
+
+
+def test_an_error_of_a_draw_belongs_to_its_iteration(tmp_path):
+    class Broken(Watched):
+        tired = True
+
+        def sample(self, n, *, seed):
+            if seed == iteration_seed(4, 1) and self.tired:
+                raise RuntimeError("no more ideas")
+            return super().sample(n, seed=seed)
+
+    whole = run(tmp_path / "whole")
+    model = Broken()
+    loop = Campaign(
+        model, None, Toy(), tmp_path / "c.db", budget=17, batch=6, propose=12, seed=4
+    )
+    loop.iteration()
+    assert loop.spent == 6 == len(loop.store.evaluations())
+    with pytest.raises(RuntimeError, match="no more ideas"):
+        loop.iteration()
+    model.tired = False
+    list(loop)
+    assert loop.table().drop(columns="seconds").to_string() == whole[0]
+    loop.close()
+
+
+def test_what_was_edited_is_drawn_anew(tmp_path):
+    model = Watched()
+    loop = Campaign(model, None, Toy(), tmp_path / "c.db", batch=6, propose=12, seed=4)
+    loop.iteration()
+    loop.propose = 9
+    assert loop.iteration().proposed == 9
+    assert [seed for seed, _ in model.draws][1:3] == [iteration_seed(4, 1)] * 2
+    loop.close()
