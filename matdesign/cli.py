@@ -31,6 +31,7 @@ Files = Annotated[
     list[Path],
     typer.Argument(help="Files or folders; exit code 1 where one cannot be read."),
 ]
+Symmetrize = Annotated[bool, typer.Option(help="CIF with its space group, not P1.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 
 
@@ -42,6 +43,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="How many crystals.")] = 16,
     seed: Annotated[int | None, typer.Option(help="Fresh when left out.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    atoms: Annotated[int | None, typer.Option(min=1, help="Atoms per cell.")] = None,
     out: Out = Path("build/sampled.parquet"),
     want: Want = [],  # noqa: B006
 ) -> None:
@@ -56,7 +58,7 @@ def sample(
     wanted = constraint(want)
     guide = matdesign.Guide(wanted) if wanted is not None else None
     trained = matdesign.load_model(model)
-    made = trained.sample(n, seed=seed, steps=steps, guide=guide)
+    made = trained.sample(n, seed=seed, steps=steps, n_atoms=atoms, guide=guide)
     info = made.info
     typer.echo(f"{made}\nseed {info['seed']}, {info['seconds']:.1f} s")
     if "guide" in info:
@@ -73,9 +75,7 @@ def check(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write those that meet all.")
     ] = None,
-    symmetrize: Annotated[
-        bool, typer.Option(help="CIF with its space group, not P1.")
-    ] = False,
+    symmetrize: Symmetrize = False,
     want: Want = [],  # noqa: B006
 ) -> None:
     """Say which crystals meet which constraints, and by how much the others miss.
@@ -101,8 +101,10 @@ def relax(
     files: Files,
     out: Out = Path("build/relaxed.parquet"),
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; one per core when left out.")
-    ] = None,
+        int, typer.Option(min=1, help="Processes; one per core when left out.")
+    ] = os.cpu_count() or 1,
+    weights: Annotated[str, typer.Option(help="0.3.0 or r2scan.")] = "0.3.0",
+    symmetrize: Symmetrize = False,
     scheduler: campaigns.Scheduler = None,
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
@@ -111,12 +113,11 @@ def relax(
     a row with its reason. Writes the relaxed crystals with energies and distances.
     """
     crystals, failed = shell.read_each(files)
-    many = workers or os.cpu_count() or 1
-    oracle = matdesign.PotentialOracle(workers=many, executor=scheduler)
+    oracle = matdesign.PotentialOracle(weights, workers=workers, executor=scheduler)
     results = oracle.evaluate(crystals)
     typer.echo(repr(results))
     made = results.structures.replace(properties={}, units={})
-    shell.write(made, out, results=results)
+    shell.write(made, out, symmetrize, results=results)
     shell.say_failed(failed)
 
 

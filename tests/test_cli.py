@@ -379,6 +379,9 @@ def test_check_and_relax_go_on_where_a_file_cannot_be_read(
     text = call("relax", folder, "--out", tmp_path / "relaxed.parquet", code=1)
     assert "3 of 4 crystals evaluated" in text and "half.cif" in text
     assert len(shell.read_results(tmp_path / "relaxed.parquet")) == 4
+    out = tmp_path / "relaxed.cif"
+    call("relax", folder, "--out", out, "--symmetrize", code=1)
+    assert out.read_text().count("Pm-3m") == 4
 
 
 def test_nothing_readable_is_an_error(folder: Path) -> None:
