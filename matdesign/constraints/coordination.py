@@ -119,7 +119,7 @@ class Coordination(Constraint):
 
         Args:
             crystals: finished crystals are counted, undecided ones smoothly; NaN where
-                a finished cell is too thin to be counted.
+                a number is not finite, or a finished cell too thin to be counted.
         """
         soft = isinstance(crystals, SoftCrystals)
         weight = self._weight(crystals)  # (crystals, sites)
@@ -134,9 +134,12 @@ class Coordination(Constraint):
         sites = pairs.crystal * size[1] + pairs.i
         seen = near * weight[pairs.crystal, pairs.j]
         total = weight.new_zeros(weight.numel()).index_add(0, sites, seen).view(size)
+        lost = ~(
+            frac.flatten(1).isfinite().all(1) & lattice.flatten(1).isfinite().all(1)
+        )
         if not soft:
-            thin = heights(lattice).amin(1) < self.cutoff / _THIN
-            total = total.masked_fill(thin[:, None], torch.nan)
+            lost |= heights(lattice).amin(1) < self.cutoff / _THIN
+        total = total.masked_fill(lost[:, None], torch.nan)
         return total.to(crystals.frac.dtype)
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:

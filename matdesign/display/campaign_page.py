@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
 from matdesign.crystals.matching import reduced
 from matdesign.display.live import stack
@@ -27,7 +28,7 @@ from matdesign.loop.iteration import unselected
 from matdesign.loop.oracle import Oracle, PotentialOracle
 from matdesign.loop.potential import WEIGHTS
 from matdesign.loop.rebuild import check_objective, value
-from matdesign.loop.results import Results
+from matdesign.loop.results import UNITS, Results
 from matdesign.metrics.evaluator import evaluate
 from matdesign.metrics.intervals import wilson
 from matdesign.predictors.shipped import load_predictor, property_networks
@@ -95,31 +96,32 @@ def _progress(table: pandas.DataFrame, named: str, unit: str) -> Plot:
     return Plot(figure, alt, f"{alt} A point is a result; failures have none.")
 
 
-def hypervolumes(values: Tensor) -> list[float]:
-    """Return the volume dominated by the first n rows, for every n; by BoTorch.
+def hypervolumes(values: Tensor, calls: Sequence[int]) -> list[float]:
+    """Return the volume that the first n rows dominate, for each n; by BoTorch.
 
     Args:
         values: the higher the better, shape (rows, objectives). The worst value of each
             objective is the reference point; a row with NaN adds nothing.
+        calls: each n.
     """
-    from botorch.utils.multi_objective.hypervolume import Hypervolume
+    from botorch.utils.multi_objective.box_decompositions import DominatedPartitioning
+    from botorch.utils.multi_objective.pareto import is_non_dominated
 
-    known = values.isfinite().all(1)
-    measure = Hypervolume(values[known].amin(0))
-    front, found = values[:0], [0.0]
-    for row, fine in zip(values, known, strict=True):
-        found.append(found[-1])
-        if fine and not (front >= row).all(1).any():
-            front = torch.cat([front[~(row >= front).all(1)], row[None]])
-            found[-1] = float(measure.compute(front))
-    return found[1:]
+    known, found = values.isfinite().all(1), list[float]()
+    for n in calls:
+        seen = values[:n][known[:n]]
+        boxes = DominatedPartitioning(
+            values[known].amin(0), seen[is_non_dominated(seen)]
+        )
+        found.append(float(boxes.compute_hypervolume()) if len(seen) else 0.0)
+    return found
 
 
 def _tradeoff(campaign: Campaign, table: pandas.DataFrame) -> list[Plot]:
     """Return the hypervolume by oracle calls, where there are several objectives."""
-    aims = getattr(campaign.select, "objectives", ())
+    aims = getattr(campaign.select, "objectives", ()) or ()
     names, units = [one.removeprefix("-") for one in aims], campaign.history.units
-    if not names or not {*names} <= {*table}:
+    if not names or not {*names} <= {*table} & {*units}:
         return []
     signs = torch.tensor([1.0 if one[0] == "-" else -1.0 for one in aims])
     values = signs * torch.tensor(table[names].to_numpy(float))
@@ -127,7 +129,9 @@ def _tradeoff(campaign: Campaign, table: pandas.DataFrame) -> list[Plot]:
     known = values[values.isfinite().all(1)]
     if not len(known):
         return []
-    found, calls = hypervolumes(values), range(1, len(table) + 1)
+    # a hypervolume of a large front takes seconds, so that not every call has one
+    calls = np.linspace(1, len(table), min(len(table), 25)).round().astype(int)
+    found = hypervolumes(values, calls.tolist())
     unit = " · ".join(filter(None, (units[one] for one in names)))
     figure, axes = canvas()
     axes.step(calls, found, where="post", color=COLORS[0], lw=2)
@@ -274,22 +278,28 @@ def report_campaign(
         finalists: at most how many of the best.
 
     Raises:
-        DataError: nothing is evaluated yet, or the judge is unknown or does not compute
-            the objective.
+        DataError: nothing is evaluated yet; no value could be a hit; the judge is unknown,
+            the loop's own oracle, or computes the objective not at all or in another unit.
     """
-    aim = campaign.objective
-    if isinstance(judge, str):
-        judge = _named(judge)
-        check_objective(judge, aim)
+    aim, (named, unit) = campaign.objective, _objective(campaign)
+    judge = _named(judge) if isinstance(judge, str) else judge
+    if judge is not None:
+        _check_judge(judge, campaign)
     if not campaign.spent:
         raise DataError("nothing is evaluated yet. Give at least one result.")
     near = aim == "energy_above_hull"
     hit = NEAR_HULL if near and hit is None else hit
     least = -NEAR_HULL if near else -math.inf
+    if hit is not None and not hit >= least:
+        raise DataError(f"nothing can be a hit: got {hit}; give at least {least}.")
 
-    def hits(results: Results) -> int:
+    def hits(results: Results) -> list[bool]:
         each = [value(aim, results[[i]]) for i in range(len(results))]
-        return sum(hit is not None and least <= one <= hit for one in each)
+        met = [True] * len(each)
+        if campaign.constraints and len(each):
+            met = check(results.structures, campaign.constraints).met.tolist()
+        fine = (hit is not None and least <= one <= hit for one in each)
+        return [one and still for one, still in zip(fine, met, strict=True)]
 
     made, table = campaign.store.decisions(), campaign.table()
     dropped = Counter(unselected(one["decision"], one["reason"]) for one in made)
@@ -309,40 +319,41 @@ def report_campaign(
         (passed - gone["duplicate"], "new: like no crystal before"),
         (gone["selected"], "selected"),
         (calls, "evaluated"),
-        (many, "converged and believed"),
+        (many, "without a failure"),
     ]
-    (named, unit), what = _objective(campaign), "usable results"
-    aims = getattr(campaign.select, "objectives", ()) or [named]
+    what, aims = "usable results", getattr(campaign.select, "objectives", ()) or [named]
     if hit is not None:
         low = int((table["objective"] <= hit).sum())
-        many = hits(campaign.history.results(low))
+        many = sum(hits(campaign.history.results(low)))
         what = f"different hits, {named} up to {hit:g} {unit}".strip()
+        what += ", still within the constraints" * bool(campaign.constraints)
         funnel.append((many, what))
     ends = " to ".join(f"{end:.0%}" for end in wilson(many, calls))
-    formula, best = campaign.history.lowest()
-    lowest = f"{formula}, {best:.4g} {unit}".strip() if formula else "none yet"
     within = f" with {campaign.constraints}," if campaign.constraints else ""
     lead = [
         f"Asked for: crystals{within} of the lowest {' and '.join(aims)}. Found by "
         f"{calls} oracle calls on {len(made)} proposed crystals: {many} {what}; that is "
-        f"{many / calls:.0%} of the calls (95 % interval {ends}). Best: {lowest}."
+        f"{many / calls:.0%} of the calls (95 % interval {ends})."
     ]
-
-    shown = campaign.history.results(finalists, 24)
-    first = shown[shown.ok]
+    odd, bad = int((table["objective"] < least).sum()), int((~table["ok"]).sum())
+    shown = campaign.history.results(finalists + min(odd, 24), 24)
+    worth = [value(aim, shown[[i]]) for i in range(len(shown))]
+    first = shown[[i for i, one in enumerate(worth) if one >= least]]
     names, formulas = first.structures.ids, first.structures.formulas
     lead += [
-        f"finalist {names[i]}, {formulas[i]}: objective {value(aim, first[[i]]):.4g}"
+        f"finalist {names[i]}, {formulas[i]}: {named} {value(aim, first[[i]]):.4g} {unit}"
         for i in range(len(first))
     ]
     if judge is not None and len(first):
         found = judge.evaluate(first.structures)
         for i, why in enumerate(found.reason):
-            again = why or f"{value(aim, found[[i]]):.4g}"
+            again = why or f"{value(aim, found[[i]]):.4g} {unit}".strip()
             lead[1 + i] += f", {again} by the judge {judge.name}"
         if hit is not None:
-            sure = f"{hits(found)} of {hits(first)} hits among {len(first)} finalists"
+            both = sum(map(min, hits(first), hits(found)))
+            sure = f"{both} of {sum(hits(first))} hits among {len(first)} finalists"
             lead.append(f"The judge {judge.name} confirms {sure}.")
+    lead += [f"Of {bad} that failed the last 24 are below."] * (bad > 24)
     return report(
         shown.structures,
         shown,
@@ -356,14 +367,26 @@ def report_campaign(
     )
 
 
+def _check_judge(judge: Oracle, campaign: Campaign) -> None:
+    """Raise where a judge cannot say anything of its own about the objective."""
+    check_objective(judge, campaign.objective)
+    if judge.name == campaign.oracle.name:
+        raise DataError(
+            f"the judge {judge.name} is the loop's own oracle: take another."
+        )
+    named, unit = _objective(campaign)
+    other = getattr(judge, "columns", UNITS).get(named.removeprefix("-"), unit)
+    if other != unit:
+        raise DataError(f"the judge gives {named} in {other}, the loop in {unit}.")
+
+
 def _named(name: str) -> Oracle:
     """Return the judge of a name: weights of the potential, or a property network."""
     networks = property_networks()
     if name in WEIGHTS:
         return PotentialOracle(name)
     if name not in networks:
-        names = ", ".join([*WEIGHTS, *networks])
-        raise DataError(f"there is no judge {name!r}; choose one of {names}.")
+        raise DataError(f"no judge {name!r}; choose of {[*WEIGHTS, *networks]}.")
     network = load_predictor(name)
 
     def predicted(structure: Structure) -> dict[str, float]:

@@ -67,7 +67,7 @@ class GuidanceFilm(CrystalView):
         groups, words, top = [], [], 0
         for k, (name, (largest, many)) in enumerate(self.bars.items()):
             seen = row["violation"].get(name, {"each": [], "mean": 0.0})
-            bars = [v / largest if v > 0 else 0.0 for v in seen["each"]]
+            bars = [0.0 if v <= 0 else v / largest for v in seen["each"]]
             head = f"{name} (longest bar: {largest:.3g})"
             groups.append((head, top, COLORS[k % len(COLORS)], bars))
             met = f"{bars.count(0.0)} of {len(bars)} met, mean {seen['mean']:.3g}"

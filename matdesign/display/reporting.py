@@ -219,19 +219,19 @@ def _facts(
     from matdesign.environment import about
 
     info: dict[str, Any] = crystals.info
-    facts: dict[str, object] = dict(more)
+    facts: list[tuple[str, object]] = list(more.items())
     for key in ("generator", "model", "seed", "steps", "network_evaluations", "device"):
         if info.get(key) not in (None, ""):
-            facts[key.replace("_", " ")] = info[key]
+            facts.append((key.replace("_", " "), info[key]))
     if "seconds" in info:
-        facts["seconds for sampling"] = f"{float(info['seconds']):.1f}"
+        facts.append(("seconds for sampling", f"{float(info['seconds']):.1f}"))
     if "guide" in info:
         log = info["guide"]
-        facts["guide"] = (
-            f"{log['method']}: {log['met']} of {log['drawn']} drawn met all"
-        )
+        met = f"{log['met']} of {log['drawn']} drawn met all"
+        facts.append(("guide", f"{log['method']}: {met}"))
     if results is not None:
         total = f"{float(torch.nansum(results.seconds)):.1f} s"
-        facts["oracle"] = results.oracle
-        facts.setdefault("computing time of the oracle", total)
-    return [(name, str(one)) for name, one in {**facts, **about()}.items()]
+        facts.append(("oracle", results.oracle))
+        if "computing time of the oracle" not in more:
+            facts.append(("computing time of the oracle", total))
+    return [(name, str(one)) for name, one in [*facts, *about().items()]]

@@ -74,6 +74,7 @@ class Generator(nn.Module, abc.ABC):
         likelihood: what `log_prob` gives: "exact", "a bound", ... or "none".
         representation: "cell" or "symmetric".
         properties: name -> [mean, standard deviation] of what it can be asked for.
+        ahead: whether a campaign may draw in a thread of its own; see `Proposer`.
         steerable: whether `sample` runs the loop, so that a guide can move its states.
         stepwise: whether every state previews the finished crystal, so that what is moved
             early is made good by the later steps.
@@ -90,6 +91,7 @@ class Generator(nn.Module, abc.ABC):
 
     symmetries: ClassVar[frozenset[str]] = frozenset()
     likelihood: ClassVar[str] = "none"
+    ahead: bool = True
     steerable: ClassVar[bool] = True
     stepwise: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False

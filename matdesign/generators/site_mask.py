@@ -271,6 +271,8 @@ class SiteMask:
             scores, may = read(step, *wide), follow(*site)
             ending = may.shape[1] > NONE
             may[:, NONE:] |= ~active[:, None]
+            if not ending:  # what is finished or stuck draws no more random numbers
+                may &= active[:, None]
             if step < len(first):
                 letter, species = first[step]
             else:

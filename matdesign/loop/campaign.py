@@ -287,7 +287,7 @@ class Campaign:
 
     def _propose(self, number: int, room: int) -> list[Proposal]:
         """Draw an iteration's crystals and decide about each, in their order."""
-        sample, n, how = call = self._drawing(number)
+        sample, n, how, _ = call = self._drawing(number)
         (ahead, drawn), self._ahead = self._ahead, (None, None)
         made = (drawn.result() if ahead == call else sample(n, **how)).to("cpu")
         parents = made.ids or ("",) * len(made)
@@ -313,11 +313,12 @@ class Campaign:
             for i, (said, why, *predicted) in enumerate(decided)
         ]
 
-    def _drawing(self, number: int) -> tuple[Any, int, dict[str, Any]]:
-        """Return the call that draws an iteration's crystals, whenever it is made."""
+    def _drawing(self, number: int) -> tuple[Any, int, dict[str, Any], Any]:
+        """Return the call that draws an iteration's crystals, and what it draws from."""
         how = {"guide": self.guide} if self.guide is not None else {}
         how["seed"] = iteration_seed(self.seed, number)
-        return self.generator.sample, self.propose, how
+        by = rebuild.made_by(self.generator, self.guide)
+        return self.generator.sample, self.propose, how, by
 
     def _learn(self, version: int) -> None:
         """Bring the generator to a version, each made from the results before it."""
@@ -342,12 +343,12 @@ class Campaign:
         if not proposals:
             return
         crystals = Crystals.cat([one.crystal for one in proposals])
-        number, fixed = self._next, getattr(self.generator, "ahead", True)
+        number, fixed = self._next, getattr(self.generator, "ahead", False)
         if self.learn is not None:  # what shall draw is learned from these results
             fixed = fixed and (number + 1) // self.learn_every == self.version
         with ThreadPoolExecutor(1) as thread:  # nothing of it is written down before
             if fixed and self.left > len(proposals):
-                sample, n, how = call = self._drawing(number + 1)
+                sample, n, how, _ = call = self._drawing(number + 1)
                 self._ahead = call, thread.submit(sample, n, **how)
             for i, result in stream(self.oracle, crystals):
                 self.history.add(self.store.evaluated(number, proposals[i], result))

@@ -18,7 +18,7 @@ from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
 from matdesign.loop.jobs import ASEJob, Job, PotentialJob
 from matdesign.loop.potential import check_weights
-from matdesign.loop.relax import VERSION, VOLUME_CHANGE
+from matdesign.loop.relax import VERSION
 from matdesign.loop.results import Results, check_names
 from matdesign.loop.worker_oracle import WorkerOracle, label
 
@@ -68,7 +68,7 @@ class Experiment:
 
     def __init__(self, columns: dict[str, str], name: str = "experiment") -> None:
         self.columns, self.name = dict(columns), name
-        check_names(self.columns)
+        check_names(self.columns, "parent", "iteration", "objective")
 
     def evaluate(self, crystals: Crystals) -> Results:
         """Refuse: nobody here can do the experiment.
@@ -109,7 +109,7 @@ class PotentialOracle(WorkerOracle):
         executor: see `WorkerOracle`.
 
     Raises:
-        DataError: the weights are unknown, or the guards allow more than a relaxation.
+        DataError: the weights are unknown.
 
     Example:
         >>> oracle = PotentialOracle(workers=2)
@@ -132,12 +132,6 @@ class PotentialOracle(WorkerOracle):
         executor: Executor | str | None = None,
     ) -> None:
         check_weights(weights)
-        if guards is not None and guards.volume_factor > VOLUME_CHANGE:
-            raise DataError(
-                "a relaxation by the potential ends where the volume has changed by a factor "
-                f"of {VOLUME_CHANGE:g}; got guards with volume_factor="
-                f"{guards.volume_factor:g}. Give {VOLUME_CHANGE:g} or less."
-            )
         super().__init__(
             workers=workers,
             time_limit=time_limit,

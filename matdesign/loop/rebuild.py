@@ -24,6 +24,7 @@ from matdesign.constraints.base import All, Constraint
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
+from matdesign.guidance.guided_sampler import NOISE
 from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
 from matdesign.loop.results import ENERGIES, UNITS, Results
@@ -107,6 +108,9 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
             f"{store.name} holds no campaign. Give the store of one, or start it with "
             f"Campaign(..., store={store.name!r}) or `matdesign campaign run FILE.toml`."
         )
+    made = (settings.get("guide") or {}).get("settings", {})
+    if made.get("noise") == NOISE:  # an option once
+        del made["noise"]
     given = replace(given, constraints=joined(given.constraints))
     known = {"guide": None if settings.get("guided") else {}} | settings
     parts = Parts(

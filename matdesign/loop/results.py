@@ -305,18 +305,17 @@ def kind_of(reason: str) -> str:
     return " ".join(head.split()) or "ok"
 
 
-_TAKEN = {*vars(Results), *Results.__dataclass_fields__, "id", "formula", "parent"}
-_TAKEN |= {"iteration", "objective"}
+_TAKEN = {*vars(Results), *Results.__dataclass_fields__, "id", "formula"}
 _TAKEN = {name for name in _TAKEN if not name.startswith("_")}
 
 
-def check_names(columns: Iterable[str]) -> None:
-    """Raise where a column has a name that it cannot have."""
+def check_names(columns: Iterable[str], *more: str) -> None:
+    """Raise where a column has a name that it cannot have, or one of `more`."""
     for name in columns:
-        if not name.isidentifier() or name.startswith("_") or name in _TAKEN:
+        if not name.isidentifier() or name.startswith("_") or name in {*_TAKEN, *more}:
             raise DataError(
                 f"a column cannot be called {name!r}: a name is a word of letters, "
-                f"digits and underscores, and none of {', '.join(sorted(_TAKEN))}."
+                f"digits and underscores, and none of {', '.join(sorted({*_TAKEN, *more}))}."
             )
 
 

@@ -16,9 +16,9 @@ from matdesign.loop.results import Results
 class Proposer(Protocol):
     """What proposes crystals: any generator of this package, or anything with this.
 
-    A campaign also calls it from another thread, while the oracle works on crystals before
-    these. One with `ahead = False` is called after the results: it looks at them, or must
-    stay in its thread.
+    One with `ahead = True` is also called from another thread, while the oracle works on
+    the crystals before these. Leave it out where it looks at the results, must stay in
+    its thread, or draws from a global random generator.
     """
 
     def sample(self, n: int, *, seed: int) -> Crystals:

@@ -308,7 +308,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Run or finish the campaigns of a case; yield those so far after each."""
     args.cache.mkdir(parents=True, exist_ok=True)
     case = CASES[args.name]
-    yield {
+    facts = {
         "question": case.question,
         "model": args.model,
         "windows": case.windows,
@@ -328,7 +328,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             key = {**options, "arm": arm, "seed": seed}
             runs.append(kept(args.cache, key, partial(run, case, arm, seed, args)))
             enter_known(runs, args.data)
-            yield {"summary": summary(runs), "runs": runs}
+            yield {**facts, "summary": summary(runs), "runs": runs}
 
 
 def table(record: dict[str, Any]) -> str:

@@ -150,7 +150,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "of low energies, by like elements": like,
         "of low energies, by like elements, cells scaled": scaled(like, train),
     }
-    yield {
+    facts = {
         "question": str(limit("energy-prototypes")),
         "rewarded": REWARDED,
         "learners": {way: repr(learner) for way, (_, learner, _) in WAYS.items()},
@@ -167,7 +167,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             key |= {"learner": code("loop/learning.py", "loop/latent_search.py")}
             make = partial(trial, way, seed, shuffled)
             trials.append(kept(args.cache, key, make))
-            yield {"trials": trials}
+            yield {**facts, "trials": trials}
 
 
 def table(record: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ def symmetry_kept(made: Crystals, asked: Tensor) -> dict[str, NDArray[np.bool_]]
 def rate(flags: NDArray[np.bool_]) -> dict[str, float]:
     """Return a rate with its 95 % interval and counts."""
     found = vars(Metric.rate("", flags, 0.95))
-    return {key: found[key] for key in ("value", "low", "high", "count", "n")}
+    return {k: round(found[k], 4) for k in ("value", "low", "high", "count", "n")}
 
 
 def stability(

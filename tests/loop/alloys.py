@@ -31,6 +31,8 @@ ELEMENTS = {
 class Alloys:
     """Draws four-atom fcc alloys with shaken atoms; some are broken on purpose."""
 
+    ahead = True
+
     def __init__(self, bad=0.15, log=None):
         self.bad = bad
         self.log = log

@@ -15,15 +15,16 @@ from test_campaign import Toy
 from test_strategies import Shift, tiny
 
 from matdesign.constraints.elements import OnlyElements
+from matdesign.errors import DataError
 from matdesign.guidance.guide import Guide
 from matdesign.loop.campaign import Campaign
 from matdesign.loop.iteration import iteration_seed
 
+SMALL = {"budget": 12, "batch": 4, "propose": 8, "seed": 4}
+
 
 class Watched(Alloys):
     """Notes of every draw its seed and whether the main thread made it."""
-
-    ahead = True
 
     def __init__(self):
         super().__init__()
@@ -156,3 +157,51 @@ def test_what_was_edited_is_drawn_anew(tmp_path):
     assert loop.iteration().proposed == 9
     assert [seed for seed, _ in model.draws][1:3] == [iteration_seed(4, 1)] * 2
     loop.close()
+
+
+def test_weights_changed_in_place_are_drawn_anew(tmp_path):
+    """Nothing drawn with other weights comes under the name of these."""
+    told = []
+    for name, ahead in (("a", True), ("b", False)):
+        model = tiny()
+        model.ahead = ahead
+        loop = Campaign(model, None, Toy(), tmp_path / f"{name}.db", **SMALL)
+        loop.iteration()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.mul_(1.5)
+        loop.iteration()
+        told.append(repr([sorted(row.items()) for row in loop.store.decisions()]))
+        loop.close()
+    assert told[0] == told[1]
+
+
+def test_a_proposer_that_says_nothing_is_not_called_ahead(tmp_path):
+    class Plain:
+        def __init__(self):
+            self.threads = []
+
+        def sample(self, n, *, seed):
+            self.threads.append(threading.current_thread())
+            return Alloys().sample(n, seed=seed)
+
+    plain = Plain()
+    run(tmp_path / "a", Toy(), plain)
+    assert {*plain.threads} == {threading.main_thread()}
+
+
+def test_a_store_whose_guide_had_its_noise_as_an_option_goes_on(tmp_path):
+    where = tmp_path / "a.db"
+    guide = Guide(OnlyElements("Cu", "Ni"), "mask")
+    loop = Campaign(tiny(), None, Toy(), where, guide=guide, **SMALL)
+    loop.iteration()
+    settings = loop.store.settings()
+    for noise, words in ((0.17, ""), (0.5, "made with other guide")):
+        settings["guide"]["settings"]["noise"] = noise
+        loop.store.write_settings(settings)
+        loop.close()
+        if words:
+            with pytest.raises(DataError, match=words):
+                Campaign.resume(where, oracle=Toy())
+        else:
+            loop = Campaign.resume(where, oracle=Toy())
