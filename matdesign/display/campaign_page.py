@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 
 
 def plot_campaign(campaign: Campaign, known: Crystals | None = None) -> list[Plot]:
-    """Return how a campaign goes: progress, fates, diversity, surrogate against oracle.
-
-    Where its selector has several objectives, the hypervolume that they dominate, too.
+    """Return how a campaign goes: progress, hypervolume, fates, diversity, surrogate.
 
     Args:
         campaign: running, ended, or of `Campaign.view`.
@@ -102,7 +100,6 @@ def hypervolumes(values: Tensor, calls: Sequence[int]) -> list[float]:
     Args:
         values: the higher the better, shape (rows, objectives). The worst value of each
             objective is the reference point; a row with NaN adds nothing.
-        calls: each n.
     """
     from botorch.utils.multi_objective.box_decompositions import DominatedPartitioning
     from botorch.utils.multi_objective.pareto import is_non_dominated
@@ -368,7 +365,7 @@ def report_campaign(
 
 
 def _check_judge(judge: Oracle, campaign: Campaign) -> None:
-    """Raise where a judge cannot say anything of its own about the objective."""
+    # one that repeats the loop's values, or gives them in another unit, says nothing
     check_objective(judge, campaign.objective)
     if judge.name == campaign.oracle.name:
         raise DataError(

@@ -12,7 +12,7 @@ from typing import Any
 from matdesign.constraints.base import Constraint
 from matdesign.constraints.checks import check
 from matdesign.crystals.batch import Crystals
-from matdesign.display.live import live, slider
+from matdesign.display.live import live, slider, tick
 from matdesign.display.pages import Live
 from matdesign.display.plots import COLORS, Plot, canvas
 from matdesign.display.plots_families import gallery
@@ -163,12 +163,7 @@ class GuideDesk(Live):
 
     def widget(self) -> Any:
         """Return the live desk: tick constraints, slide the scale."""
-        from ipywidgets import Checkbox
-
-        ticks = {
-            name: Checkbox(value=not n, description=name)
-            for n, name in enumerate(self.constraints)
-        }
+        ticks = {name: tick(name, not n) for n, name in enumerate(self.constraints)}
 
         def draw(**values: Any) -> str:
             names = [name for name in ticks if values[name]]

@@ -51,6 +51,13 @@ def slider(name: str, values: Sequence[Any], start: Any) -> Any:
     )
 
 
+def tick(name: str, on: bool) -> Any:
+    """Return a box to tick."""
+    import ipywidgets
+
+    return ipywidgets.Checkbox(value=on, description=name)
+
+
 def stack(text: str, views: Sequence[CrystalView], box: Any = None) -> Any:
     """Return HTML above viewers, in a new box or in the one that is shown already."""
     import ipywidgets

@@ -15,16 +15,13 @@ from bench.stages import ROOT, write_record
 from matdesign.errors import DataError
 
 
-def run(name: str, given: list[str]) -> int:
-    """Run a benchmark, write its record after every stage, and print its table.
+def arguments(name: str, given: list[str]) -> tuple[Any, argparse.Namespace]:
+    """Return the module of a benchmark and what its command line says.
 
     Args:
         name: of a module here, with `options(add)`, `measure(args)`, which yields what
             was found after every stage, and `table(record)`, the text that is printed.
         given: words of the command line.
-
-    Returns:
-        The exit code; 2 where data are missing.
     """
     module: Any = import_module(f"bench.{name.replace('-', '_')}")
     words = str(module.__doc__).split("\n")[0]
@@ -37,6 +34,16 @@ def run(name: str, given: list[str]) -> int:
     add("--output", type=Path, help="JSON record; in the cache if left out")
     args = parser.parse_args(given)
     args.output = args.output or args.cache / f"{args.name}.json"
+    return module, args
+
+
+def run(name: str, given: list[str]) -> int:
+    """Run a benchmark, write its record after every stage, and print its table.
+
+    Returns:
+        The exit code; 2 where data are missing.
+    """
+    module, args = arguments(name, given)
     torch.set_num_threads(1)
     record: dict[str, Any] = {
         "command": command("bench.py", [name, *given]),

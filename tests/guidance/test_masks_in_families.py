@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from bench import guidance_cost as bench
+from bench import engine
 
 import matdesign as design
 from matdesign.constraints.between import Between
@@ -243,7 +243,8 @@ def test_prices_are_ratios_of_pairs_and_refusals_are_kept(tmp_path) -> None:
     path = tmp_path / "prices.json"
     ways = ["mask: elements", "steer: density, K = 4"]
     names = ["--models", "coupling-flow-perovskites", "--ways", *ways]
-    assert bench.main([*names, "--n", "2", "--pairs", "1", "--output", str(path)]) == 0
+    words = [*names, "--n", "2", "--pairs", "1", "--output", str(path)]
+    assert engine.run("guidance-cost", words) == 0
     found = json.loads(path.read_text())["prices"]["coupling-flow-perovskites"]
     assert set(found) == set(ways)
     for way in ways:

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from bench import guidance_cost
+from bench import engine
 
 import matdesign as design
 from matdesign.constraints.base import Constraint
@@ -153,7 +153,7 @@ def test_measured_prices_are_those_of_a_command() -> None:
     path = data_dir() / "measured" / "guidance-cost.json"
     runs = json.loads(path.read_text())["runs"]
     words = [shlex.split(run["command"])[3:] for run in runs]
-    asked = [guidance_cost.arguments(one) for one in words]
+    asked = [engine.arguments("guidance-cost", one)[1] for one in words]
     for run, args in zip(runs, asked, strict=True):
         assert set(run["prices"]) == set(args.models) and run["n"] == args.n
         for ways in run["prices"].values():
