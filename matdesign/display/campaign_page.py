@@ -383,7 +383,9 @@ def _named(name: str) -> Oracle:
     if name in WEIGHTS:
         return PotentialOracle(name)
     if name not in networks:
-        raise DataError(f"there is no judge {name!r}; choose of {[*WEIGHTS, *networks]}.")
+        raise DataError(
+            f"there is no judge {name!r}; choose of {[*WEIGHTS, *networks]}."
+        )
     network = load_predictor(name)
 
     def predicted(structure: Structure) -> dict[str, float]:
