@@ -48,6 +48,7 @@ class VAE(Family):
         heads: attention heads.
         latent: size of the crystal's latent.
         passes: passes that mend the decoder's first guess.
+        beta: weight of the divergence; 1 makes the loss a bound.
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
         min_distance: smallest distance of two atoms in sampling, angstrom; what comes nearer is
             drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.
@@ -69,7 +70,6 @@ class VAE(Family):
     renamed: ClassVar[dict[str, Any]] = {
         "skeleton": "sequence",
         "apart": "min_distance",
-        "beta": 1.0,
         "orbit_latent": 4,
         "spread": "",
         "temperature": "",
@@ -86,6 +86,7 @@ class VAE(Family):
         heads: int = 8,
         latent: int = 32,
         passes: int = 2,
+        beta: float = 1.0,
         free_nats: float = 8.0,
         min_distance: float = 1.0,
         steps: int = 3,
@@ -97,7 +98,7 @@ class VAE(Family):
             self.representation == "symmetric"
         ):  # a group's origin may be chosen in many ways
             self.__dict__["symmetries"] = self.symmetries - {"translation"}
-        self.default_steps, self.free_nats = steps, free_nats
+        self.default_steps, self.free_nats, self.beta = steps, free_nats, beta
         self.min_distance = min_distance
         sizes = {"width": width, "layers": layers, "heads": heads, "latent": latent}
         self.asked = ConditionEncoder(width, self.properties)
@@ -152,7 +153,7 @@ class VAE(Family):
         kl_orbits = posterior.orbits.kl().mean()
         paid = (kl_whole - self.free_nats).clamp(min=0) + kl_orbits
         likely = [torch.stack([*part.values()]).sum(0).mean() for part in parts]
-        total = paid - torch.stack(likely).mean()
+        total = self.beta * paid - torch.stack(likely).mean()
         total = total - torch.stack([*terms.values()]).sum(0).mean()
         nats = {name: -x.mean().detach() for name, x in (terms | parts[-1]).items()}
         return Loss(total, {**nats, "kl": (kl_whole + kl_orbits).detach()})
