@@ -56,8 +56,9 @@ class Streamed(ABC):
     def close(self) -> None:
         """End the processes of what it asks; they start again when needed."""
         for one in vars(self).values():
-            if isinstance(one, Workers) or hasattr(one, "evaluate"):
-                getattr(one, "close", bool)()
+            own = isinstance(one, Workers) or hasattr(one, "evaluate")
+            if own and hasattr(one, "close"):
+                one.close()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"
