@@ -99,7 +99,7 @@ def state(folder):
         {k: v for k, v in row.items() if k != "seconds"} for row in store.iterations()
     ]
     loop = Campaign.view(folder / "c.db")
-    found = loop.table().drop(columns="seconds").to_string(), str(store.decisions())
+    found = loop.table().drop(columns="seconds").to_csv(), str(store.decisions())
     loop.close()
     rows = [p for one in iterations for p in store.proposals(one["iteration"])]
     assert store.count("crystal") == len(rows)  # none outside a whole iteration

@@ -53,7 +53,7 @@ def run(where, oracle=None, model=None, **keywords):
     parts = (model or Watched(), None, oracle or Toy(), where / "c.db")
     loop = Campaign(*parts, **keywords)
     versions = [one.version for one in loop]
-    table = loop.table().drop(columns="seconds").to_string()
+    table = loop.table().drop(columns="seconds").to_csv()
     lineage = [sorted(row.items()) for row in loop.store.decisions()]
     loop.close()
     return table, repr(lineage), versions
@@ -145,7 +145,7 @@ def test_an_error_of_a_draw_belongs_to_its_iteration(tmp_path):
         loop.iteration()
     model.tired = False
     list(loop)
-    assert loop.table().drop(columns="seconds").to_string() == whole[0]
+    assert loop.table().drop(columns="seconds").to_csv() == whole[0]
     loop.close()
 
 
