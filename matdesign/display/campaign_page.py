@@ -100,6 +100,7 @@ def hypervolumes(values: Tensor, calls: Sequence[int]) -> list[float]:
     Args:
         values: the higher the better, shape (rows, objectives). The worst value of each
             objective is the reference point; a row with NaN adds nothing.
+        calls: each n.
     """
     from botorch.utils.multi_objective.box_decompositions import DominatedPartitioning
     from botorch.utils.multi_objective.pareto import is_non_dominated
