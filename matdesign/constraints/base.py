@@ -183,7 +183,7 @@ class Constraint(ABC):
         """Return the constraint that `to_dict` wrote.
 
         Raises:
-            DataError: no constraint of this package is called so.
+            DataError: no such constraint is in this package, or it takes other settings.
         """
         import matdesign
 
@@ -195,7 +195,10 @@ class Constraint(ABC):
                 "make the constraint again."
             )
         settings = {key: _read(value) for key, value in words["settings"].items()}
-        return kind(*_read(words["args"]), **settings)
+        try:
+            return kind(*_read(words["args"]), **settings)
+        except TypeError as wrong:
+            raise DataError(f"another version wrote {name}: make it again.") from wrong
 
     def __repr__(self) -> str:
         return self.sentence()

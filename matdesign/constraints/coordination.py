@@ -122,7 +122,7 @@ class Coordination(Constraint):
                 a number is not finite, or a finished cell too thin to be counted.
         """
         soft = isinstance(crystals, SoftCrystals)
-        weight = self._weight(crystals)  # (crystals, sites)
+        weight = self._weight(crystals, self.neighbour)  # (crystals, sites)
         frac, lattice = crystals.frac.double(), crystals.lattice.double()
         cells = dataclasses.replace(crystals, frac=frac, lattice=lattice)
         reach = _TAIL * self.width if soft else 1e-9
@@ -130,25 +130,21 @@ class Coordination(Constraint):
         far = root(pairs.vector.square().sum(-1))
         step = (far <= self.cutoff).to(far)
         near = torch.sigmoid((self.cutoff - far) / self.width) if soft else step
-        size = crystals.mask.shape
-        sites = pairs.crystal * size[1] + pairs.i
+        sites = pairs.crystal * weight.shape[1] + pairs.i
         seen = near * weight[pairs.crystal, pairs.j]
-        total = weight.new_zeros(weight.numel()).index_add(0, sites, seen).view(size)
-        lost = ~(
-            frac.flatten(1).isfinite().all(1) & lattice.flatten(1).isfinite().all(1)
+        total = (
+            weight.new_zeros(weight.numel()).index_add(0, sites, seen).view_as(weight)
         )
+        known = (frac.isfinite().all(-1) | ~crystals.mask).all(1)
+        lost = ~(known & lattice.flatten(1).isfinite().all(1))
         if not soft:
             lost |= heights(lattice).amin(1) < self.cutoff / _THIN
-        total = total.masked_fill(lost[:, None], torch.nan)
-        return total.to(crystals.frac.dtype)
+        return total.masked_fill(lost[:, None], torch.nan).to(crystals.frac.dtype)
 
     def violation(self, crystals: Crystals | SoftCrystals) -> Tensor:
         """Return the mean distance to the range over the centres, shape (crystals,)."""
         n = self.count(crystals)
-        if isinstance(crystals, SoftCrystals):
-            center = crystals.species[..., self.center]
-        else:
-            center = (crystals.species == self.center).to(n)
+        center = self._weight(crystals, self.center).to(n)
         off = (self.low - n).clamp(min=0) + (n - self.high).clamp(min=0)
         off = torch.where(center > 0, off, torch.zeros_like(off))
         mean = (center * off).sum(1) / center.sum(1).clamp(min=1e-9)
@@ -159,10 +155,10 @@ class Coordination(Constraint):
         """Return whether there are centres, all with the right number, (crystals,)."""
         return self.violation(crystals) <= 1e-6
 
-    def _weight(self, crystals: Crystals | SoftCrystals) -> Tensor:
-        """Return how much each site counts as a neighbour, (crystals, sites), float64."""
-        if self.neighbour is None:
+    def _weight(self, crystals: Crystals | SoftCrystals, z: int | None) -> Tensor:
+        """Return how much each site is an element, (crystals, sites), float64."""
+        if z is None:
             return crystals.mask.double()
         if isinstance(crystals, SoftCrystals):
-            return crystals.species[..., self.neighbour].double()
-        return (crystals.species == self.neighbour).double()
+            return crystals.species[..., z].double()
+        return (crystals.species == z).double()

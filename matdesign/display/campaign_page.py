@@ -281,10 +281,10 @@ def report_campaign(
     """
     aim, (named, unit) = campaign.objective, _objective(campaign)
     judge = _named(judge) if isinstance(judge, str) else judge
-    if judge is not None:
-        _check_judge(judge, campaign)
     if not campaign.spent:
         raise DataError("nothing is evaluated yet. Give at least one result.")
+    if judge is not None:
+        _check_judge(judge, campaign)
     near = aim == "energy_above_hull"
     hit = NEAR_HULL if near and hit is None else hit
     least = -NEAR_HULL if near else -math.inf
@@ -319,22 +319,24 @@ def report_campaign(
         (calls, "evaluated"),
         (many, "without a failure"),
     ]
+    wanted = (campaign.store.settings() or {}).get("wanted", "")
+    asked = f" with {wanted}," if wanted else ""
     what, aims = "usable results", getattr(campaign.select, "objectives", ()) or [named]
     if hit is not None:
         low = int((table["objective"] <= hit).sum())
         many = sum(hits(campaign.history.results(low)))
         what = f"different hits, {named} up to {hit:g} {unit}".strip()
-        what += ", still within the constraints" * bool(campaign.constraints)
+        kept = "still within" if campaign.constraints else "not checked for"
+        what += f", {kept} the constraints" * bool(wanted)
         funnel.append((many, what))
     ends = " to ".join(f"{end:.0%}" for end in wilson(many, calls))
-    within = f" with {campaign.constraints}," if campaign.constraints else ""
     lead = [
-        f"Asked for: crystals{within} of the lowest {' and '.join(aims)}. Found by "
+        f"Asked for: crystals{asked} of the lowest {' and '.join(aims)}. Found by "
         f"{calls} oracle calls on {len(made)} proposed crystals: {many} {what}; that is "
         f"{many / calls:.0%} of the calls (95 % interval {ends})."
     ]
-    odd, bad = int((table["objective"] < least).sum()), int((~table["ok"]).sum())
-    shown = campaign.history.results(finalists + min(odd, 24), 24)
+    bad = int((~table["ok"]).sum())
+    shown = campaign.history.results(finalists, 24, least)
     worth = [value(aim, shown[[i]]) for i in range(len(shown))]
     first = shown[[i for i, one in enumerate(worth) if one >= least]]
     names, formulas = first.structures.ids, first.structures.formulas
@@ -368,13 +370,12 @@ def report_campaign(
 def _check_judge(judge: Oracle, campaign: Campaign) -> None:
     # one that repeats the loop's values, or gives them in another unit, says nothing
     check_objective(judge, campaign.objective)
-    if judge.name == campaign.oracle.name:
-        raise DataError(
-            f"the judge {judge.name} is the loop's own oracle: take another."
-        )
+    own, alike = campaign.oracle.name, isinstance(judge, PotentialOracle)
+    if judge.name.split(" relax")[0] in own if alike else judge.name == own:
+        raise DataError(f"{judge.name} is the loop's own oracle: take another judge.")
     named, unit = _objective(campaign)
     other = getattr(judge, "columns", UNITS).get(named.removeprefix("-"), unit)
-    if other != unit:
+    if other != unit and campaign.history.units:
         raise DataError(f"the judge gives {named} in {other}, the loop in {unit}.")
 
 

@@ -41,7 +41,6 @@ class Source:
         look = HtmlFormatter(
             noclasses=True,
             style="xcode",
-            linenos=False,
             prestyles="margin: 0; line-height: 1.4; overflow-x: auto",
             cssstyles="padding: 0.6em; border: 1px solid #bbb; background: #fff",
         )

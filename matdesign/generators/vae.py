@@ -48,7 +48,7 @@ class VAE(Family):
         heads: attention heads.
         latent: size of the crystal's latent.
         passes: passes that mend the decoder's first guess.
-        beta: weight of the divergence; 1 makes the loss a bound.
+        beta: weight of the divergence; 1, without free nats, makes the loss a bound.
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
         min_distance: smallest distance of two atoms in sampling, angstrom; what comes nearer is
             drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.
@@ -133,8 +133,8 @@ class VAE(Family):
 
         Terms, all in nats: `spacegroup`, `letters`, `species`, `coordinates`, `lattice`
         (minus log likelihoods) and `kl`. The total differs from their sum in that the
-        first `free_nats` of divergence are free, and that every pass of the decoder is
-        trained, on guesses with some noise.
+        first `free_nats` of divergence are free and `beta` weighs it, and that every pass
+        of the decoder is trained, on guesses with some noise.
         """
         rng = generator(seed, self.device)
         data = self.prepare(crystals)

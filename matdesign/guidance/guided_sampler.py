@@ -206,7 +206,7 @@ class GuidedSampler:
                 before = getattr(one, "predictor_calls", 0)
                 seen[one] = one.violation(state.soft)
                 self.predictor_calls += getattr(one, "predictor_calls", 0) - before
-            v = seen[one].nan_to_num(posinf=1e9)
+            v = seen[one].nan_to_num(nan=1e9, posinf=1e9)
             if len(v):
                 mean, largest = round(float(v.mean()), 5), round(float(v.max()), 5)
                 found[str(one)] = {"mean": mean, "largest": largest}

@@ -35,8 +35,8 @@ class Campaign:
 
     Iterate over it: each iteration proposes crystals, drops those that break a constraint or
     are known, asks the oracle about the rest within the budget, and writes everything
-    into the store.  Iteration i is drawn with a seed made from `seed` and i: where nothing
-    is learned in between, in a thread of its own while the oracle works on iteration i - 1.
+    into the store.  Iteration i is drawn with a seed made from `seed` and i: by a `Generator`,
+    where nothing is learned in between, while the oracle still works on iteration i - 1.
 
     Args:
         generator: proposes crystals (`sample(n, seed=...)`).
@@ -60,7 +60,7 @@ class Campaign:
 
     Raises:
         DataError: the store holds a campaign already, the oracle does not compute the
-            objective, the generator cannot learn, or a number makes no sense.
+            objective, the generator cannot learn, or a column or number makes no sense.
 
     Example:
         >>> loop = Campaign(model, wanted, oracle, budget=200)  # doctest: +SKIP
@@ -317,7 +317,7 @@ class Campaign:
         """Return the call that draws an iteration's crystals, and what it draws from."""
         how = {"guide": self.guide} if self.guide is not None else {}
         how["seed"] = iteration_seed(self.seed, number)
-        by = rebuild.made_by(self.generator, self.guide)
+        by = rebuild.drawn_from(self.generator, self.guide)
         return self.generator.sample, self.propose, how, by
 
     def _learn(self, version: int) -> None:

@@ -23,7 +23,7 @@ class Guards:
     Attributes:
         shortest_bond: Lowest allowed bond length over the sum of atomic radii.
         volume_factor: Largest change of volume up or down while relaxing, after
-            the volume scan.
+            the volume scan; the potential's relaxation ends at 2 in any case.
         formation_energy: Lowest and highest formation energy, eV/atom.
         alloy_volume: Lowest and highest volume of a crystal of metals over the sum of
             the volumes of its elements; the potential's spurious dense minima of

@@ -136,14 +136,16 @@ class History:
             return one.result.structures.formulas[0], self._values[one.key]
         return "", float("nan")
 
-    def results(self, k: int, failed: int = 0) -> Results:
-        """Return the k best crystals, all different, and then some of those that failed."""
-        found: list[Evaluation] = []
+    def results(self, k: int, failed: int = 0, least: float = -float("inf")) -> Results:
+        """Return so many below `least` as may fail, the k best, all different, and failures."""
+        low, found = list[Evaluation](), list[Evaluation]()
         seen = Known()
         for one in self._ranked():
-            if len(found) < k and seen.find(one.result.structures) is None:
+            some, most = (found, k) if self._values[one.key] >= least else (low, failed)
+            if len(some) < most and seen.find(one.result.structures) is None:
                 seen.add(one.key, one.result.structures)
-                found.append(one)
+                some.append(one)
+        found = low + found
         bad = [one for one in self._ordered() if one.result.reason[0]]
         found += bad[len(bad) - failed if failed < len(bad) else 0 :] if failed else []
         return self._joined(found, [one.name for one in found])

@@ -19,7 +19,7 @@ from matdesign.loop.hull import Hull
 from matdesign.loop.jobs import ASEJob, Job, PotentialJob
 from matdesign.loop.potential import check_weights
 from matdesign.loop.relax import VERSION
-from matdesign.loop.results import Results, check_names
+from matdesign.loop.results import Results
 from matdesign.loop.worker_oracle import WorkerOracle, label
 
 
@@ -58,9 +58,6 @@ class Experiment:
         columns: name -> unit of what will be told.
         name: of the experiment, with what identifies its numbers.
 
-    Raises:
-        DataError: a column has a name that tables of results use themselves.
-
     Example:
         >>> Experiment({"capacity": "mAh/g"}, name="coin cell, C/10").name
         'coin cell, C/10'
@@ -68,7 +65,6 @@ class Experiment:
 
     def __init__(self, columns: dict[str, str], name: str = "experiment") -> None:
         self.columns, self.name = dict(columns), name
-        check_names(self.columns, "parent", "iteration", "objective")
 
     def evaluate(self, crystals: Crystals) -> Results:
         """Refuse: nobody here can do the experiment.

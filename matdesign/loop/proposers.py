@@ -43,8 +43,6 @@ class Pool:
             nothing in it can be read.
     """
 
-    ahead = True
-
     def __init__(self, source: Crystals | str | Path) -> None:
         self.unread: dict[str, str] = {}
         self.source = source
@@ -106,8 +104,6 @@ class Substitution:
     Args:
         crystals: known ones; replacements are elements that occur in them.
     """
-
-    ahead = True
 
     def __init__(self, crystals: Crystals) -> None:
         self.crystals = crystals

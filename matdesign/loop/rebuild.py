@@ -27,7 +27,7 @@ from matdesign.guidance.guide import Guide
 from matdesign.guidance.guided_sampler import NOISE
 from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
-from matdesign.loop.results import ENERGIES, UNITS, Results
+from matdesign.loop.results import ENERGIES, UNITS, Results, check_names
 from matdesign.loop.store import Proposal, Store
 
 Words = dict[str, Any]
@@ -263,8 +263,9 @@ def joined(
 
 
 def check_objective(oracle: Oracle, objective: Objective) -> None:
-    """Raise where an oracle says what it computes, and the objective is not among it."""
+    """Raise where an oracle's columns are no names, or the objective is not among them."""
     columns = getattr(oracle, "columns", ENERGIES)
+    check_names(columns, "parent", "iteration", "objective")
     if not isinstance(objective, str) or objective.removeprefix("-") in columns:
         return
     hull = "Give it a hull (`hull=`) by the same method, or choose"
@@ -293,6 +294,13 @@ def made_by(generator: Any, guide: Any) -> dict[str, Any]:
         content = b"".join(one.detach().cpu().numpy().tobytes() for one in weights)
         name = f"{name} {hashlib.sha256(content).hexdigest()[:8]}"
     return {"model": name, "guide": "" if guide is None else repr(guide)}
+
+
+def drawn_from(generator: Any, guide: Any) -> tuple[Any, ...]:
+    """Return what draws crystals as it is now: weights, guide, numbers and words."""
+    held = vars(generator).items()
+    plain = {key: one for key, one in held if isinstance(one, int | float | str)}
+    return made_by(generator, guide), describe(guide), plain
 
 
 def undone(generator: Any) -> str:

@@ -141,7 +141,7 @@ def options(add: Callable[..., Any]) -> None:
 
 
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield what is known before any trial, then the trials so far."""
+    """Yield what is known before any trial with the trials so far."""
     train = design.load("prototypes", split="train")
     low = train[(train.properties[ENERGY] <= HIGH).nonzero().squeeze(1)]
     like = substituted(low, JUDGED, similar=True)

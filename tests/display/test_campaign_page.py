@@ -227,6 +227,63 @@ def test_what_lies_too_far_below_the_hull_is_no_hit(tmp_path):
     loop.close()
 
 
+class Below(Toy):
+    """Says of every crystal but the three with most copper that it is far below the hull."""
+
+    def evaluate(self, crystals):
+        found = super().evaluate(crystals)
+        copper = 1 - found.energy_above_hull
+        values = torch.where(copper >= 0.5, copper - 0.5, copper - 5)
+        column = {"energy_above_hull": design.Column(values, "eV/atom")}
+        return replace(found, columns=column, reason=("",) * len(crystals))
+
+
+def test_finalists_are_the_best_that_are_believed_however_many_lie_below(tmp_path):
+    loop = design.Campaign(Alloys(bad=0), None, Below(), tmp_path / "a.db", budget=60)
+    list(loop)
+    worth = loop.table()["objective"]
+    assert (worth < -0.1).sum() > 24 and (worth == 0).sum() > 2
+    for most in (1, 3):
+        page = tmp_path / "a.html"
+        text = design.report_campaign(loop, page, finalists=most).read_text()
+        assert len(re.findall(r"finalist \d", text)) == min(most, (worth == 0).sum())
+    loop.close()
+
+
+class Rusty(Toy):
+    """Every crystal comes back without its copper where its place is odd."""
+
+    def evaluate(self, crystals):
+        found = super().evaluate(crystals)
+        species = crystals.species.clone()
+        species[1::2][species[1::2] == 29] = 28
+        return replace(found, structures=crystals.replace(species=species))
+
+
+class Copper(design.RequiredElements):
+    """A constraint of the user's own."""
+
+
+@pytest.mark.parametrize("kind", [design.RequiredElements, Copper])
+def test_hits_still_meet_the_constraints_or_the_report_says_it_cannot_tell(
+    tmp_path, kind
+):
+    where = tmp_path / "a.db"
+    loop = design.Campaign(Alloys(bad=0), kind("Cu"), Rusty(), where, budget=20)
+    list(loop)
+    found = loop.best(99)
+    kept = int((found.species == 29).any(1).sum())
+    assert 0 < kept < len(found)
+    page = design.report_campaign(loop, tmp_path / "a.html", hit=9).read_text()
+    assert f"{kept} different hits, " in page and "still within the constraints" in page
+    loop.close()
+    seen = design.Campaign.view(where)
+    page = design.report_campaign(seen, tmp_path / "b.html", hit=9).read_text()
+    many, said = (len(found), "not checked for") if kind is Copper else (kept, "still")
+    assert f"{many} different hits, " in page and f"{said} " in page
+    assert "crystals with" in page
+
+
 def test_a_judge_may_be_named(campaign, tmp_path):
     page = tmp_path / "a.html"
     with pytest.raises(
@@ -285,6 +342,17 @@ def test_what_can_say_nothing_is_refused_before_it_works(
     with pytest.raises(DataError, match=words):
         design.report_campaign(campaign, tmp_path / "a.html", **given)
     assert not (tmp_path / "a.html").exists()
+
+
+def test_the_potential_of_the_loop_is_no_judge_whatever_its_settings(tmp_path):
+    where, slow = tmp_path / "a.db", design.PotentialOracle(time_limit=30, steps=50)
+    loop = design.Campaign(Alloys(bad=0), None, slow, where, budget=2, batch=2)
+    loop.ask()
+    rows = replace(Toy().evaluate(loop.ask()), oracle=slow.name)
+    loop.tell(replace(rows, reason=("", "")))
+    with pytest.raises(DataError, match="is the loop's own oracle"):
+        design.report_campaign(loop, tmp_path / "a.html", judge="0.3.0")
+    loop.close()
 
 
 def test_failures_that_are_not_shown_are_counted(tmp_path):

@@ -169,9 +169,35 @@ def test_weights_changed_in_place_are_drawn_anew(tmp_path):
         loop.iteration()
         with torch.no_grad():
             for weight in model.parameters():
-                weight.mul_(1.5)
+                weight.add_(0.05)
         loop.iteration()
         told.append(repr([sorted(row.items()) for row in loop.store.decisions()]))
+        loop.close()
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("what", ["guide.scale", "model.default_steps"])
+def test_settings_changed_in_place_are_drawn_anew(tmp_path, what):
+    told = []
+    for name, ahead in (("a", True), ("b", False)):
+        model, guide = tiny(), Guide(OnlyElements("Cu", "Ni"), "mask")
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.05)
+        model.ahead = ahead
+        where = tmp_path / f"{name}.db"
+        loop = Campaign(model, None, Toy(), where, guide=guide, **SMALL)
+        loop.iteration()
+        whose, _, setting = what.partition(".")
+        setattr(
+            {"guide": guide, "model": model}[whose],
+            setting,
+            0 if whose == "guide" else 3,
+        )
+        loop.iteration()
+        told.append(repr([sorted(row.items()) for row in loop.store.decisions()]))
+        made = loop.store.proposals(1)
+        told[-1] += repr([one.crystal.frac.tolist() for one in made])
         loop.close()
     assert told[0] == told[1]
 

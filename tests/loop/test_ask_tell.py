@@ -158,7 +158,15 @@ def test_a_parent_whose_name_is_a_number_keeps_it(tmp_path):
     loop.close()
 
 
-@pytest.mark.parametrize("name", ["id", "formula", "parent", "reason", "objective"])
-def test_a_column_that_the_table_has_itself_is_refused(name):
-    with pytest.raises(DataError, match=f"cannot be called '{name}'.*none of .*parent"):
-        design.Experiment({"capacity": "mAh/g", name: ""})
+@pytest.mark.parametrize("name", ["id", "parent", "reason", "iteration", "objective"])
+def test_a_column_that_the_table_has_itself_is_refused(tmp_path, name):
+    columns = {"capacity": "mAh/g", name: ""}
+    formula = design.FunctionOracle(
+        lambda _: {"capacity": 1.0, name: 2.0}, columns, name="f"
+    )
+    for oracle in (design.Experiment(columns), formula):
+        with pytest.raises(
+            DataError, match=f"cannot be called '{name}'.*none of .*parent"
+        ):
+            Campaign(Alloys(), None, oracle, tmp_path / "a.db", objective="capacity")
+    assert not (tmp_path / "a.db").exists()
