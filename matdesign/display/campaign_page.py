@@ -324,7 +324,7 @@ def report_campaign(
     what, aims = "usable results", getattr(campaign.select, "objectives", ()) or [named]
     if hit is not None:
         low = int((table["objective"] <= hit).sum())
-        many = sum(hits(campaign.history.results(low)))
+        many = sum(hits(campaign.history.results(low, least=least)))
         what = f"different hits, {named} up to {hit:g} {unit}".strip()
         kept = "still within" if campaign.constraints else "not checked for"
         what += f", {kept} the constraints" * bool(wanted)
@@ -375,7 +375,7 @@ def _check_judge(judge: Oracle, campaign: Campaign) -> None:
         raise DataError(f"{judge.name} is the loop's own oracle: take another judge.")
     named, unit = _objective(campaign)
     other = getattr(judge, "columns", UNITS).get(named.removeprefix("-"), unit)
-    if other != unit and campaign.history.units:
+    if campaign.history.units.get(named.removeprefix("-"), other) != other:
         raise DataError(f"the judge gives {named} in {other}, the loop in {unit}.")
 
 

@@ -48,7 +48,7 @@ class VAE(Family):
         heads: attention heads.
         latent: size of the crystal's latent.
         passes: passes that mend the decoder's first guess.
-        beta: weight of the divergence; 1, without free nats, makes the loss a bound.
+        beta: weight of the divergence; 1 in the evidence lower bound.
         free_nats: divergence of the crystal's latent that is free, so that it gets used.
         min_distance: smallest distance of two atoms in sampling, angstrom; what comes nearer is
             drawn again, latent and all, up to `ATTEMPTS` times; 0 keeps every draw.

@@ -89,10 +89,9 @@ class Campaign:
         propose = 2 * batch if propose is None else propose
         numbers = {"seed": seed, "budget": budget, "batch": batch, "propose": propose}
         numbers |= {"learn_every": learn_every}
-        rebuild.check_numbers(numbers)
         wanted = rebuild.joined(constraints)
         parts = Parts(generator, wanted, oracle, objective, guide, select, learn)
-        rebuild.check_objective(oracle, objective)
+        rebuild.check_new(parts, numbers)
         steering = rebuild.steering(parts)
         with rebuild.opened(store) as held:
             rebuild.begin(held, parts, numbers)
@@ -153,7 +152,7 @@ class Campaign:
         self.propose: int = settings["propose"]
         self.learn_every: int = settings.get("learn_every", 1)
         self.history = History(parts.objective, parts.oracle.name, store.originals)
-        self._ahead: tuple[Any, Any] = (None, None)  # a call, and its future
+        self._ahead: Any = (None, None, b"")  # a call, its future, and what drew
         finished = store.iterations()
         self._next = len(finished)
         self.version = self._idle = 0
@@ -287,9 +286,10 @@ class Campaign:
 
     def _propose(self, number: int, room: int) -> list[Proposal]:
         """Draw an iteration's crystals and decide about each, in their order."""
-        sample, n, how, _ = call = self._drawing(number)
-        (ahead, drawn), self._ahead = self._ahead, (None, None)
-        made = (drawn.result() if ahead == call else sample(n, **how)).to("cpu")
+        sample, n, how = call = self._drawing(number)
+        (ahead, drawn, by), self._ahead = self._ahead, (None, None, b"")
+        kept = ahead == call and by == rebuild.state(self.generator, self.guide)
+        made = (drawn.result() if kept else sample(n, **how)).to("cpu")
         parents = made.ids or ("",) * len(made)
         made = Crystals(made.species, made.frac.float(), made.lattice.float())
         wrong = list(getattr(self.oracle, "refusals", unfit)(made))
@@ -313,12 +313,11 @@ class Campaign:
             for i, (said, why, *predicted) in enumerate(decided)
         ]
 
-    def _drawing(self, number: int) -> tuple[Any, int, dict[str, Any], Any]:
-        """Return the call that draws an iteration's crystals, and what it draws from."""
+    def _drawing(self, number: int) -> tuple[Any, int, dict[str, Any]]:
+        """Return the call that draws an iteration's crystals."""
         how = {"guide": self.guide} if self.guide is not None else {}
         how["seed"] = iteration_seed(self.seed, number)
-        by = rebuild.drawn_from(self.generator, self.guide)
-        return self.generator.sample, self.propose, how, by
+        return self.generator.sample, self.propose, how
 
     def _learn(self, version: int) -> None:
         """Bring the generator to a version, each made from the results before it."""
@@ -343,15 +342,16 @@ class Campaign:
         if not proposals:
             return
         crystals = Crystals.cat([one.crystal for one in proposals])
-        number, fixed = self._next, getattr(self.generator, "ahead", False)
-        if self.learn is not None:  # what shall draw is learned from these results
-            fixed = fixed and (number + 1) // self.learn_every == self.version
+        number, fixed = self._next, rebuild.state(self.generator, self.guide)
+        if self.learn is not None and (number + 1) // self.learn_every > self.version:
+            fixed = b""  # what shall draw is learned from these results
         with ThreadPoolExecutor(1) as thread:  # nothing of it is written down before
             if fixed and self.left > len(proposals):
-                sample, n, how, _ = call = self._drawing(number + 1)
-                self._ahead = call, thread.submit(sample, n, **how)
+                sample, n, how = call = self._drawing(number + 1)
+                self._ahead = call, thread.submit(sample, n, **how), b""
             for i, result in stream(self.oracle, crystals):
                 self.history.add(self.store.evaluated(number, proposals[i], result))
+        self._ahead = *self._ahead[:2], rebuild.state(self.generator, self.guide)
         if silent := self._waiting(proposals):
             raise DataError(
                 f"the oracle {self.oracle.name} gave {len(silent)} of {len(proposals)} "

@@ -32,7 +32,7 @@ def estimate(campaign: Campaign) -> str:
     calls, oracle = campaign.left, campaign.oracle
     drawn = math.ceil(calls / campaign.batch) * campaign.propose
     few = min(8, campaign.propose)
-    sample, _, how, _ = campaign._drawing(0)
+    sample, _, how = campaign._drawing(0)
     began, made = time.perf_counter(), None
     try:
         made = sample(few, **{**how, "seed": 0}).to("cpu")

@@ -139,9 +139,10 @@ class History:
     def results(self, k: int, failed: int = 0, least: float = -float("inf")) -> Results:
         """Return so many below `least` as may fail, the k best, all different, and failures."""
         low, found = list[Evaluation](), list[Evaluation]()
-        seen = Known()
+        believed, others = Known(), Known()
         for one in self._ranked():
-            some, most = (found, k) if self._values[one.key] >= least else (low, failed)
+            fine = self._values[one.key] >= least
+            some, most, seen = (found, k, believed) if fine else (low, failed, others)
             if len(some) < most and seen.find(one.result.structures) is None:
                 seen.add(one.key, one.result.structures)
                 some.append(one)

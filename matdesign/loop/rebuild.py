@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,8 +60,11 @@ def opened(store: str | Path | Store) -> Iterator[Store]:
         raise
 
 
-def check_numbers(numbers: Words) -> None:
-    """Raise where a number of the settings makes no sense."""
+def check_new(parts: Parts, numbers: Words) -> None:
+    """Raise where numbers, the objective or names of columns make no campaign."""
+    columns = getattr(parts.oracle, "columns", ENERGIES)
+    check_names(columns, "parent", "iteration", "objective")
+    check_objective(parts.oracle, parts.objective)
     counts = ("batch", "propose", "learn_every")
     if numbers["budget"] < 0 or min(numbers[name] for name in counts) < 1:
         raise DataError(
@@ -108,17 +112,14 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
             f"{store.name} holds no campaign. Give the store of one, or start it with "
             f"Campaign(..., store={store.name!r}) or `matdesign campaign run FILE.toml`."
         )
-    made = (settings.get("guide") or {}).get("settings", {})
-    if made.get("noise") == NOISE:  # an option once
-        del made["noise"]
+    steered = (settings.get("guide") or {}).get("settings", {})
+    if steered.get("noise") == NOISE:  # an option once
+        del steered["noise"]
     given = replace(given, constraints=joined(given.constraints))
     known = {"guide": None if settings.get("guided") else {}} | settings
-    parts = Parts(
-        **{
-            what: _again(what, known[what], store) if part is None else part
-            for what, part in vars(given).items()
-        }
-    )
+    missing = [what for what, part in vars(given).items() if part is None]
+    made = {what: _again(what, known[what], store) for what in missing}
+    parts = replace(given, **made)
     if store.read_only:
         return parts
     for key, now in _labels(parts).items():
@@ -263,9 +264,8 @@ def joined(
 
 
 def check_objective(oracle: Oracle, objective: Objective) -> None:
-    """Raise where an oracle's columns are no names, or the objective is not among them."""
+    """Raise where an oracle says what it computes, and the objective is not among it."""
     columns = getattr(oracle, "columns", ENERGIES)
-    check_names(columns, "parent", "iteration", "objective")
     if not isinstance(objective, str) or objective.removeprefix("-") in columns:
         return
     hull = "Give it a hull (`hull=`) by the same method, or choose"
@@ -296,17 +296,16 @@ def made_by(generator: Any, guide: Any) -> dict[str, Any]:
     return {"model": name, "guide": "" if guide is None else repr(guide)}
 
 
-def drawn_from(generator: Any, guide: Any) -> tuple[Any, ...]:
-    """Return what draws crystals as it is now: weights, guide, numbers and words."""
-    held = vars(generator).items()
-    plain = {key: one for key, one in held if isinstance(one, int | float | str)}
-    return made_by(generator, guide), describe(guide), plain
+def state(generator: Any, guide: Any) -> bytes:
+    """Return all that draws, to see an edit; nothing where it cannot be drawn ahead."""
+    with suppress(Exception):  # whatever a class of the user's own makes of it
+        return pickle.dumps((generator, guide)) if generator.ahead else b""
+    return b""
 
 
 def undone(generator: Any) -> str:
     """Return why the last fine-tuning of a generator was undone; "" where it holds."""
-    learned = getattr(generator, "record", {}).get("learned", {})
-    return str(learned.get("stopped", ""))
+    return str(getattr(generator, "record", {}).get("learned", {}).get("stopped", ""))
 
 
 def check_results(
@@ -349,11 +348,10 @@ def check_results(
 
 def steering(parts: Parts) -> Any:
     """Return the guide that is given, or one by the masks of the constraints."""
-    wanted, model = parts.constraints, parts.generator
+    wanted = parts.constraints
     if parts.guide is not None or wanted is None:
         return parts.guide
-    clear: Any = model
-    masked = [one for one in wanted.parts if not refusal(one, "mask", clear)]
+    masked = [one for one in wanted.parts if not refusal(one, "mask", parts.generator)]
     return Guide(All(*masked), "mask") if masked else None
 
 

@@ -279,7 +279,9 @@ def test_hits_still_meet_the_constraints_or_the_report_says_it_cannot_tell(
     loop.close()
     seen = design.Campaign.view(where)
     page = design.report_campaign(seen, tmp_path / "b.html", hit=9).read_text()
-    many, said = (len(found), "not checked for") if kind is Copper else (kept, "still")
+    many, said = (
+        (len(found), "not checked for") if kind is Copper else (kept, "still within")
+    )
     assert f"{many} different hits, " in page and f"{said} " in page
     assert "crystals with" in page
 

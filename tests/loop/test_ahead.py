@@ -14,6 +14,7 @@ from alloys import Alloys
 from test_campaign import Toy
 from test_strategies import Shift, tiny
 
+import matdesign as design
 from matdesign.constraints.elements import OnlyElements
 from matdesign.errors import DataError
 from matdesign.guidance.guide import Guide
@@ -176,6 +177,30 @@ def test_weights_changed_in_place_are_drawn_anew(tmp_path):
     assert told[0] == told[1]
 
 
+DRAWS = []
+
+
+class Counted(design.Diffusion):
+    """Notes of every draw whether the main thread made it."""
+
+    def sample(self, n, **options):
+        DRAWS.append(threading.current_thread() is threading.main_thread())
+        return super().sample(n, **options)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_generator_draws_every_iteration_once(tmp_path, guided):
+    """Counters and tables of a model change while it draws; nothing was edited."""
+    DRAWS.clear()
+    model = tiny()
+    model.__class__ = Counted
+    guide = Guide(OnlyElements("Cu", "Ni"), "mask") if guided else None
+    _, _, versions = run(tmp_path / "a", Toy(), model, guide=guide, **SMALL)
+    beside = DRAWS.count(False)  # a guide draws through the model, so counts twice
+    assert DRAWS.count(True) * (len(versions) - 1) == beside > 1
+    assert sorted(DRAWS, reverse=True) == DRAWS
+
+
 @pytest.mark.parametrize("what", ["guide.scale", "model.default_steps"])
 def test_settings_changed_in_place_are_drawn_anew(tmp_path, what):
     told = []
@@ -192,7 +217,7 @@ def test_settings_changed_in_place_are_drawn_anew(tmp_path, what):
         setattr(
             {"guide": guide, "model": model}[whose],
             setting,
-            0 if whose == "guide" else 3,
+            0 if whose == "guide" else 5,
         )
         loop.iteration()
         told.append(repr([sorted(row.items()) for row in loop.store.decisions()]))
