@@ -248,6 +248,7 @@ def filled(
         row: dict[str, Any] = {"ours": batch is None}
         if batch is None:
             batch, row["sampling"] = stages.drawn(shop.cache, name, args.samples, SEED)
+            row["training"] = stages.training(name)
         made[name], row["crystals"] = batch, len(batch)
         record = judged(shop, name, batch)
         row["figures"] = record["metrics"]

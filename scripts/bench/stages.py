@@ -67,6 +67,12 @@ def checksum(name: str | Path) -> str:
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
+def training(name: str) -> dict[str, Any]:
+    """Return how a model was trained: its command and what is in it."""
+    facts = (weights_folder(name, predicting=False) / FACTS).read_bytes()
+    return dict(json.loads(facts)["record"])
+
+
 def sampler(name: str) -> str:
     """Return a checksum of a model's weights and of the options that it samples with."""
     facts = weights_folder(name, predicting=False) / FACTS
