@@ -156,7 +156,7 @@ class Coordination(Constraint):
         return self.violation(crystals) <= 1e-6
 
     def _weight(self, crystals: Crystals | SoftCrystals, z: int | None) -> Tensor:
-        """Return how much each site is an element, (crystals, sites), float64."""
+        """Return how much each site is an element, or any atom, (crystals, sites), float64."""
         if z is None:
             return crystals.mask.double()
         if isinstance(crystals, SoftCrystals):

@@ -288,7 +288,7 @@ class Campaign:
         """Draw an iteration's crystals and decide about each, in their order."""
         sample, n, how = call = self._drawing(number)
         (ahead, drawn, by), self._ahead = self._ahead, (None, None, b"")
-        kept = ahead == call and by == rebuild.state(self.generator, self.guide)
+        kept = by and ahead == call and by == rebuild.state(self.generator, self.guide)
         made = (drawn.result() if kept else sample(n, **how)).to("cpu")
         parents = made.ids or ("",) * len(made)
         made = Crystals(made.species, made.frac.float(), made.lattice.float())

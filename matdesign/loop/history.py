@@ -137,7 +137,7 @@ class History:
         return "", float("nan")
 
     def results(self, k: int, failed: int = 0, least: float = -float("inf")) -> Results:
-        """Return so many below `least` as may fail, the k best, all different, and failures."""
+        """Return up to `failed` below `least`, the k best from it, all different, and failures."""
         low, found = list[Evaluation](), list[Evaluation]()
         believed, others = Known(), Known()
         for one in self._ranked():

@@ -228,7 +228,7 @@ def test_what_lies_too_far_below_the_hull_is_no_hit(tmp_path):
 
 
 class Below(Toy):
-    """Says of every crystal but the three with most copper that it is far below the hull."""
+    """Says of every crystal that is less than half copper that it is far below the hull."""
 
     def evaluate(self, crystals):
         found = super().evaluate(crystals)
