@@ -39,7 +39,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="File to write.")]
 def sample(
     model: Annotated[
         str, typer.Option(help="Shipped model, see `models`, or a folder of one.")
-    ] = "diffusion-prototypes",
+    ] = "autoregressive-prototypes",
     n: Annotated[int, typer.Option("-n", min=1, help="How many crystals.")] = 16,
     seed: Annotated[int | None, typer.Option(help="Fresh when left out.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
