@@ -291,6 +291,9 @@ def report_campaign(
     if hit is not None and not hit >= least:
         raise DataError(f"nothing can be a hit: got {hit}; give at least {least}.")
 
+    def said(results: Results, row: int) -> str:
+        return f"{value(aim, results[[row]]):.4g} {unit}".strip()
+
     def hits(results: Results) -> list[bool]:
         each = [value(aim, results[[i]]) for i in range(len(results))]
         met = [True] * len(each)
@@ -341,14 +344,13 @@ def report_campaign(
     first = shown[[i for i, one in enumerate(worth) if one >= least]]
     names, formulas = first.structures.ids, first.structures.formulas
     lead += [
-        f"finalist {names[i]}, {formulas[i]}: {named} {value(aim, first[[i]]):.4g} {unit}"
+        f"finalist {names[i]}, {formulas[i]}: {named} {said(first, i)}"
         for i in range(len(first))
     ]
     if judge is not None and len(first):
         found = judge.evaluate(first.structures)
         for i, why in enumerate(found.reason):
-            again = why or f"{value(aim, found[[i]]):.4g} {unit}".strip()
-            lead[1 + i] += f", {again} by the judge {judge.name}"
+            lead[1 + i] += f", {why or said(found, i)} by the judge {judge.name}"
         if hit is not None:
             both = sum(map(min, hits(first), hits(found)))
             sure = f"{both} of {sum(hits(first))} hits among {len(first)} finalists"
@@ -370,8 +372,8 @@ def report_campaign(
 def _check_judge(judge: Oracle, campaign: Campaign) -> None:
     # one that repeats the loop's values, or gives them in another unit, says nothing
     check_objective(judge, campaign.objective)
-    own, alike = campaign.oracle.name, isinstance(judge, PotentialOracle)
-    if judge.name.split(" relax")[0] in own if alike else judge.name == own:
+    own, potentials = campaign.oracle.name, [f"chgnet/{one}" for one in WEIGHTS]
+    if judge.name == own or any(x in own and x in judge.name for x in potentials):
         raise DataError(f"{judge.name} is the loop's own oracle: take another judge.")
     named, unit = _objective(campaign)
     other = getattr(judge, "columns", UNITS).get(named.removeprefix("-"), unit)

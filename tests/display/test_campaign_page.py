@@ -352,8 +352,12 @@ def test_the_potential_of_the_loop_is_no_judge_whatever_its_settings(tmp_path):
     loop.ask()
     rows = replace(Toy().evaluate(loop.ask()), oracle=slow.name)
     loop.tell(replace(rows, reason=("", "")))
-    with pytest.raises(DataError, match="is the loop's own oracle"):
-        design.report_campaign(loop, tmp_path / "a.html", judge="0.3.0")
+    again = design.PotentialOracle(time_limit=20)
+    kept = design.Cached(again, tmp_path / "kept.db")
+    limits = {"energy_above_hull": (-1.0, 1.0)}
+    for judge in ("0.3.0", kept, design.Cascade(Toy(), again, within=limits)):
+        with pytest.raises(DataError, match="is the loop's own oracle"):
+            design.report_campaign(loop, tmp_path / "a.html", judge=judge)
     loop.close()
 
 
