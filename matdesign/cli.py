@@ -50,8 +50,8 @@ def sample(
     """Draw new crystals from a trained model, all of which meet the constraints.
 
     A guide serves each constraint by the method that suits the model: elements, formula
-    and charge as masks, so that nothing forbidden is drawn; volume and distances by a
-    gradient or a projection. Every crystal is checked at the end, what misses is drawn
+    and charge as masks, so that nothing forbidden is drawn; others by a gradient, a
+    projection or by drawing again. Every crystal is checked at the end, what misses is drawn
     again, and the counts are printed. Writes the crystals and, beside them, a record of
     seed and settings.
     """
@@ -109,8 +109,9 @@ def relax(
 ) -> None:
     """Relax crystals with the potential, and measure their distance to the hull.
 
-    Each crystal is relaxed in a process of its own with a time limit. One that fails is
-    a row with its reason. Writes the relaxed crystals with energies and distances.
+    Worker processes relax several together, with a time limit; where one fails each is
+    tried alone, and one that fails again is a row with its reason. Writes the relaxed
+    crystals with energies and distances.
     """
     crystals, failed = shell.read_each(files)
     oracle = matdesign.PotentialOracle(weights, workers=workers, executor=scheduler)

@@ -2,7 +2,7 @@
 
 Usage:
     python scripts/build_data.py perovskites --workers 2
-    python scripts/build_data.py prototypes --workers 2 --target 6600
+    python scripts/build_data.py prototypes --workers 2 --target 7700
     python scripts/build_data.py assemble
     python scripts/build_data.py relabel
 

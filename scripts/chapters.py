@@ -49,7 +49,7 @@ again.
 
 | to work in | |
 |---|---|
-| [Quickstart](quickstart.ipynb) | new oxides in ten minutes: draw, check, relax, rank |
+| [Quickstart](quickstart.ipynb) | new oxides: draw, check, relax, rank |
 | [Your own constraint](template-constraint.ipynb) | a template to fill in |
 | [Your own oracle](template-oracle.ipynb) | a template to fill in |
 | [Your own campaign](template-campaign.ipynb) | a template to fill in |

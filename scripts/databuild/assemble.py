@@ -138,7 +138,7 @@ def drop_implausible(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
     Returns:
         Those kept, and the others with the reason "far above the hull 1.20" or
-        "below the elemental reference -0.03".
+        "below the elemental reference -0.130".
     """
     kept: list[Row] = []
     dropped: list[Row] = []
