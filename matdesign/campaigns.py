@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 import matdesign as design
@@ -74,7 +73,7 @@ def report(
         typer.Option(help="Evaluates the best again: r2scan, or a property network."),
     ] = None,
     hit: Annotated[
-        float | None, typer.Option(help="Highest objective of a hit.")
+        float | None, typer.Option(help="Highest objective of a hit; of -x, of -x.")
     ] = None,
 ) -> None:
     """Write a page of figures, failures and finalists, also while the campaign runs."""
@@ -129,7 +128,7 @@ def tell(
 ) -> None:
     """Record what was measured; rows with an empty cell go on waiting, nan is unknown."""
     every = _read(results)
-    if every and not {"id", "reason"} <= set(every[0]):
+    if every and not {"id", "formula", "reason"} <= set(every[0]):
         raise DataError(f"{results} needs the columns of `ask`, with commas between.")
     heads = [name for name in [*every[0]][3:] if name != "reason"] if every else []
     rows = [row for row in every if row["reason"] or all(row[x] for x in heads)]
@@ -137,17 +136,17 @@ def tell(
         told = set(loop.table().get("id", []))
         new = [row for row in rows if row["id"] not in told]
         asked = loop.ask() if new else loop.best(0)
-        places = {name: i for i, name in enumerate(asked.ids)}
-        if strangers := [row["id"] for row in new if row["id"] not in places]:
+        names = [*zip(asked.ids, asked.formulas, strict=True)]
+        pairs = [(row["id"], row["formula"]) for row in new]
+        if strangers := [one for one in pairs if one not in names]:
             raise DataError(f"{results} has rows not asked about: {strangers}")
         if new:
             columns = {}
             for head in heads:
                 name, _, unit = head.removesuffix(")").partition(" (")
-                told_now = [number(row[head] or "nan") for row in new]
-                values = torch.tensor(told_now, dtype=torch.float64)
+                values = [number(row[head] or "nan") for row in new]
                 columns[name] = design.Column(values, unit)
-            chosen = asked[[places[row["id"]] for row in new]]
+            chosen = asked[[names.index(one) for one in pairs]]
             reasons = tuple(row["reason"] for row in new)
             loop.tell(design.Results(chosen, columns, reasons))
         words = f"told {len(new)} results, {len(rows) - len(new)} known, "

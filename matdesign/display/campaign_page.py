@@ -271,7 +271,7 @@ def report_campaign(
         known: training or other known crystals, for what is new.
         judge: evaluates the finalists once more; nothing is recorded. An oracle, or a
             name: weights of the potential ("r2scan") or one of `property_networks()`.
-        hit: highest value of the objective, lower is better, of a hit. Where left out
+        hit: highest value of the objective of a hit; of "-x", that of -x. Where left out
             0.1 eV/atom for `energy_above_hull`, of which nothing below -0.1 is believed.
         finalists: at most how many of the best.
 
@@ -340,8 +340,7 @@ def report_campaign(
     ]
     bad = int((~table["ok"]).sum())
     shown = campaign.history.results(finalists, 24, least)
-    worth = [value(aim, shown[[i]]) for i in range(len(shown))]
-    first = shown[[i for i, one in enumerate(worth) if one >= least]]
+    first = shown[[i for i in range(len(shown)) if value(aim, shown[[i]]) >= least]]
     names, formulas = first.structures.ids, first.structures.formulas
     lead += [
         f"finalist {names[i]}, {formulas[i]}: {named} {said(first, i)}"
@@ -373,7 +372,8 @@ def _check_judge(judge: Oracle, campaign: Campaign) -> None:
     # one that repeats the loop's values, or gives them in another unit, says nothing
     check_objective(judge, campaign.objective)
     own, potentials = campaign.oracle.name, [f"chgnet/{one}" for one in WEIGHTS]
-    if judge.name == own or any(x in own and x in judge.name for x in potentials):
+    last = [name.split(", then ")[-1] for name in (own, judge.name)]  # of a cascade
+    if last[0] == last[1] or any(x in own and x in judge.name for x in potentials):
         raise DataError(f"{judge.name} is the loop's own oracle: take another judge.")
     named, unit = _objective(campaign)
     other = getattr(judge, "columns", UNITS).get(named.removeprefix("-"), unit)
@@ -387,9 +387,7 @@ def _named(name: str) -> Oracle:
     if name in WEIGHTS:
         return PotentialOracle(name)
     if name not in networks:
-        raise DataError(
-            f"there is no judge {name!r}; choose of {[*WEIGHTS, *networks]}."
-        )
+        raise DataError(f"no judge {name!r}; choose of {[*WEIGHTS, *networks]}.")
     network = load_predictor(name)
 
     def predicted(structure: Structure) -> dict[str, float]:

@@ -218,10 +218,9 @@ class Campaign:
         self._learn(self._next // self.learn_every)
         proposals = self.store.proposals(self._next)
         waiting = {f"{self._next}-{p.place}": p for p in self._waiting(proposals)}
-        rebuild.check_results(results, waiting, self.oracle, self.history)
-        for i, name in enumerate(results.structures.ids):
-            row = replace(results[[i]], oracle=self.oracle.name)
-            self.history.add(self.store.evaluated(self._next, waiting[name], row))
+        told = rebuild.told(results, waiting, self.oracle, self.history)
+        for i, name in enumerate(told.structures.ids):
+            self.history.add(self.store.evaluated(self._next, waiting[name], told[[i]]))
         if proposals and not self._waiting(proposals):
             self._finish(proposals, "", time.monotonic())
 
@@ -350,6 +349,7 @@ class Campaign:
                 sample, n, how = call = self._drawing(number + 1)
                 self._ahead = call, thread.submit(sample, n, **how), b""
             for i, result in stream(self.oracle, crystals):
+                rebuild.check_row(i, result, proposals, self.oracle, self.history)
                 self.history.add(self.store.evaluated(number, proposals[i], result))
         self._ahead = *self._ahead[:2], rebuild.state(self.generator, self.guide)
         if silent := self._waiting(proposals):

@@ -130,6 +130,10 @@ def read_campaign(file: Path) -> design.Campaign:
         "either a generator or a pool": (model is None) != (pool is None),
         'oracle = "potential" or "experiment"': kind in ("potential", "experiment"),
         "columns, for an experiment only": (kind == "experiment") == bool(columns),
+        "units of columns as text": all(
+            isinstance(x, str) for x in (columns or {}).values()
+        ),
+        "a generator where there is a guide": model or not words.get("guide"),
         "select where there is a gate": gate is None or rule,
     }
     for need, met in needs.items():
@@ -142,7 +146,10 @@ def read_campaign(file: Path) -> design.Campaign:
     if words.pop("guide", False) and wanted is not None:
         words["guide"] = design.Guide(wanted)
     if rule:
-        words["select"] = design.Bayesian(acquisition=rule, gate=gate)
+        first = min(
+            10, words.get("batch", 10)
+        )  # a rule for what follows the first batch
+        words["select"] = design.Bayesian(acquisition=rule, gate=gate, start=first)
     if every:
         ways = (design.PolicyGradient(), design.RewardWeighted(), design.LatentSearch())
         fit = [one for one in ways if model and one.takes(generator)]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from matdesign.crystals.batch import Crystals
+from matdesign.errors import DataError
 from matdesign.loop.oracle import Oracle, stream
 from matdesign.loop.results import Column, Results
 from matdesign.loop.store import crystal_keys
@@ -46,6 +47,13 @@ class Cascade(Streamed):
         self, cheap: Oracle, then: Oracle, *, within: Mapping[str, tuple[float, float]]
     ) -> None:
         self.cheap, self.then, self.within = cheap, then, dict(within)
+        for name, ends in self.within.items():
+            known = getattr(cheap, "columns", {name: ""})
+            if name not in known or len(ends) != 2 or not ends[0] <= ends[1]:
+                raise DataError(
+                    f"a cascade needs a lowest and a highest value of a column of its first "
+                    f"oracle, {', '.join(known)}; got {name}: {ends}."
+                )
         limits = (f"{name} from {a:g} to {b:g}" for name, (a, b) in within.items())
         self.name = f"{cheap.name} with {', '.join(limits)}, then {then.name}"
         self.columns: dict[str, str] = {}
@@ -101,8 +109,8 @@ class Cached(Streamed):
         path: file of what is known; in the user's cache folder unless given.
     """
 
-    def __init__(self, oracle: Oracle, path: Path | None = None) -> None:
-        self.oracle, self.path = oracle, path or cache_dir() / "oracles.db"
+    def __init__(self, oracle: Oracle, path: str | Path | None = None) -> None:
+        self.oracle, self.path = oracle, Path(path or cache_dir() / "oracles.db")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(vars(self)["oracle"], name)

@@ -41,6 +41,7 @@ class History:
         self._known, self._in_known = Known(), set[str]()
         self._all: dict[str, Evaluation] = {}
         self._values: dict[str, float] = {}
+        self._units: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -54,12 +55,12 @@ class History:
     @property
     def units(self) -> dict[str, str]:
         """Unit of every column so far."""
-        tables = [one.result.columns for one in self._all.values()]
-        return {name: column.unit for one in tables for name, column in one.items()}
+        return self._units
 
     def add(self, one: Evaluation) -> None:
         """Remember one evaluation."""
         self._all[one.key] = one
+        self._units |= {name: x.unit for name, x in one.result.columns.items()}
         self._values[one.key] = value(self.objective, one.result)
 
     def check(self, enough: int) -> None:

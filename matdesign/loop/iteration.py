@@ -116,9 +116,9 @@ def why_stopped(
     """
     counts = Counter(unselected(x.decision, x.reason) for x in rows).most_common(4)
     remedy = {
-        "duplicate": "Give a generator that makes others, or a larger `propose`.",
-        "rejected": "Loosen what most of them miss, guide the generator (`guide=`), "
-        "or raise `propose`.",
+        "duplicate": "Begin one with a generator that makes others, or a larger `propose`.",
+        "rejected": "Begin one with looser constraints, a guide (`guide=`), or a larger "
+        "`propose`.",
         "passed over": "The selector lets nothing through; loosen its gate.",
     }
     most = Counter(one.decision for one in rows).most_common(1)

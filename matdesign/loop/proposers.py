@@ -130,8 +130,11 @@ def _table(path: Path) -> Found:
     """Yield every row of a CSV file."""
     if not path.is_file() or path.suffix.lower() != ".csv":
         raise DataError(f"a pool is a folder or a CSV file; {path} is neither.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if rows and not {"file", "formula"} & set(rows[0]):
         raise DataError(
             f"{path} needs a column `file` or `formula`; it has {', '.join(rows[0])}."

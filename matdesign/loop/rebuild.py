@@ -64,7 +64,8 @@ def check_new(parts: Parts, numbers: Words) -> None:
     """Raise where numbers, the objective or names of columns make no campaign."""
     columns = getattr(parts.oracle, "columns", ENERGIES)
     check_names(columns, "parent", "iteration", "objective")
-    check_objective(parts.oracle, parts.objective)
+    for one in (parts.objective, *getattr(parts.select, "objectives", ())):
+        check_objective(parts.oracle, one)
     counts = ("batch", "propose", "learn_every")
     if numbers["budget"] < 0 or min(numbers[name] for name in counts) < 1:
         raise DataError(
@@ -314,10 +315,8 @@ def check_results(
     """Raise where results do not belong to the crystals that wait for one."""
     objective: Objective = history.objective
     ids = results.structures.ids or ("",) * len(results)
-    if (
-        isinstance(objective, str)
-        and objective.removeprefix("-") not in results.columns
-    ):
+    named = isinstance(objective, str) and "" in results.reason
+    if named and str(objective).removeprefix("-") not in results.columns:
         raise DataError(
             f"the objective {objective!r} is not among what is told: got "
             f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
@@ -344,6 +343,28 @@ def check_results(
                 f"{name} has {size} atoms in its cell; got a result of {n}. Give the "
                 "same cell, as it was asked or relaxed."
             )
+
+
+def check_row(
+    i: int, row: Results, proposals: Sequence[Proposal], oracle: Oracle, history: Any
+) -> None:
+    """Raise where an oracle's row does not belong to the crystal in that place."""
+    waiting = {one.key: one for one in proposals}
+    named = row.structures.replace(ids=(*waiting, "")[i : i + 1])
+    check_results(replace(row, structures=named), waiting, oracle, history)
+
+
+def told(
+    results: Results, waiting: Mapping[str, Proposal], oracle: Oracle, history: Any
+) -> Results:
+    """Return checked results; a row without a value of the objective has failed."""
+    check_results(results, waiting, oracle, history)
+    rows = [results[[i]] for i in range(len(results))]
+    missing = "the objective is not a number"
+    why = [
+        x.reason[0] or missing * math.isnan(value(history.objective, x)) for x in rows
+    ]
+    return replace(results, reason=tuple(why), oracle=oracle.name)
 
 
 def steering(parts: Parts) -> Any:

@@ -116,6 +116,8 @@ class Results:
         if not self.reason:
             object.__setattr__(self, "reason", _not_numbers(columns, n))
         sizes = {name: len(one.values) for name, one in columns.items()}
+        stds = {f"{k}_std": one.std for k, one in columns.items()}
+        sizes |= {name: len(std) for name, std in stds.items() if std is not None}
         sizes |= {"reason": len(self.reason), "seconds": len(seconds)}
         for name, got in sizes.items():
             if got != n:

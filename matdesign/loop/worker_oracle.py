@@ -186,7 +186,7 @@ class WorkerOracle(Streamed):
         if isinstance(found, TaskFailed):
             late = found.reason.startswith("time limit")
             reason = f"time limit {self.time_limit:g} s" if late else found.reason
-            return self._table(given, {}, reason)
+            return self._table(given, {}, reason, self.time_limit if late else 0.0)
         numbers, reason, hull = dict(found.numbers), found.reason, self.hull
         energy = numbers.get("energy_per_atom", math.nan)
         if hull is not None and energy == energy:
