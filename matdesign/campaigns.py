@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -144,7 +144,7 @@ def tell(
             columns = {}
             for head in heads:
                 name, _, unit = head.removesuffix(")").partition(" (")
-                values = [number(row[head] or "nan") for row in new]
+                values: Any = [number(row[head] or "nan") for row in new]
                 columns[name] = design.Column(values, unit)
             chosen = asked[[names.index(one) for one in pairs]]
             reasons = tuple(row["reason"] for row in new)

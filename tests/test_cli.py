@@ -190,7 +190,7 @@ def test_a_campaign_is_shown_and_resumed(
     assert f"wrote {page}" in call("campaign", "report", where, "--out", page)
     assert "volume_per_atom so far" in page.read_text()
     words = ("campaign", "report", where, "--out", tmp_path / "none.html", "--judge")
-    assert "there is no judge 'luck'" in call(*words, "luck", code=2)
+    assert "no judge 'luck'" in call(*words, "luck", code=2)
     assert "does not compute the objective" in call(*words, "judge-band-gap", code=2)
     assert not (tmp_path / "none.html").exists()
     call("campaign", "report", where, "--out", page, "--hit", 999)
@@ -258,7 +258,11 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
     call("campaign", "ask", store, "-n", 1, "--out", tmp_path / "more.xyz")
     assert len(read(tmp_path / "more.xyz")) == 1
     table.write_text(f"{head}\n9-9,CsCl,,3,")
-    assert "not asked about: ['9-9']" in call("campaign", "tell", store, table, code=2)
+    told = ("campaign", "tell", store, table)
+    assert "not asked about: [('9-9', 'CsCl')]" in call(*told, code=2)
+    other = (tmp_path / "more.csv").read_text().strip().split("\n")[1].split(",")[0]
+    table.write_text(f"{head}\n{other},KBr,,3,")  # another campaign's crystal
+    assert f"not asked about: [('{other}', 'KBr')]" in call(*told, code=2)
     table.write_text(f"{(tmp_path / 'more.csv').read_text().strip()[:-1]}many,")
     assert "not a number" in call("campaign", "tell", store, table, code=2)
     (pool / "a-new-one.cif").write_text(next(pool.glob("*.cif")).read_text())
@@ -274,6 +278,11 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
         ("budget =", "cannot be read as TOML"),
         ("budget =", "goes on with `matdesign campaign resume STORE`"),
         ("budget = 3", "needs either a generator or a pool; it says budget."),
+        ("pool = '.'\nguide = true", "needs a generator where there is a guide"),
+        (
+            "pool = '.'\noracle = 'experiment'\ncolumns = {{gap = 3}}",
+            "needs units of columns as text",
+        ),
         ('pool = "p"\noracle = "experiment"', "needs columns, for an experiment only"),
         ('pool = "p"\noracle = "dft"', 'needs oracle = "potential" or "experiment"'),
         ('pool = "p"\ngate = 0.1', "needs select where there is a gate"),

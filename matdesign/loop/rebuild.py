@@ -313,14 +313,7 @@ def check_results(
     results: Results, waiting: Mapping[str, Proposal], oracle: Oracle, history: Any
 ) -> None:
     """Raise where results do not belong to the crystals that wait for one."""
-    objective: Objective = history.objective
     ids = results.structures.ids or ("",) * len(results)
-    named = isinstance(objective, str) and "" in results.reason
-    if named and str(objective).removeprefix("-") not in results.columns:
-        raise DataError(
-            f"the objective {objective!r} is not among what is told: got "
-            f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
-        )
     for name, unit in {**history.units, **getattr(oracle, "columns", ENERGIES)}.items():
         if name in results.columns and (got := results.columns[name].unit) != unit:
             raise DataError(
@@ -358,12 +351,16 @@ def told(
     results: Results, waiting: Mapping[str, Proposal], oracle: Oracle, history: Any
 ) -> Results:
     """Return checked results; a row without a value of the objective has failed."""
+    aim: Objective = history.objective
+    if isinstance(aim, str) and aim.removeprefix("-") not in results.columns:
+        raise DataError(
+            f"the objective {aim!r} is not among what is told: got "
+            f"{', '.join(results.columns) or 'no column'}. Give it, NaN where unknown."
+        )
     check_results(results, waiting, oracle, history)
     rows = [results[[i]] for i in range(len(results))]
     missing = "the objective is not a number"
-    why = [
-        x.reason[0] or missing * math.isnan(value(history.objective, x)) for x in rows
-    ]
+    why = [x.reason[0] or missing * math.isnan(value(aim, x)) for x in rows]
     return replace(results, reason=tuple(why), oracle=oracle.name)
 
 
@@ -381,7 +378,8 @@ def value(objective: Objective, result: Results) -> float:
     if result.reason[0]:
         return math.nan
     if isinstance(objective, str):
-        worth = float(getattr(result, objective.removeprefix("-"))[0])
+        column = result.columns.get(objective.removeprefix("-"))
+        worth = math.nan if column is None else float(column.values[0])
         worth = -worth if objective.startswith("-") else worth
     else:
         worth = float(torch.as_tensor(objective(result)).reshape(-1)[0])

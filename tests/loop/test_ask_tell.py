@@ -170,3 +170,15 @@ def test_a_column_that_the_table_has_itself_is_refused(tmp_path, name):
         ):
             Campaign(Alloys(), None, oracle, tmp_path / "a.db", objective="capacity")
     assert not (tmp_path / "a.db").exists()
+
+
+def test_a_batch_without_a_value_is_one_of_failures_and_the_next_is_asked(tmp_path):
+    loop = campaign(tmp_path / "a.db")
+    for reason in ((), ("",) * 4):
+        asked = loop.ask()
+        none = design.Column(torch.full((4,), torch.nan), "eV/atom")
+        loop.tell(design.Results(asked, {"energy_above_hull": none}, reason))
+    assert loop.spent == 8 and not loop.table()["ok"].any()
+    assert set(loop.table()["reason"][4:]) == {"the objective is not a number"}
+    assert len(loop.ask()) == 2
+    loop.close()

@@ -71,6 +71,62 @@ def test_an_objective_that_is_never_a_number_stops_after_one_batch(tmp_path):
     loop.close()
 
 
+class Wrong(Flat):
+    """Knows the objective, and gives rows that are not of the crystals it was asked."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.columns = how, {"x": "eV"}
+
+    def evaluate(self, crystals):
+        self.calls += 1
+        n, unit = len(crystals), "eV"
+        if self.how == "order":
+            crystals = crystals[list(range(n))[::-1]]
+        elif self.how == "many":
+            crystals = crystals[[*range(n), *range(n), 0]]
+        elif self.how == "unit":
+            unit = "J"
+        elif self.how == "size":
+            cells = [one.make_supercell([2, 1, 1]) for one in crystals]
+            crystals = Crystals.from_structures(cells)
+        values = Column(torch.arange(len(crystals)).double(), unit)
+        return Results(crystals, {"x": values}, oracle=self.name)
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "spent"),
+    [
+        ("order", "got a result of", 0),
+        ("many", "no result of '' is waited for", 4),
+        ("unit", "x is told in 'J'; flat has it in 'eV'", 0),
+        ("size", "atoms in its cell; got a result of", 0),
+    ],
+)
+def test_rows_of_an_oracle_are_those_of_its_crystals(tmp_path, how, words, spent):
+    """What is of another crystal, or in another unit, is never written down."""
+    settings = {"objective": "x", "budget": 8, "batch": 4}
+    loop = Campaign(Alloys(bad=0), None, Wrong(how), tmp_path / "a.db", **settings)
+    with pytest.raises(DataError, match=words):
+        list(loop)
+    assert loop.spent == spent == len(loop.table())
+    loop.close()
+    good = Wrong("")
+    loop = Campaign.resume(tmp_path / "a.db", generator=Alloys(bad=0), oracle=good)
+    list(loop)  # mended, it goes on
+    assert loop.spent == 8 and good.calls == 2 - bool(spent)
+    loop.close()
+
+
+def test_an_aim_of_the_surrogate_that_no_column_has_is_refused_at_once(tmp_path):
+    select = design.Bayesian(objectives=("x", "-dens"))
+    with pytest.raises(DataError, match="does not compute the objective: got '-dens'"):
+        Campaign(
+            Alloys(), None, Wrong(""), tmp_path / "a.db", objective="x", select=select
+        )
+    assert not (tmp_path / "a.db").exists()
+
+
 # ---- parts that are made again ---------------------------------------------------------
 
 

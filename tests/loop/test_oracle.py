@@ -160,7 +160,7 @@ def test_evil_calculator(oracle):
     with ASEOracle(Evil, workers=1, batch=4, time_limit=3) as evil:
         results = evil.evaluate(crystals)
     assert results.ok.tolist() == [True, False, True, False, False, False, True]
-    assert results.reason[1] == "time limit 3 s"
+    assert results.reason[1] == "time limit 3 s" and results.seconds[1] == 3
     assert results.reason[3] == "worker died: exit code 1"
     assert results.reason[4] == "RuntimeError: what is platinum?"
     assert results.reason[5]

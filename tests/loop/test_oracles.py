@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from alloys import Alloys
 
 import matdesign as design
-from matdesign.errors import DataError
+from matdesign.errors import DataError, ShapeError
 from matdesign.loop.campaign import Campaign
 from matdesign.loop.results import Column, Results
 
@@ -148,6 +148,25 @@ class Counting:
         values = Column(-crystals.species.sum(1), "eV")
         seconds = torch.full((len(crystals),), 100.0)
         return Results(crystals, {"energy": values}, seconds=seconds, oracle=self.name)
+
+
+def test_a_value_comes_alone_or_with_its_error():
+    for given, words in (((1.0, 2.0, 3.0), "value and its error"), ((1.0, -1.0), "")):
+        oracle = design.FunctionOracle(lambda _, x=given: x, VOLUME, name="odd")
+        found = oracle.evaluate(FEW[:2])
+        assert not found.ok.any() and words in found.reason[0]
+    with pytest.raises(ShapeError, match="volume_std does not fit: got 3 values for 2"):
+        Results(FEW[:2], {"volume": Column(torch.ones(2), "", torch.ones(3))})
+
+
+@pytest.mark.parametrize(
+    "within",
+    [{"volum": (0, 9)}, {"volume_per_atom": (9, 1)}, {"volume_per_atom": (1,)}],
+)
+def test_limits_of_a_cascade_are_checked_before_anything_is_asked(within):
+    cheap = design.FunctionOracle(size, VOLUME)
+    with pytest.raises(DataError, match="a lowest and a highest value of a column"):
+        design.Cascade(cheap, Counting(), within=within)
 
 
 def test_a_cascade_spares_the_dear_oracle(tmp_path):
