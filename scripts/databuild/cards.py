@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from cards.page import WORDS, write_data_card
 from pymatgen.core import Composition
 
@@ -95,11 +96,8 @@ def against_experiment(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     The label is an energy at rest, the experiment an enthalpy at 298 K; both in eV/atom.
     """
-    lowest: dict[str, float] = {}
-    for row in rows:
-        energy, formula = float(row["formation_energy_per_atom"]), str(row["formula"])
-        lowest[formula] = min(energy, lowest.get(formula, energy))
-    out = []
+    formed = pd.DataFrame(rows).groupby("formula")["formation_energy_per_atom"]
+    lowest, out = formed.min().to_dict(), []
     for name, enthalpy in WORDS["enthalpies"].items():
         composition = Composition(name)
         label = lowest.get(str(composition.reduced_formula))
