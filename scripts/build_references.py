@@ -23,7 +23,7 @@ stopped goes on where it was.
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -108,15 +108,13 @@ def union(
     return shifted | both
 
 
-def content(formulas: Iterable[str]) -> NDArray[np.float64]:
+def content(formulas: list[str]) -> NDArray[np.float64]:
     """Return the fraction of every element, shape (formulas, 104), by atomic number."""
-    rows = []
-    for formula in formulas:
-        row = np.zeros(MAX_Z + 1)
+    counts = np.zeros((len(formulas), MAX_Z + 1))
+    for row, formula in zip(counts, formulas, strict=True):
         for z, count in parse_formula(formula).items():
             row[z] = count
-        rows.append(row / row.sum())
-    return np.array(rows)
+    return counts / counts.sum(1, keepdims=True)
 
 
 def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cards.page import render
 from matdesign.crystals.batch import Crystals
+from matdesign.loop.calibration import fractions
 from matdesign.metrics.figures import mean
 from matdesign.metrics.summary import Protocol
 from matdesign.predictors.network import PropertyNetwork
@@ -59,9 +60,7 @@ def judge(net: PropertyNetwork, name: str, sets: dict[str, Crystals]) -> dict[st
     true = all_true[rows]
     members = net.predict_members(test)[name].double().numpy()[:, rows]
     found, doubt = members.mean(0), members.std(0)
-    hot = torch.nn.functional.one_hot(test.species, len(net.baseline)).double()
-    share = (hot * test.mask[..., None]).sum(1) / test.n_atoms[:, None]
-    line = (share @ net.baseline.double())[:, k].numpy()[rows]
+    line = (fractions(test) @ net.baseline.double().numpy())[rows, k]
     line = line if floor is None else line.clip(min=floor)
     error, average = np.abs(found - true), np.nanmean(known(sets["train"], name))
     figures = {
