@@ -29,7 +29,6 @@ hull and versions.
 import argparse
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ import matdesign as design
 from bench import stages
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.loop.hull import Hull
+from matdesign.loop.results import kind_of
 from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
 from matdesign.metrics.evaluator import Protocol, evaluate
 from matdesign.predictors.shipped import load_predictor, property_networks
@@ -194,7 +194,7 @@ def stable(
         return {
             "relaxed": len(rows),
             "converged and believed": sum(not why for why in reasons),
-            "refused": dict(Counter(re.sub(r" [-\d.]+$", "", w) for w in reasons if w)),
+            "refused": dict(Counter(map(kind_of, filter(None, reasons)))),
             "seconds": round(sum(row["seconds"] for row in rows), 1),
             "metrics": {k: one for k, one in metrics if k.startswith(wanted)},
             "oracle": rows[0]["oracle"],

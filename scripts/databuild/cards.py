@@ -1,7 +1,6 @@
 """Cards of the shipped sets: what, how made, figures, licence, checksums, command."""
 
 import json
-import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pymatgen.core import Composition
 from databuild.shards import Row
 from matdesign.crystals.data.catalogue import CATALOGUE
 from matdesign.loop.hull import Hull
+from matdesign.loop.results import kind_of
 
 UNITS = {"lattice": "angstrom", "frac_coords": "1", **CATALOGUE["prototypes"].units}
 KJ_PER_MOL = 96.485  # kJ/mol in one eV
@@ -111,12 +111,8 @@ def against_experiment(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def reason_kind(reason: str) -> str:
-    """The name of a reason without its figure: "short bond 0.52" -> "short bond"."""
-    if reason.startswith("copy of"):
-        return "copy of another"
-    if reason.startswith("cannot be built"):
-        return "cannot be built"
-    return re.sub(r"\s*-?(\d[\d.]*|nan|inf)$", "", reason)
+    """Return a reason without its figure or id: "short bond 0.52" -> "short bond"."""
+    return "copy of another" if reason.startswith("copy of") else kind_of(reason)
 
 
 def smact_valid(formulas: Counter[str]) -> float:
