@@ -23,7 +23,8 @@ stopped goes on where it was.
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from bench.stages import digest
+from bench.stages import digest, kept
 from cards.page import WORDS, write_data_card
 from numpy.typing import NDArray
 from pymatgen.io.ase import AseAtomsAdaptor
@@ -46,7 +47,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "data" / "references"
 CACHE = ROOT / "build" / "references"
 PART = 200
-"""Crystals between two writes to the cache."""
+"""Crystals whose energies are kept together."""
 
 SEED = 1
 """Of the crystals drawn for a slow potential."""
@@ -83,12 +84,8 @@ def flat(formula: str) -> str:
 
 def lowest(path: Path, value: str = DFT) -> dict[str, float]:
     """Return the lowest value of every formula of a table, eV/atom."""
-    table = pq.read_table(path, columns=["formula", value])
-    found: dict[str, float] = {}
-    for given, energy in zip(*(column.to_pylist() for column in table), strict=True):
-        formula = flat(given)
-        found[formula] = min(energy, found.get(formula, np.inf))
-    return found
+    table = pq.read_table(path, columns=["formula", value]).to_pandas()
+    return dict(table.groupby(table.formula.map(flat))[value].min().items())
 
 
 def union(
@@ -111,15 +108,13 @@ def union(
     return shifted | both
 
 
-def content(formulas: Iterable[str]) -> NDArray[np.float64]:
+def content(formulas: list[str]) -> NDArray[np.float64]:
     """Return the fraction of every element, shape (formulas, 104), by atomic number."""
-    rows = []
-    for formula in formulas:
-        row = np.zeros(MAX_Z + 1)
+    counts = np.zeros((len(formulas), MAX_Z + 1))
+    for row, formula in zip(counts, formulas, strict=True):
         for z, count in parse_formula(formula).items():
             row[z] = count
-        rows.append(row / row.sum())
-    return np.array(rows)
+    return counts / counts.sum(1, keepdims=True)
 
 
 def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -141,8 +136,8 @@ def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:
     moved = np.array([old[f] for f in names]) + content(names) @ by_number
     shifted = dict(zip(names, moved.tolist(), strict=True))
     energy = union(shifted, new, lowest(reduced, ABOVE))
-    rows = [(re.sub("[0-9]", "", f), f) for f in energy if not f.isalpha() or _two(f)]
-    formulas = [formula for _, formula in sorted(rows)]
+    several = (f for f in energy if sum(map(str.isupper, f)) > 1)
+    formulas = sorted(several, key=lambda f: (re.sub("[0-9]", "", f), f))
     theirs = {f for f in new if energy[f] == new[f]}
     source = [
         "MP-20" if f in theirs else "matbench_mp_e_form, shifted" for f in formulas
@@ -170,13 +165,10 @@ def compounds(wide: Path, reduced: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, figures
 
 
-def _two(formula: str) -> bool:
-    return sum(letter.isupper() for letter in formula) > 1
-
-
 # ---- calibration ------------------------------------------------------------------
 
 
+@cache
 def evaluator(name: str) -> Callable[[Crystals], NDArray[np.float64]]:
     """Return a function that gives the energies of a potential, eV/atom."""
     torch.set_num_threads(1)
@@ -197,20 +189,19 @@ def evaluator(name: str) -> Callable[[Crystals], NDArray[np.float64]]:
 
 
 def energies(name: str, crystals: Crystals) -> NDArray[np.float64]:
-    """Return the energies of crystals as they stand, eV/atom, kept in the cache."""
-    kept = CACHE / f"{name}-{digest(crystals)[:16]}.npy"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    found = np.load(kept) if kept.is_file() else np.zeros(0)
-    if len(found) < len(crystals):
-        evaluate = evaluator(name)
-    while len(found) < len(crystals):
-        part = crystals[len(found) : len(found) + PART]
-        found = np.concatenate([found, evaluate(part)])
-        partial = kept.with_suffix(".partial.npy")
-        np.save(partial, found)
-        partial.replace(kept)
-        print(f"{name}: {len(found)} of {len(crystals)}", flush=True)
-    return found
+    """Return the energies of crystals as they stand, eV/atom; each part is kept."""
+    found = list[float]()
+    for at in range(0, len(crystals), PART):
+        part = crystals[at : at + PART]
+        key = {"potential": name, "crystals": digest(part)}
+        found += kept(CACHE, key, partial(computed, name, part))
+    return np.array(found)
+
+
+def computed(name: str, part: Crystals) -> list[float]:
+    """Return the energies of some crystals, eV/atom, by the potential."""
+    print(f"{name}: {len(part)} crystals", flush=True)
+    return list(evaluator(name)(part).tolist())
 
 
 def calibrate(name: str, crystals: Crystals) -> Calibration:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from matdesign.crystals.lattice_code import family
-from matdesign.crystals.symmetry.wyckoff import operations, unit
+from matdesign.crystals.symmetry.find import find_symmetry
+from matdesign.crystals.symmetry.wyckoff import images, operations, unit
 
 Array = np.ndarray[Any, Any]
 TABLE = Path(__file__).resolve().parents[1] / "matdesign" / "assets" / "wyckoff.json"
@@ -32,9 +33,6 @@ CELLS = {
     "cubic": [[14.2, 0, 0], [0, 14.2, 0], [0, 0, 14.2]],
 }
 """A cell of each family with no other symmetry, angstrom."""
-
-APART = 0.3
-"""Atoms nearer than this are drawn again, angstrom."""
 
 
 def main() -> None:
@@ -89,35 +87,19 @@ def special_point(number: int, rng: np.random.Generator) -> Array:
 
 def identify(number: int, point: Array, rng: np.random.Generator) -> Any:
     """Return moyopy's position of a point, or None where the crystal is no clear one."""
-    import moyopy
-
-    cell = np.array(CELLS[family(number)], dtype=float)
-    general = orbit(number, rng.random(3), cell)
-    special = orbit(number, point, cell)
-    if general is None or special is None:
-        return None
-    if len(general) < len(operations(number)[0]):
-        return None
-    numbers = [1] * len(general) + [2] * len(special)
-    both = moyopy.Cell(cell.tolist(), [*general.tolist(), *special.tolist()], numbers)
-    standard = moyopy.Setting.standard()
-    found = moyopy.MoyoDataset(both, symprec=1e-4, setting=standard)
-    if found.number != number:
+    general, special = orbit(number, rng.random(3)), orbit(number, point)
+    species = np.repeat([1, 2], [len(general), len(special)])
+    both, cell = np.concatenate([general, special]), np.array(CELLS[family(number)])
+    found = find_symmetry(cell, both, species, symprec=1e-4)
+    if found is None or found.number != number:
         return None
     first = found.std_cell.numbers.index(2)
     return found.normalizer_wyckoff_positions().wyckoffs[first]
 
 
-def orbit(number: int, point: Array, cell: Array) -> Array | None:
-    """Return the distinct images of a point, or None where two are close."""
-    rotations, translations = operations(number)
-    all_of_them = rotations @ point + translations
-    apart = all_of_them[:, None] - all_of_them[None]
-    distance = np.linalg.norm((apart - np.round(apart)) @ cell, axis=-1)
-    if ((distance > 1e-6) & (distance < APART)).any():
-        return None
-    first = (distance < 1e-6).argmax(1)
-    return unit(all_of_them[first == np.arange(len(all_of_them))])
+def orbit(number: int, point: Array) -> Array:
+    """Return the distinct images of a point."""
+    return np.unique(unit(np.round(images(point, number), 7)), axis=0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import ast
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import size
@@ -33,19 +34,14 @@ def floors() -> dict[str, list[str]]:
     for name, path in size.modules().items():
         first, *rest = path.relative_to(size.ROOT / "matdesign").parts
         found[first if rest else "root"].append(name)
+    home = {name: part for part, names in found.items() for name in names}
     reads = {
-        part: {size.modules()[b].parts[-2] for a in names for b in size.chain([a])}
+        part: {home[b] for a in names for b in size.imports(a)} - {part, "root"}
         for part, names in found.items()
-        if part != "root"
     }
-    for part in reads:  # a part reads what the parts that it reads do
-        reads[part] &= set(reads)
-    for _ in reads:
-        reads = {
-            k: some.union(*(reads[one] for one in some)) for k, some in reads.items()
-        }
-    order = sorted(reads, key=lambda part: -len(reads[part]))
-    return {part: found[part] for part in ["root", *order]}
+    reads["root"] = set(reads) - {"root"}
+    order = list(TopologicalSorter(reads).static_order())
+    return {part: found[part] for part in reversed(order)}
 
 
 def about(path: Path) -> str:

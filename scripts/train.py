@@ -24,7 +24,6 @@ import argparse
 import json
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from mp20 import load_reduced
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
+from matdesign.crystals.io.parquet import read_parquet
 from matdesign.errors import DataError
 from matdesign.generators import storage
 from matdesign.generators.run import Run, Step, mean_step
@@ -106,11 +106,7 @@ def parts(data: str) -> tuple[str, dict[str, Crystals]]:
     splits = ("train", "val", "test")
     if not data.endswith(".parquet"):
         return data, {k: design.load(data, split=k) for k in splits}
-    whole = design.read(data)
-    if "split" not in whole.labels:
-        raise DataError(f"{data} has no column `split` that says train, val or test.")
-    at = {k: [i for i, x in enumerate(whole.labels["split"]) if x == k] for k in splits}
-    return Path(data).stem, {k: whole[i] for k, i in at.items()}
+    return Path(data).stem, {k: read_parquet(data, rows=("split", k)) for k in splits}
 
 
 # ---- the model and what it learns from -----------------------------------------------
@@ -123,8 +119,7 @@ def untrained(args: argparse.Namespace, train: Crystals) -> tuple[Any, dict[str,
         made["representation"] = args.representation
     kind: Any = PropertyNetwork
     if args.family != PROPERTY:
-        module = import_module(f"matdesign.generators.{args.family.replace('-', '_')}")
-        kind = getattr(module, FAMILIES[args.family])
+        kind = getattr(design, FAMILIES[args.family])
     if args.start is None:
         if args.family == PROPERTY:
             floors = {name: float(x) for name, x in pairs(args.floor).items()}

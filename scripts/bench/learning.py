@@ -19,6 +19,7 @@ from torch import Tensor
 
 import matdesign as design
 from bench.stages import checksum, code, kept
+from matdesign.constraints.composition import atoms_of_each
 from matdesign.crystals.batch import Crystals
 from matdesign.metrics.baselines import substituted
 from matdesign.tables import text_table
@@ -84,13 +85,9 @@ def scaled(made: Crystals, train: Crystals) -> Crystals:
     Equation:
         V = sum over atoms of v(element), least squares over the training set, v >= 3
     """
-
-    def counts(crystals: Crystals) -> Tensor:
-        return torch.nn.functional.one_hot(crystals.species, 104).sum(1)[:, 1:].double()
-
-    volumes = train.volume.double()
-    each = torch.linalg.lstsq(counts(train), volumes, driver="gelsd").solution
-    factor = (counts(made) @ each.clamp(min=3) / made.volume).pow(1 / 3)
+    known, counts = (atoms_of_each(one).double() for one in (train, made))
+    each = torch.linalg.lstsq(known, train.volume.double(), driver="gelsd").solution
+    factor = (counts @ each.clamp(min=3) / made.volume).pow(1 / 3)
     return made.replace(lattice=made.lattice * factor.to(made.lattice)[:, None, None])
 
 

@@ -29,7 +29,6 @@ hull and versions.
 import argparse
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ import matdesign as design
 from bench import stages
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.loop.hull import Hull
+from matdesign.loop.results import kind_of
 from matdesign.metrics.baselines import SUBSTITUTED, baselines, substituted
 from matdesign.metrics.evaluator import Protocol, evaluate
 from matdesign.predictors.shipped import load_predictor, property_networks
@@ -194,7 +194,7 @@ def stable(
         return {
             "relaxed": len(rows),
             "converged and believed": sum(not why for why in reasons),
-            "refused": dict(Counter(re.sub(r" [-\d.]+$", "", w) for w in reasons if w)),
+            "refused": dict(Counter(map(kind_of, filter(None, reasons)))),
             "seconds": round(sum(row["seconds"] for row in rows), 1),
             "metrics": {k: one for k, one in metrics if k.startswith(wanted)},
             "oracle": rows[0]["oracle"],
@@ -235,45 +235,39 @@ def filled(
     old: dict[str, Any],
     batches: dict[str, Crystals | None],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the figures of all batches, stage by stage; earlier ones are kept."""
-    found, made, contents = dict[str, Any](), dict[str, Crystals](), {}
+    """Yield the figures of batch after batch, stage by stage; earlier ones are kept."""
+    found = dict[str, Any]()
+    order = torch.randperm(len(shop.test), generator=generator(SEED))
+    targets = shop.test[order[: args.predict]]
     for name, batch in batches.items():
         if batch is None:
-            contents[name] = stages.stem(name, args.samples, SEED)
+            content = stages.stem(name, args.samples, SEED)
         else:
-            contents[name] = stages.digest(batch)
-        if old.get(name, {}).get("content") == contents[name]:
+            content = stages.digest(batch)
+        if old.get(name, {}).get("content") == content:
             found[name] = old[name]
             continue
         row: dict[str, Any] = {"ours": batch is None}
         if batch is None:
             batch, row["sampling"] = stages.drawn(shop.cache, name, args.samples, SEED)
             row["training"] = stages.training(name)
-        made[name], row["crystals"] = batch, len(batch)
         record = judged(shop, name, batch)
-        row["figures"] = record["metrics"]
+        row |= {"crystals": len(batch), "figures": record["metrics"]}
         row |= {"failures": record["failures"], "notes": record["notes"]}
         found[name] = row
         yield {**old, **found}  # what an earlier run measured, until this one is whole
-    order = torch.randperm(len(shop.test), generator=generator(SEED))
-    for name in made if args.predict else ():
-        row = found[name]
-        if row["ours"]:
-            targets = shop.test[order[: args.predict]]
-            row["prediction"] = stages.predicted(
-                shop.cache, name, targets, SEED, args.workers
-            )
-            row["figures"] |= row["prediction"].pop("metrics")
+        if args.predict and row["ours"]:
+            said = stages.predicted(shop.cache, name, targets, SEED, args.workers)
+            row["figures"] |= said.pop("metrics")
+            row["prediction"] = said
             yield {**old, **found}
-    for name, batch in made.items():
-        row = found[name]
         if args.relax != 0:
             some = batch[: args.relax]
             rows = stages.relaxed(shop.cache, name, some, args.workers)
             # the ledger of the relaxed crystals replaces that of the samples
             row["relaxation"] = stable(shop, name, rows, Hull.shipped())
             row["figures"] |= row["relaxation"].pop("metrics")
-        row["content"] = contents[name]
+        row["content"] = content
         yield {**old, **found}
     yield found
 

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 import torch
 from numpy.typing import NDArray
-from pyarrow import parquet
 from torch import Tensor
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals, generator
-from matdesign.crystals.geometry import wrap
+from matdesign.crystals.io.parquet import read_parquet
 from matdesign.errors import DataError, MatdesignError
 from matdesign.generators.contract import Generator
 from matdesign.generators.shipped import weights_folder
@@ -248,17 +246,14 @@ def relaxed(
     return [known[key] for key in keys]
 
 
-def crystals_of(rows: list[dict[str, Any]], frac: str = "frac") -> Crystals:
+def crystals_of(rows: list[dict[str, Any]]) -> Crystals:
     """Return one padded batch of rows with numbers, coordinates and lattice."""
-    width = max(len(row["numbers"]) for row in rows)
-    species = torch.zeros(len(rows), width, dtype=torch.long)
-    places = torch.zeros(len(rows), width, 3)
-    for i, row in enumerate(rows):
-        n = len(row["numbers"])
-        species[i, :n] = torch.tensor(row["numbers"])
-        places[i, :n] = torch.tensor(row[frac]).reshape(n, 3)
-    lattice = torch.tensor([row["lattice"] for row in rows]).reshape(-1, 3, 3)
-    return Crystals(species, places, lattice)
+    return Crystals.cat(
+        [
+            Crystals(*(torch.tensor([row[x]]) for x in ("numbers", "frac", "lattice")))
+            for row in rows
+        ]
+    )
 
 
 def published(path: Path, n: int | None = None) -> dict[str, Crystals]:
@@ -267,21 +262,13 @@ def published(path: Path, n: int | None = None) -> dict[str, Crystals]:
     They come in one fixed random order: fewer are the first of more.
 
     Raises:
-        DataError: the file is missing, is no parquet, or lacks a column.
+        DataError: the file is missing, is no table of crystals, or names no models.
     """
-    columns = ["model", "numbers", "frac_coords", "lattice"]
-    try:
-        rows = parquet.read_table(path, columns=columns).to_pylist()
-    except (pyarrow.ArrowException, KeyError, OSError) as error:
-        raise DataError(f"{path} has not the columns {columns}: {error}") from error
-    models: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        models.setdefault(row["model"], []).append(row)
     found = {}
-    for name, some in models.items():
-        made = crystals_of(some, "frac_coords")
+    for name in dict.fromkeys(read_parquet(path).labels.get("model", [""])):
+        made = read_parquet(path, rows=("model", name))
         order = torch.randperm(len(made), generator=generator(0))[:n]
-        found[name] = made.replace(frac=wrap(made.frac))[order]
+        found[name] = made[order]
     return found
 
 

@@ -21,12 +21,6 @@ TEMPLATES = jinja2.Environment(
 )
 
 
-def render(name: str, /, **values: Any) -> str:
-    """Return the page of a template, with each paragraph on one line."""
-    made = TEMPLATES.get_template(f"{name}.md").render(values)
-    return re.sub(r"(?<=[^\n|])\n(?=[^\n|#])", " ", made) + "\n"
-
-
 def text(value: Any) -> str:
     """Return a figure for a reader; one with an interval has it in brackets."""
     if isinstance(value, dict) and {"value", "low", "high"} <= set(value):
@@ -38,8 +32,8 @@ def text(value: Any) -> str:
     return f"{value:,}" if type(value) is int else str(value)
 
 
-def table(value: dict[str, Any] | list[dict[str, Any]]) -> list[str]:
-    """Return the lines of a table: figures by name, or records in rows."""
+def table(value: dict[str, Any] | list[dict[str, Any]]) -> str:
+    """Return a table and an empty line: figures by name, or records in rows."""
     if isinstance(value, list):
         rows = [list(value[0]), *([text(x) for x in row.values()] for row in value)]
     elif all(isinstance(one, dict) and "low" not in one for one in value.values()):
@@ -49,7 +43,17 @@ def table(value: dict[str, Any] | list[dict[str, Any]]) -> list[str]:
     else:
         rows = [["", ""], *([k.replace("_", " "), text(x)] for k, x in value.items())]
     rows.insert(1, ["---"] * len(rows[0]))
-    return ["| " + " | ".join(str(x) for x in row) + " |" for row in rows] + [""]
+    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows)
+
+
+TEMPLATES.filters |= {"text": text}
+TEMPLATES.globals |= {"table": table}
+
+
+def render(name: str, /, **values: Any) -> str:
+    """Return the page of a template, with each paragraph on one line."""
+    made = TEMPLATES.get_template(f"{name}.md").render(values)
+    return re.sub(r"(?<=[^\n|])\n(?=[^\n|#])", " ", made) + "\n"
 
 
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:
@@ -69,16 +73,5 @@ def write_data_card(folder: Path, card: dict[str, Any]) -> None:
     card = {**card, "files": files_of(folder)}
     content = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
     write_atomic(folder / "card.json", content.encode())
-    words = {"not": "What it is not", "how": "How made"}
-    lines = [f"# {card['title']}", ""]
-    for key, value in card.items():
-        if isinstance(value, str) and key not in ("name", "title"):
-            name = words.get(key, key.replace("_", " ").capitalize())
-            lines += [f"**{name}.** {value}", ""]
-    plain = {k: x for k, x in card.items() if isinstance(x, int | float)}
-    lines += table(plain) if plain else []
-    for key, value in card.items():
-        if isinstance(value, dict | list) and value:
-            name = key.replace("_", " ")
-            lines += [f"## {name[0].upper()}{name[1:]}", "", *table(value)]
-    write_atomic(folder / "card.md", ("\n".join(lines).rstrip() + "\n").encode())
+    page = render("data", card=card).rstrip() + "\n"
+    write_atomic(folder / "card.md", page.encode())

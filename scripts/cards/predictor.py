@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cards.page import render, table
+from cards.page import render
 from matdesign.crystals.batch import Crystals
+from matdesign.loop.calibration import fractions
 from matdesign.metrics.figures import mean
 from matdesign.metrics.summary import Protocol
 from matdesign.predictors.network import PropertyNetwork
@@ -59,9 +60,7 @@ def judge(net: PropertyNetwork, name: str, sets: dict[str, Crystals]) -> dict[st
     true = all_true[rows]
     members = net.predict_members(test)[name].double().numpy()[:, rows]
     found, doubt = members.mean(0), members.std(0)
-    hot = torch.nn.functional.one_hot(test.species, len(net.baseline)).double()
-    share = (hot * test.mask[..., None]).sum(1) / test.n_atoms[:, None]
-    line = (share @ net.baseline.double())[:, k].numpy()[rows]
+    line = (fractions(test) @ net.baseline.double().numpy())[rows, k]
     line = line if floor is None else line.clip(min=floor)
     error, average = np.abs(found - true), np.nanmean(known(sets["train"], name))
     figures = {
@@ -194,44 +193,6 @@ def measured(args: argparse.Namespace, sets: dict[str, Crystals]) -> dict[str, A
 # ---- the page ------------------------------------------------------------------------
 
 
-TITLES = {
-    "mae": "mean absolute error",
-    "rmse": "root mean square error",
-    "error_90": "90 % quantile of the error",
-    "mae_of_one_network": "mean absolute error of one network alone",
-    "mae_of_composition_line": "of a line through the composition",
-    "mae_of_training_mean": "of the training mean",
-    "mae_where_members_agree": "where the networks agree better than the median",
-    "mae_where_members_disagree": "where they do not",
-    "metal_or_not": "metal or not, a gap counted above 0.1 eV: share right",
-    "aim": "aim: mean absolute error of at most",
-}
-PARTS = {
-    "ranges": "Errors by true value",
-    "apart": "Beside the predictor that it judges, on the same crystals",
-    "made": "On crystals that the shipped generators made, a third of them guided; energies "
-    "as they stand",
-    "shaken": "On shaken test crystals, by the displacement of each coordinate: what it costs "
-    "by the potential, and by the network",
-}
-
-
-def section(name: str, one: dict[str, Any]) -> list[str]:
-    """Return the lines of the card about one property."""
-    plain = {TITLES.get(k, k): value for k, value in one.items() if k not in PARTS}
-    lines = [f"## {name} ({one['unit']}), {one['n']:,} held-out crystals", ""]
-    lines += table({k: x for k, x in plain.items() if k not in ("unit", "n")})
-    for key, title in PARTS.items():
-        part = one.get(key)
-        if isinstance(part, list):
-            lines += [f"{title}:", "", *table(part)]
-        elif part:
-            lines += [f"{title}:", ""]
-            lines += table({k: x for k, x in part.items() if k != "ranges"})
-            lines += table(part["ranges"]) if "ranges" in part else []
-    return lines
-
-
 def page(card: dict[str, Any]) -> str:
     """Return the text of card.md."""
     found = card["test"]
@@ -239,5 +200,4 @@ def page(card: dict[str, Any]) -> str:
     repeat = f"python scripts/card.py {card['name']}"
     repeat += " --mp20 mp_20_dev.parquet" * (card["training"]["data"] in MP20)
     repeat += f" --aim {' '.join(aims)}" if aims else ""
-    sections = [line for name, one in found.items() for line in section(name, one)]
-    return render("predictor", **card, sections=sections, repeat=repeat)
+    return render("predictor", **card, repeat=repeat)

@@ -13,7 +13,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 from databuild.cards import renew_card, write_card
-from databuild.shards import Row, read_shards
+from databuild.shards import Row, read_shards, write_table
 from matdesign.loop.hull import Hull
 
 SETS = {"perovskites": "perov", "prototypes": "proto"}
@@ -69,7 +69,7 @@ def relabel(data: Path) -> None:
         columns = dict(zip(table.column_names, table.columns, strict=True))
         for key in ("formation_energy_per_atom", "energy_above_hull"):
             columns[key] = _single([row[key] for row in rows])
-        _write(columns, path)
+        write_table(pa.table(columns), path, compression_level=19)
         renew_card(data / name, rows)
 
 
@@ -158,13 +158,6 @@ def _single(values: Sequence[float]) -> Any:
     return pa.array(np.asarray(values, dtype=np.float32))
 
 
-def _write(columns: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, table = path.with_suffix(".tmp"), pa.table(columns)
-    pq.write_table(table, temporary, compression="zstd", compression_level=19)
-    temporary.rename(path)
-
-
 def write_set(name: str, rows: list[Row], path: Path) -> None:
     """Write a shipped set, ordered by formula and energy."""
     rows.sort(key=lambda row: (row["formula"], row["energy_per_atom"], row["id"]))
@@ -209,7 +202,7 @@ def write_set(name: str, rows: list[Row], path: Path) -> None:
         "holdout_system": [held_out("system", system) for system in systems],
         "variant": words([row["variant"] for row in rows]),
     }
-    _write(columns, path)
+    write_table(pa.table(columns), path, compression_level=19)
 
 
 def write_rejected(rows: Sequence[Row], path: Path) -> None:
@@ -221,4 +214,4 @@ def write_rejected(rows: Sequence[Row], path: Path) -> None:
     for key in ("energy_per_atom", "formation_energy_per_atom", "volume_ratio"):
         columns[key] = _single([row[key] for row in rows])
     columns["steps"] = pa.array([row["steps"] for row in rows], pa.int16())
-    _write(columns, path)
+    write_table(pa.table(columns), path, compression_level=19)

@@ -22,12 +22,10 @@ class Prototype:
 
     Attributes:
         label: AFLOW label, such as "AB_cF8_225_a_b".
-        mineral: Common name, or "".
         structure: Primitive cell with the elements of the type's namesake.
     """
 
     label: str
-    mineral: str
     structure: Structure
 
     @cached_property
@@ -103,7 +101,7 @@ def library(largest: int = 20) -> dict[str, Prototype]:
         plain = Structure(
             cell.lattice, [site.specie.symbol for site in cell], cell.frac_coords
         )
-        out[label] = Prototype(label, entry["tags"].get("mineral") or "", plain)
+        out[label] = Prototype(label, plain)
     return out
 
 

@@ -1,7 +1,6 @@
 """Cards of the shipped sets: what, how made, figures, licence, checksums, command."""
 
 import json
-import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from cards.page import WORDS, write_data_card
 from pymatgen.core import Composition
 
 from databuild.shards import Row
 from matdesign.crystals.data.catalogue import CATALOGUE
 from matdesign.loop.hull import Hull
+from matdesign.loop.results import kind_of
 
 UNITS = {"lattice": "angstrom", "frac_coords": "1", **CATALOGUE["prototypes"].units}
 KJ_PER_MOL = 96.485  # kJ/mol in one eV
@@ -95,11 +96,8 @@ def against_experiment(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     The label is an energy at rest, the experiment an enthalpy at 298 K; both in eV/atom.
     """
-    lowest: dict[str, float] = {}
-    for row in rows:
-        energy, formula = float(row["formation_energy_per_atom"]), str(row["formula"])
-        lowest[formula] = min(energy, lowest.get(formula, energy))
-    out = []
+    formed = pd.DataFrame(rows).groupby("formula")["formation_energy_per_atom"]
+    lowest, out = formed.min().to_dict(), []
     for name, enthalpy in WORDS["enthalpies"].items():
         composition = Composition(name)
         label = lowest.get(str(composition.reduced_formula))
@@ -113,12 +111,8 @@ def against_experiment(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def reason_kind(reason: str) -> str:
-    """The name of a reason without its figure: "short bond 0.52" -> "short bond"."""
-    if reason.startswith("copy of"):
-        return "copy of another"
-    if reason.startswith("cannot be built"):
-        return "cannot be built"
-    return re.sub(r"\s*-?(\d[\d.]*|nan|inf)$", "", reason)
+    """Return a reason without its figure or id: "short bond 0.52" -> "short bond"."""
+    return "copy of another" if reason.startswith("copy of") else kind_of(reason)
 
 
 def smact_valid(formulas: Counter[str]) -> float:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
 from databuild.chemistry import (
+    ANIONS,
     by_charge,
     electronegativity,
     ionic_radius,
@@ -38,13 +39,8 @@ A_SITE = frozenset(
 NOT_B_SITE = frozenset("C H Si P S Se As B Be K Rb Cs Au U Te".split())
 """Elements left out of the octahedral site."""
 
-ANIONS = dict.fromkeys("O F Cl Br I S Se N H".split(), -1) | {
-    "O": -2,
-    "S": -2,
-    "Se": -2,
-    "N": -3,
-}
-"""Charge of each anion."""
+X_SITE = "O F Cl Br I S Se N H".split()
+"""The anions."""
 
 
 def compositions() -> list[tuple[str, str, str]]:
@@ -55,8 +51,8 @@ def compositions() -> list[tuple[str, str, str]]:
     [0.78, 1.10], octahedral factor r_B / r_X at least 0.35 (0.30 for nitrides).
     """
     found: dict[tuple[str, str, str], None] = {}
-    for x, charge_x in ANIONS.items():
-        radius_x = _anion_radius(x)
+    for x in X_SITE:
+        charge_x, radius_x = ANIONS[x][0], _anion_radius(x)
         for charge_a in (1, 2, 3):
             charge_b = -3 * charge_x - charge_a
             for a, b in itertools.product(
@@ -81,7 +77,7 @@ def compositions() -> list[tuple[str, str, str]]:
 
 
 def _anion_radius(x: str) -> float:
-    return 1.40 if x == "H" else ionic_radius(x, ANIONS[x])
+    return 1.40 if x == "H" else ionic_radius(x, ANIONS[x][0])
 
 
 def build(kind: str, elements: dict[str, str]) -> Structure:

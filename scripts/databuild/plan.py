@@ -66,14 +66,12 @@ def _size(prototype: Prototype) -> int:
     return len(prototype.structure)
 
 
-def _draw(
-    pool: Sequence[Prototype], count: int, rng: random.Random, power: float = 1.0
-) -> list[Prototype]:
-    """Prototypes without repeats, small cells first: weight 1 / n_atoms ** power."""
+def _draw(pool: Sequence[Prototype], count: int, rng: random.Random) -> list[Prototype]:
+    """Prototypes without repeats, small cells first: weight 1 / n_atoms."""
     rest = list(pool)
     out: list[Prototype] = []
     while rest and len(out) < count:
-        weights = [_size(p) ** -power for p in rest]
+        weights = [1 / _size(p) for p in rest]
         out.append(rest.pop(rng.choices(range(len(rest)), weights)[0]))
     return out
 

@@ -30,14 +30,13 @@ TIME_LIMIT = 900.0
 """For the relaxations of a shard, s."""
 
 
-def write_shard(folder: Path, name: str, rows: Sequence[Row]) -> Path:
-    """Write rows as a parquet shard, first under another name, then renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"{name}.parquet"
-    temporary = folder / f".{name}.{os.getpid()}.tmp"
-    pq.write_table(pa.Table.from_pylist(list(rows)), temporary, compression="zstd")
-    temporary.rename(final)
-    return final
+def write_table(table: pa.Table, path: Path, **options: Any) -> Path:
+    """Write a parquet table, first under another name, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    pq.write_table(table, temporary, compression="zstd", **options)
+    temporary.rename(path)
+    return path
 
 
 def read_shards(folder: Path, columns: list[str] | None = None) -> list[Row]:
@@ -173,7 +172,8 @@ def run_all(
             except TaskFailed as failure:
                 rows = [_row(one, None, None, failure.reason) for one in group]
                 rows = [{**row, "seconds": 2 * TIME_LIMIT / len(rows)} for row in rows]
-            path = write_shard(folder, group[0].identity, rows)
+            path = folder / f"{group[0].identity}.parquet"
+            write_table(pa.Table.from_pylist(rows), path)
             good = sum(not row["reason"] for row in rows)
             each = f"{good}/{len(rows)} usable, {rows[0]['seconds']:.2f} s each"
             print(f"{time.strftime('%H:%M:%S')} {path.name} {each}", flush=True)

@@ -52,6 +52,7 @@ def test_the_checksum_is_that_of_the_content(salts):
 def test_fewer_published_samples_are_the_first_of_more(salts, tmp_path):
     rows = {
         "model": ["A"] * 12,
+        "num_atoms": [2] * 12,
         "numbers": salts.species.tolist(),
         "frac_coords": salts.frac.reshape(12, -1).tolist(),
         "lattice": salts.lattice.reshape(12, -1).tolist(),

@@ -176,11 +176,18 @@ def row(identity, formula="NaCl", numbers=(11, 17), edge=4.0, energy=-3.4, **mor
     return {**base, **more}
 
 
-def test_shards_survive_leftovers(tmp_path):
-    from databuild.shards import read_shards, write_shard
+def shard(folder, name, *rows):
+    import pyarrow as pa
+    from databuild.shards import write_table
 
-    write_shard(tmp_path, "a", [row("one"), row("two")])
-    write_shard(tmp_path, "b", [row("two"), row("three")])
+    write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+
+
+def test_shards_survive_leftovers(tmp_path):
+    from databuild.shards import read_shards
+
+    shard(tmp_path, "a", row("one"), row("two"))
+    shard(tmp_path, "b", row("two"), row("three"))
     (tmp_path / ".c.99.tmp").write_bytes(b"half a shard")
     assert [r["id"] for r in read_shards(tmp_path)] == ["one", "two", "three"]
 
@@ -222,7 +229,6 @@ def test_reasons_lose_their_figures():
 def built(tmp_path):
     """Folder of sets that were assembled from a few shards; salt lies at -3.7."""
     from databuild.assemble import assemble
-    from databuild.shards import write_shard
 
     rows = [
         row("stable", energy=-3.70),
@@ -230,9 +236,9 @@ def built(tmp_path):
         row("bad", reason="volume change 2.10"),
         row("saddle", edge=5.2, energy=-2.3),
     ]
-    write_shard(tmp_path / "work" / "prototypes", "x", rows)
+    shard(tmp_path / "work" / "prototypes", "x", *rows)
     far = row("far", edge=5.0, energy=-3.0)
-    write_shard(tmp_path / "work" / "perovskites", "x", [far])
+    shard(tmp_path / "work" / "perovskites", "x", far)
     assemble(tmp_path / "work", tmp_path / "data")
     return tmp_path / "data"
 

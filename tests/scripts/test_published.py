@@ -11,7 +11,7 @@ from pyarrow import parquet
 from matdesign.errors import DataError
 from matdesign.metrics.evaluator import evaluate
 
-SALT = {"numbers": [55, 17], "frac_coords": [0.0, 0, 0, 0.5, 0.5, 0.5]}
+SALT = {"num_atoms": 2, "numbers": [55, 17], "frac_coords": [0.0, 0, 0, 0.5, 0.5, 0.5]}
 CUBE = [4.1, 0, 0, 0, 4.1, 0, 0, 0, 4.1]
 PUBLISHED = {
     "DiffCSP": (100.0, 83.22),
@@ -49,7 +49,11 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path):
     broken, other = tmp_path / "broken.parquet", tmp_path / "other.parquet"
     broken.write_bytes(b"PAR1 but not really")
     parquet.write_table(pyarrow.table({"model": ["A"]}), other)
-    for path in (tmp_path / "nothing.parquet", broken, other):
+    nameless = tmp_path / "nameless.parquet"
+    parquet.write_table(
+        pyarrow.Table.from_pylist([{**SALT, "lattice": CUBE}]), nameless
+    )
+    for path in (tmp_path / "nothing.parquet", broken, other, nameless):
         with pytest.raises(DataError, match=path.name):
             stages.published(path)
 
