@@ -3,8 +3,6 @@
 The energies of a potential count from a zero of its own.  One number per element, fitted
 to known crystals, turns them into formation energies that may be compared with tables
 of density functional theory; the error on crystals left out of the fit says how far.
-A potential that was trained on those very crystals, as the shipped ones were, is worse
-on new ones: the error is a lower bound there.
 """
 
 from __future__ import annotations
@@ -45,8 +43,8 @@ class Calibration:
         name: of the potential.
         elements: symbol -> reference energy, eV/atom.
         error: mean absolute error of formation energies on crystals left out of the
-            fit (not of the training of the potential), as they stand in the data,
-            eV/atom; NaN where not measured.
+            fit, as they stand in the data, eV/atom; NaN where not measured. They were
+            not left out of the training of the shipped potentials: a lower bound.
         held_out: more of that error, by name, eV/atom.
         volumes: symbol of a metal -> volume in its alloys, angstrom^3/atom.
         crystals: number of crystals fitted to.
@@ -146,14 +144,10 @@ def fractions(crystals: Crystals) -> NDArray[np.float64]:
 
 
 def apart(content: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return fractions with eight more columns: metals in oxides and fluorides.
+    """Return fractions with eight more columns, shape (crystals, 112).
 
-    Args:
-        content: shape (crystals, 104).
-
-    Returns:
-        Shape (crystals, 112); the last columns are those of `WITH_U`, whose fractions in
-        crystals with oxygen or fluorine moved there.
+    The last are those of `WITH_U`, whose fractions in crystals with oxygen or fluorine
+    moved there.
     """
     from matdesign.crystals.elements import atomic_number
 

@@ -59,10 +59,8 @@ class GatedLayer:
             hidden = functional.silu(total)
             core = self.second[0](hidden[:, :WIDTH])
             gate = self.second[1](hidden[:, WIDTH:])
-        opened: Tensor = functional.silu(self.norms[0](core)) * torch.sigmoid(
-            self.norms[1](gate)
-        )
-        return opened
+        gate = torch.sigmoid(self.norms[1](gate))
+        return functional.silu(self.norms[0](core)) * gate
 
 
 class Forward:
@@ -102,15 +100,10 @@ class Forward:
         weight_short = model.bond_weights_bg(radial_short)
         bent = len(corner) > 0
         if bent:
-            angles = model.angle_embedding(
-                model.angle_basis_expansion(
-                    direction.index_select(0, graph.angle_edges[:, 0]),
-                    direction.index_select(0, graph.angle_edges[:, 1]),
-                )
-            )
-            weight_angle = weight_short.index_select(
-                0, first
-            ) * weight_short.index_select(0, second)
+            sides = (direction.index_select(0, k) for k in graph.angle_edges.unbind(1))
+            angles = model.angle_embedding(model.angle_basis_expansion(*sides))
+            one, two = (weight_short.index_select(0, k) for k in (first, second))
+            weight_angle = one * two
         moments = atoms.new_zeros(len(atoms))
         last = len(self.atom_layers) - 1
         for k, layer in enumerate(self.atom_layers):

@@ -76,9 +76,6 @@ class Guards:
 def bond_ratio(structure: Structure) -> float:
     """Shortest bond over the sum of the two atomic radii, periodic images included.
 
-    Args:
-        structure: An ordered crystal.
-
     Returns:
         The lowest ratio; infinity when no two atoms are within 4 angstrom.
     """

@@ -166,22 +166,18 @@ class Hull:
         return energies - np.array(floor)
 
     def competing(self, crystals: Compositions) -> NDArray[np.int64]:
-        """Return how many known compounds lie in each crystal's chemical system.
+        """Return how many known compounds lie in each crystal's system, (crystals,).
 
         Subsystems count, the elements do not: SrTiO3 competes with SrO and TiO2.
-
-        Returns:
-            Counts of shape (crystals,).
         """
         inside = [filter(_several, self._inside(row)) for row in _rows(crystals)]
         counts = [sum(len(self._systems[s]) for s in systems) for systems in inside]
         return np.array(counts, dtype=np.int64)
 
     def known(self, crystals: Compositions) -> NDArray[np.bool_]:
-        """Return whether each crystal is an element or has a known compound's formula.
+        """Return whether each is an element or has a known compound's formula, (crystals,).
 
-        Returns:
-            Flags of shape (crystals,); polymorphs of a known compound are known.
+        Polymorphs of a known compound are known.
         """
         rows = _rows(crystals)
         return np.array(
@@ -259,9 +255,7 @@ class Hull:
             return 0.0, dict(row)
         content = [[p.get(s, 0.0) for p, _ in phases] for s in names]
         cost = [formed for _, formed in phases]
-        exact = dict.fromkeys(
-            ("primal_feasibility_tolerance", "dual_feasibility_tolerance"), 1e-10
-        )
+        exact = {f"{x}_feasibility_tolerance": 1e-10 for x in ("primal", "dual")}
         found = linprog(cost, A_eq=content, b_eq=[row[s] for s in names], options=exact)
         if found.status != 0:
             raise DataError(

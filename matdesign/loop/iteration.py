@@ -79,12 +79,7 @@ class Iteration:
 
 
 def counted(proposals: Sequence[Proposal], done: Sequence[Results]) -> dict[str, Any]:
-    """Return what `Iteration` says of its crystals.
-
-    Args:
-        proposals: all of the iteration.
-        done: what the oracle said of each selected one.
-    """
+    """Return what `Iteration` says of all proposals and of the results of those selected."""
     decisions = Counter(one.decision for one in proposals)
     passed = len(proposals) - decisions["rejected"]
     failed = Counter(kind_of(one.reason[0]) for one in done if one.reason[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from matdesign.crystals.matching import reduced
+from matdesign.crystals.matching import matcher, reduced
 from matdesign.loop.store import crystal_keys
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ class Known:
     """
 
     def __init__(self) -> None:
-        from pymatgen.analysis.structure_matcher import StructureMatcher
-
-        self._matcher: Any = StructureMatcher()
+        self._matcher = matcher("mattergen")
         self._keys: dict[str, str] = {}
         self._formulas: dict[Any, list[tuple[str, Any]]] = {}
 
@@ -67,5 +65,4 @@ def _primitive(crystal: Crystals) -> Structure | None:
         small = structure.get_reduced_structure(reduction_algo="niggli")
     except ValueError:  # a cell that cannot be reduced is compared as it stands
         pass
-    primitive: Structure = small.get_primitive_structure()
-    return primitive
+    return small.get_primitive_structure()

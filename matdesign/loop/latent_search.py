@@ -62,9 +62,8 @@ class LatentSearch(Learning):
 
         rng = generator(seed, model.device)
         latents = model.latent(crystals)
-        best = rewards.argsort(descending=True)[
-            : max(1, int(self.elite * len(latents)))
-        ]
+        few = max(1, int(self.elite * len(latents)))
+        best = rewards.argsort(descending=True)[:few]
         half = self.candidates // 2
         which = torch.randint(len(best), (half,), generator=rng, device=rng.device)
         near = latents[best.to(rng.device)][which]

@@ -4,9 +4,6 @@ CHGNet's own evaluator keeps the graph of the forces for training and works one
 crystal at a time.  Here the parameters are frozen, the topology of a whole batch
 is built with a few array operations, and one autograd call through positions and
 strain gives forces and stress together.
-
-Units: energies in eV/atom, forces in eV/angstrom, stresses in eV/angstrom^3,
-magnetic moments in Bohr magnetons.
 """
 
 from __future__ import annotations
@@ -121,11 +118,11 @@ class Potential:
         forces: bool = True,
     ) -> Prediction:
         """Same as `evaluate` for plain arrays (the inner loop of a relaxation)."""
-        energies: list[NDArray[Any]] = []
-        stresses: list[NDArray[Any]] = []
+        energies: list[NDArray[Any]] = [np.zeros(0)]
+        stresses: list[NDArray[Any]] = [np.zeros((0, 3, 3))]
         pulls: list[NDArray[Any]] = []
         moments: list[NDArray[Any]] = []
-        lonely: list[NDArray[np.bool_]] = []
+        lonely: list[NDArray[np.bool_]] = [np.zeros(0, dtype=bool)]
         for part in chunks([len(z) for z in numbers], self.batch_atoms):
             graph = topology(
                 numbers[part], fracs[part], lattices[part], device=self.device
@@ -139,10 +136,6 @@ class Potential:
             cuts = np.cumsum([len(z) for z in numbers[part]])[:-1]
             pulls += np.split(force, cuts)
             moments += np.split(moment, cuts)
-        if not energies:
-            return Prediction(
-                np.zeros(0), [], np.zeros((0, 3, 3)), [], np.zeros(0, dtype=bool)
-            )
         return Prediction(
             np.concatenate(energies),
             pulls,
@@ -226,14 +219,8 @@ def arrays(
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]], NDArray[Any]]:
     """Atomic numbers, wrapped fractional coordinates and lattices as arrays.
 
-    Args:
-        crystals: A batch, or pymatgen structures (ordered).
-
     Returns:
         B arrays (n_atoms,), B arrays (n_atoms, 3) in [0, 1), and (B, 3, 3) angstrom.
-
-    Raises:
-        DataError: If a crystal is empty or holds numbers that are not finite.
     """
     numbers, fracs, lattices = [], [], []
     for k, structure in enumerate(crystals):

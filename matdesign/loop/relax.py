@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matdesign.loop.potential import Potential, chunks
+from matdesign.loop.potential import Potential, Prediction, chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,12 +82,7 @@ def relax(
                 np.stack([w.lattice for w in movable]),
             )
             for k, walker in enumerate(movable):
-                walker.learn(
-                    float(prediction.energy_per_atom[k]),
-                    prediction.forces[k],
-                    prediction.stress[k],
-                    prediction.magmoms[k],
-                )
+                walker.learn(prediction, k)
                 if prediction.isolated[k]:
                     walker.reason = "isolated atoms"
                 if walker.reason or walker.fmax < fmax:
@@ -103,11 +98,7 @@ def relax(
 def _prescan(
     walkers: Sequence[Relaxation], potential: Potential, deadline: float | None
 ) -> None:
-    """Scale each cell to the volume of lowest energy, walking downhill from 1.
-
-    The scan starts at the volume given and goes downhill, so a spurious dense minimum
-    behind a barrier does not win.
-    """
+    """Scale each cell to the nearest minimum: a dense one behind a barrier does not win."""
     for part in chunks([len(w.numbers) for w in walkers], 512):
         if deadline is not None and time.monotonic() > deadline:
             return
@@ -162,7 +153,7 @@ class Relaxation:
         self.energy_per_atom = self.fmax = float("nan")
         self.magmoms: NDArray[np.float64] = np.zeros(0)
         self.steps = 0
-        self.reason = _unfit(self.numbers, self.frac, self.lattice)
+        self.reason = _unfit(self)
         self.previous: tuple[NDArray[Any], NDArray[Any]] | None = None
 
     @property
@@ -202,20 +193,15 @@ class Relaxation:
             return False
         frac = self.x[:-3] @ np.linalg.inv(self.cell0)
         self.frac = frac - np.floor(frac)
-        self.reason = _unfit(self.numbers, self.frac, self.lattice)
+        self.reason = _unfit(self)
         return not self.reason
 
-    def learn(
-        self,
-        energy: float,
-        forces: NDArray[np.float64],
-        stress: NDArray[np.float64],
-        magmoms: NDArray[np.float64],
-    ) -> None:
-        """Take in one model call as a gradient of the generalised coordinates."""
+    def learn(self, prediction: Prediction, k: int) -> None:
+        """Take in row k of a model call as a gradient of the generalised coordinates."""
+        energy, stress = float(prediction.energy_per_atom[k]), prediction.stress[k]
         n = len(self.numbers)
         deform = self.x[-3:] / n
-        pull = forces @ deform
+        pull = prediction.forces[k] @ deform
         pull = pull - pull.mean(0)
         virial = -abs(float(np.linalg.det(self.lattice))) * (stress + stress.T) / 2
         virial = np.linalg.solve(deform, virial).T / n
@@ -223,7 +209,7 @@ class Relaxation:
         if not (np.isfinite(self.gradient).all() and np.isfinite(energy)):
             self.reason = "energy is not a number"
             return
-        self.energy_per_atom, self.magmoms = energy, magmoms
+        self.energy_per_atom, self.magmoms = energy, prediction.magmoms[k]
         self.fmax = float(np.sqrt((self.gradient**2).sum(1).max()))
 
     def move(self) -> None:
@@ -245,13 +231,12 @@ class Relaxation:
         self.steps += 1
 
 
-def _unfit(
-    numbers: NDArray[np.int64], frac: NDArray[Any], lattice: NDArray[Any]
-) -> str:
+def _unfit(crystal: Relaxation) -> str:
     """Why a crystal cannot be evaluated, or ""."""
+    numbers, lattice = crystal.numbers, crystal.lattice
     if len(numbers) == 0:
         return "no atoms"
-    if not (np.isfinite(frac).all() and np.isfinite(lattice).all()):
+    if not (np.isfinite(crystal.frac).all() and np.isfinite(lattice).all()):
         return "coordinates are not numbers"
     if numbers.min() < 1 or numbers.max() > 94:
         return "element unknown to the potential"

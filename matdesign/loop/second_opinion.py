@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +16,9 @@ from matdesign.constraints.predicted import Predictor, Property
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.metrics.intervals import larger_by_chance, share
+from matdesign.predictors.network import PropertyNetwork
 from matdesign.predictors.shipped import held_out_error, load_predictor
 from matdesign.tables import html_table, text_table
-
-if TYPE_CHECKING:
-    from matdesign.predictors.network import PropertyNetwork
 
 ENOUGH, LEVEL = 8, 0.95
 """Accepted crystals that both batches need, for these alone to be compared; and of the

@@ -159,8 +159,7 @@ class Store:
     def settings(self) -> dict[str, Any] | None:
         """Return the campaign's settings, or None in a new store."""
         for row in self._db.select(kind="campaign"):
-            found: dict[str, Any] = json.loads(row.data["settings"])
-            return found
+            return json.loads(row.data["settings"])
         return None
 
     def write_settings(self, settings: dict[str, Any]) -> None:
@@ -175,13 +174,7 @@ class Store:
     def propose(
         self, iteration: int, proposals: Sequence[Proposal], **lineage: str | int
     ) -> None:
-        """Write all proposals of an iteration with their decisions, all or none.
-
-        Args:
-            iteration: its number.
-            proposals: in their places.
-            **lineage: more keys of every row.
-        """
+        """Write all proposals of an iteration with decisions and lineage, all or none."""
         with self._writing():
             for one in proposals:
                 said = {"predicted": one.predicted, "predicted_std": one.predicted_std}
@@ -201,13 +194,7 @@ class Store:
                 )
 
     def evaluated(self, iteration: int, asked: Proposal, result: Results) -> Evaluation:
-        """Write what the oracle said of one crystal, and return what will be read.
-
-        Args:
-            iteration: that proposed it.
-            asked: the crystal as proposed.
-            result: a table of one row.
-        """
+        """Write what the oracle said of one crystal, and return what will be read."""
         n, kept = int(asked.crystal.n_atoms[0]), result.structures
         species, frac = kept.species[:, :n], kept.frac[:, :n].float()
         narrow = Crystals(species, frac, kept.lattice.float())

@@ -116,14 +116,8 @@ def decisions(
 ) -> list[tuple[Any, ...]]:
     """Return decision, reason, and where it says so mean and standard deviation, of each.
 
-    Without a selector they are taken as they come.
-
-    Args:
-        selector: of the campaign.
-        new: candidates.
-        so_far: gives the usable results and their values.
-        room: most that are selected.
-        seed: of the choice.
+    Without a selector they are taken as they come; see `Selector.select`, to which
+    `so_far` gives the usable results and their values.
 
     Raises:
         DataError: the selector chose too many, or gave too few reasons.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 ATOM_CUTOFF = 6.0  # angstrom, longest bond of the atom graph
 BOND_CUTOFF = 3.0  # angstrom, longest bond that takes part in an angle
@@ -71,7 +69,7 @@ def topology(
 
     n_atoms = np.array([len(z) for z in numbers])
     offsets = np.concatenate([[0], np.cumsum(n_atoms)])
-    centres, neighbours, images, lengths = [], [], [], []
+    found = []
     for frac, lattice, offset in zip(fracs, lattices, offsets[:-1], strict=True):
         cell = np.ascontiguousarray(lattice, dtype=float)
         cart = np.ascontiguousarray(frac @ cell, dtype=float)
@@ -79,16 +77,11 @@ def topology(
             cart, cart, ATOM_CUTOFF, np.ones(3, dtype=np.int64), cell, 1e-8
         )
         keep = (i != j) | (length > 1e-8)
-        centres.append(i[keep] + offset)
-        neighbours.append(j[keep] + offset)
-        images.append(image[keep].astype(np.int64))
-        lengths.append(length[keep])
-    centre = np.concatenate(centres).astype(np.int64)
-    neighbour = np.concatenate(neighbours).astype(np.int64)
-    image = np.concatenate(images).reshape(-1, 3)
-    length = np.concatenate(lengths)
+        found.append((i[keep] + offset, j[keep] + offset, image[keep], length[keep]))
+    centre, neighbour, image, length = map(np.concatenate, zip(*found, strict=True))
+    shift = image.astype(np.int64)
 
-    to_undirected, to_directed = _pair_up(centre, neighbour, image, int(offsets[-1]))
+    to_undirected, to_directed = _pair_up(centre, neighbour, shift, int(offsets[-1]))
     first, second = _angles(centre, length)
     lonely = np.bincount(centre, minlength=int(offsets[-1])) == 0
     isolated = np.array([lonely[a:b].any() for a, b in pairwise(offsets)])
@@ -101,7 +94,7 @@ def topology(
         owner=index(np.repeat(np.arange(len(n_atoms)), n_atoms)),
         n_atoms=index(n_atoms),
         edges=index(np.stack([centre, neighbour], 1)),
-        images=index(image.astype(np.float32)),
+        images=index(shift.astype(np.float32)),
         to_undirected=index(to_undirected),
         to_directed=index(to_directed),
         angles=index(
@@ -120,21 +113,11 @@ def _pair_up(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Join each directed bond i->j (image) with its reverse j->i (-image)."""
     reach = int(np.abs(image).max()) if len(image) else 0
-    width = 2 * reach + 1
-
-    def encode(
-        a: NDArray[np.int64], b: NDArray[np.int64], shift: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        code: NDArray[np.int64] = a * n_total + b
-        for part in (shift + reach).T:
-            code = code * width + part
-        return code
-
-    key = np.minimum(
-        encode(centre, neighbour, image), encode(neighbour, centre, -image)
-    )
+    shape = (n_total, n_total, *[2 * reach + 1] * 3)
+    there = np.ravel_multi_index((centre, neighbour, *(reach + image).T), shape)
+    back = np.ravel_multi_index((neighbour, centre, *(reach - image).T), shape)
     _, to_directed, to_undirected = np.unique(
-        key, return_index=True, return_inverse=True
+        np.minimum(there, back), return_index=True, return_inverse=True
     )
     return to_undirected.reshape(-1), to_directed
 

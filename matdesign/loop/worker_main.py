@@ -44,12 +44,7 @@ def receive(pipe: IO[bytes]) -> Any:
 
 
 def set_up(prepare: Callable[[], object] | None, memory_limit: float | None) -> None:
-    """Make allocations beyond a bound fail, where the system can do that, and prepare.
-
-    Args:
-        prepare: is called once.
-        memory_limit: GiB.
-    """
+    """Make allocations beyond a limit (GiB) fail, where the system can, and prepare."""
     if memory_limit is not None and sys.platform != "win32":
         import resource
 

@@ -154,8 +154,7 @@ class Workers:
                 f"no Dask scheduler answers at {self._given}: {error}. Start one with "
                 "`dask scheduler`, and give the address that it prints."
             ) from None
-        made: Executor = self._client.get_executor(pure=False)
-        return made
+        return self._client.get_executor(pure=False)
 
     def __enter__(self) -> Workers:
         return self
@@ -240,8 +239,10 @@ def _beside(
         for key in kept[: max(0, len(kept) + 1 - KEPT)]:  # hardly used any more
             _PROCESSES.pop(key).end()
         _PROCESSES[thread, owner] = _Process(owner, prepare)
-    result: R = _PROCESSES[thread, owner].call(function, args, limit)
-    return result
+    process = _PROCESSES[thread, owner]
+    if process.popen is None or process.popen.poll() is not None:
+        process.start()
+    return process.exchange(function, args, limit)
 
 
 def _end(owner: str) -> None:
@@ -260,14 +261,6 @@ class _Process:
     def __init__(self, owner: str, prepare: Callable[[], None]) -> None:
         self.owner, self.prepare = owner, prepare
         self.popen: subprocess.Popen[bytes] | None = None
-
-    def call(
-        self, function: Callable[..., Any], args: tuple[Any, ...], limit: float | None
-    ) -> Any:
-        """Return the result of one task, or raise `TaskFailed`."""
-        if self.popen is None or self.popen.poll() is not None:
-            self.start()
-        return self.exchange(function, args, limit)
 
     def start(self) -> None:
         """Start the process and wait until it is prepared."""
@@ -296,7 +289,7 @@ class _Process:
     def exchange(
         self, function: Callable[..., Any], args: tuple[Any, ...], limit: float | None
     ) -> Any:
-        """Send a task and return its result; kill the process at the limit."""
+        """Return the result of a task or raise `TaskFailed`; kill at the limit."""
         popen = self.popen
         assert popen and popen.stdin and popen.stdout
         end = threading.TIMEOUT_MAX if limit is None else limit
@@ -331,9 +324,6 @@ class _Process:
         if popen is not None:
             popen.kill()
             popen.wait()
-            for pipe in (popen.stdin, popen.stdout):
-                try:
-                    if pipe is not None:
-                        pipe.close()
-                except OSError:
-                    pass  # unsent bytes to a dead process
+            for pipe in filter(None, (popen.stdin, popen.stdout)):
+                with suppress(OSError):  # unsent bytes to a dead process
+                    pipe.close()
