@@ -219,6 +219,8 @@ class RewardWeighted(FineTuning):
         so that the mean of l is not the training loss
 
     Args:
+        steps: optimiser steps of one call.
+        lr: learning rate of Adam.
         penalty: w.
 
     Source:

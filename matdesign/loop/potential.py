@@ -4,6 +4,9 @@ CHGNet's own evaluator keeps the graph of the forces for training and works one
 crystal at a time.  Here the parameters are frozen, the topology of a whole batch
 is built with a few array operations, and one autograd call through positions and
 strain gives forces and stress together.
+
+Units: energies in eV/atom, forces in eV/angstrom, stresses in eV/angstrom^3,
+magnetic moments in Bohr magnetons.
 """
 
 from __future__ import annotations
@@ -219,8 +222,14 @@ def arrays(
 ) -> tuple[list[NDArray[Any]], list[NDArray[Any]], NDArray[Any]]:
     """Atomic numbers, wrapped fractional coordinates and lattices as arrays.
 
+    Args:
+        crystals: A batch, or pymatgen structures (ordered).
+
     Returns:
         B arrays (n_atoms,), B arrays (n_atoms, 3) in [0, 1), and (B, 3, 3) angstrom.
+
+    Raises:
+        DataError: If a crystal is empty or holds numbers that are not finite.
     """
     numbers, fracs, lattices = [], [], []
     for k, structure in enumerate(crystals):
