@@ -133,8 +133,9 @@ def tell(
     heads = [name for name in [*every[0]][3:] if name != "reason"] if every else []
     rows = [row for row in every if row["reason"] or all(row[x] for x in heads)]
     with closing(design.Campaign.resume(store)) as loop:
-        told = set(loop.table().get("id", []))
-        new = [row for row in rows if row["id"] not in told]
+        known = loop.table().reindex(columns=["id", "formula"])
+        told = set(known.itertuples(index=False, name=None))
+        new = [row for row in rows if (row["id"], row["formula"]) not in told]
         asked = loop.ask() if new else loop.best(0)
         names = [*zip(asked.ids, asked.formulas, strict=True)]
         pairs = [(row["id"], row["formula"]) for row in new]
@@ -147,7 +148,6 @@ def tell(
                 values: Any = [number(row[head] or "nan") for row in new]
                 columns[name] = design.Column(values, unit)
             chosen = asked[[names.index(one) for one in pairs]]
-            reasons = tuple(row["reason"] for row in new)
-            loop.tell(design.Results(chosen, columns, reasons))
+            loop.tell(design.Results(chosen, columns, tuple(x["reason"] for x in new)))
         words = f"told {len(new)} results, {len(rows) - len(new)} known, "
         typer.echo(f"{words}{len(every) - len(rows)} incomplete\n{loop!r}")

@@ -35,7 +35,6 @@ from mp20 import load_reduced
 
 import matdesign as design
 from matdesign.crystals.batch import Crystals
-from matdesign.crystals.io.parquet import read_parquet
 from matdesign.errors import DataError
 from matdesign.generators import storage
 from matdesign.generators.run import Run, Step, mean_step
@@ -106,7 +105,11 @@ def parts(data: str) -> tuple[str, dict[str, Crystals]]:
     splits = ("train", "val", "test")
     if not data.endswith(".parquet"):
         return data, {k: design.load(data, split=k) for k in splits}
-    return Path(data).stem, {k: read_parquet(data, rows=("split", k)) for k in splits}
+    whole = design.read(data)
+    if "split" not in whole.labels:
+        raise DataError(f"{data} has no column `split` that says train, val or test.")
+    at = {k: [i for i, x in enumerate(whole.labels["split"]) if x == k] for k in splits}
+    return Path(data).stem, {k: whole[i] for k, i in at.items()}
 
 
 # ---- the model and what it learns from -----------------------------------------------

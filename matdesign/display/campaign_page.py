@@ -23,6 +23,7 @@ from matdesign.display.report_page import NEAR_HULL
 from matdesign.display.reporting import report
 from matdesign.display.viewer import view
 from matdesign.errors import DataError
+from matdesign.loop.cascade import computing
 from matdesign.loop.function_oracle import FunctionOracle
 from matdesign.loop.iteration import unselected
 from matdesign.loop.oracle import Oracle, PotentialOracle
@@ -371,13 +372,12 @@ def report_campaign(
 def _check_judge(judge: Oracle, campaign: Campaign) -> None:
     # one that repeats the loop's values, or gives them in another unit, says nothing
     check_objective(judge, campaign.objective)
-    own, potentials = campaign.oracle.name, [f"chgnet/{one}" for one in WEIGHTS]
-    last = [name.split(", then ")[-1] for name in (own, judge.name)]  # of a cascade
-    if last[0] == last[1] or any(x in own and x in judge.name for x in potentials):
-        raise DataError(f"{judge.name} is the loop's own oracle: take another judge.")
     named, unit = _objective(campaign)
-    other = getattr(judge, "columns", UNITS).get(named.removeprefix("-"), unit)
-    if campaign.history.units.get(named.removeprefix("-"), other) != other:
+    column = named.removeprefix("-")
+    if computing(judge, column) == computing(campaign.oracle, column):
+        raise DataError(f"{judge.name} is the loop's own oracle: take another judge.")
+    other = getattr(judge, "columns", UNITS).get(column, unit)
+    if campaign.history.units.get(column, other) != other:
         raise DataError(f"the judge gives {named} in {other}, the loop in {unit}.")
 
 

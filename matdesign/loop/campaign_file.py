@@ -146,9 +146,7 @@ def read_campaign(file: Path) -> design.Campaign:
     if words.pop("guide", False) and wanted is not None:
         words["guide"] = design.Guide(wanted)
     if rule:
-        first = min(
-            10, words.get("batch", 10)
-        )  # a rule for what follows the first batch
+        first = max(2, min(10, words.get("batch", 10)))  # results to learn from
         words["select"] = design.Bayesian(acquisition=rule, gate=gate, start=first)
     if every:
         ways = (design.PolicyGradient(), design.RewardWeighted(), design.LatentSearch())

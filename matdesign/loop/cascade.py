@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.oracle import Oracle, stream
-from matdesign.loop.results import Column, Results
+from matdesign.loop.results import UNITS, Column, Results
 from matdesign.loop.store import crystal_keys
 from matdesign.loop.worker_oracle import Streamed, unfit
 from matdesign.metrics.store import Store as Kept
@@ -47,13 +47,18 @@ class Cascade(Streamed):
         self, cheap: Oracle, then: Oracle, *, within: Mapping[str, tuple[float, float]]
     ) -> None:
         self.cheap, self.then, self.within = cheap, then, dict(within)
-        for name, ends in self.within.items():
-            known = getattr(cheap, "columns", {name: ""})
-            if name not in known or len(ends) != 2 or not ends[0] <= ends[1]:
+        first, second = (dict(getattr(one, "columns", {})) for one in (cheap, then))
+        if "energy_per_atom" in first:
+            first = UNITS | first
+        for name, ends in self.within.items() if first else ():
+            two = isinstance(ends, Sequence) and len(ends) == 2
+            if name not in first or not two or not ends[0] <= ends[1]:
                 raise DataError(
                     f"a cascade needs a lowest and a highest value of a column of its first "
-                    f"oracle, {', '.join(known)}; got {name}: {ends}."
+                    f"oracle, {', '.join(first)}; got {name}: {ends}."
                 )
+        if torn := [x for x, unit in second.items() if first.get(x, unit) != unit]:
+            raise DataError(f"the oracles of a cascade give {torn} in different units.")
         limits = (f"{name} from {a:g} to {b:g}" for name, (a, b) in within.items())
         self.name = f"{cheap.name} with {', '.join(limits)}, then {then.name}"
         self.columns: dict[str, str] = {}
@@ -95,6 +100,16 @@ class Cascade(Streamed):
             if not low <= value <= high:
                 return f"{name} outside the limits: {value:.3g}"
         return ""
+
+
+def computing(oracle: Any, column: str) -> str:
+    """Return the name of the method behind a column of an oracle, without its settings."""
+    for part, inner in reversed(getattr(oracle, "__dict__", {}).items()):
+        own = part == "oracle" or column in getattr(inner, "columns", ())
+        if own and hasattr(inner, "evaluate"):
+            return computing(inner, column)
+    name: str = oracle.name
+    return name.split(", then ")[-1].split(" by ")[-1].split(" relax")[0]
 
 
 class Cached(Streamed):

@@ -189,7 +189,7 @@ class FunctionJob(Job):
             named = got if isinstance(got, Mapping) else {self.columns[0]: got}
             for name in self.columns:
                 one = named[name] if isinstance(named[name], tuple) else (named[name],)
-                if len(one) > 2 or min(one[1:], default=0) < 0:
+                if not 1 <= len(one) <= 2 or min(one[1:], default=0) < 0:
                     raise ValueError(f"{name} is not a value, or a value and its error")
                 numbers[name] = tuple(float(value) for value in one)
                 if not np.isfinite(numbers[name][0]):

@@ -342,8 +342,8 @@ def check_row(
     i: int, row: Results, proposals: Sequence[Proposal], oracle: Oracle, history: Any
 ) -> None:
     """Raise where an oracle's row does not belong to the crystal in that place."""
-    waiting = {one.key: one for one in proposals}
-    named = row.structures.replace(ids=(*waiting, "")[i : i + 1])
+    waiting = {one.key: one for one in proposals[i : i + 1]}
+    named = row.structures.replace(ids=(*waiting, "")[:1])
     check_results(replace(row, structures=named), waiting, oracle, history)
 
 

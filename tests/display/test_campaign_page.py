@@ -21,6 +21,7 @@ from test_strategies import Seer
 import matdesign as design
 from matdesign.display.campaign_page import hypervolumes
 from matdesign.errors import DataError
+from matdesign.loop.cascade import computing
 from matdesign.metrics.intervals import wilson
 
 
@@ -359,6 +360,26 @@ def test_the_potential_of_the_loop_is_no_judge_whatever_its_settings(tmp_path):
         with pytest.raises(DataError, match="is the loop's own oracle"):
             design.report_campaign(loop, tmp_path / "a.html", judge=judge)
     loop.close()
+
+
+def test_a_judge_is_another_method_for_the_objective_whatever_it_is_part_of():
+    def gap(name):
+        return design.FunctionOracle(len, {"gap": "eV"}, name=name)
+
+    loop, limits = design.PotentialOracle(), {"energy_above_hull": (-1.0, 1.0)}
+    other = design.PotentialOracle("r2scan")
+    first, second = gap("first"), gap("second")
+    one = design.Cascade(loop, first, within=limits)
+    assert computing(one, "gap") == computing(first, "gap") == "first"
+    assert computing(design.Cascade(loop, second, within=limits), "gap") == "second"
+    assert (
+        computing(design.Cascade(first, loop, within={"gap": (0, 1)}), "gap") == "first"
+    )
+    assert computing(design.Cached(one), "energy_above_hull") == "chgnet/0.3.0"
+    two = design.Cascade(other, first, within=limits)
+    assert computing(two, "energy_above_hull") == "chgnet/r2scan"
+    volts = design.VoltageOracle("Li", other)
+    assert computing(volts, "average_voltage") == "chgnet/r2scan"
 
 
 def test_failures_that_are_not_shown_are_counted(tmp_path):

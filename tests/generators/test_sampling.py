@@ -170,3 +170,31 @@ def test_the_room_of_one_atom_is_that_of_its_pairs() -> None:
             assert float(each[k][row]) == pytest.approx(far.min() / needed, rel=1e-4)
     whole = clearance(u, species, cell, layout.mask)
     assert torch.allclose(torch.stack(each).amin(0), whole)
+
+
+class Keep:
+    """Takes particles, steers nothing, and keeps the last one of each crystal."""
+
+    particles = 2
+
+    def begin(self, device, crystals):
+        self.crystals = crystals
+
+    def control(self, state):
+        return None
+
+    def choose(self, state):
+        return torch.arange(self.crystals) * self.particles + self.particles - 1
+
+
+def test_particles_of_a_crystal_stay_together_when_it_is_drawn_again():
+    pairs = [(2, 3), (4, 2), (3, 4), (2, 4), (4, 3)]
+    each = [size for pair in pairs for size in pair]
+    rest = {"allowed": torch.ones(104).bool(), "histogram": [0] * 9, "properties": {}}
+    request = resolve(None, each, len(each), **rest)
+    some, model = plan_cells(request, request.n_atoms), Scatter()
+    model.redraws = 50
+    made = draw(model, some, steps=1, rng=rng(3), controller=Keep())
+    assert made.n_atoms.tolist() == [last for _, last in pairs]
+    tried = [one.n_atoms.view(-1, Keep.particles).tolist() for one in model.calls]
+    assert len(tried) > 1 and {tuple(x) for one in tried for x in one} == set(pairs)

@@ -161,12 +161,24 @@ def test_a_value_comes_alone_or_with_its_error():
 
 @pytest.mark.parametrize(
     "within",
-    [{"volum": (0, 9)}, {"volume_per_atom": (9, 1)}, {"volume_per_atom": (1,)}],
+    [
+        {"volum": (0, 9)},
+        {"volume_per_atom": (9, 1)},
+        {"volume_per_atom": (1,)},
+        {"volume_per_atom": 3},
+    ],
 )
 def test_limits_of_a_cascade_are_checked_before_anything_is_asked(within):
     cheap = design.FunctionOracle(size, VOLUME)
     with pytest.raises(DataError, match="a lowest and a highest value of a column"):
         design.Cascade(cheap, Counting(), within=within)
+    potential = design.PotentialOracle()
+    design.Cascade(
+        potential, Counting(), within={"steps": (0, 99), "competing": (1, 9)}
+    )
+    other = design.FunctionOracle(size, {"volume_per_atom": "nm^3"})
+    with pytest.raises(DataError, match=r"'volume_per_atom'. in different units"):
+        design.Cascade(cheap, other, within={"volume_per_atom": (0, 9)})
 
 
 def test_a_cascade_spares_the_dear_oracle(tmp_path):
