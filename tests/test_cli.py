@@ -254,12 +254,15 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
     text = call("campaign", "status", store)
     with closing(Campaign.view(store)) as loop:
         assert loop.table()["capacity"][0] == 120.55  # not rounded
+        assert loop.select.start == 2  # its first batch
     assert "120.5" in text and "cracked" in text and "oracle calls 2 of 3" in text
     call("campaign", "ask", store, "-n", 1, "--out", tmp_path / "more.xyz")
     assert len(read(tmp_path / "more.xyz")) == 1
     table.write_text(f"{head}\n9-9,CsCl,,3,")
     told = ("campaign", "tell", store, table)
     assert "not asked about: [('9-9', 'CsCl')]" in call(*told, code=2)
+    table.write_text(f"{head}\n0-0,KBr,,3,")  # told already, as another crystal
+    assert "not asked about: [('0-0', 'KBr')]" in call(*told, code=2)
     other = (tmp_path / "more.csv").read_text().strip().split("\n")[1].split(",")[0]
     table.write_text(f"{head}\n{other},KBr,,3,")  # another campaign's crystal
     assert f"not asked about: [('{other}', 'KBr')]" in call(*told, code=2)
