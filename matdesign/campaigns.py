@@ -73,7 +73,7 @@ def report(
         typer.Option(help="Evaluates the best again: r2scan, or a property network."),
     ] = None,
     hit: Annotated[
-        float | None, typer.Option(help="Highest objective of a hit; of -x, of -x.")
+        float | None, typer.Option(help="Highest objective of a hit, sign included.")
     ] = None,
 ) -> None:
     """Write a page of figures, failures and finalists, also while the campaign runs."""

@@ -272,7 +272,7 @@ def report_campaign(
         known: training or other known crystals, for what is new.
         judge: evaluates the finalists once more; nothing is recorded. An oracle, or a
             name: weights of the potential ("r2scan") or one of `property_networks()`.
-        hit: highest value of the objective of a hit; of "-x", that of -x. Where left out
+        hit: highest value of the objective, sign included, of a hit. Where left out
             0.1 eV/atom for `energy_above_hull`, of which nothing below -0.1 is believed.
         finalists: at most how many of the best.
 

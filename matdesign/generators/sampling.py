@@ -13,11 +13,8 @@ from matdesign.crystals import geometry
 from matdesign.crystals.batch import Crystals, generator
 from matdesign.errors import ShapeError
 from matdesign.generators.control import Controller, State, States
-from matdesign.generators.planning import Plan
+from matdesign.generators.planning import Plan, resample
 from matdesign.generators.request import Request
-
-AT_ONCE = 16
-"""Rows that take a network about twice as long as a single one."""
 
 
 def draw_request(
@@ -94,9 +91,8 @@ def draw(
 
     A crystal in which two atoms overlap is drawn again with the same plan, so that its
     size, layout and asked composition stay, at most `model.redraws` times, and counted in
-    `model.redrawn`. Where only a few are left their next tries are drawn at once, up to
-    `AT_ONCE` rows, and the first without overlap stands. The crystals without overlap
-    are those that the model draws without this.
+    `model.redrawn`. The crystals without overlap are those that the model draws without
+    this.
 
     Equation:
         p(x | plan, no overlap) ~ p(x | plan) 1[no overlap], by rejection
@@ -113,19 +109,22 @@ def draw(
     made = finish(model.states(plan, steps, rng), controller, plan)
     if not model.redraws:
         return made
-    left, tries = overlap(made).nonzero().squeeze(1), model.redraws
+    left = overlap(made).nonzero().squeeze(1)
     model.redrawn += len(left)
-    while len(left) and tries:
-        each = min(tries, max(1, AT_ONCE // (len(left) * copies)))
-        at = _particles(left.repeat_interleave(each), copies)
-        some = plan[at.to(model.device)]
+    good = torch.zeros(len(left), dtype=torch.bool, device=left.device)
+
+    def again(rows: Tensor, attempt: int) -> None:
+        nonlocal made
+        at = left[rows.to(left.device)]
+        some = plan[_particles(at, copies).to(model.device)]
         new = finish(model.states(some, steps, rng), controller, some)
-        well = ~overlap(new).view(-1, each)
-        first = torch.arange(len(left)).to(left) * each + well.int().argmax(1)
-        order, mended = torch.arange(len(made)).to(left), well.any(1)
-        order[left[mended]] = len(made) + first[mended]
+        well = ~overlap(new)
+        good[rows] = well
+        order = torch.arange(len(made), device=left.device)
+        order[at[well]] = len(made) + well.nonzero().squeeze(1)
         made = Crystals.cat([made, new])[order]
-        left, tries = left[~mended], tries - each
+
+    resample(again, lambda rows: good[rows], len(left), model.redraws)
     return made
 
 
