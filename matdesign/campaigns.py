@@ -149,5 +149,5 @@ def tell(
                 columns[name] = design.Column(values, unit)
             chosen = asked[[names.index(one) for one in pairs]]
             loop.tell(design.Results(chosen, columns, tuple(x["reason"] for x in new)))
-        words = f"told {len(new)} results, {len(rows) - len(new)} known, "
+        words = f"told {len(new)} results, {len(rows) - len(new)} kept as told before, "
         typer.echo(f"{words}{len(every) - len(rows)} incomplete\n{loop!r}")

@@ -2,28 +2,37 @@
 
     python scripts/build_book.py
 
-Outputs are cached per page in `_build`. The cache knows only the pages' own cells, so a key over
-the package, the data and the pins is kept beside it; when the key changes, `_build` goes. Any
-warning and any failing cell ends the build with an error. Last, every
-page is written as a notebook, with what it has just printed (`scripts/chapters.py`).
+Pages are executed side by side, one per core. Outputs are cached per page in `_build`. The cache
+knows only the pages' own cells, so a key over the package, the data and the pins is kept beside
+it; when the key changes, `_build` goes. Any warning and any failing cell ends the build with an
+error. Last, every page is written as a notebook, with what it has just printed
+(`scripts/chapters.py`).
 """
 
 import argparse
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import chapters
 import vendor_js
+from jupyter_cache import get_cache
+from jupyter_cache.executors.basic import ExecutionWorkerLocalSerial, ProcessData
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 KEY = BUILD / "matdesign.key"
+READER = {
+    "name": "myst_nb_md",
+    "type": "plugin",
+}  # as myst-nb reads a page: one cache for both
 
 
 def main() -> int:
@@ -36,22 +45,36 @@ def main() -> int:
         shutil.rmtree(BUILD, ignore_errors=True)
         BUILD.mkdir()
         KEY.write_text(key)
-    environment = {
-        **os.environ,
-        "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not the user's
-        "MATDESIGN_STATIC": "1",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
+        "1"  # this environment's kernel, not the user's
+    )
+    os.environ["MATDESIGN_STATIC"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    execute()
     start = "from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", start, "build", str(ROOT)]
-    done = subprocess.run(
-        [*command, "-W", "--keep-going"], cwd=ROOT, env=environment, check=False
-    )
+    done = subprocess.run([*command, "-W", "--keep-going"], cwd=ROOT, check=False)
     if done.returncode == 0:
         chapters.write()
         chapters.publish()
         print(f"book built in {time.perf_counter() - started:.0f} s: {BUILD / 'html'}")
     return done.returncode
+
+
+def execute() -> None:
+    """Execute the pages that the cache lacks. One that fails is left for the build to report."""
+    cache = get_cache(BUILD / ".jupyter_cache")
+    for name, text in chapters.read().items():
+        if "{code-cell}" in text:
+            cache.add_nb_to_project(str(ROOT / "book" / f"{name}.md"), read_data=READER)
+    pages = cache.list_unexecuted()
+    worker = ExecutionWorkerLocalSerial(logging.getLogger(__name__))
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        list(
+            pool.map(
+                worker, [ProcessData(p.pk, p.uri, cache, 300, False) for p in pages]
+            )
+        )
 
 
 def key_of_inputs() -> str:

@@ -233,24 +233,32 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
     assert {f"{one.split(',')[0]}.cif" for one in (first, second)} == {
         one.name for one in out.glob("*.cif")
     }
-    assert "told 0 results, 0 known" in call("campaign", "tell", store, table)
+    assert "told 0 results, 0 kept as told before" in call(
+        "campaign", "tell", store, table
+    )
     two = [
         head.replace("reason", "price (euro),reason"),
         f"{first}3,",
         f"{second[:-1]}",
     ]
     table.write_text("\n".join(two))  # one is known in part, one row is cut
-    assert "0 known, 2 incomplete" in call("campaign", "tell", store, table)
+    assert "0 kept as told before, 2 incomplete" in call(
+        "campaign", "tell", store, table
+    )
     table.write_text("\n".join(two).replace(",", ";"))
     assert "with commas" in call("campaign", "tell", store, table, code=2)
     first = f"{first.removesuffix(',')[:-1]},120.55,"
     table.write_text("\n".join([head, first, second]))
     words = call("campaign", "ask", store, "--out", out, code=2)
     assert "is not told yet" in words and "120.55" in table.read_text()
-    assert "told 1 results, 0 known" in call("campaign", "tell", store, table)
+    assert "told 1 results, 0 kept as told before" in call(
+        "campaign", "tell", store, table
+    )
     second = second.removesuffix(",,") + ",,cracked in the furnace"
     table.write_text("\n".join([head, first, second]))
-    assert "told 1 results, 1 known" in call("campaign", "tell", store, table)
+    assert "told 1 results, 1 kept as told before" in call(
+        "campaign", "tell", store, table
+    )
     text = call("campaign", "status", store)
     with closing(Campaign.view(store)) as loop:
         assert loop.table()["capacity"][0] == 120.55  # not rounded
