@@ -105,7 +105,8 @@ def test_every_step_of_a_trial_learns_with_random_numbers_of_its_own(monkeypatch
     )
 
     class Model:
-        record = {"learned": {"stopped": ""}}
+        def __init__(self):
+            self.record = {"learned": {"stopped": ""}}
 
         def sample(self, n, *, seed):
             return made
