@@ -52,14 +52,18 @@ def best_of(violation: ArrayLike, good: ArrayLike, n: int, *, seed: int = 0) -> 
             f"the best of {n} cannot be estimated from a pool of {m}; draw at least {n}."
         )
     order = np.argsort(v, kind="stable")
-    share = _equal_means(v[order], flags[order])
+    flags, group = flags[order], np.unique(v[order], return_inverse=True)[1]
     weight = _weights(m, n)
-    value = min(float(share @ weight), 1.0)  # the weights sum to 1 but for rounding
 
-    def again(draws: NDArray[np.int64]) -> float:
-        return float(np.repeat(share, draws[order]) @ weight)
+    def rate(draws: NDArray[np.int64]) -> float:
+        taken = draws[order]
+        hits, of = (np.bincount(group, weights=x) for x in (taken * flags, taken))
+        share = (hits / of.clip(min=1))[group]  # a resample has shares of its own
+        return float(np.repeat(share, taken) @ weight)
 
-    low, high = bootstrap(again, m, seed=seed)
+    # the weights sum to 1 but for rounding
+    value = min(rate(np.ones(m, dtype=np.int64)), 1.0)
+    low, high = bootstrap(rate, m, seed=seed)
     low, high = max(low, 0.0), min(high, 1.0)
     if not flags.any():  # resamples of nothing are nothing
         high = 1 - (1 - wilson(0, m)[1]) ** n
@@ -72,12 +76,3 @@ def _weights(m: int, n: int) -> NDArray[np.float64]:
     """Return the probability that the i-th best of m is the best of n, shape (m,)."""
     left = m - np.arange(1.0, m)  # crystals beyond the first, the second, ...
     return np.cumprod([n / m, *((left - n + 1).clip(0) / left)])
-
-
-def _equal_means(
-    v: NDArray[np.float64], flags: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the mean flag of all crystals with the same violation, in ascending order."""
-    _, group = np.unique(v, return_inverse=True)
-    sums = np.bincount(group, weights=flags)
-    return np.asarray((sums / np.bincount(group))[group])

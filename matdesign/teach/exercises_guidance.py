@@ -127,7 +127,7 @@ def _weighted(want: tuple[Tensor, Tensor], got: Any) -> str:
     if weight.shape != masked.shape:
         return near(masked, weight)
     have = torch.where(wanted > 0, weight * masked, 0.0)
-    off = (have / have.sum() - wanted).abs().nan_to_num(torch.inf)
+    off = (have / have.sum().abs() - wanted).abs().nan_to_num(torch.inf)
     word = tuple(int(k) for k in torch.unravel_index(off.argmax(), off.shape))
     what = f"weighted, word {word} has not its share among the wanted words."
     return "" if float(off.max()) < 1e-6 else what

@@ -111,13 +111,13 @@ def trial(way: str, seed: int, shuffled: bool) -> dict[str, Any]:
         steps.append(row | {"formulas": len(set(made.formulas))})
         print(way, seed, shuffled, steps[-1], flush=True)
         if shuffled:
-            r = r[torch.randperm(len(r), generator=rng.manual_seed(seed + k))]
+            r = r[torch.randperm(len(r), generator=rng.manual_seed(100 * seed + k))]
         if old is not None and not learner.on_policy:
             made, r = Crystals.cat([made, old[0]]), torch.cat([r, old[1]])
         keep = None if isinstance(learner, design.LatentSearch) else REWARDED // 2
         best = r.argsort(descending=True)[:keep]
         old = made[best], r[best]
-        model = learner.learn(model, made, r, seed=seed, prior=prior)
+        model = learner.learn(model, made, r, seed=100 * seed + k, prior=prior)
         if model.record["learned"]["stopped"]:
             break
     after = model.sample(JUDGED, seed=1000 + seed, **settings)

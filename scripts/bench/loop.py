@@ -62,7 +62,7 @@ class Universe:
         mix: bool,
     ) -> list[int]:
         """Return what a selector chooses among crystals that are left."""
-        values = self.values[done]
+        values, seed = self.values[done], seed + SEEDS * len(done)  # new for each batch
         if mix:
             rng = torch.Generator().manual_seed(seed)
             values = values[torch.randperm(len(done), generator=rng)]

@@ -41,6 +41,19 @@ def test_a_judge_may_refuse_what_the_score_prefers() -> None:
     assert rates[0] == pytest.approx(0.75) and rates[-1] == 0
 
 
+def test_the_interval_counts_what_a_judge_says_of_equals_as_uncertain() -> None:
+    """Crystals that the score cannot tell apart, of which a judge refuses some."""
+    rng, found = np.random.default_rng(0), []
+    for seed in range(60):
+        believed = rng.random(400) < 0.03
+        good = believed & (rng.random(400) < 0.4)
+        found.append(best_of(np.where(believed, 0.0, 1.0), good, 8, seed=seed))
+    scatter = np.std([one.value for one in found])
+    assert np.mean([one.high - one.low for one in found]) > 3 * scatter
+    exact = (1 - 0.97**8) * 0.4
+    assert sum(one.low <= exact <= one.high for one in found) >= 50
+
+
 def test_nothing_found_is_not_a_certain_zero() -> None:
     none = best_of(np.ones(30), np.zeros(30, bool), 3)
     every = best_of(np.zeros(30), np.ones(30, bool), 3)

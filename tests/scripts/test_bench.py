@@ -5,6 +5,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,3 +70,60 @@ def test_substituted_crystals_get_cells_of_the_right_volume(monkeypatch):
     train = Crystals(species, torch.zeros(4, 3, 3), cells)
     wrong = train.replace(lattice=cells * torch.tensor([0.5, 1, 1.3, 2])[:, None, None])
     assert torch.allclose(scaled(wrong, train).lattice, cells, atol=1e-4)
+
+
+def test_every_batch_of_a_search_has_random_numbers_of_its_own(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    from bench import loop
+
+    seeds = []
+
+    class Chooser:
+        start = 10
+
+        def select(self, candidates, results, values, room, *, seed):
+            seeds.append(seed)
+            return SimpleNamespace(order=range(room))
+
+    world = loop.Universe()
+    world.crystals, world.top = world.crystals[:100], {-1}
+    world.values = world.values[:100]
+    monkeypatch.setattr(loop, "MOST", 100)
+    monkeypatch.setattr(loop.design, "Bayesian", lambda **_: Chooser())
+    for seed in range(loop.SEEDS):
+        loop.search(world, "Thompson", seed)
+    assert len(seeds) == len(set(seeds)) == 9 * loop.SEEDS
+
+
+def test_every_step_of_a_trial_learns_with_random_numbers_of_its_own(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    from bench import learning
+
+    seeds = []
+    made = Crystals(
+        torch.full((4, 1), 3), torch.zeros(4, 1, 3), torch.eye(3).expand(4, 3, 3)
+    )
+
+    class Model:
+        def __init__(self):
+            self.record = {"learned": {"stopped": ""}}
+
+        def sample(self, n, *, seed):
+            return made
+
+    class Learner:
+        on_policy = True
+
+        def learn(self, model, crystals, rewards, *, seed, prior):
+            seeds.append(seed)
+            return model
+
+    yes = SimpleNamespace(satisfied=lambda some: torch.ones(len(some)).bool())
+    monkeypatch.setattr(learning, "WAYS", {"own": ("a model", Learner(), {})})
+    monkeypatch.setattr(learning.design, "load_model", lambda name: Model())
+    monkeypatch.setattr(learning, "reward", lambda some: torch.ones(len(some)))
+    monkeypatch.setattr(learning, "limit", lambda name: yes)
+    monkeypatch.setattr(learning, "figures", lambda *_: {})
+    for seed in (0, 1, 2):
+        learning.trial("own", seed, True)
+    assert len(seeds) == len(set(seeds)) == 3 * learning.ITERATIONS

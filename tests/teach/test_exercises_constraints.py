@@ -129,6 +129,7 @@ def test_right_answers_pass():
         (exercises.check_masked_words, lambda t, g: t.sum(0), "shape"),
         (exercises.check_weights, lambda t, g: t * 0 + 1, "weighted, word"),
         (exercises.check_weights, lambda t, g: t, "weighted, word"),
+        (exercises.check_weights, lambda t, g: -weights(t, g), "weighted, word"),
         (exercises.check_draws, lambda rate, n: math.ceil(n / rate), "not right"),
         (
             exercises.check_draws,
