@@ -22,6 +22,25 @@ pytestmark = [
 ]
 
 READY = "f => f.dataset.ready === '1' || f.dataset.error"
+CUT_OFF = """
+async () => {
+  await Promise.race([
+    window.MathJax?.startup?.promise, new Promise(done => setTimeout(done, 60000))]);
+  document.querySelectorAll("details").forEach(one => { one.open = true; });
+  document.querySelectorAll(".toggle-hidden").forEach(
+    one => one.classList.remove("toggle-hidden"));
+  const parts = "pre, table, mjx-container[display='true'], .cell_output";
+  return [...document.querySelector("article").querySelectorAll(parts)]
+    .filter(one => one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+    .map(one => {
+      const lines = one.textContent.trim().split("\\n");
+      const line = lines.reduce((a, b) => (b.length > a.length ? b : a), "");
+      const over = one.scrollWidth - one.clientWidth;
+      return `${one.tagName.toLowerCase()}, ${over} px too wide: ${line.slice(0, 120)}`;
+    });
+}
+"""
+"""Code, tables, formulas and printed output that must be scrolled, with their longest line."""
 
 
 def contents() -> list[str]:
@@ -41,10 +60,12 @@ def seen(browser, figure) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", contents())
-def test_a_page_is_alive_and_loads_nothing_from_outside(browser, name):
+def test_a_page_is_alive_loads_nothing_from_outside_and_cuts_nothing_off(browser, name):
     page = browser.page
     page.set_default_timeout(240_000)
+    page.set_viewport_size({"width": 390, "height": 800})
     page.goto((HTML / f"{name}.html").as_uri(), wait_until="domcontentloaded")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "on a phone"
     for figure in page.locator(".crystal-view").all():
         figure.scroll_into_view_if_needed()
         page.wait_for_function(READY, arg=figure.element_handle())
@@ -72,44 +93,10 @@ def test_a_page_is_alive_and_loads_nothing_from_outside(browser, name):
         assert shown.count() == 1
         assert shown.get_attribute("src") != first
     browser.clean()
-
-
-@pytest.mark.parametrize("name", contents())
-def test_a_page_fits_a_phone(browser, name):
-    browser.page.set_viewport_size({"width": 390, "height": 800})
-    address = (HTML / f"{name}.html").as_uri()
-    browser.page.goto(address, wait_until="domcontentloaded")
-    width = browser.page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 390
-
-
-CUT_OFF = """
-async () => {
-  await Promise.race([
-    window.MathJax?.startup?.promise, new Promise(done => setTimeout(done, 60000))]);
-  document.querySelectorAll("details").forEach(one => { one.open = true; });
-  document.querySelectorAll(".toggle-hidden").forEach(
-    one => one.classList.remove("toggle-hidden"));
-  const parts = "pre, table, mjx-container[display='true'], .cell_output";
-  return [...document.querySelector("article").querySelectorAll(parts)]
-    .filter(one => one.clientWidth && one.scrollWidth > one.clientWidth + 1)
-    .map(one => {
-      const lines = one.textContent.trim().split("\\n");
-      const line = lines.reduce((a, b) => (b.length > a.length ? b : a), "");
-      const over = one.scrollWidth - one.clientWidth;
-      return `${one.tagName.toLowerCase()}, ${over} px too wide: ${line.slice(0, 120)}`;
-    });
-}
-"""
-"""Code, tables, formulas and printed output that must be scrolled, with their longest line."""
-
-
-@pytest.mark.parametrize("name", contents())
-def test_nothing_is_cut_off_on_a_laptop(browser, name):
-    """At 1280 px, less a scroll bar; what is folded is opened."""
-    browser.page.set_viewport_size({"width": 1265, "height": 800})
-    browser.page.goto((HTML / f"{name}.html").as_uri(), wait_until="load")
-    assert browser.page.evaluate(CUT_OFF) == []
+    # on a laptop at 1280 px, less a scroll bar; what is folded is opened
+    page.set_viewport_size({"width": 1265, "height": 800})
+    page.wait_for_load_state("load")
+    assert page.evaluate(CUT_OFF) == []
 
 
 def test_formulas_are_set(browser):
