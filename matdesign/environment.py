@@ -81,7 +81,7 @@ def device_line(which: torch.device) -> str:
         what, size = f"{card.name}, {card.total_memory / 2**30:.0f} GiB", "GPU"
     elif which.type == "mps":
         what, size = "Apple GPU", "GPU"
-    return f"device: {which} ({what}); pages use their {size} sizes"
+    return f"device: {which} ({what}); design.scale gives {size} sizes"
 
 
 def scale(*, cpu: T, gpu: T) -> T:

@@ -40,7 +40,7 @@ class Normal:
         """Return the divergence from N(0, I) in nats, exact, shape (crystals,).
 
         Equation:
-            KL = 1/2 sum (mean^2 + std^2 - 1) - log std
+            KL = sum [(mean^2 + std^2 - 1) / 2 - log std]
         """
         each = (self.mean.square() + (2 * self.log_std).exp() - 1) / 2 - self.log_std
         return (each * self.mask).flatten(1).sum(1)

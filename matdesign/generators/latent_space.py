@@ -61,7 +61,7 @@ def decode(
     own = own[: species.shape[1]] * layout.orbits[..., None]
     role, condition = torch.full_like(species, -1), request.condition.to(model.device)
     plan = Plan(layout, species, role, condition, latent=(z, own))
-    *_, last = model.states(plan, model.geometry.passes, rng)
+    *_, last = model.states(plan, model.default_steps, rng)
     return last.crystals
 
 

@@ -85,15 +85,15 @@ def check_fingerprint() -> Iterator[Case]:
     other = Structure(Lattice.cubic(3.1498), ["Cs", "Cl"], [[0.0] * 3, [0.5] * 3])
     turned = Rotation.from_euler("xyz", [0.4, -0.7, 1.1]).as_matrix()
     cell, kinds, frac = salt.lattice, salt.species, np.asarray(salt.frac_coords)
-    shift = np.array([0.13, 0.41, 0.77])
     whole_cells = np.arange(frac.size).reshape(-1, 3) % 3 - 1.0
     same: dict[str, Structure] = {
         "rock salt": salt,
         "reordering sites": Structure(cell, kinds[::-1], frac[::-1]),
-        "shifting all sites": Structure(cell, kinds, frac + shift),
+        "shifting all sites": Structure(cell, kinds, frac + [0.13, 0.41, 0.77]),
         "adding whole numbers": Structure(cell, kinds, frac + whole_cells),
         "rotating the crystal": Structure(Lattice(cell.matrix @ turned), kinds, frac),
         "taking a supercell": salt * (2, 1, 1),
+        "picking primitive edges": salt.get_primitive_structure(),
     }
     seen: list[Tensor] = []
 

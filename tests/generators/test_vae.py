@@ -359,6 +359,9 @@ def test_a_walk_has_its_steps_and_depends_on_z_alone(eight):
     assert z.shape == (8, 8)
     twice = decode(model, torch.cat([z[:1], z[:1]]))
     assert torch.equal(twice.frac[0], twice.frac[1])
+    before = model.evaluations
+    decode(model, z[:2])
+    assert model.evaluations - before == 2 * (model.default_steps + 1)  # as `sample`
     cells = VAE.for_data(eight, **SMALL).eval()
     assert (walk(cells, eight[4:5], eight[5:6], steps=3).n_atoms == 5).all()
 

@@ -46,6 +46,13 @@ def rounded(start, end, lattice):
     return ((step - step.round()) @ lattice).norm()
 
 
+def nearest_by_rounding(structure):
+    step = structure.frac_coords[1:] - structure.frac_coords[0]
+    return np.linalg.norm(
+        (step - step.round()) @ structure.lattice.matrix, axis=1
+    ).min()
+
+
 @pytest.mark.parametrize(
     ("check", "answer", "says"),
     [
@@ -75,6 +82,7 @@ def rounded(start, end, lattice):
             "caesium chloride .* those of rock salt",
         ),
         (exercises.check_fingerprint, lambda s: s.lattice.abc, "taking a supercell"),
+        (exercises.check_fingerprint, nearest_by_rounding, "picking primitive edges"),
         (
             exercises.check_free_numbers,
             lambda name: 6,
