@@ -2,11 +2,10 @@
 
     python scripts/build_book.py
 
-Pages are executed side by side, one per core. Outputs are cached per page in `_build`. The cache
-knows only the pages' own cells, so a key over the package, the data and the pins is kept beside
-it; when the key changes, `_build` goes. Any warning and any failing cell ends the build with an
-error. Last, every page is written as a notebook, with what it has just printed
-(`scripts/chapters.py`).
+Pages are executed side by side into a cache in `_build`. It knows only their own cells, so a key
+over the package, the data and the pins is kept beside it; when the key changes, `_build` goes.
+Any warning and any failing cell ends the build with an error. Last, every page is written as a
+notebook, with what it has just printed (`scripts/chapters.py`).
 """
 
 import argparse
@@ -17,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -29,10 +27,8 @@ from jupyter_cache.executors.basic import ExecutionWorkerLocalSerial, ProcessDat
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 KEY = BUILD / "matdesign.key"
-READER = {
-    "name": "myst_nb_md",
-    "type": "plugin",
-}  # as myst-nb reads a page: one cache for both
+READER = {"name": "myst_nb_md", "type": "plugin"}
+"""As myst-nb reads a page, so that the build finds what was executed here."""
 
 
 def main() -> int:
@@ -45,14 +41,11 @@ def main() -> int:
         shutil.rmtree(BUILD, ignore_errors=True)
         BUILD.mkdir()
         KEY.write_text(key)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
-        "1"  # this environment's kernel, not the user's
-    )
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # our own kernel, not the user's
     os.environ["MATDESIGN_STATIC"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     execute()
-    start = "from jupyter_book.cli.main import main; main()"
-    command = [sys.executable, "-c", start, "build", str(ROOT)]
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT]
     done = subprocess.run([*command, "-W", "--keep-going"], cwd=ROOT, check=False)
     if done.returncode == 0:
         chapters.write()
@@ -66,35 +59,21 @@ def execute() -> None:
     cache = get_cache(BUILD / ".jupyter_cache")
     for name, text in chapters.read().items():
         if "{code-cell}" in text:
-            cache.add_nb_to_project(str(ROOT / "book" / f"{name}.md"), read_data=READER)
+            cache.add_nb_to_project(f"{ROOT}/book/{name}.md", read_data=READER)
     pages = cache.list_unexecuted()
-    worker = ExecutionWorkerLocalSerial(logging.getLogger(__name__))
+    todo = [ProcessData(one.pk, one.uri, cache, 300, False) for one in pages]
     with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(
-            pool.map(
-                worker, [ProcessData(p.pk, p.uri, cache, 300, False) for p in pages]
-            )
-        )
+        list(pool.map(ExecutionWorkerLocalSerial(logging.getLogger(__name__)), todo))
 
 
 def key_of_inputs() -> str:
     """Return a hash over everything that a page's result depends on but its own text."""
     digest = hashlib.sha256()
-    for path in sorted(inputs()):
-        digest.update(str(path.relative_to(ROOT)).encode())
-        digest.update(path.read_bytes())
+    tops = [ROOT / name for name in ("matdesign", "data", "constraints.txt")]
+    for path in sorted(path for top in tops for path in (top, *top.rglob("*"))):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def inputs() -> Iterator[Path]:
-    """Yield the package's sources, the data files and the pins."""
-    for folder in ("matdesign", "data"):
-        for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                yield path
-    pins = ROOT / "constraints.txt"
-    if pins.exists():
-        yield pins
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def trial(way: str, seed: int, shuffled: bool) -> dict[str, Any]:
         keep = None if isinstance(learner, design.LatentSearch) else REWARDED // 2
         best = r.argsort(descending=True)[:keep]
         old = made[best], r[best]
-        model = learner.learn(model, made, r, seed=100 * seed + k, prior=prior)
+        model = learner.learn(model, made, r, seed=5000 + 100 * seed + k, prior=prior)
         if model.record["learned"]["stopped"]:
             break
     after = model.sample(JUDGED, seed=1000 + seed, **settings)

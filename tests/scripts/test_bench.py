@@ -109,6 +109,7 @@ def test_every_step_of_a_trial_learns_with_random_numbers_of_its_own(monkeypatch
             self.record = {"learned": {"stopped": ""}}
 
         def sample(self, n, *, seed):
+            seeds.append(seed)
             return made
 
     class Learner:
@@ -126,4 +127,6 @@ def test_every_step_of_a_trial_learns_with_random_numbers_of_its_own(monkeypatch
     monkeypatch.setattr(learning, "figures", lambda *_: {})
     for seed in (0, 1, 2):
         learning.trial("own", seed, True)
-    assert len(seeds) == len(set(seeds)) == 3 * learning.ITERATIONS
+    # what is judged before and after is drawn with one seed; a step samples and learns
+    assert len(seeds) == 3 * (2 + 2 * learning.ITERATIONS)
+    assert len(set(seeds)) == 3 * (1 + 2 * learning.ITERATIONS)
