@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import chapters
+import joblib
 import vendor_js
 from jupyter_cache import get_cache
 from jupyter_cache.executors.basic import ExecutionWorkerLocalSerial, ProcessData
@@ -44,26 +45,26 @@ def main() -> int:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # our own kernel, not the user's
     os.environ["MATDESIGN_STATIC"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    execute()
+    failed = execute()
     command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT]
     done = subprocess.run([*command, "-W", "--keep-going"], cwd=ROOT, check=False)
     if done.returncode == 0:
         chapters.write()
         chapters.publish()
         print(f"book built in {time.perf_counter() - started:.0f} s: {BUILD / 'html'}")
-    return done.returncode
+    return done.returncode or failed
 
 
-def execute() -> None:
-    """Execute the pages that the cache lacks. One that fails is left for the build to report."""
-    cache = get_cache(BUILD / ".jupyter_cache")
-    for name, text in chapters.read().items():
-        if "{code-cell}" in text:
-            cache.add_nb_to_project(f"{ROOT}/book/{name}.md", read_data=READER)
-    pages = cache.list_unexecuted()
-    todo = [ProcessData(one.pk, one.uri, cache, 300, False) for one in pages]
-    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        list(pool.map(ExecutionWorkerLocalSerial(logging.getLogger(__name__)), todo))
+def execute() -> int:
+    """Execute the pages that the cache lacks, at most eight at a time; return how many failed."""
+    cache, pages = get_cache(BUILD / ".jupyter_cache"), chapters.read()
+    names = [f"{ROOT}/book/{k}.md" for k, v in pages.items() if "{code-cell}" in v]
+    found = [cache.add_nb_to_project(one, read_data=READER).uri for one in names]
+    due = cache.list_unexecuted(filter_uris=found)
+    todo = [ProcessData(one.pk, one.uri, cache, 300, False) for one in due]
+    with ProcessPoolExecutor(min(8, joblib.cpu_count())) as pool:
+        work = ExecutionWorkerLocalSerial(logging.getLogger(__name__))
+        return sum(code > 0 for code, _ in pool.map(work, todo))
 
 
 def key_of_inputs() -> str:

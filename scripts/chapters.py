@@ -33,7 +33,7 @@ EXECUTED = ROOT / "_build" / "jupyter_execute" / "book"
 DOWNLOADS = ROOT / "_build" / "html" / "_sources" / "book"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 FOLDED = {"jupyter": {"source_hidden": True}}
-IMPORT = "from matdesign.teach.numbers import Prose, glue"
+IMPORT = "from matdesign.teach.numbers import glue, prose"
 DOOR = (
     "[All chapters](index.ipynb) · *Run → Run All Cells* makes the numbers and pictures. "
     "What is folded opens with a click. This notebook is yours to change."
@@ -149,7 +149,7 @@ def convert(name: str, text: str, book: Book, *, outputs: bool = False) -> Noteb
 
 def _prose(said: str, hidden: list[str], glued: dict[str, object]) -> NotebookNode:
     """Return a folded cell that computes numbers and shows the sentences they are in."""
-    parts = ["# the numbers below", *hidden, f'Prose(r"""\n{said}\n""")']
+    parts = ["# the numbers below", *hidden, f'prose(r"""\n{said}\n""")']
     shown = new_output("display_data", {"text/markdown": filled(said, glued)})
     return new_code_cell("\n\n".join(parts), metadata={**FOLDED}, outputs=[shown])
 

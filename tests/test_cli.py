@@ -494,6 +494,20 @@ def test_design_runs_a_notebook_in_its_folder(tmp_path: Path) -> None:
     assert "MATDESIGN_STATIC" not in os.environ
 
 
+def test_design_alone_runs_the_quickstart_of_the_checkout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from matdesign.teach import workbook
+
+    seen = []
+    monkeypatch.setattr(workbook, "run", lambda *which, say: seen.append(which))
+    call("design")
+    root = Path(__file__).resolve().parents[1]
+    assert seen == [
+        (root / "notebooks/quickstart.ipynb", root / "build/quickstart.ipynb")
+    ]
+
+
 def test_a_failing_cell_stops_design_with_its_error(tmp_path: Path) -> None:
     path = notebook(tmp_path, "1 / 0", "print('never')")
     outcome = CliRunner().invoke(

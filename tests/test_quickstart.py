@@ -55,7 +55,7 @@ def test_quickstart_makes_the_report(tmp_path: Path) -> None:
     saved = tmp_path / "build" / "quickstart.ipynb"
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
     [words] = re.findall(r"^design: .*\n\t\$\(BIN\)/python (.*)$", makefile, re.M)
-    command = [sys.executable, *words.split(), str(copy), "--out", str(saved)]
+    command = [sys.executable, *words.split(), str(copy)]
     shown = subprocess.run(command, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     page = (tmp_path / "build" / "report.html").read_text()

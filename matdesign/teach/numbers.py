@@ -4,13 +4,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from IPython.display import Markdown, display
+
 NUMBERS: dict[str, Any] = {}
 """What the notebook has computed so far, by name."""
+SHOWN: list[tuple[str, Any]] = []
+"""Sentences that are shown, and where."""
 
 
 def glue(name: str, value: Any, display: bool = False) -> None:
-    """Keep a number for the sentences that follow; `display` is as in `myst_nb.glue`."""
+    """Put a number into the sentences around it; `display` is as in `myst_nb.glue`."""
     NUMBERS[name] = value
+    for text, place in [one for one in SHOWN if f"«{name}" in one[0]]:
+        place.update(Markdown(filled(text, NUMBERS)))
 
 
 def filled(text: str, numbers: Mapping[str, Any]) -> str:
@@ -30,14 +36,6 @@ def filled(text: str, numbers: Mapping[str, Any]) -> str:
     return re.sub("«([^»]+)»", value, text)
 
 
-class Prose:
-    """Markdown with the numbers that the notebook has computed, as they stand when shown."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return filled(self.text, NUMBERS)
-
-    def _repr_markdown_(self) -> str:
-        return repr(self)
+def prose(text: str) -> None:
+    """Show Markdown with the numbers that the notebook has computed; later ones follow."""
+    SHOWN.append((text, display(Markdown(filled(text, NUMBERS)), display_id=True)))

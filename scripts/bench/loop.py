@@ -153,7 +153,7 @@ def options(add: Callable[..., Any]) -> None:
 def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield all runs, made where they are not kept yet."""
     world = Universe()
-    base = {"set": SET, "objective": OBJECTIVE, "n": len(world.values)}
+    base = {"set": SET, "objective": OBJECTIVE, "n": len(world.values), "draws": "own"}
     base["code"] = code("loop/surrogate.py", "loop/acquisition.py")
 
     def run(kind: str, what: Any, seed: int, make: Callable[..., Any]) -> Any:

@@ -9,9 +9,11 @@ from pathlib import Path
 import chapters
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from plain_markdown import Book, Page
 
-from matdesign.teach.numbers import Prose, filled, glue
+from matdesign.teach.numbers import filled
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = chapters.read()
@@ -157,10 +159,16 @@ def test_numbers_come_from_the_build_where_there_is_one(tmp_path):
     assert filled("«n», «m», «share:.0%»", chapters.numbers(path)) == "8 of 9, …, 75%"
 
 
-def test_what_a_notebook_computes_stands_in_its_prose():
-    glue("test_n", 8)
-    said = Prose("Of «test_n», «test_none».")
-    assert said._repr_markdown_() == repr(said) == "Of 8, …."
+def test_what_a_notebook_computes_stands_in_its_prose_also_what_comes_later():
+    cells = [
+        "from matdesign.teach.numbers import glue, prose",
+        "glue('first', 8)\nprose('Of «first» and «second:.1f», «none».')",
+        "glue('second', 3)",
+    ]
+    book = new_notebook(cells=[new_code_cell(one) for one in cells])
+    NotebookClient(book, kernel_name="python3").execute()
+    [shown] = [output for cell in book.cells for output in cell.get("outputs", [])]
+    assert shown["data"]["text/markdown"] == "Of 8 and 3.0, …."
 
 
 def test_a_directive_that_is_not_known_is_refused():
