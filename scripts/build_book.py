@@ -28,8 +28,8 @@ from jupyter_cache.executors.basic import ExecutionWorkerLocalSerial, ProcessDat
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 KEY = BUILD / "matdesign.key"
+# as myst-nb reads a page, so that the build finds what was executed here
 READER = {"name": "myst_nb_md", "type": "plugin"}
-"""As myst-nb reads a page, so that the build finds what was executed here."""
 
 
 def main() -> int:

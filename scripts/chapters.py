@@ -20,6 +20,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import yaml
+from jupyter_cache import get_cache
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from plain_markdown import Block, Book, Page
@@ -232,10 +233,10 @@ def _without_asserts(source: str) -> str:
 
 def _executed(name: str) -> Iterator[NotebookNode]:
     """Yield the code cells of a page as the last build of the book ran them."""
-    path = EXECUTED / f"{name}.ipynb"
-    if path.exists():
-        cells = nbformat.read(path, as_version=4).cells
-        yield from (cell for cell in cells if cell.cell_type == "code")
+    cache = get_cache(ROOT / "_build" / ".jupyter_cache")
+    page = cache.get_cached_project_nb(f"{ROOT}/book/{name}.md")
+    if page is not None:  # the cache keeps code cells only
+        yield from cache.get_cache_bundle(page.pk).nb.cells
 
 
 def numbers(path: Path) -> dict[str, object]:

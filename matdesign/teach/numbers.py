@@ -4,19 +4,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from IPython.display import Markdown, display
-
 NUMBERS: dict[str, Any] = {}
 """What the notebook has computed so far, by name."""
+# sentences that are shown, and where
 SHOWN: list[tuple[str, Any]] = []
-"""Sentences that are shown, and where."""
 
 
 def glue(name: str, value: Any, display: bool = False) -> None:
     """Put a number into the sentences around it; `display` is as in `myst_nb.glue`."""
     NUMBERS[name] = value
     for text, place in [one for one in SHOWN if f"«{name}" in one[0]]:
-        place.update(Markdown(filled(text, NUMBERS)))
+        place.update({"text/markdown": filled(text, NUMBERS)}, raw=True)
 
 
 def filled(text: str, numbers: Mapping[str, Any]) -> str:
@@ -38,4 +36,7 @@ def filled(text: str, numbers: Mapping[str, Any]) -> str:
 
 def prose(text: str) -> None:
     """Show Markdown with the numbers that the notebook has computed; later ones follow."""
-    SHOWN.append((text, display(Markdown(filled(text, NUMBERS)), display_id=True)))
+    from IPython.display import display
+
+    shown = {"text/markdown": filled(text, NUMBERS)}
+    SHOWN.append((text, display(shown, raw=True, display_id=True)))
