@@ -140,7 +140,7 @@ def plot_uniform(parts: dict[str, Tensor], *, label: str = "latent coordinate") 
     most = max(1, next(iter(parts.values())).numel())
     low, high = (1 + x * np.sqrt(19 / most) for x in (-1.96, 1.96))
     axes = made.figure.axes[0]
-    axes.axhspan(low / 20, high / 20, color="#dddddd", label="uniform, 95 %")
+    axes.axhspan(low / 20, high / 20, color="#dddddd", zorder=0, label="uniform, 95 %")
     axes.legend(frameon=False, fontsize=10)
     heights = (
         np.histogram(x.flatten(), 20, (0, 1), density=True)[0] for x in parts.values()

@@ -5,10 +5,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from pymatgen.core import Lattice, Structure
 
 from matdesign.crystals.batch import Crystals
-from matdesign.display import plots
+from matdesign.display import plots, plots_families
 from matdesign.errors import DataError
 
 
@@ -35,6 +36,16 @@ def test_histogram_shares_sum_to_one_and_unknown_values_are_counted():
     assert stairs.values.tolist() == [0, 0.25, 0.5, 0.25]
     assert "a (4, 1 unknown)" in drawing(made)
     assert made.alt == "Histogram of x (eV). a: median 2, middle half 1.75 to 2.25."
+
+
+def test_the_band_of_uniform_numbers_hides_no_bar():
+    numbers = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    drawn = plots_families.plot_uniform(
+        {"latents": numbers, "coordinates": numbers.square()}
+    )
+    *bars, band = drawn.figure.axes[0].patches
+    assert band.get_label() == "uniform, 95 %" and len(bars) >= 2
+    assert band.zorder < min(one.zorder for one in bars)
 
 
 def test_element_map_counts_crystals_not_atoms(batch):
