@@ -43,7 +43,7 @@ design: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 \
-	  --dist loadfile --durations 15 --durations-min 2 -m "$(MARKS)"
+	  --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 2 -m "$(MARKS)"
 
 check: $(READY)
 	$(BIN)/python -m ruff check .

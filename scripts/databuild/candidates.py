@@ -6,7 +6,6 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 from pymatgen.analysis.structure_prediction import volume_predictor
 from pymatgen.core import Lattice, Structure
 
@@ -92,6 +91,8 @@ def library(largest: int = 20) -> dict[str, Prototype]:
     Returns:
         Label -> prototype of at most four elements.
     """
+    from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY  # read for 10 s
+
     out: dict[str, Prototype] = {}
     for entry in AFLOW_PROTOTYPE_LIBRARY:
         label = entry["tags"]["aflow"]
