@@ -59,6 +59,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def space_groups() -> list:
+    """Hold the groups that most tests build: pymatgen forgets them, and takes 1 s for each."""
+    from pymatgen.symmetry.groups import SpaceGroup
+
+    return [SpaceGroup("Fm-3m"), SpaceGroup("Fd-3m")]
+
+
 @pytest.fixture(scope="session")
 def eight():
     """Crystals to learn from: eight small cells of four structure types, 1 to 5 atoms."""
