@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isnan
@@ -14,11 +15,14 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.known import Known
 from matdesign.loop.rebuild import Objective, value
-from matdesign.loop.results import Results
+from matdesign.loop.results import Results, kind_of
 from matdesign.loop.store import Evaluation
 
 if TYPE_CHECKING:
     import pandas
+
+FAILURES = 10
+"""Fewest evaluations of which all must fail for a campaign to end."""
 
 
 class History:
@@ -39,34 +43,30 @@ class History:
         self.objective, self.oracle, self._read = objective, oracle, originals
         self._originals: dict[str, Crystals] = {}
         self._known, self._in_known = Known(), set[str]()
-        self._all: dict[str, Evaluation] = {}
+        self.by_key: dict[str, Evaluation] = {}
         self._values: dict[str, float] = {}
-        self._units: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._all
-
-    def __getitem__(self, key: str) -> Evaluation:
-        return self._all[key]
-
-    @property
-    def units(self) -> dict[str, str]:
-        """Unit of every column so far."""
-        return self._units
+        self.units: dict[str, str] = {}  # of every column so far
 
     def add(self, one: Evaluation) -> None:
         """Remember one evaluation."""
-        self._all[one.key] = one
-        self._units |= {name: x.unit for name, x in one.result.columns.items()}
+        self.by_key[one.key] = one
+        self.units |= {name: x.unit for name, x in one.result.columns.items()}
         self._values[one.key] = value(self.objective, one.result)
 
-    def check(self, enough: int) -> None:
-        """Raise where `enough` usable results or more have no value of the objective."""
-        usable = sum(not one.result.reason[0] for one in self._all.values())
-        if usable >= enough and not self._ranked():
+    def check(self, batch: int, tried: int) -> None:
+        """Raise where nothing has a value after a batch, or two of failures, were tried."""
+        reasons = [one.result.reason[0] for one in self._ordered()]
+        usable = reasons.count("")
+        if tried >= max(FAILURES, 2 * batch) and not usable:
+            [(kind, n)] = Counter(map(kind_of, reasons)).most_common(1)
+            first = next(one for one in reasons if kind_of(one) == kind)
+            raise DataError(
+                f"all {len(reasons)} oracle calls failed, {n} of them like this: {first}. "
+                f"Try {self.oracle} on a crystal that you know. If it is wrong, mend it and "
+                "begin in a new store, since no crystal is evaluated twice; if it is right, "
+                "Campaign.resume (`matdesign campaign resume`) goes on with other crystals."
+            )
+        if usable >= batch and not self._ranked():
             raise DataError(
                 f"the objective cannot be computed: got NaN for all {usable} usable "
                 f"results of {self.oracle}. Give an oracle that computes it, or "
@@ -161,7 +161,7 @@ class History:
         return table
 
     def _ordered(self) -> list[Evaluation]:
-        return sorted(self._all.values(), key=lambda one: (one.iteration, one.place))
+        return sorted(self.by_key.values(), key=lambda one: (one.iteration, one.place))
 
     def _ranked(self) -> list[Evaluation]:
         """Evaluations with a value of the objective, the lowest first."""
