@@ -273,7 +273,8 @@ class Campaign:
     @property
     def stopped(self) -> str:
         """Why nothing more will be evaluated, and what to loosen; "" while more will."""
-        return why_stopped(self.store, self.left) if self.left > 0 else ""
+        pool = getattr(self.generator, "candidate_keys", ())
+        return why_stopped(self.store, self.left, pool) if self.left > 0 else ""
 
     def _propose(self, number: int, room: int) -> list[Proposal]:
         """Draw an iteration's crystals and decide about each, in their order."""
@@ -308,6 +309,8 @@ class Campaign:
         """Return the call that draws an iteration's crystals."""
         how = {"guide": self.guide} if self.guide is not None else {}
         how["seed"] = iteration_seed(self.seed, number)
+        if hasattr(self.generator, "candidate_keys"):
+            how["known"] = self.store.offered()
         return self.generator.sample, self.propose, how
 
     def _learn(self, version: int) -> None:

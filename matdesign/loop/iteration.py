@@ -102,15 +102,18 @@ def iteration_seed(seed: int, iteration: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def why_stopped(store: Store, left: int) -> str:
+def why_stopped(store: Store, left: int, pool: Sequence[str]) -> str:
     """Return why a campaign ends before its budget, and what to loosen; "" if it does not.
 
     Args:
         store: of the campaign.
         left: oracle calls that the budget still allows.
+        pool: keys of crystals, each of which must be proposed once before.
     """
     iterations = store.iterations()[-PATIENCE:]
     if len(iterations) < PATIENCE or any(one["selected"] for one in iterations):
+        return ""
+    if pool and not {*pool} <= {*store.offered()}:
         return ""
     rows = [x for one in iterations for x in store.proposals(one["iteration"])]
     counts = Counter(unselected(x.decision, x.reason) for x in rows).most_common(4)

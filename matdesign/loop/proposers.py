@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -23,6 +24,9 @@ SPACING = 3.0
 
 class Pool:
     """Proposes from a list of candidates: every call draws some at random.
+
+    In a campaign every candidate is proposed once before those passed over come again;
+    the others do not.
 
     Args:
         source: crystals; a folder of files that `read` knows; or a CSV file with a column
@@ -61,16 +65,31 @@ class Pool:
             raise DataError(f"nothing can be read from {path}: {why}")
         self.crystals = Crystals.cat(found)
 
-    def sample(self, n: int, *, seed: int) -> Crystals:
-        """Return n different candidates at random, all of them where n is larger."""
-        order = torch.randperm(len(self.crystals), generator=generator(seed))
+    def sample(
+        self, n: int, *, seed: int, known: Mapping[str, str] | None = None
+    ) -> Crystals:
+        """Return n different candidates at random, all of them where n is larger.
+
+        Those `known` to a campaign, key -> decision, come last where they were "passed
+        over", and else not at all.
+        """
+        order = torch.randperm(len(self.crystals), generator=generator(seed)).tolist()
+        if known:
+            said = [known.get(key, "") for key in self.candidate_keys]
+            order = [i for i in order if said[i] in ("", "passed over")]
+            order.sort(key=lambda i: said[i])  # what is new first, else at random
         return self.crystals[order[:n]]
+
+    @cached_property
+    def candidate_keys(self) -> list[str]:
+        """What `crystal_keys` gives of each candidate."""
+        return crystal_keys(self.crystals)
 
     def to_dict(self) -> dict[str, str] | None:
         """Return where the pool was read and what it held; None for one from crystals."""
         if isinstance(self.source, Crystals):
             return None
-        keys = " ".join(crystal_keys(self.crystals)).encode()
+        keys = " ".join(self.candidate_keys).encode()
         digest = hashlib.sha256(keys).hexdigest()[:16]
         return {"source": str(Path(self.source).absolute()), "digest": digest}
 

@@ -7,7 +7,9 @@ import matdesign as design
 from matdesign.constraints.distance import MinDistance
 from matdesign.crystals import elements
 from matdesign.errors import DataError
+from matdesign.loop.iteration import PATIENCE
 from matdesign.loop.proposers import Pool, Substitution
+from matdesign.loop.store import crystal_keys
 from matdesign.loop.worker_oracle import unfit
 
 
@@ -22,6 +24,45 @@ def test_a_pool_of_crystals_draws_each_once(known):
     assert len(some) == 5 == len(set(some.ids)) and set(some.ids) <= set(known.ids)
     assert pool.sample(5, seed=0).ids == some.ids != pool.sample(5, seed=1).ids
     assert sorted(pool.sample(99, seed=2).ids) == sorted(known.ids)
+
+
+def test_a_pool_proposes_what_is_new_first_and_nothing_decided_again(known):
+    pool = Pool(known)
+    order, keys = pool.sample(12, seed=3).ids, dict(zip(known.ids, crystal_keys(known)))
+    said = {keys[name]: "passed over" for name in order[:4]}
+    said |= {keys[name]: "selected" for name in order[4:6]}
+    assert pool.sample(99, seed=3, known=said).ids == order[6:] + order[:4]
+    assert pool.candidate_keys == crystal_keys(known)
+
+
+@pytest.mark.parametrize("select", [None, design.Bayesian(start=2, gate=0.6)])
+def test_a_campaign_offers_a_pool_to_its_end(tmp_path, select):
+    some = design.load("perovskites")[:40]
+    crystals = some.replace(properties={}, units={}, labels={})
+    wanted = design.RequiredElements("F")
+    fit = int(wanted.satisfied(some).sum())
+    oracle = design.TableOracle(some, "formation_energy_per_atom")
+    loop = design.Campaign(
+        Pool(crystals),
+        wanted,
+        oracle,
+        tmp_path / "a.db",
+        objective="formation_energy_per_atom",
+        select=select,
+        batch=1,
+        propose=3,
+    )
+    list(loop)
+    rows = loop.store.decisions()
+    assert {one["parent"] for one in rows} == set(some.ids)
+    decided = [one["parent"] for one in rows if one["decision"] != "passed over"]
+    assert len(decided) == len(set(decided))
+    if select is None:
+        assert loop.spent == fit == 5 and "a pool has ended" in loop.stopped
+        assert PATIENCE < len(loop.store.iterations()) < 40
+    else:
+        assert "passed over" in loop.stopped
+    loop.close()
 
 
 def test_a_folder_says_what_it_could_not_read(known, tmp_path):
