@@ -151,7 +151,7 @@ class Campaign:
         self.batch: int = settings["batch"]
         self.propose: int = settings["propose"]
         self.learn_every: int = settings["learn_every"]
-        self.history = History(parts.objective, parts.oracle.name, store.originals)
+        self.history = History(parts, store.originals)
         self._ahead: Any = (None, None, b"")  # a call, its future, and what drew
         self._next = store.count("iteration")
         self.version = self._tried = 0
@@ -368,8 +368,9 @@ class Campaign:
         """Return the k best relaxed crystals, all different from each other.
 
         Returns:
-            At most k crystals, lowest objective first, with their energies as
-            properties and "iteration-place" as ids.
+            At most k crystals, lowest objective first, with their energies as properties
+            and "iteration-place" as ids. Of several `objectives` of the selector: before
+            the others, those that none beats in all of them.
         """
         return self.history.results(k).structures
 
@@ -392,5 +393,5 @@ class Campaign:
             f"Campaign{wanted}{words}: lowest {aim} by {self.oracle.name}; "
             f"{self._next} iterations, oracle calls {self.spent} of {self.budget}; "
             f"store {self.store.name}, seed {self.seed}"
-            + (f"\n{self.stopped}" if self.stopped else "")
+            + "".join(f"\n{why}" for why in (self.stopped,) if why)
         )

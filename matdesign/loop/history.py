@@ -14,7 +14,7 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.known import Known
-from matdesign.loop.rebuild import Objective, value
+from matdesign.loop.rebuild import Objective, Parts, value
 from matdesign.loop.results import Results, kind_of
 from matdesign.loop.store import Evaluation
 
@@ -29,18 +29,16 @@ class History:
     """Evaluations by the key of their crystal; see `Campaign` for what is public.
 
     Args:
-        objective: a column of the results, or a function of them.
-        oracle: name of the oracle.
+        parts: of the campaign: objective, oracle, and the selector with its `objectives`.
         originals: reads every selected crystal as it was proposed, by its key.
     """
 
     def __init__(
-        self,
-        objective: Objective,
-        oracle: str,
-        originals: Callable[[], dict[str, Crystals]],
+        self, parts: Parts, originals: Callable[[], dict[str, Crystals]]
     ) -> None:
-        self.objective, self.oracle, self._read = objective, oracle, originals
+        self.objective: Objective = parts.objective
+        self.oracle, self._read = parts.oracle.name, originals
+        self.objectives: Sequence[str] = getattr(parts.select, "objectives", ())
         self._originals: dict[str, Crystals] = {}
         self._known, self._in_known = Known(), set[str]()
         self.by_key: dict[str, Evaluation] = {}
@@ -141,7 +139,7 @@ class History:
         """Return up to `failed` below `least`, the k best from it, all different, and failures."""
         low, found = list[Evaluation](), list[Evaluation]()
         believed, others = Known(), Known()
-        for one in self._ranked():
+        for one in self._front_first(least):
             fine = self._values[one.key] >= least
             some, most, seen = (found, k, believed) if fine else (low, failed, others)
             if len(some) < most and seen.find(one.result.structures) is None:
@@ -168,6 +166,19 @@ class History:
         worth = self._values
         known = (one for one in self._ordered() if not isnan(worth[one.key]))
         return sorted(known, key=lambda one: worth[one.key])
+
+    def _front_first(self, least: float) -> list[Evaluation]:
+        """Return `_ranked`, before the rest what no other from `least` beats in all objectives."""
+        rows, aims = self._ranked(), self.objectives
+        if not rows or not aims:
+            return rows
+        from botorch.utils.multi_objective.pareto import is_non_dominated
+
+        values = torch.tensor([[-value(x, one.result) for x in aims] for one in rows])
+        wrong = torch.tensor([self._values[one.key] < least for one in rows])
+        values[wrong | values.isnan().any(1)] = -torch.inf
+        first = is_non_dominated(values, deduplicate=False)
+        return [rows[i] for i in (~first).int().argsort(stable=True).tolist()]
 
     def _joined(self, rows: Sequence[Evaluation], ids: Sequence[str]) -> Results:
         """Return evaluations as one table, under these ids."""
