@@ -151,6 +151,7 @@ class Campaign:
         self.batch: int = settings["batch"]
         self.propose: int = settings["propose"]
         self.learn_every: int = settings["learn_every"]
+        self.unread: str = settings.get("unread", "")  # of a pool
         self.history = History(parts, store.originals)
         self._ahead: Any = (None, None, b"")  # a call, its future, and what drew
         self._next = store.count("iteration")
@@ -393,5 +394,5 @@ class Campaign:
             f"Campaign{wanted}{words}: lowest {aim} by {self.oracle.name}; "
             f"{self._next} iterations, oracle calls {self.spent} of {self.budget}; "
             f"store {self.store.name}, seed {self.seed}"
-            + "".join(f"\n{why}" for why in (self.stopped,) if why)
+            + "".join(f"\n{why}" for why in (self.unread, self.stopped) if why)
         )

@@ -111,9 +111,8 @@ def why_stopped(store: Store, left: int, pool: Sequence[str]) -> str:
         pool: keys of crystals, each of which must be proposed once before.
     """
     iterations = store.iterations()[-PATIENCE:]
-    if len(iterations) < PATIENCE or any(one["selected"] for one in iterations):
-        return ""
-    if pool and not {*pool} <= {*store.offered()}:
+    idle = len(iterations) == PATIENCE and not any(x["selected"] for x in iterations)
+    if not idle or not {*pool} <= {*store.offered()}:
         return ""
     rows = [x for one in iterations for x in store.proposals(one["iteration"])]
     counts = Counter(unselected(x.decision, x.reason) for x in rows).most_common(4)

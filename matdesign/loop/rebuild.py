@@ -95,6 +95,7 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
         "constraints": describe(parts.constraints),
         "select": describe(parts.select),
         "learn": describe(parts.learn),
+        "unread": getattr(parts.generator, "problems", ""),
     }
     store.write_settings({**numbers, **words, **_labels(parts)})
 
@@ -139,9 +140,8 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
 
 def _labels(parts: Parts) -> dict[str, Any]:
     """Return what must be the same after a resume, by its key in the settings."""
-    aim = parts.objective
     return {
-        "objective": aim if isinstance(aim, str) else None,
+        "objective": parts.objective if isinstance(parts.objective, str) else None,
         "guide": describe(parts.guide),
         "oracle_name": parts.oracle.name,
         "wanted": repr(parts.constraints) if parts.constraints else "",

@@ -101,6 +101,30 @@ def test_a_table_of_files_and_formulas_with_descriptors(known, tmp_path):
     assert "was not found" in pool.unread["line 4, made/none.cif"]
 
 
+def test_a_text_among_numbers_costs_its_cell_only_and_is_named(tmp_path):
+    table = "formula,price,note\nNaCl,1,\nKCl,n/a,\nLiF,3,7?\n"
+    (tmp_path / "pool.csv").write_text(table)
+    pool = Pool(tmp_path / "pool.csv")
+    first, none, last = pool.crystals.properties["price"].tolist()
+    assert (first, last) == (1, 3) and none != none
+    assert set(pool.crystals.properties) == {"price"}
+    assert pool.unread == {"line 3, price": "'n/a' is no number"}
+    assert "1 could not be read in the pool" in repr(pool)
+
+
+def test_a_campaign_says_what_its_pool_could_not_read(tmp_path):
+    lines = "".join(f"\nXy{k}O" for k in range(9))
+    (tmp_path / "pool.csv").write_text(f"formula\nNaCl\nKCl{lines}\n")
+    where, oracle = tmp_path / "a.db", design.Experiment({"x": "eV"})
+    made = Pool(tmp_path / "pool.csv")
+    design.Campaign(made, None, oracle, where, objective="x").close()
+    for loop in (design.Campaign.view(where), design.Campaign.resume(where)):
+        text = repr(loop)
+        assert "9 could not be read in the pool" in text
+        assert "line 4, Xy0O: " in text and "line 9, " not in text
+        loop.close()
+
+
 def test_a_formula_is_sound_and_says_that_it_has_no_structure(tmp_path):
     (tmp_path / "pool.csv").write_text("formula\nNaCl\nCa3Al2Si3O12\nFe\n")
     crystals = Pool(tmp_path / "pool.csv").crystals
