@@ -240,7 +240,9 @@ def test_what_lies_too_far_below_the_hull_is_no_hit(tmp_path):
     page = design.report_campaign(loop, tmp_path / "a.html").read_text()
     assert f"<b>{near}</b> different hits" in page
     assert "within 0.1 eV/atom of the hull, ranked" in page
-    page = design.report_campaign(loop, tmp_path / "a.html", hit=0.05).read_text()
+    page = design.report_campaign(
+        loop, tmp_path / "a.html", hit=0.05, finalists=99
+    ).read_text()
     assert "within 0.05 eV/atom of the hull, ranked" in page
     assert "more than 0.05 eV/atom above the hull" in page
     assert "more than 0.1 eV/atom below all that is known" in page

@@ -113,7 +113,7 @@ def test_a_text_among_numbers_costs_its_cell_only_and_is_named(tmp_path):
 
 
 def test_a_campaign_says_what_its_pool_could_not_read(tmp_path):
-    lines = "".join(f"\nXy{k}O" for k in range(9))
+    lines = "".join(f"\nXy{k}O" for k in range(1, 10))
     (tmp_path / "pool.csv").write_text(f"formula\nNaCl\nKCl{lines}\n")
     where, oracle = tmp_path / "a.db", design.Experiment({"x": "eV"})
     made = Pool(tmp_path / "pool.csv")
@@ -121,7 +121,7 @@ def test_a_campaign_says_what_its_pool_could_not_read(tmp_path):
     for loop in (design.Campaign.view(where), design.Campaign.resume(where)):
         text = repr(loop)
         assert "9 could not be read in the pool" in text
-        assert "line 4, Xy0O: " in text and "line 9, " not in text
+        assert "line 4, Xy1O: " in text and "line 9, " not in text
         loop.close()
 
 
