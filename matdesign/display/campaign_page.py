@@ -274,7 +274,7 @@ def report_campaign(
             name: weights of the potential ("r2scan") or one of `property_networks()`.
         hit: highest value of the objective, sign included, of a hit. Where left out
             0.1 eV/atom for `energy_above_hull`, of which nothing below -0.1 is believed.
-        finalists: at most how many of the best.
+        finalists: at most how many of the best, in the order of `Campaign.best`.
 
     Raises:
         DataError: nothing is evaluated yet; no value could be a hit; the judge is unknown,
@@ -292,8 +292,9 @@ def report_campaign(
     if hit is not None and not hit >= least:
         raise DataError(f"nothing can be a hit: got {hit}; give at least {least}.")
 
-    def said(results: Results, row: int) -> str:
-        return f"{value(aim, results[[row]]):.4g} {unit}".strip()
+    def said(results: Results, row: int, x: Any = aim) -> str:
+        unit = campaign.history.units.get(str(x).removeprefix("-"), "")
+        return f"{value(x, results[[row]]):.4g} {unit}".strip()
 
     def hits(results: Results) -> list[bool]:
         each = [value(aim, results[[i]]) for i in range(len(results))]
@@ -342,10 +343,10 @@ def report_campaign(
     bad = int((~table["ok"]).sum())
     shown = campaign.history.results(finalists, 24, least)
     first = shown[[i for i in range(len(shown)) if value(aim, shown[[i]]) >= least]]
-    names, formulas = first.structures.ids, first.structures.formulas
     lead += [
-        f"finalist {names[i]}, {formulas[i]}: {named} {said(first, i)}"
-        for i in range(len(first))
+        f"finalist {row['id']}, {row['formula']}: {named} {said(first, i)}"
+        + "".join(f", {x} {said(first, i, x)}" for x in aims if x != named)
+        for i, row in enumerate(first.rows())
     ]
     if judge is not None and len(first):
         found = judge.evaluate(first.structures)
@@ -366,6 +367,7 @@ def report_campaign(
         plots=_plots(campaign, known, made),
         lead=lead,
         funnel=funnel,
+        near=hit if near and hit is not None else NEAR_HULL,
     )
 
 

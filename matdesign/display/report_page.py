@@ -40,7 +40,7 @@ COLUMNS = (
 """Columns of the tables, in order; empty ones are left out."""
 
 FAILURES = {
-    "look again": "lie more than {near:g} eV/atom below all that is known: look again. "
+    "look again": f"lie more than {NEAR_HULL:g} eV/atom below all that is known: look again. "
     "That is more than the error explains, so that the potential, the structure or the "
     "list of known compounds is more probably wrong than the crystal a discovery",
     "far": "lie more than {near:g} eV/atom above the hull",
@@ -93,7 +93,7 @@ def document(
         checked: the constraints asked for and who met them.
         evaluated: whether an oracle saw the crystals.
         funnel: how many crystals are left after each step; counted here where empty.
-        **shown: what the template shows as it is: title, lead, plots, judgement, facts.
+        **shown: what the template shows as it is: title, lead, plots, `near`, ...
     """
     for row in rows:
         row.values |= {"formula": row.formula, "reason": row.reason or None}
@@ -105,6 +105,7 @@ def document(
     groups["far"].sort(key=_rank)
     above = [row.values.get("above hull (eV/atom)") for row in groups["candidate"]]
     ranked = evaluated and (not above or any(one is not None for one in above))
+    where = f"within {shown['near']:g} eV/atom of" if ranked else "not compared with"
     first = [row for group in groups.values() for row in group][:MOST_VIEWERS]
     in_3d = {row.number for row in first if row.sound}
 
@@ -124,16 +125,15 @@ def document(
         assets=standalone_assets(),
         css=(ASSETS / "report.css").read_text(encoding="utf-8"),
         script=(ASSETS / "report.js").read_text(encoding="utf-8"),
-        funnel=funnel or _funnel(rows, groups, checked, evaluated, ranked),
+        funnel=funnel or _funnel(rows, groups, checked, evaluated, where),
         n=len(rows),
         n_shown=len(first),
         asked=asked,
         candidates=groups["candidate"],
         evaluated=evaluated,
         ranked=ranked,
-        near_hull=NEAR_HULL,
         failures=[
-            (words.format(near=NEAR_HULL), groups[stage], _reasons(groups[stage]))
+            (words.format(**shown), groups[stage], _reasons(groups[stage]))
             for stage, words in FAILURES.items()
             if groups[stage]
         ],
@@ -156,7 +156,7 @@ def _funnel(
     groups: dict[str, list[Row]],
     checked: Check | None,
     evaluated: bool,
-    ranked: bool,
+    where: str,
 ) -> Sequence[tuple[int, str]]:
     """Return how many crystals are left after each step, and what the step is."""
     steps = [(len(rows), "proposed")]
@@ -167,9 +167,9 @@ def _funnel(
         fine = near + below + len(groups["far"])
         steps.append((fine, "evaluated, and still meet every constraint"))
         if below:
-            far = f"over {NEAR_HULL:g} eV/atom below the hull: look again"
-            steps.append((below, far))
-        where = f"within {NEAR_HULL:g} eV/atom of" if ranked else "not compared with"
+            steps.append(
+                (below, f"over {NEAR_HULL} eV/atom below the hull: look again")
+            )
         steps.append((near, f"{where} the hull: candidates"))
     return steps
 

@@ -37,6 +37,7 @@ def report(
     plots: Sequence[Plot] = (),
     lead: Sequence[str] = (),
     funnel: Sequence[tuple[int, str]] = (),
+    near: float = NEAR_HULL,
 ) -> Path:
     """Write what was asked, proposed, refused and found; return the path of the page.
 
@@ -47,20 +48,16 @@ def report(
     Args:
         crystals: everything that was proposed, refused ones included.
         results: what an oracle said, either of all `crystals` or of those that meet
-            `wanted`, in their order. Candidates lie within 0.1 eV/atom of the hull.
+            `wanted`, in their order. Candidates lie within `near` eV/atom of the hull.
         evaluation: a judgement of the same crystals as `results`, or of all.
         path: where to write the page; missing folders are made.
-        wanted: the constraints that were asked for; checked again here, before and
-            after relaxation.
+        wanted: the constraints; checked again here, before and after relaxation.
         title: heading of the page.
         facts: further lines for "How it was made", label -> anything that prints.
         plots: shown above the crystals.
         lead: a paragraph below the heading, and points below it.
-        funnel: counts and steps above the crystals, where these are not all that was
-            proposed.
-
-    Returns:
-        Path of the HTML file.
+        funnel: counts and steps above the crystals, if not all proposed are given.
+        near: farthest from the hull that a candidate may lie, eV/atom.
 
     Raises:
         DataError: there is no crystal, or the path is a folder.
@@ -75,7 +72,7 @@ def report(
     checked = check(crystals, wanted) if wanted is not None else None
     rows = _rows(crystals, checked)
     if results is not None:
-        _add_results(rows, _places(rows, len(results), "results"), results, wanted)
+        _add_results(rows, results, wanted, near)
     if evaluation is not None:
         places = _places(rows, len(evaluation), "the evaluation")
         _add_evaluation(rows, places, evaluation)
@@ -89,6 +86,7 @@ def report(
         funnel,
         title=title,
         lead=lead,
+        near=near,
         plots=[one.to_html() for one in plots],
         judgement=evaluation._repr_html_() if evaluation is not None else "",
         made=html_table([], _facts(crystals, results, facts or {})),
@@ -143,17 +141,17 @@ def _add_geometry(rows: list[Row], crystals: Crystals) -> None:
 
 
 def _add_results(
-    rows: list[Row], places: list[int], results: "Results", wanted: Constraint | None
+    rows: list[Row], results: "Results", wanted: Constraint | None, near: float
 ) -> None:
     after = results.structures.to("cpu")
     again = check(after, wanted) if wanted is not None else None
-    changed: list[int] = []
-    for k, place in enumerate(places):
+    changed: dict[int, Row] = {}
+    for k, place in enumerate(_places(rows, len(results), "results")):
         row = rows[place]
         if row.stage == "rejected":
             continue
         row.structure = after[k]
-        changed.append(k)
+        changed[k] = row
         for column, values in (
             ("above hull (eV/atom)", results.energy_above_hull),
             ("formation energy (eV/atom)", results.formation_energy_per_atom),
@@ -182,10 +180,10 @@ def _add_results(
             if above < -NEAR_HULL:
                 row.stage = "look again"
                 row.reason = f"{-above:.2f} eV/atom below all that is known"
-            elif above > NEAR_HULL:
+            elif above > near:
                 row.stage, row.reason = "far", f"{above:.2f} eV/atom above the hull"
     if changed:
-        _add_geometry([rows[places[k]] for k in changed], after[changed])
+        _add_geometry([*changed.values()], after[[*changed]])
 
 
 def _add_evaluation(

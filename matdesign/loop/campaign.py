@@ -26,9 +26,6 @@ from matdesign.loop.worker_oracle import unfit
 if TYPE_CHECKING:
     import pandas
 
-PATIENCE = 5
-"""Iterations in a row that bring nothing to evaluate, after which a campaign ends."""
-
 
 class Campaign:
     """A search that can be stopped, looked at, edited, killed and continued.
@@ -37,6 +34,9 @@ class Campaign:
     are known, asks the oracle about the rest within the budget, and writes everything
     into the store.  Iteration i is drawn with a seed made from `seed` and i: by a `Generator`,
     where nothing is learned in between, while the oracle still works on iteration i - 1.
+
+    It ends with an error where every evaluation has failed: after two batches, 10 calls at
+    least, since it was begun or resumed. What is told by hand does not count.
 
     Args:
         generator: proposes crystals (`sample(n, seed=...)`).
@@ -150,14 +150,12 @@ class Campaign:
         self.budget: int = settings["budget"]
         self.batch: int = settings["batch"]
         self.propose: int = settings["propose"]
-        self.learn_every: int = settings.get("learn_every", 1)
-        self.history = History(parts.objective, parts.oracle.name, store.originals)
+        self.learn_every: int = settings["learn_every"]
+        self.unread: str = settings.get("unread", "")  # of a pool
+        self.history = History(parts, store.originals)
         self._ahead: Any = (None, None, b"")  # a call, its future, and what drew
-        finished = store.iterations()
-        self._next = len(finished)
-        self.version = self._idle = 0
-        for row in finished:
-            self._idle = 0 if row["selected"] else self._idle + 1
+        self._next = store.count("iteration")
+        self.version = self._tried = 0
         for one in store.evaluations():
             self.history.add(one)
 
@@ -176,7 +174,7 @@ class Campaign:
         """Do one iteration, or finish the one that was interrupted; see `stopped`.
 
         Raises:
-            DataError: the budget is spent.
+            DataError: the budget is spent, or nothing that came back can be used.
         """
         began = time.monotonic()
         proposals, nothing = self._proposals(self.batch)
@@ -246,15 +244,15 @@ class Campaign:
     def _waiting(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Return the selected crystals that have no result yet."""
         selected = (one for one in proposals if one.decision == "selected")
-        return [one for one in selected if one.key not in self.history]
+        return [one for one in selected if one.key not in self.history.by_key]
 
     def _finish(
         self, proposals: Sequence[Proposal], nothing: str, began: float
     ) -> Iteration:
         """Close the iteration, all of whose selected crystals have a result."""
         selected = [one for one in proposals if one.decision == "selected"]
-        done = [self.history[one.key].result for one in selected]
-        self.history.check(self.batch)
+        done = [self.history.by_key[one.key].result for one in selected]
+        self.history.check(self.batch, self._tried)
         best, lowest = self.history.lowest()
         iteration = Iteration(
             self._next,
@@ -271,17 +269,13 @@ class Campaign:
         drawn = {"draw": iteration_seed(self.seed, self._next)}
         self.store.finish(self._next, iteration.counts | drawn)
         self._next += 1
-        self._idle = 0 if selected else self._idle + 1
         return replace(iteration, stopped=self.stopped)
 
     @property
     def stopped(self) -> str:
         """Why nothing more will be evaluated, and what to loosen; "" while more will."""
-        if self._idle < PATIENCE or self.left <= 0:
-            return ""
-        iterations = range(self._next - PATIENCE, self._next)
-        rows = [one for k in iterations for one in self.store.proposals(k)]
-        return why_stopped(rows, self.store.iterations()[-PATIENCE:], self.left)
+        pool = getattr(self.generator, "candidate_keys", ())
+        return why_stopped(self.store, self.left, pool) if self.left > 0 else ""
 
     def _propose(self, number: int, room: int) -> list[Proposal]:
         """Draw an iteration's crystals and decide about each, in their order."""
@@ -316,6 +310,8 @@ class Campaign:
         """Return the call that draws an iteration's crystals."""
         how = {"guide": self.guide} if self.guide is not None else {}
         how["seed"] = iteration_seed(self.seed, number)
+        if hasattr(self.generator, "candidate_keys"):
+            how["known"] = self.store.offered()
         return self.generator.sample, self.propose, how
 
     def _learn(self, version: int) -> None:
@@ -351,6 +347,7 @@ class Campaign:
             for i, result in stream(self.oracle, crystals):
                 rebuild.check_row(i, result, proposals, self.oracle, self.history)
                 self.history.add(self.store.evaluated(number, proposals[i], result))
+                self._tried += 1
         self._ahead = *self._ahead[:2], rebuild.state(self.generator, self.guide)
         if silent := self._waiting(proposals):
             raise DataError(
@@ -361,7 +358,7 @@ class Campaign:
     @property
     def spent(self) -> int:
         """Oracle calls so far."""
-        return len(self.history)
+        return len(self.history.by_key)
 
     @property
     def left(self) -> int:
@@ -372,8 +369,9 @@ class Campaign:
         """Return the k best relaxed crystals, all different from each other.
 
         Returns:
-            At most k crystals, lowest objective first, with their energies as
-            properties and "iteration-place" as ids.
+            At most k crystals, lowest objective first, with their energies as properties
+            and "iteration-place" as ids. Of several `objectives` of the selector: before
+            the others, those that none beats in all of them.
         """
         return self.history.results(k).structures
 
@@ -396,5 +394,5 @@ class Campaign:
             f"Campaign{wanted}{words}: lowest {aim} by {self.oracle.name}; "
             f"{self._next} iterations, oracle calls {self.spent} of {self.budget}; "
             f"store {self.store.name}, seed {self.seed}"
-            + (f"\n{self.stopped}" if self.stopped else "")
+            + "".join(f"\n{why}" for why in (self.unread, self.stopped) if why)
         )

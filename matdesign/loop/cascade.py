@@ -48,6 +48,7 @@ class Cascade(Streamed):
     ) -> None:
         self.cheap, self.then, self.within = cheap, then, dict(within)
         first, second = (dict(getattr(one, "columns", {})) for one in (cheap, then))
+        self.columns = first | second
         if "energy_per_atom" in first:
             first = UNITS | first
         for name, ends in self.within.items() if first else ():
@@ -61,9 +62,6 @@ class Cascade(Streamed):
             raise DataError(f"the oracles of a cascade give {torn} in different units.")
         limits = (f"{name} from {a:g} to {b:g}" for name, (a, b) in within.items())
         self.name = f"{cheap.name} with {', '.join(limits)}, then {then.name}"
-        self.columns: dict[str, str] = {}
-        for one in (cheap, then):
-            self.columns |= getattr(one, "columns", {})
 
     def refusals(self, crystals: Crystals) -> list[str]:
         """Return, per crystal, why one of the oracles would compute nothing, or ""."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ FORCES = 50
 
 
 def estimate(campaign: Campaign) -> str:
-    """Return oracle calls, seconds and memory of what is left of a campaign, as text.
+    """Return oracle calls and seconds of what is left of a campaign, as text.
 
     Draws a few crystals with the campaign's guide. The cost of a call is the mean so far;
     before the first, that of 50 force calls where the oracle is the potential.
@@ -52,18 +51,7 @@ def estimate(campaign: Campaign) -> str:
         each = taken / len(some) * FORCES if some else math.nan
     asking = each * calls / workers
     said = f"{asking:.0f} s in {workers} processes" if each == each else "not known"
-    memory = f"; memory {_peak():.1f} GiB here" if _peak() else ""
     return (
         f"estimate: {calls} oracle calls; drawing {drawn} crystals {drawing:.0f} s, "
-        f"evaluating {said}{memory}, at most as much in each process"
+        f"evaluating {said}"
     )
-
-
-def _peak() -> float:
-    """Return the most memory that this process has held, GiB; 0 where nobody says."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0.0
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 2 ** (30 if sys.platform == "darwin" else 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isnan
@@ -13,60 +14,57 @@ from torch import Tensor
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.known import Known
-from matdesign.loop.rebuild import Objective, value
-from matdesign.loop.results import Results
+from matdesign.loop.rebuild import Objective, Parts, value
+from matdesign.loop.results import Results, kind_of
 from matdesign.loop.store import Evaluation
 
 if TYPE_CHECKING:
     import pandas
+
+FAILURES = 10
+"""Fewest evaluations of which all must fail for a campaign to end."""
 
 
 class History:
     """Evaluations by the key of their crystal; see `Campaign` for what is public.
 
     Args:
-        objective: a column of the results, or a function of them.
-        oracle: name of the oracle.
+        parts: of the campaign: objective, oracle, and the selector with its `objectives`.
         originals: reads every selected crystal as it was proposed, by its key.
     """
 
     def __init__(
-        self,
-        objective: Objective,
-        oracle: str,
-        originals: Callable[[], dict[str, Crystals]],
+        self, parts: Parts, originals: Callable[[], dict[str, Crystals]]
     ) -> None:
-        self.objective, self.oracle, self._read = objective, oracle, originals
+        self.objective: Objective = parts.objective
+        self.oracle, self._read = parts.oracle.name, originals
+        self.objectives: Sequence[str] = getattr(parts.select, "objectives", ())
         self._originals: dict[str, Crystals] = {}
         self._known, self._in_known = Known(), set[str]()
-        self._all: dict[str, Evaluation] = {}
+        self.by_key: dict[str, Evaluation] = {}
         self._values: dict[str, float] = {}
-        self._units: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._all
-
-    def __getitem__(self, key: str) -> Evaluation:
-        return self._all[key]
-
-    @property
-    def units(self) -> dict[str, str]:
-        """Unit of every column so far."""
-        return self._units
+        self.units: dict[str, str] = {}  # of every column so far
 
     def add(self, one: Evaluation) -> None:
         """Remember one evaluation."""
-        self._all[one.key] = one
-        self._units |= {name: x.unit for name, x in one.result.columns.items()}
+        self.by_key[one.key] = one
+        self.units |= {name: x.unit for name, x in one.result.columns.items()}
         self._values[one.key] = value(self.objective, one.result)
 
-    def check(self, enough: int) -> None:
-        """Raise where `enough` usable results or more have no value of the objective."""
-        usable = sum(not one.result.reason[0] for one in self._all.values())
-        if usable >= enough and not self._ranked():
+    def check(self, batch: int, tried: int) -> None:
+        """Raise where nothing has a value after a batch, or two of failures, were tried."""
+        reasons = [one.result.reason[0] for one in self._ordered()]
+        usable = reasons.count("")
+        if tried >= max(FAILURES, 2 * batch) and not usable:
+            [(kind, n)] = Counter(map(kind_of, reasons)).most_common(1)
+            first = next(one for one in reasons if kind_of(one) == kind)
+            raise DataError(
+                f"all {len(reasons)} oracle calls failed, {n} of them like this: {first}. "
+                f"Try {self.oracle} on a crystal that you know. If it is wrong, mend it and "
+                "begin in a new store, since no crystal is evaluated twice; if it is right, "
+                "Campaign.resume (`matdesign campaign resume`) goes on with other crystals."
+            )
+        if usable >= batch and not self._ranked():
             raise DataError(
                 f"the objective cannot be computed: got NaN for all {usable} usable "
                 f"results of {self.oracle}. Give an oracle that computes it, or "
@@ -141,7 +139,7 @@ class History:
         """Return up to `failed` below `least`, the k best from it, all different, and failures."""
         low, found = list[Evaluation](), list[Evaluation]()
         believed, others = Known(), Known()
-        for one in self._ranked():
+        for one in self._front_first(least):
             fine = self._values[one.key] >= least
             some, most, seen = (found, k, believed) if fine else (low, failed, others)
             if len(some) < most and seen.find(one.result.structures) is None:
@@ -161,13 +159,26 @@ class History:
         return table
 
     def _ordered(self) -> list[Evaluation]:
-        return sorted(self._all.values(), key=lambda one: (one.iteration, one.place))
+        return sorted(self.by_key.values(), key=lambda one: (one.iteration, one.place))
 
     def _ranked(self) -> list[Evaluation]:
         """Evaluations with a value of the objective, the lowest first."""
         worth = self._values
         known = (one for one in self._ordered() if not isnan(worth[one.key]))
         return sorted(known, key=lambda one: worth[one.key])
+
+    def _front_first(self, least: float) -> list[Evaluation]:
+        """Return `_ranked`, before the rest what no other from `least` beats in all objectives."""
+        rows, aims = self._ranked(), self.objectives
+        if not rows or not aims:
+            return rows
+        from botorch.utils.multi_objective.pareto import is_non_dominated
+
+        values = torch.tensor([[-value(x, one.result) for x in aims] for one in rows])
+        wrong = torch.tensor([self._values[one.key] < least for one in rows])
+        values[wrong | values.isnan().any(1)] = -torch.inf
+        first = is_non_dominated(values, deduplicate=False)
+        return [rows[i] for i in (~first).int().argsort(stable=True).tolist()]
 
     def _joined(self, rows: Sequence[Evaluation], ids: Sequence[str]) -> Results:
         """Return evaluations as one table, under these ids."""

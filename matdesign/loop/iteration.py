@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matdesign.loop.results import Results, kind_of
-from matdesign.loop.store import Proposal
+from matdesign.loop.store import Proposal, Store
+
+PATIENCE = 5
+"""Iterations in a row that bring nothing to evaluate, after which a campaign ends."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,19 @@ def iteration_seed(seed: int, iteration: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def why_stopped(
-    rows: Sequence[Proposal], iterations: Sequence[Mapping[str, Any]], left: int
-) -> str:
-    """Return why a campaign ends before its budget, and what to loosen.
+def why_stopped(store: Store, left: int, pool: Sequence[str]) -> str:
+    """Return why a campaign ends before its budget, and what to loosen; "" if it does not.
 
     Args:
-        rows: proposals of the last iterations, none of which was evaluated.
-        iterations: what the store keeps of these iterations.
+        store: of the campaign.
         left: oracle calls that the budget still allows.
+        pool: keys of crystals, each of which must be proposed once before.
     """
+    iterations = store.iterations()[-PATIENCE:]
+    idle = len(iterations) == PATIENCE and not any(x["selected"] for x in iterations)
+    if not idle or not {*pool} <= {*store.offered()}:
+        return ""
+    rows = [x for one in iterations for x in store.proposals(one["iteration"])]
     counts = Counter(unselected(x.decision, x.reason) for x in rows).most_common(4)
     remedy = {
         "duplicate": "Begin one with a generator that makes others, or a larger `propose`.",
@@ -118,7 +124,7 @@ def why_stopped(
     }
     most = Counter(one.decision for one in rows).most_common(1)
     words = (
-        f"stopped with {left} oracle calls left: {len(iterations)} iterations in a row "
+        f"stopped with {left} oracle calls left: {PATIENCE} iterations in a row "
         "brought nothing to evaluate."
     )
     reasons = [str(one["nothing"]) for one in iterations if one.get("nothing")]
@@ -126,7 +132,9 @@ def why_stopped(
         what = "; ".join(f"{n} {kind}" for kind, n in counts)
         words += f" Of {len(rows)} crystals: {what}. {remedy.get(most[0][0], '')}"
     elif not reasons:
-        words += " The generator gave no crystals at all."
+        words += (
+            " No crystals came at all: the generator gives none, or a pool has ended."
+        )
     if reasons:
         words += f" In {len(reasons)} iterations the guide found nothing, at last: {reasons[-1]}"
     return words

@@ -27,9 +27,6 @@ class Known:
         self._keys: dict[str, str] = {}
         self._formulas: dict[Any, list[tuple[str, Any]]] = {}
 
-    def __len__(self) -> int:
-        return len(set(self._keys.values()))
-
     def add(self, name: str, crystal: Crystals) -> None:
         """Remember a crystal (a batch of one) under a name."""
         self._keys.setdefault(crystal_keys(crystal)[0], name)

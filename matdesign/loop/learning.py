@@ -101,7 +101,7 @@ class Learning(abc.ABC):
             "from": name,
             "by": {type(self).__name__: asdict(self)},
             "crystals": len(crystals),
-            "mean_reward": float(rewards.mean()),
+            "rewarded": int((shaped > 0).sum()),
             "unique_before": before,
             "unique_after": after,
             "stopped": stopped,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -24,11 +25,13 @@ SPACING = 3.0
 class Pool:
     """Proposes from a list of candidates: every call draws some at random.
 
+    In a campaign each is proposed once before those that were passed over come again.
+
     Args:
         source: crystals; a folder of files that `read` knows; or a CSV file with a column
             `file` (names beside the CSV) or `formula`. Its other columns become
-            properties where they are numbers, NaN where blank: descriptors for a selector
-            that is called directly. A campaign keeps the crystals only.
+            properties where they are mostly numbers, NaN where blank: descriptors for a
+            selector that is called directly. A campaign keeps the crystals only.
 
     A formula says nothing of a structure. Its atoms stand on a grid, 3 angstrom apart:
     enough for a surrogate of compositions and an oracle that is a furnace, not for one
@@ -36,7 +39,7 @@ class Pool:
 
     Attributes:
         crystals: what could be read.
-        unread: file or row -> why it could not be read.
+        unread: file, row or cell -> why it could not be read; such a cell counts as blank.
 
     Raises:
         DataError: there is no such folder or file, the CSV has neither column, or
@@ -61,16 +64,29 @@ class Pool:
             raise DataError(f"nothing can be read from {path}: {why}")
         self.crystals = Crystals.cat(found)
 
-    def sample(self, n: int, *, seed: int) -> Crystals:
-        """Return n different candidates at random, all of them where n is larger."""
-        order = torch.randperm(len(self.crystals), generator=generator(seed))
+    def sample(self, n: int, *, seed: int, known: Decided | None = None) -> Crystals:
+        """Return n different candidates at random, all of them where n is larger.
+
+        Those `known` to a campaign, key -> decision, come last where they were "passed
+        over", and else not at all.
+        """
+        order = torch.randperm(len(self.crystals), generator=generator(seed)).tolist()
+        if known:
+            said = [known.get(key, "") for key in self.candidate_keys]
+            order = [i for i in order if said[i] in ("", "passed over")]
+            order.sort(key=lambda i: said[i])  # what is new first, else at random
         return self.crystals[order[:n]]
+
+    @cached_property
+    def candidate_keys(self) -> list[str]:
+        """`crystal_keys` of each candidate; a campaign gives `known` to what has these."""
+        return crystal_keys(self.crystals)
 
     def to_dict(self) -> dict[str, str] | None:
         """Return where the pool was read and what it held; None for one from crystals."""
         if isinstance(self.source, Crystals):
             return None
-        keys = " ".join(crystal_keys(self.crystals)).encode()
+        keys = " ".join(self.candidate_keys).encode()
         digest = hashlib.sha256(keys).hexdigest()[:16]
         return {"source": str(Path(self.source).absolute()), "digest": digest}
 
@@ -88,12 +104,15 @@ class Pool:
             )
         return made
 
+    @property
+    def problems(self) -> str:
+        """How much could not be read, with the first reasons; "" where all could."""
+        lines = [f"{name}: {why}" for name, why in self.unread.items()]
+        head = f"{len(lines)} could not be read in the pool, first of all:"
+        return "\n  ".join([head, *lines[:5]]) if lines else ""
+
     def __repr__(self) -> str:
-        lines = [f"Pool of {self.crystals!r}"]
-        if self.unread:
-            lines[0] += f"; {len(self.unread)} could not be read:"
-        lines += [f"  {name}: {why}" for name, why in self.unread.items()]
-        return "\n".join(lines)
+        return f"Pool of {self.crystals!r}" + (f"\n{self.problems}" * bool(self.unread))
 
 
 class Substitution:
@@ -113,6 +132,7 @@ class Substitution:
         return substituted(self.crystals, n, seed=seed, similar=True)
 
 
+Decided = Mapping[str, str]
 Found = Iterator[tuple[str, Crystals | MatdesignError]]
 
 
@@ -127,24 +147,35 @@ def _folder(path: Path) -> Found:
 
 
 def _table(path: Path) -> Found:
-    """Yield every row of a CSV file."""
+    """Yield every row of a CSV file, and cells with a text in a column of numbers."""
+    import pandas
+
     if not path.is_file() or path.suffix.lower() != ".csv":
         raise DataError(f"a pool is a folder or a CSV file; {path} is neither.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, restval=""))
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if rows and not {"file", "formula"} & set(rows[0]):
         raise DataError(
             f"{path} needs a column `file` or `formula`; it has {', '.join(rows[0])}."
         )
-    for number, row in enumerate(rows, 2):
-        file_name, formula = row.pop("file", None), row.pop("formula", None)
-        name = f"line {number}, {file_name or formula}"
+    table, numbers = pandas.DataFrame(rows), dict[str, list[float]]()
+    for name in (x for x in table if x not in ("file", "formula", None)):
+        column = pandas.to_numeric(table[name], errors="coerce").astype(float)
+        wrong = column.isna() & table[name].ne("")
+        if column.notna().sum() > wrong.sum():
+            numbers[name] = column.tolist()
+            for i, text in table[name][wrong].items():
+                yield f"line {i + 2}, {name}", DataError(f"{text!r} is no number")
+    for i, row in enumerate(rows):
+        file_name, formula = row.get("file"), row.get("formula")
+        name = f"line {i + 2}, {file_name or formula}"
         try:
             one = read(path.parent / file_name) if file_name else on_grid(formula or "")
-            yield name, one.replace(properties=_numbers(row, len(one)), units={})
+            found = {k: torch.full((len(one),), x[i]) for k, x in numbers.items()}
+            yield name, one.replace(properties=found, units={})
         except MatdesignError as error:
             yield name, error
 
@@ -161,14 +192,3 @@ def on_grid(formula: str) -> Crystals:
     frac = torch.cartesian_prod(steps, steps, steps)[None, : len(species)]
     lattice = SPACING * edge * torch.eye(3)[None]
     return Crystals(torch.tensor([species]), frac, lattice, ids=(formula,))
-
-
-def _numbers(row: dict[str, str], n: int) -> dict[str, torch.Tensor]:
-    """Return the columns of a row that are numbers or blank (NaN), one for each crystal."""
-    found = {}
-    for name, text in row.items():
-        try:
-            found[name] = torch.full((n,), float(text or "nan"))
-        except (TypeError, ValueError):
-            continue
-    return found

@@ -25,7 +25,6 @@ from matdesign.constraints.base import All, Constraint
 from matdesign.errors import DataError
 from matdesign.generators.contract import Generator
 from matdesign.guidance.guide import Guide
-from matdesign.guidance.guided_sampler import NOISE
 from matdesign.guidance.methods import refusal
 from matdesign.loop.oracle import Oracle
 from matdesign.loop.results import ENERGIES, UNITS, Results, check_names
@@ -96,6 +95,7 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
         "constraints": describe(parts.constraints),
         "select": describe(parts.select),
         "learn": describe(parts.learn),
+        "unread": getattr(parts.generator, "problems", ""),
     }
     store.write_settings({**numbers, **words, **_labels(parts)})
 
@@ -113,19 +113,15 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
             f"{store.name} holds no campaign. Give the store of one, or start it with "
             f"Campaign(..., store={store.name!r}) or `matdesign campaign run FILE.toml`."
         )
-    steered = (settings.get("guide") or {}).get("settings", {})
-    if steered.get("noise") == NOISE:  # an option once
-        del steered["noise"]
     given = replace(given, constraints=joined(given.constraints))
-    known = {"guide": None if settings.get("guided") else {}} | settings
     missing = [what for what, part in vars(given).items() if part is None]
-    made = {what: _again(what, known[what], store) for what in missing}
+    made = {what: _again(what, settings[what], store) for what in missing}
     parts = replace(given, **made)
     if store.read_only:
         return parts
     for key, now in _labels(parts).items():
         now = json.loads(json.dumps(now))
-        if now != (then := settings.get(key, now)):  # earlier stores have no guide
+        if now != (then := settings[key]):
             what = {"wanted": "constraints"}.get(key, key.removesuffix("_name"))
             raise DataError(
                 f"{store.name} was made with other {what}: got {now!r}, it has "
@@ -144,22 +140,19 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
 
 def _labels(parts: Parts) -> dict[str, Any]:
     """Return what must be the same after a resume, by its key in the settings."""
-    aim = parts.objective
-    words = {"select_name": parts.select, "learn_name": parts.learn}
     return {
-        "objective": aim if isinstance(aim, str) else None,
+        "objective": parts.objective if isinstance(parts.objective, str) else None,
         "guide": describe(parts.guide),
         "oracle_name": parts.oracle.name,
         "wanted": repr(parts.constraints) if parts.constraints else "",
-        **{
-            name: json.dumps(describe(part)) if describe(part) else _kind(part)
-            for name, part in words.items()
-        },
+        "select_name": _kind(parts.select),
+        "learn_name": _kind(parts.learn),
     }
 
 
 def _kind(part: Any) -> str:
-    return "" if part is None else type(part).__name__
+    kind = "" if part is None else type(part).__name__
+    return json.dumps(words) if (words := describe(part)) else kind
 
 
 GUIDE = ("method", "scale", "particles", "strict", "draws")
@@ -329,12 +322,11 @@ def check_results(
                 f"wait are {', '.join(waiting) or 'none'}. See `ask()`."
             )
         asked = waiting[name].crystal
-        if formula != (known := asked.formulas[0]):
-            raise DataError(f"{name} is {known}; got a result of {formula}.")
-        if n != (size := int(asked.n_atoms[0])):
+        known = asked.formulas[0], int(asked.n_atoms[0])
+        if (formula, n) != known:
             raise DataError(
-                f"{name} has {size} atoms in its cell; got a result of {n}. Give the "
-                "same cell, as it was asked or relaxed."
+                f"{name} is {known[0]} with {known[1]} atoms in its cell; got a result of "
+                f"{formula} with {n}. Give the same cell, as it was asked or relaxed."
             )
 
 

@@ -168,23 +168,6 @@ class Results:
             tables[0].oracle,
         )
 
-    @classmethod
-    def collect(
-        cls, crystals: Crystals, rows: Iterable[tuple[int, Results]], oracle: str
-    ) -> Results:
-        """Return one table from the rows of single crystals, in any order.
-
-        Args:
-            crystals: all crystals as given.
-            rows: place and table of each one.
-            oracle: its name.
-        """
-        found = dict(rows)
-        if not found:
-            return cls(crystals, {}, oracle=oracle)
-        made = cls.cat([found[place] for place in range(len(crystals))])
-        return replace(made, structures=made.structures.replace(info=crystals.info))
-
     def __len__(self) -> int:
         return len(self.structures)
 

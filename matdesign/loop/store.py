@@ -254,6 +254,11 @@ class Store:
         rows = self._rows("place", kind="crystal", decision="selected")
         return {row.key: _crystal(row) for row in rows}
 
+    def offered(self) -> dict[str, str]:
+        """Return the key of every proposed crystal -> what was decided last."""
+        rows = self._rows("iteration", "place", kind="crystal")
+        return {row.key: row.decision for row in rows}
+
     def iterations(self) -> list[dict[str, Any]]:
         """Return the rows of finished iterations, in order."""
         rows = self._rows("iteration", kind="iteration")

@@ -18,7 +18,7 @@ class Proposer(Protocol):
 
     One with `ahead = True` is also called from another thread, while the oracle works on
     the crystals before these. Leave it out where it looks at the results, must stay in
-    its thread, or draws from a global random generator.
+    its thread, or draws from a global generator. For `candidate_keys` see `Pool`.
     """
 
     def sample(self, n: int, *, seed: int) -> Crystals:

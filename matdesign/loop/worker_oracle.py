@@ -51,7 +51,12 @@ class Streamed(ABC):
         Raises:
             MatdesignError: the oracle itself cannot work, whatever the crystal.
         """
-        return Results.collect(crystals, self.stream(crystals), self.name)
+        found = dict(self.stream(crystals))
+        if not found:
+            return Results(crystals, {}, oracle=self.name)
+        made = Results.cat([found[place] for place in range(len(crystals))])
+        kept = made.structures.replace(info=crystals.info)
+        return dataclasses.replace(made, structures=kept)
 
     def close(self) -> None:
         """End the processes of what it asks; they start again when needed."""
@@ -133,16 +138,11 @@ class WorkerOracle(Streamed):
         return words
 
     def refusals(self, crystals: Crystals) -> list[str]:
-        """Return, per crystal, why nothing would be computed for it, or "".
-
-        Args:
-            crystals: any crystals.
-        """
+        """Return, per crystal, why nothing would be computed for it, or ""."""
         reasons = unfit(crystals)
-        hull = self.hull
-        if hull is None:
+        if self.hull is None:
             return reasons
-        missing = hull.missing(crystals)
+        missing = self.hull.missing(crystals)
         return [a or b for a, b in zip(reasons, missing, strict=True)]
 
     def stream(self, crystals: Crystals) -> Iterator[tuple[int, Results]]:

@@ -132,6 +132,20 @@ def test_a_campaign_of_several_objectives_shows_its_hypervolume(tmp_path):
     )
     assert "failures never count" in volume.caption and "in 12 calls" in volume.alt
     assert volume.alt in design.Dashboard(loop).to_html()
+    order = loop.best(99)
+    both = [
+        [-x, y]
+        for x, y in zip(*(order.properties[k].tolist() for k in ("copper", "gold")))
+    ]
+    beaten = [
+        any(a <= c and b <= d and (a, b) != (c, d) for a, b in both) for c, d in both
+    ]
+    front = beaten.count(False)
+    assert 0 < front < len(both) and not any(beaten[:front])  # those first
+    for part in (both[:front], both[front:]):
+        assert part == sorted(part, key=lambda one: one[0])
+    page = design.report_campaign(loop, tmp_path / "a.html").read_text()
+    assert f"-copper {both[0][0]:.4g} eV, gold {both[0][1]:.4g} g" in page
     loop.close()
 
 
@@ -225,6 +239,13 @@ def test_what_lies_too_far_below_the_hull_is_no_hit(tmp_path):
     assert near and float(found.min()) < -0.1
     page = design.report_campaign(loop, tmp_path / "a.html").read_text()
     assert f"<b>{near}</b> different hits" in page
+    assert "within 0.1 eV/atom of the hull, ranked" in page
+    page = design.report_campaign(
+        loop, tmp_path / "a.html", hit=0.05, finalists=99
+    ).read_text()
+    assert "within 0.05 eV/atom of the hull, ranked" in page
+    assert "more than 0.05 eV/atom above the hull" in page
+    assert "more than 0.1 eV/atom below all that is known" in page
     loop.close()
 
 

@@ -14,7 +14,8 @@ from test_campaign import Toy
 
 import matdesign as design
 from matdesign.errors import DataError
-from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.campaign import Campaign
+from matdesign.loop.iteration import PATIENCE
 from matdesign.loop.store import crystal_keys
 
 COLUMNS = ["iteration", "id", "formula", "energy_above_hull", "reason"]
@@ -85,7 +86,7 @@ def test_what_does_not_belong_is_refused_whole(tmp_path):
             loop.tell(replace(good, structures=good.structures.replace(**change)))
     one = asked[0].make_supercell([2, 1, 1])
     twice = design.Crystals.from_structures([one]).replace(ids=("0-0",))
-    with pytest.raises(DataError, match=r"0-0 has 4 atoms in its cell; .* result of 8"):
+    with pytest.raises(DataError, match=r"0-0 is .* 4 atoms in its cell; .* with 8"):
         loop.tell(Toy().evaluate(twice))
     wrong = {
         "energy_above_hull": replace(good.columns["energy_above_hull"], unit="meV")

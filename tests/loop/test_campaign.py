@@ -18,8 +18,8 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.guidance.guide import Guide
 from matdesign.loop import rebuild
-from matdesign.loop.campaign import PATIENCE, Campaign
-from matdesign.loop.iteration import iteration_seed
+from matdesign.loop.campaign import Campaign
+from matdesign.loop.iteration import PATIENCE, iteration_seed
 from matdesign.loop.known import Known
 from matdesign.loop.results import Column, Results
 from matdesign.loop.store import crystal_keys

@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ import matdesign as design
 from matdesign.constraints.base import Constraint
 from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError, InfeasibleTarget
-from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.campaign import Campaign
 from matdesign.loop.guards import Guards
 from matdesign.loop.hull import Hull
+from matdesign.loop.iteration import PATIENCE
 from matdesign.loop.oracle import ASEOracle, PotentialOracle
 from matdesign.loop.results import Column, Results
 from matdesign.loop.store import Store
@@ -68,6 +70,62 @@ def test_an_objective_that_is_never_a_number_stops_after_one_batch(tmp_path):
     with pytest.raises(DataError, match="NaN for all 4 usable results of flat"):
         list(loop)
     assert oracle.calls == 4
+    loop.close()
+
+
+class Broken(Flat):
+    """Fails in the calls before one, but for another one."""
+
+    def __init__(self, fine_after, fine=-1):
+        super().__init__()
+        self.fine_after, self.fine = fine_after, fine
+
+    def evaluate(self, crystals):
+        made = super().evaluate(crystals)
+        calls = range(self.calls - len(crystals), self.calls)
+        bad = [k < self.fine_after and k != self.fine for k in calls]
+        why = [f"NameError: volum {k}" * no for k, no in zip(calls, bad, strict=True)]
+        return replace(made, reason=tuple(why))
+
+
+def test_an_oracle_that_only_fails_is_heard_of_before_the_budget_is_spent(tmp_path):
+    made = {"objective": "energy_per_atom", "budget": 60, "batch": 6}
+    oracle, where = Broken(99), tmp_path / "a.db"
+    loop = Campaign(Alloys(bad=0), None, oracle, where, **made)
+    with pytest.raises(DataError) as said:
+        list(loop)
+    assert oracle.calls == loop.spent == 12  # two batches
+    for words in ("all 12 oracle calls failed, 12 of", "NameError: volum 0", "resume"):
+        assert words in str(said.value)
+    loop.close()
+    assert "12 of 60" in repr(Campaign.view(where))
+    again = Campaign.resume(where, generator=Alloys(bad=0), oracle=oracle)
+    with pytest.raises(DataError, match="all 24 oracle calls failed"):
+        list(again)  # what was found before is finished, and two batches are tried
+    assert oracle.calls == again.spent == 24
+    again.close()
+    oracle.fine_after = 0
+    again = Campaign.resume(where, generator=Alloys(bad=0), oracle=oracle)
+    list(again)
+    assert again.spent == 60
+    again.close()
+
+
+@pytest.mark.parametrize(("batch", "calls"), [(1, 10), (4, 12), (20, 40)])
+def test_ten_calls_at_least_are_tried(tmp_path, batch, calls):
+    made = {"objective": "energy_per_atom", "budget": 60, "batch": batch}
+    loop = Campaign(Alloys(bad=0), None, Broken(99), tmp_path / "a.db", **made)
+    with pytest.raises(DataError, match=f"all {calls} oracle calls failed"):
+        list(loop)
+    loop.close()
+
+
+def test_one_usable_result_is_enough_to_go_on(tmp_path):
+    made = {"objective": "energy_per_atom", "budget": 30, "batch": 5}
+    oracle = Broken(99, fine=7)
+    loop = Campaign(Alloys(bad=0), None, oracle, tmp_path / "a.db", **made)
+    list(loop)
+    assert loop.spent == 30 and int(loop.table()["ok"].sum()) == 1
     loop.close()
 
 

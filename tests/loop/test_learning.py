@@ -191,7 +191,8 @@ def test_a_new_model_comes_back_and_the_old_one_stays(family, learner, tmp_path)
     facts = loaded.record["learned"]
     assert facts["by"][type(learner).__name__]["steps"] == 2
     assert facts["crystals"] == 8
-    assert facts["mean_reward"] == pytest.approx(0.5)
+    shaped = rewards * diversity(made) if learner.diverse else rewards
+    assert facts["rewarded"] == int((shaped > 0).sum()) < 8  # the first one has 0
     assert torch.equal(loaded.sample(3, seed=0).frac, new.sample(3, seed=0).frac)
     third = learner.learn(new, made, rewards, seed=1, prior=model)
     assert third.record["name"].endswith("-learned-2")

@@ -7,7 +7,9 @@ import matdesign as design
 from matdesign.constraints.distance import MinDistance
 from matdesign.crystals import elements
 from matdesign.errors import DataError
+from matdesign.loop.iteration import PATIENCE
 from matdesign.loop.proposers import Pool, Substitution
+from matdesign.loop.store import crystal_keys
 from matdesign.loop.worker_oracle import unfit
 
 
@@ -22,6 +24,45 @@ def test_a_pool_of_crystals_draws_each_once(known):
     assert len(some) == 5 == len(set(some.ids)) and set(some.ids) <= set(known.ids)
     assert pool.sample(5, seed=0).ids == some.ids != pool.sample(5, seed=1).ids
     assert sorted(pool.sample(99, seed=2).ids) == sorted(known.ids)
+
+
+def test_a_pool_proposes_what_is_new_first_and_nothing_decided_again(known):
+    pool = Pool(known)
+    order, keys = pool.sample(12, seed=3).ids, dict(zip(known.ids, crystal_keys(known)))
+    said = {keys[name]: "passed over" for name in order[:4]}
+    said |= {keys[name]: "selected" for name in order[4:6]}
+    assert pool.sample(99, seed=3, known=said).ids == order[6:] + order[:4]
+    assert pool.candidate_keys == crystal_keys(known)
+
+
+@pytest.mark.parametrize("select", [None, design.Bayesian(start=2, gate=0.6)])
+def test_a_campaign_offers_a_pool_to_its_end(tmp_path, select):
+    some = design.load("perovskites")[:40]
+    crystals = some.replace(properties={}, units={}, labels={})
+    wanted = design.RequiredElements("F")
+    fit = int(wanted.satisfied(some).sum())
+    oracle = design.TableOracle(some, "formation_energy_per_atom")
+    loop = design.Campaign(
+        Pool(crystals),
+        wanted,
+        oracle,
+        tmp_path / "a.db",
+        objective="formation_energy_per_atom",
+        select=select,
+        batch=1,
+        propose=3,
+    )
+    list(loop)
+    rows = loop.store.decisions()
+    assert {one["parent"] for one in rows} == set(some.ids)
+    decided = [one["parent"] for one in rows if one["decision"] != "passed over"]
+    assert len(decided) == len(set(decided))
+    if select is None:
+        assert loop.spent == fit == 5 and "a pool has ended" in loop.stopped
+        assert PATIENCE < len(loop.store.iterations()) < 40
+    else:
+        assert "passed over" in loop.stopped
+    loop.close()
 
 
 def test_a_folder_says_what_it_could_not_read(known, tmp_path):
@@ -58,6 +99,30 @@ def test_a_table_of_files_and_formulas_with_descriptors(known, tmp_path):
         "line 7, Ca0.5O",
     ]
     assert "was not found" in pool.unread["line 4, made/none.cif"]
+
+
+def test_a_text_among_numbers_costs_its_cell_only_and_is_named(tmp_path):
+    table = "formula,price,note\nNaCl,1,\nKCl,n/a,\nLiF,3,7?\n"
+    (tmp_path / "pool.csv").write_text(table)
+    pool = Pool(tmp_path / "pool.csv")
+    first, none, last = pool.crystals.properties["price"].tolist()
+    assert (first, last) == (1, 3) and none != none
+    assert set(pool.crystals.properties) == {"price"}
+    assert pool.unread == {"line 3, price": "'n/a' is no number"}
+    assert "1 could not be read in the pool" in repr(pool)
+
+
+def test_a_campaign_says_what_its_pool_could_not_read(tmp_path):
+    lines = "".join(f"\nXy{k}O" for k in range(1, 10))
+    (tmp_path / "pool.csv").write_text(f"formula\nNaCl\nKCl{lines}\n")
+    where, oracle = tmp_path / "a.db", design.Experiment({"x": "eV"})
+    made = Pool(tmp_path / "pool.csv")
+    design.Campaign(made, None, oracle, where, objective="x").close()
+    for loop in (design.Campaign.view(where), design.Campaign.resume(where)):
+        text = repr(loop)
+        assert "9 could not be read in the pool" in text
+        assert "line 4, Xy1O: " in text and "line 9, " not in text
+        loop.close()
 
 
 def test_a_formula_is_sound_and_says_that_it_has_no_structure(tmp_path):

@@ -16,7 +16,8 @@ import matdesign
 from matdesign.errors import DataError
 from matdesign.generators.diffusion import Diffusion
 from matdesign.loop import rebuild
-from matdesign.loop.campaign import PATIENCE, Campaign
+from matdesign.loop.campaign import Campaign
+from matdesign.loop.iteration import PATIENCE
 from matdesign.loop.rebuild import made_by
 from matdesign.loop.store import crystal_keys
 from matdesign.loop.strategies import Chosen
