@@ -54,6 +54,18 @@ def test_a_shift_is_far_above_the_floor_and_inside_the_interval():
     assert far.floor < 0.15 < far.low  # 300 draws scatter by about 1/sqrt(300) = 0.06
 
 
+def test_the_interval_of_draws_from_the_reference_itself_holds_zero():
+    """A sample is always some way off; 19 in 20 intervals must still hold the truth."""
+    random = np.random.default_rng(0)
+    reference = random.gamma(4, 1.5, 1500)
+    few = Protocol(resamples=40)
+    held = sum(
+        distance("", random.choice(reference, 100), reference, "", few, seed).low == 0
+        for seed in range(60)
+    )
+    assert held >= 52  # 57 expected, 1.7 its deviation
+
+
 def test_floor_shrinks_with_the_sample():
     random = np.random.default_rng(0)
     reference = random.normal(size=2000)
