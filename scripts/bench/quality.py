@@ -55,9 +55,11 @@ FAMILIES = ("vae", "coupling-flow", "flow-matching", "diffusion", "autoregressiv
 ENERGY_MODEL, ENERGY = "formation-energy-mp20", "formation_energy_per_atom"
 SEED = 0
 """Of draws and resamples."""
-SAME = ("samples", "seed", "train", "test", "energy", "versions", "protocol", "relax",
+SAME = ("samples", "seed", "train", "test", "keys", "versions", "protocol", "relax",
         "predict", "hull")  # fmt: skip
 """What an earlier output must share with a run that keeps its batches."""
+JUDGES = ("crystals", "predictors", "metrics", "loop/hull.py", "loop/guards.py")
+"""Code that decides what a batch scores."""
 
 
 @dataclass
@@ -80,11 +82,12 @@ class Workshop:
 
     @cached_property
     def keys(self) -> dict[str, str]:
-        """Checksums of the rows and of the predictor's weights."""
+        """Checksums of the rows, of the predictor's weights and of the code that judges."""
         keys = {"train": stages.digest(self.train), "test": stages.digest(self.test)}
         return {
             **keys,
             "energy": stages.checksum(self.energy) if self.energy else "none",
+            "code": stages.code(*JUDGES),
         }
 
     @cached_property
@@ -174,6 +177,7 @@ def stable(
         "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         "hull": hull.key,
         "train": shop.keys["train"],
+        "code": shop.keys["code"],
         "protocol": Protocol().record(),
         "seed": SEED,
     }
@@ -218,7 +222,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "predict": args.predict,
         "train": len(parts["train"]),
         "test": len(parts["test"]),
-        "energy": shop.keys["energy"],
+        "keys": shop.keys,
         "hull": Hull.shipped().key,
         "missing": missing,
         "versions": protocol.record()["versions"],
