@@ -24,9 +24,9 @@ def best_of(violation: ArrayLike, good: ArrayLike, n: int, *, seed: int = 0) -> 
         violation: of a pool of m unguided crystals, any unit, shape (m,).
         good: whether each is good, bool, shape (m,).
         n: crystals to choose among, from 1 to m.
-        seed: of the bootstrap over the pool. The interval is no narrower than Wilson's
-            of as many crystals as decide, 1 / sum_i w_i^2 for E = sum_i w_i good_i; where
-            none of the pool is good, it ends where Wilson's of one crystal does for n.
+        seed: of the bootstrap over the pool. Its interval is widened to Wilson's of as
+            many as decide, 1 / sum_i w_i^2, E = sum_i w_i good_i; without a good one, to
+            n draws at the far end of Wilson's of the pool.
 
     Raises:
         DataError: shapes differ, or n is not from 1 to m.

@@ -55,11 +55,8 @@ FAMILIES = ("vae", "coupling-flow", "flow-matching", "diffusion", "autoregressiv
 ENERGY_MODEL, ENERGY = "formation-energy-mp20", "formation_energy_per_atom"
 SEED = 0
 """Of draws and resamples."""
-SAME = ("samples", "seed", "train", "test", "keys", "versions", "protocol", "relax",
-        "predict", "hull")  # fmt: skip
+SAME = ("samples", "seed", "keys", "versions", "protocol", "relax", "predict", "hull")
 """What an earlier output must share with a run that keeps its batches."""
-JUDGES = ("crystals", "predictors", "metrics", "loop/hull.py", "loop/guards.py")
-"""Code that decides what a batch scores."""
 
 
 @dataclass
@@ -87,7 +84,7 @@ class Workshop:
         return {
             **keys,
             "energy": stages.checksum(self.energy) if self.energy else "none",
-            "code": stages.code(*JUDGES),
+            "code": stages.code("crystals", "predictors", "metrics", "loop"),
         }
 
     @cached_property
@@ -176,8 +173,7 @@ def stable(
     key = {
         "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         "hull": hull.key,
-        "train": shop.keys["train"],
-        "code": shop.keys["code"],
+        **shop.keys,
         "protocol": Protocol().record(),
         "seed": SEED,
     }

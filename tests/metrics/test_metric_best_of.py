@@ -57,7 +57,7 @@ def test_the_interval_counts_what_a_judge_says_of_equals_as_uncertain() -> None:
 def test_the_interval_knows_that_few_crystals_decide() -> None:
     """Of 64 the best of 16 is one of some eight: that all are good makes it not sure."""
     rng, n = np.random.default_rng(0), 16
-    exact = 0.97 - 0.5 / (n + 1)  # E[p(least)] of n uniform violations, p = 0.97 - v / 2
+    exact = 0.97 - 0.5 / (n + 1)  # the least of n uniform violations is 1 / (n + 1)
     held = 0
     for seed in range(60):
         v = rng.random(64)
