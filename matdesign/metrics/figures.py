@@ -97,7 +97,8 @@ def add_distances(made: Draft, target: Crystals) -> None:
         target: crystals that the batch should resemble.
     """
     density = made.table["density"]
-    made.distance("density distance", density, _numpy(target.density), "g/cm^3")
+    aim = target.density.detach().cpu().double().numpy()
+    made.distance("density distance", density, aim, "g/cm^3")
     counts = np.where(np.isfinite(density), made.table["n_elements"], np.nan)
     known = np.array([len(f) for f in matching.reduced(target.species)], dtype=float)
     made.distance("element count distance", counts, known, "elements")
@@ -164,8 +165,3 @@ def _centre(
         level=settings.level,
     )
     return Metric(name, of(values, np.ones(n, dtype=np.int64)), low, high, unit, n)
-
-
-def _numpy(values: Any) -> Floats:
-    """Return a tensor as numpy values."""
-    return np.asarray(values.detach().cpu().double().numpy())
