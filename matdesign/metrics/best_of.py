@@ -24,8 +24,9 @@ def best_of(violation: ArrayLike, good: ArrayLike, n: int, *, seed: int = 0) -> 
         violation: of a pool of m unguided crystals, any unit, shape (m,).
         good: whether each is good, bool, shape (m,).
         n: crystals to choose among, from 1 to m.
-        seed: of the bootstrap over the pool; where none or all of the pool are good,
-            the interval is Wilson's of one crystal, of n draws at its far end.
+        seed: of the bootstrap over the pool. Its interval is widened to Wilson's of as
+            many as decide, 1 / sum_i w_i^2, E = sum_i w_i good_i; without a good one, to
+            n draws at the far end of Wilson's of the pool.
 
     Raises:
         DataError: shapes differ, or n is not from 1 to m.
@@ -64,11 +65,12 @@ def best_of(violation: ArrayLike, good: ArrayLike, n: int, *, seed: int = 0) -> 
     # the weights sum to 1 but for rounding
     value = min(rate(np.ones(m, dtype=np.int64)), 1.0)
     low, high = bootstrap(rate, m, seed=seed)
-    low, high = max(low, 0.0), min(high, 1.0)
+    each = (np.bincount(group, weights=weight) / np.bincount(group))[group]
+    decide = max(1 / float(each @ each), 1.0)
+    ends = wilson(value * decide, decide)
+    low, high = max(min(low, ends[0]), 0.0), min(max(high, ends[1]), 1.0)
     if not flags.any():  # resamples of nothing are nothing
         high = 1 - (1 - wilson(0, m)[1]) ** n
-    elif flags.all():
-        low = wilson(m, m)[0]
     return Metric(f"best of {n}", value, low, high, n=m)
 
 

@@ -32,11 +32,6 @@ class Side:
     near: NDArray[np.bool_]
     reason: tuple[str, ...]
 
-    @property
-    def ok(self) -> NDArray[np.bool_]:
-        """Which crystals have a fingerprint."""
-        return np.array([not why for why in self.reason], dtype=bool)
-
 
 @dataclass(frozen=True)
 class Coverage:
@@ -61,7 +56,7 @@ class Coverage:
             lie, for this batch; more generated crystals cover more, so compare equal
             numbers. That of COV-P is over the generated crystals.
         """
-        recall = self.reference.near[self.reference.ok]
+        recall = self.reference.near[np.array(self.reference.reason) == ""]
         return [
             Metric.rate("COV-R", recall, level),
             Metric.rate("COV-P", self.batch.near, level),
@@ -150,7 +145,7 @@ def add_coverage(
         if why or not near:
             reasons.append(why or "unlike every held-out crystal")
     made.notes.append(settings.coverage_line())
-    lost = int((~found.reference.ok).sum())
+    lost = sum(map(bool, found.reference.reason))
     if lost:
         made.notes.append(
             f"{lost} held-out crystals have no fingerprint and are left out"

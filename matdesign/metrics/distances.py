@@ -55,7 +55,7 @@ def total_variation(
 
     The part of the probability that would have to be moved to make the two agree. It is
     not zero for exact draws, because their counts scatter: compare with `floor`, what as
-    many exact draws score on average.
+    many exact draws score on average; below what few of them pass, `low` is 0.
 
     Equation:
         TV = 1/2 sum_i |count_i / n - p_i|
@@ -91,8 +91,8 @@ def total_variation(
     low, high = bootstrap(resampled, n, seed=seed, resamples=resamples)
     share = exact / exact.sum()
     sets = np.random.default_rng(seed).multinomial(n, share, size=resamples)
-    floor = float(np.mean([away(counts) for counts in sets]))
+    scores = [away(counts) for counts in sets]
     value = away(np.bincount(drawn, minlength=len(exact)))
-    return Metric(
-        "total variation", value, max(low, 0.0), min(high, 1.0), n=n, floor=floor
-    )
+    low = max(low, 0.0) if value > np.quantile(scores, 0.975) else 0.0
+    floor = float(np.mean(scores))
+    return Metric("total variation", value, low, min(high, 1.0), n=n, floor=floor)

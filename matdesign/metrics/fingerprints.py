@@ -20,7 +20,7 @@ from matdesign.crystals.cached import checksum
 from matdesign.crystals.matching import reduced
 from matdesign.environment import package_version
 from matdesign.metrics import magpie
-from matdesign.metrics.store import Outcome, Store, deadline, in_processes
+from matdesign.metrics.store import DIED, Outcome, Store, deadline, in_processes
 
 Floats = NDArray[np.float64]
 
@@ -96,7 +96,8 @@ def fingerprints(
     items, names = [plain[i] for i in left.values()], list(left)
     for k, outcome in in_processes(fingerprint, items, workers):
         known[names[k]] = outcome
-        if store is not None and not (isinstance(outcome, str) and outcome == TOO_SLOW):
+        # what the machine did says nothing of the crystal
+        if store is not None and str(outcome) not in (TOO_SLOW, DIED):
             store.write(names[k], outcome)
     structure = np.full((len(plain), LENGTH), np.nan)
     reason = [""] * len(plain)

@@ -12,7 +12,7 @@ from matdesign.errors import DataError
 Floats = NDArray[np.float64]
 
 
-def wilson(count: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
+def wilson(count: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
     """Return Wilson's interval of a rate seen `count` times in `n` independent draws.
 
     Unlike the bootstrap it does not shrink to nothing at 0 of n and n of n, where
@@ -24,7 +24,7 @@ def wilson(count: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
 
     Args:
         count: draws that had the property, 0 to n.
-        n: draws, at least 1.
+        n: draws, at least 1; not whole for draws of unequal weight.
         level: probability that the interval covers the true rate, in (0, 1).
 
     Returns:

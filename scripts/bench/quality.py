@@ -55,8 +55,7 @@ FAMILIES = ("vae", "coupling-flow", "flow-matching", "diffusion", "autoregressiv
 ENERGY_MODEL, ENERGY = "formation-energy-mp20", "formation_energy_per_atom"
 SEED = 0
 """Of draws and resamples."""
-SAME = ("samples", "seed", "train", "test", "energy", "versions", "protocol", "relax",
-        "predict", "hull")  # fmt: skip
+SAME = ("samples", "seed", "keys", "versions", "protocol", "relax", "predict", "hull")
 """What an earlier output must share with a run that keeps its batches."""
 
 
@@ -80,11 +79,12 @@ class Workshop:
 
     @cached_property
     def keys(self) -> dict[str, str]:
-        """Checksums of the rows and of the predictor's weights."""
+        """Checksums of the rows, of the predictor's weights and of the code that judges."""
         keys = {"train": stages.digest(self.train), "test": stages.digest(self.test)}
         return {
             **keys,
             "energy": stages.checksum(self.energy) if self.energy else "none",
+            "code": stages.code("crystals", "predictors", "metrics", "loop"),
         }
 
     @cached_property
@@ -173,7 +173,7 @@ def stable(
     key = {
         "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         "hull": hull.key,
-        "train": shop.keys["train"],
+        **shop.keys,
         "protocol": Protocol().record(),
         "seed": SEED,
     }
@@ -218,7 +218,7 @@ def measure(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "predict": args.predict,
         "train": len(parts["train"]),
         "test": len(parts["test"]),
-        "energy": shop.keys["energy"],
+        "keys": shop.keys,
         "hull": Hull.shipped().key,
         "missing": missing,
         "versions": protocol.record()["versions"],

@@ -152,7 +152,7 @@ def predicted(
     """
     key = {
         "model": sampler(name),
-        "code": code(),
+        "code": code() + code("metrics"),
         "targets": digest(targets),
         "seed": seed,
         "version": Protocol().record()["versions"],

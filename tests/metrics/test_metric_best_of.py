@@ -54,6 +54,18 @@ def test_the_interval_counts_what_a_judge_says_of_equals_as_uncertain() -> None:
     assert sum(one.low <= exact <= one.high for one in found) >= 50
 
 
+def test_the_interval_knows_that_few_crystals_decide() -> None:
+    """Of 64 the best of 16 is one of some eight: that all are good makes it not sure."""
+    rng, n = np.random.default_rng(0), 16
+    exact = 0.97 - 0.5 / (n + 1)  # the least of n uniform violations is 1 / (n + 1)
+    held = 0
+    for seed in range(60):
+        v = rng.random(64)
+        found = best_of(v, rng.random(64) < 0.97 - v / 2, n, seed=seed)
+        held += found.low <= exact <= found.high
+    assert held >= 52  # 57 expected
+
+
 def test_nothing_found_is_not_a_certain_zero() -> None:
     none = best_of(np.ones(30), np.zeros(30, bool), 3)
     every = best_of(np.zeros(30), np.ones(30, bool), 3)

@@ -226,10 +226,13 @@ def test_fingerprints_are_kept_by_content(real, known, tmp_path, monkeypatch):
     assert fingerprints(moved, cache=file).reason == ("asked",)
 
 
-def test_a_crystal_that_was_too_slow_is_tried_again(real, tmp_path, monkeypatch):
+@pytest.mark.parametrize("outcome", [prints.TOO_SLOW, store.DIED])
+def test_what_the_machine_failed_at_is_tried_again(
+    real, tmp_path, monkeypatch, outcome
+):
     file = tmp_path / "prints.sqlite"
-    monkeypatch.setattr(prints, "fingerprint", lambda *_, **__: prints.TOO_SLOW)
-    assert fingerprints(real[:1], cache=file).reason == (prints.TOO_SLOW,)
+    monkeypatch.setattr(prints, "fingerprint", lambda *_, **__: outcome)
+    assert fingerprints(real[:1], cache=file).reason == (outcome,)
     monkeypatch.setattr(prints, "fingerprint", lambda *_, **__: np.ones(prints.LENGTH))
     assert fingerprints(real[:1], cache=file).reason == ("",)
 

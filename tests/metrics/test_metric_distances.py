@@ -54,6 +54,18 @@ def test_a_shift_is_far_above_the_floor_and_inside_the_interval():
     assert far.floor < 0.15 < far.low  # 300 draws scatter by about 1/sqrt(300) = 0.06
 
 
+def test_the_interval_of_draws_from_the_reference_itself_holds_zero():
+    """A sample is always some way off; 19 in 20 intervals must still hold the truth."""
+    random = np.random.default_rng(0)
+    reference = random.gamma(4, 1.5, 1500)
+    few = Protocol(resamples=40)
+    held = sum(
+        distance("", random.choice(reference, 100), reference, "", few, seed).low == 0
+        for seed in range(60)
+    )
+    assert held >= 52  # 57 expected, 1.7 its deviation
+
+
 def test_floor_shrinks_with_the_sample():
     random = np.random.default_rng(0)
     reference = random.normal(size=2000)
@@ -88,11 +100,12 @@ def test_total_variation_of_known_counts():
 def test_its_floor_is_what_exact_draws_score_and_its_interval_covers_a_far_truth():
     exact, other = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.4, 0.3, 0.2, 0.1])
     random = np.random.default_rng(0)
-    scores, covered, near = [], 0, 0
+    scores, covered, near, none = [], 0, 0, 0
     for seed in range(40):
         own = total_variation(random.choice(4, 500, p=exact), exact, resamples=50)
         scores.append(own.value)
         near += own.low <= own.floor <= own.high
+        none += own.low == 0
         far = total_variation(random.choice(4, 500, p=other), exact, seed=seed)
         covered += far.low <= 0.4 <= far.high
     # the mean of 40 scores is known to about 5 %
@@ -100,6 +113,7 @@ def test_its_floor_is_what_exact_draws_score_and_its_interval_covers_a_far_truth
     assert own.low < own.value < own.high
     assert near >= 30  # with 4 outcomes the scatter is lopsided; without the shift 15
     assert covered >= 34  # of 40 at 95 %: below this once in 2,000
+    assert none >= 34  # the truth of exact draws
 
 
 def test_total_variation_says_what_it_needs():

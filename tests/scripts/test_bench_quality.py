@@ -160,6 +160,24 @@ def test_the_table_has_a_row_per_figure_and_empty_cells_where_none_is(found):
     assert not any("RMSE" in line for line in lines)
 
 
+def test_a_judge_whose_code_changed_judges_again(shop, salts, monkeypatch):
+    made = []
+
+    def evaluate(crystals, *_, **__):
+        made.append(len(crystals))
+        return argparse.Namespace(record=dict, notes=())
+
+    monkeypatch.setattr(quality, "evaluate", evaluate)
+    for _ in range(2):
+        quality.judged(shop, "salts", salts)
+    assert made == [12]
+    monkeypatch.setattr(stages, "code", lambda *places: f"changed {places}")
+    later = quality.Workshop(shop.cache, shop.train, shop.test, 1)
+    quality.judged(later, "salts", salts)
+    assert made == [12, 12]
+    assert "metrics" in later.keys["code"] and "keys" in quality.SAME
+
+
 def test_held_out_rows_are_predicted_once(shop, salts, monkeypatch):
     asked = []
 
