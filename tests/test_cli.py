@@ -183,7 +183,7 @@ def test_a_campaign_is_shown_and_resumed(
     assert "another process" in call("campaign", "resume", where, code=2)
     loop.close()
     text = call("campaign", "resume", where, "--budget", 3)
-    assert "estimate: 3 oracle calls" in text
+    assert "estimate: 3 oracle calls" in text and "GiB" in text
     assert "iteration 0:" in text and "oracle calls 3 of 3" in text
     assert "volume_per_atom" in call("campaign", "status", where)
     page = tmp_path / "page.html"

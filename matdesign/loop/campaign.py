@@ -150,7 +150,7 @@ class Campaign:
         self.budget: int = settings["budget"]
         self.batch: int = settings["batch"]
         self.propose: int = settings["propose"]
-        self.learn_every: int = settings["learn_every"]
+        self.learn_every: int = settings.get("learn_every", 1)
         self.unread: str = settings.get("unread", "")  # of a pool
         self.history = History(parts, store.originals)
         self._ahead: Any = (None, None, b"")  # a call, its future, and what drew

@@ -6,6 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+import psutil
+
 from matdesign.errors import InfeasibleTarget
 from matdesign.loop.oracle import PotentialOracle
 from matdesign.loop.potential import Potential
@@ -19,7 +21,7 @@ FORCES = 50
 
 
 def estimate(campaign: Campaign) -> str:
-    """Return oracle calls and seconds of what is left of a campaign, as text.
+    """Return oracle calls, seconds and memory of what is left of a campaign, as text.
 
     Draws a few crystals with the campaign's guide. The cost of a call is the mean so far;
     before the first, that of 50 force calls where the oracle is the potential.
@@ -51,7 +53,8 @@ def estimate(campaign: Campaign) -> str:
         each = taken / len(some) * FORCES if some else math.nan
     asking = each * calls / workers
     said = f"{asking:.0f} s in {workers} processes" if each == each else "not known"
+    memory = psutil.Process().memory_info().rss / 2**30
     return (
         f"estimate: {calls} oracle calls; drawing {drawn} crystals {drawing:.0f} s, "
-        f"evaluating {said}"
+        f"evaluating {said}; memory {memory:.1f} GiB here, about as much in each process"
     )

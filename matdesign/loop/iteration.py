@@ -132,9 +132,7 @@ def why_stopped(store: Store, left: int, pool: Sequence[str]) -> str:
         what = "; ".join(f"{n} {kind}" for kind, n in counts)
         words += f" Of {len(rows)} crystals: {what}. {remedy.get(most[0][0], '')}"
     elif not reasons:
-        words += (
-            " No crystals came at all: the generator gives none, or a pool has ended."
-        )
+        words += " No crystals came: the generator gives none, or a pool has ended."
     if reasons:
         words += f" In {len(reasons)} iterations the guide found nothing, at last: {reasons[-1]}"
     return words

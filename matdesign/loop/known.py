@@ -36,17 +36,14 @@ class Known:
 
     def find(self, crystal: Crystals) -> str | None:
         """Return the name under which a like crystal is known, or None."""
-        exact = self._keys.get(crystal_keys(crystal)[0])
-        if exact is not None:
+        if exact := self._keys.get(crystal_keys(crystal)[0]):
             return exact
         [formula] = reduced(crystal.species)
         candidates = self._formulas.get(formula, [])
-        structure = _primitive(crystal) if candidates else None
+        structure, fit = _primitive(crystal) if candidates else None, self._matcher.fit
         for name, primitive in candidates if structure is not None else ():
             other = primitive()
-            if other is not None and self._matcher.fit(
-                structure, other, skip_structure_reduction=True
-            ):
+            if other and fit(structure, other, skip_structure_reduction=True):
                 return name
         return None
 

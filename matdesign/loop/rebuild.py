@@ -115,13 +115,13 @@ def reopen(store: Store, given: Parts, budget: int | None) -> Parts:
         )
     given = replace(given, constraints=joined(given.constraints))
     missing = [what for what, part in vars(given).items() if part is None]
-    made = {what: _again(what, settings[what], store) for what in missing}
+    made = {what: _again(what, settings.get(what), store) for what in missing}
     parts = replace(given, **made)
     if store.read_only:
         return parts
     for key, now in _labels(parts).items():
         now = json.loads(json.dumps(now))
-        if now != (then := settings[key]):
+        if now != (then := settings.get(key, now)):
             what = {"wanted": "constraints"}.get(key, key.removesuffix("_name"))
             raise DataError(
                 f"{store.name} was made with other {what}: got {now!r}, it has "
