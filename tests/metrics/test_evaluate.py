@@ -191,7 +191,7 @@ def test_the_same_seed_gives_the_same_figures(sound):
     )
     name = "density distance, all"
     one, two = (evaluate(moved, sound, seed=s)[name] for s in (5, 6))
-    assert one.value == two.value and one.low != two.low
+    assert one.value == two.value and one.high != two.high
 
 
 def test_order_padding_and_translation_change_no_figure(sound):
