@@ -58,7 +58,8 @@ def reduced(species: Tensor) -> list[Counts]:
     """
     found = []
     for row in species.tolist():
-        counts = Counter(z for z in row if z)
+        counts = Counter(row)
+        del counts[0]
         divisor = gcd(*counts.values()) or 1
         found.append(tuple(sorted((z, c // divisor) for z, c in counts.items())))
     return found
@@ -111,15 +112,19 @@ def find_same(
     batch = _prepared(crystals)
     known = batch if reference is None else _prepared(reference)
     groups: dict[Any, list[int]] = {}
+    rows = list(range(len(crystals)) if of is None else of)
+    keys: list[Any] = [pattern(one) if anonymous else one for one in batch.formulas]
     if reference is not None:
         groups = known.by_pattern if anonymous else known.by_formula
-    for i in range(len(crystals)) if of is None else of:
-        formula = batch.formulas[i]
-        key = pattern(formula) if anonymous else formula
-        if some := groups.get(key):
+        asked = [i for i in rows if keys[i] in groups]
+        # all sketches at once: one by one they take longer than the comparisons
+        known.sketches([k for key in {keys[i] for i in asked} for k in groups[key]])
+        batch.sketches([i for i in asked if not isinstance(batch.cell(i), str)])
+    for i in rows:
+        if some := groups.get(keys[i]):
             _find(found, batch, i, known, some, how, limit, anonymous)
         if reference is None and found.match[i] < 0 and i not in found.reason:
-            groups.setdefault(key, []).append(i)
+            groups.setdefault(keys[i], []).append(i)
     return found
 
 
@@ -185,7 +190,7 @@ class _Prepared:
 
     def sketches(self, of: Sequence[int]) -> NDArray[np.float64]:
         """Return the sketches of some crystals."""
-        at = np.asarray(of)
+        at = np.asarray(of, dtype=np.int64)
         new = at[np.isnan(self._sketches[at, 0])]
         if len(new):
             self._sketches[new] = sketches(self.crystals[new.tolist()])

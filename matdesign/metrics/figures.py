@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from matdesign.crystals import matching
 from matdesign.crystals.batch import Crystals
-from matdesign.metrics.distances import wasserstein
+from matdesign.metrics.distances import carrying
 from matdesign.metrics.intervals import bootstrap, weighted_median
 from matdesign.metrics.summary import Metric, Protocol
 
@@ -117,12 +118,10 @@ def distance(
     n = len(values)
     if not n or not len(target):
         return Metric(name, np.nan, np.nan, np.nan, unit)
-    made = _centre(
-        name, values, lambda v, d: wasserstein(v, target, d), unit, settings, seed
-    )
-    random = np.random.default_rng(seed)
-    draws = [target[random.integers(0, len(target), n)] for _ in range(50)]
-    apart = [wasserstein(one, target) for one in draws]
+    made = _centre(name, n, carrying(values, target), unit, settings, seed)
+    random, m = np.random.default_rng(seed), len(target)
+    draws = [np.bincount(random.integers(0, m, n), minlength=m) for _ in range(50)]
+    apart = [*map(carrying(target, target), draws)]
     floor, most = float(np.mean(apart)), np.quantile(apart, (1 + settings.level) / 2)
     low = max(made.low, 0.0) if made.value > most else 0.0
     return Metric(name, made.value, low, made.high, unit, n, floor=floor)
@@ -133,30 +132,31 @@ def median(
 ) -> Metric:
     """Return the median of the finite values with its bootstrap interval."""
     values = np.sort(values[np.isfinite(values)])
-    return _centre(name, values, weighted_median, unit, settings, seed)
+    of = partial(weighted_median, values)
+    return _centre(name, len(values), of, unit, settings, seed)
 
 
 def mean(name: str, values: Floats, unit: str, settings: Protocol, seed: int) -> Metric:
     """Return the mean of the values with its bootstrap interval."""
 
-    def average(values: Floats, draws: NDArray[np.int64]) -> float:
+    def average(draws: NDArray[np.int64]) -> float:
         return float(draws @ values / draws.sum())
 
-    return _centre(name, values, average, unit, settings, seed)
+    return _centre(name, len(values), average, unit, settings, seed)
 
 
 def _centre(
     name: str,
-    values: Floats,
-    of: Callable[[Floats, NDArray[np.int64]], float],
+    n: int,
+    of: Callable[[NDArray[np.int64]], float],
     unit: str,
     settings: Protocol,
     seed: int,
 ) -> Metric:
-    """Return a statistic of values, each drawn a number of times, with its interval."""
-    n = len(values)
+    """Return a statistic of n values, each drawn a number of times, with its interval."""
     if not n:
         return Metric(name, np.nan, np.nan, np.nan, unit)
+<<<<<<< HEAD
     low, high = bootstrap(
         lambda draws: of(values, draws),
         n,
@@ -165,3 +165,13 @@ def _centre(
         level=settings.level,
     )
     return Metric(name, of(values, np.ones(n, dtype=np.int64)), low, high, unit, n)
+=======
+    how = {"seed": seed, "resamples": settings.resamples}
+    low, high = bootstrap(of, n, **how, level=settings.level)
+    return Metric(name, of(np.ones(n, dtype=np.int64)), low, high, unit, n)
+
+
+def _numpy(values: Any) -> Floats:
+    """Return a tensor as numpy values."""
+    return np.asarray(values.detach().cpu().double().numpy())
+>>>>>>> pages12

@@ -111,6 +111,7 @@ def steer(
         steps: sampling steps; None takes the model's own number.
     """
     rows, samples = [], []
+    model.sample(1, seed=seed, steps=1)  # tables are built at the first call
     for scale in (None, *scales):
         asked: dict[str, Any] = {"conditions": TARGET, "scale": scale}
         name = f"target, scale {scale or 0:g}"

@@ -15,8 +15,8 @@ from matdesign.metrics.baselines import baselines
 from matdesign.metrics.evaluator import evaluate
 from matdesign.metrics.intervals import share
 from matdesign.tables import Table
-from matdesign.teach.chapters import COUNT, SEED, TARGET, hits
-from matdesign.teach.sampled import Sample, recorded, sampled, source
+from matdesign.teach.chapters import COUNT, SEED, Sweep, hits, steer
+from matdesign.teach.sampled import Sample, recorded, source
 
 if TYPE_CHECKING:
     import pandas
@@ -111,30 +111,25 @@ class SideBySide(Table):
 
 
 def measure(
-    model: Generator,
-    train: Crystals,
-    *,
-    name: str = "",
-    n: int = COUNT,
-    seed: int = SEED,
+    model: Generator, train: Crystals, sweep: Sweep, *, name: str = ""
 ) -> Column:
-    """Return the column of one model: sampled free and with the chapters' target, judged.
+    """Return the column of one model: what it made free and with the target, judged.
 
     Args:
         model: any generator.
         train: its training set, for novelty.
+        sweep: what `chapters.steer` has made of it, at scale 1 among others.
         name: of the column; the model's own where left out.
-        n: crystals to make, twice.
-        seed: of the samples.
     """
-    model.sample(1, seed=seed)  # tables are built at the first call
-    sample = sampled(model, n, train, seed=seed)
-    again = model.sample(n, seed=seed, conditions=TARGET)
+    free, made = sweep.rows[0], sweep.samples[0]
+    [asked] = [row for row in sweep.rows if row["condition"] == "target, scale 1"]
     return Column(
-        **vars(sample),
+        made,
+        evaluate(made, train),
+        free["seconds"],
         name=name or str(model.record.get("name", type(model).__name__)),
-        free=int(hits(sample.made).sum()),
-        conditioned=int(hits(again).sum()),
+        free=free["hits"],
+        conditioned=asked["hits"],
         family=type(model).__name__,
         representation=model.representation,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -155,7 +150,11 @@ def side_by_side(
     Raises:
         DataError: a name is no shipped model.
     """
-    columns = [measure(load_model(name), train, name=name, n=n) for name in names]
+    columns = []
+    for name in names:
+        model = load_model(name)
+        sweep = steer(model, scales=(1.0,), n=n)
+        columns.append(measure(model, train, sweep, name=name))
     for name in baselines(train, 1):
         start = time.perf_counter()
         made = baselines(train, n, seed=SEED)[name]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matdesign.errors import DataError
-from matdesign.metrics.distances import total_variation, wasserstein
+from matdesign.metrics.distances import carrying, total_variation, wasserstein
 from matdesign.metrics.figures import distance
 from matdesign.metrics.summary import Protocol
 
@@ -42,7 +42,19 @@ def test_a_resample_is_the_distance_of_the_repeated_values(a, b, data):
     )
     draws[0] += 1
     expected = wasserstein(np.repeat(a, draws), b)
-    assert wasserstein(a, b, draws) == pytest.approx(expected, abs=1e-9)
+    assert carrying(a, b)(draws) == pytest.approx(expected, abs=1e-9)
+
+
+@given(numbers, numbers, st.data())
+def test_any_number_of_resamples_after_one_sorting_agree_with_scipy(a, b, data):
+    from scipy.stats import wasserstein_distance
+
+    away = carrying(a, b)
+    counts = st.lists(st.integers(0, 3), min_size=len(a), max_size=len(a))
+    for _ in range(3):
+        draws = np.array(data.draw(counts)) + (np.arange(len(a)) == 0)
+        expected = wasserstein_distance(a, b, draws)
+        assert away(draws) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_shift_is_far_above_the_floor_and_inside_the_interval():

@@ -104,6 +104,7 @@ def test_steer_asks_once_for_nothing_and_then_at_every_scale():
     sweep = chapters.steer(model, scales=(0.0, 2.5), n=5, seed=7, steps=9)
     shared = {"seed": 7, "steps": 9}
     assert model.calls == [
+        (1, {"seed": 7, "steps": 1}),  # so that building tables is not timed
         (5, {**shared, "conditions": None, "scale": 1.0}),
         (5, {**shared, "conditions": chapters.TARGET, "scale": 0.0}),
         (5, {**shared, "conditions": chapters.TARGET, "scale": 2.5}),
@@ -170,21 +171,32 @@ def test_distances_of_compositions_by_hand():
 # ---- side by side ----------------------------------------------------------------------
 
 
-def test_a_column_measures_free_and_asked_samples(train):
-    model = Fixed(batch(crystal([38, 22, 8, 8, 8]), crystal([11, 17])))
-    column = measure(model, train, name="fixed", n=4, seed=2)
-    assert [(n, asked.get("conditions")) for n, asked in model.calls] == [
-        (1, None),
-        (4, None),
-        (4, chapters.TARGET),
-    ]
+def column_of(crystals, train, n=2, **named):
+    model = Fixed(crystals)
+    sweep = chapters.steer(model, scales=(0.0, 1.0), n=n, seed=2)
+    calls = len(model.calls)
+    made = measure(model, train, sweep, **named)
+    assert len(model.calls) == calls, "nothing is sampled twice"
+    return made
+
+
+def test_a_column_judges_what_a_sweep_has_made_free_and_asked(train):
+    crystals = batch(crystal([38, 22, 8, 8, 8]), crystal([11, 17]))
+    column = column_of(crystals, train, n=4, name="fixed")
     assert (column.free, column.conditioned, column.evaluations) == (2, 2, 12)
     assert (column.name, column.family, len(column.made)) == ("fixed", "Fixed", 4)
+    assert column.judged["novelty"].n == 4 and column.seconds > 0
+
+
+def test_a_column_needs_a_sweep_with_scale_one(train):
+    model = Fixed(crystal([11, 17]))
+    with pytest.raises(ValueError, match="not enough values"):
+        measure(model, train, chapters.steer(model, scales=(2.0,), n=2))
 
 
 def test_the_table_has_a_cell_for_every_model_and_figure(train):
-    column = measure(Fixed(crystal([38, 22, 8, 8, 8])), train, name="fixed", n=2)
-    other = measure(Fixed(crystal([11, 17])), train, name="other", n=2)
+    column = column_of(crystal([38, 22, 8, 8, 8]), train, name="fixed")
+    other = column_of(crystal([11, 17]), train, name="other")
     table = SideBySide((column, other))
     assert table["other"] is other
     head, rows = table.cells_as_text()
@@ -202,9 +214,8 @@ def test_the_table_has_a_cell_for_every_model_and_figure(train):
 
 
 def test_heads_leave_out_the_data_set_that_all_models_share(train):
-    model = Fixed(crystal([11, 17]))
     columns = [
-        measure(model, train, name=name, n=2)
+        column_of(crystal([11, 17]), train, name=name)
         for name in ("flow-matching-prototypes", "vae-prototypes", "vae-perovskites")
     ]
     assert SideBySide(tuple(columns[:2])).cells_as_text()[0] == [
