@@ -156,22 +156,6 @@ def _centre(
     """Return a statistic of n values, each drawn a number of times, with its interval."""
     if not n:
         return Metric(name, np.nan, np.nan, np.nan, unit)
-<<<<<<< HEAD
-    low, high = bootstrap(
-        lambda draws: of(values, draws),
-        n,
-        seed=seed,
-        resamples=settings.resamples,
-        level=settings.level,
-    )
-    return Metric(name, of(values, np.ones(n, dtype=np.int64)), low, high, unit, n)
-=======
     how = {"seed": seed, "resamples": settings.resamples}
     low, high = bootstrap(of, n, **how, level=settings.level)
     return Metric(name, of(np.ones(n, dtype=np.int64)), low, high, unit, n)
-
-
-def _numpy(values: Any) -> Floats:
-    """Return a tensor as numpy values."""
-    return np.asarray(values.detach().cpu().double().numpy())
->>>>>>> pages12
