@@ -288,7 +288,7 @@ def test_a_campaign_by_hand(file: Path, tmp_path: Path) -> None:
         ("budget = 'many'", "It is the oracle calls in all."),
         ("budget =", "cannot be read as TOML"),
         ("budget =", "goes on with `matdesign campaign resume STORE`"),
-        ("budget = 3", "needs either a generator or a pool; it says budget."),
+        ("budget = 3", "needs either a generator or a pool; got budget."),
         ("pool = '.'\nguide = true", "needs a generator where there is a guide"),
         (
             "pool = '.'\noracle = 'experiment'\ncolumns = {{gap = 3}}",

@@ -326,9 +326,9 @@ def report_campaign(
     ]
     wanted = (campaign.store.settings() or {}).get("wanted", "")
     asked = f" with {wanted}," if wanted else ""
-    what, aims = "usable results", getattr(campaign.select, "objectives", ()) or [named]
+    what, aims = "usable results", campaign.history.objectives or [named]
     if hit is not None:
-        low = int((table["objective"] <= hit).sum())
+        low = calls if len(aims) > 1 else int((table["objective"] <= hit).sum())
         many = sum(hits(campaign.history.results(low, least=least)))
         what = f"different hits, {named} up to {hit:g} {unit}".strip()
         kept = "still within" if campaign.constraints else "not checked for"

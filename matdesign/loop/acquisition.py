@@ -50,10 +50,9 @@ class Bayesian:
 
     Lower values are better. Until there are `start` usable results candidates are taken
     at random. What fails is not learned from: a crystal like it may be chosen again.
-    The std is that of a new value, noise included, and so are the draws, also those of
-    thompson; BoTorch's default leaves the noise out. A batch is chosen one after the
-    other: the second candidate counts only for what it adds to the first, so that a
-    batch does not hold ten copies of one idea.
+    The std and all draws are of a new value, noise included; BoTorch leaves the noise out.
+    A batch is chosen one after the other: the second candidate counts only for what it
+    adds to the first, so that a batch does not hold ten copies of one idea.
 
     Equation:
         expected_improvement: E max(best - f, 0); of a batch, E max over its members;

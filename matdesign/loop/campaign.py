@@ -35,8 +35,8 @@ class Campaign:
     into the store.  Iteration i is drawn with a seed made from `seed` and i: by a `Generator`,
     where nothing is learned in between, while the oracle still works on iteration i - 1.
 
-    It ends with an error where every evaluation has failed: after two batches, 10 calls at
-    least, since it was begun or resumed. What is told by hand does not count.
+    It ends with an error where no evaluation has given a value: after two batches, 10 calls
+    at least, and after as many again where it goes on. `tell` never ends it.
 
     Args:
         generator: proposes crystals (`sample(n, seed=...)`).
@@ -152,10 +152,10 @@ class Campaign:
         self.propose: int = settings["propose"]
         self.learn_every: int = settings.get("learn_every", 1)
         self.unread: str = settings.get("unread", "")  # of a pool
-        self.history = History(parts, store.originals)
+        self.history = History(parts, store)
         self._ahead: Any = (None, None, b"")  # a call, its future, and what drew
         self._next = store.count("iteration")
-        self.version = self._tried = 0
+        self.version = 0
         for one in store.evaluations():
             self.history.add(one)
 
@@ -179,6 +179,7 @@ class Campaign:
         began = time.monotonic()
         proposals, nothing = self._proposals(self.batch)
         self._evaluate(self._waiting(proposals))
+        self.history.check_failures(self.batch)
         return self._finish(proposals, nothing, began)
 
     def ask(self, n: int | None = None) -> Crystals:
@@ -252,7 +253,7 @@ class Campaign:
         """Close the iteration, all of whose selected crystals have a result."""
         selected = [one for one in proposals if one.decision == "selected"]
         done = [self.history.by_key[one.key].result for one in selected]
-        self.history.check(self.batch, self._tried)
+        self.history.check(self.batch)
         best, lowest = self.history.lowest()
         iteration = Iteration(
             self._next,
@@ -274,8 +275,7 @@ class Campaign:
     @property
     def stopped(self) -> str:
         """Why nothing more will be evaluated, and what to loosen; "" while more will."""
-        pool = getattr(self.generator, "candidate_keys", ())
-        return why_stopped(self.store, self.left, pool) if self.left > 0 else ""
+        return why_stopped(self.store, self.left) if self.left > 0 else ""
 
     def _propose(self, number: int, room: int) -> list[Proposal]:
         """Draw an iteration's crystals and decide about each, in their order."""
@@ -347,7 +347,6 @@ class Campaign:
             for i, result in stream(self.oracle, crystals):
                 rebuild.check_row(i, result, proposals, self.oracle, self.history)
                 self.history.add(self.store.evaluated(number, proposals[i], result))
-                self._tried += 1
         self._ahead = *self._ahead[:2], rebuild.state(self.generator, self.guide)
         if silent := self._waiting(proposals):
             raise DataError(

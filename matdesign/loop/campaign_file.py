@@ -58,7 +58,6 @@ def constraint(words: Sequence[str]) -> design.Constraint | None:
 def _constraint(word: str) -> design.Constraint:
     name, _, value = word.partition("=")
     symbols = value.replace(",", " ").split()
-    cell = "volume_per_atom"
     makers: dict[str, Callable[[], design.Constraint]] = {
         "neutral": design.ChargeNeutral,
         "harmless": design.OnlyElements.harmless,
@@ -68,10 +67,8 @@ def _constraint(word: str) -> design.Constraint:
         "formula": lambda: design.Composition(value),
         "pattern": lambda: design.Composition(pattern=value),
         "min-distance": lambda: design.MinDistance(number(value)),
-        "density": lambda: design.Between("density", *_ends(value), unit="g/cm^3"),
-        "volume-per-atom": lambda: design.Between(
-            cell, *_ends(value), unit="angstrom^3"
-        ),
+        "density": lambda: design.Density(*_ends(value)),
+        "volume-per-atom": lambda: design.VolumePerAtom(*_ends(value)),
     }
     if name not in makers or bool(value) == (name in ("neutral", "harmless")):
         raise DataError(f"unknown constraint {word!r}; write one of: {WANTS}.")
@@ -138,9 +135,7 @@ def read_campaign(file: Path) -> design.Campaign:
     }
     for need, met in needs.items():
         if not met:
-            raise DataError(
-                f"{file} needs {need}; it says {', '.join(said) or 'nothing'}."
-            )
+            raise DataError(f"{file} needs {need}; got {', '.join(said) or 'nothing'}.")
     generator: Any = design.load_model(model) if model else design.Pool(pool)
     wanted = constraint(words.pop("want", []))
     if words.pop("guide", False) and wanted is not None:

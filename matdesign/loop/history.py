@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan
 from typing import TYPE_CHECKING
@@ -15,8 +15,8 @@ from matdesign.crystals.batch import Crystals
 from matdesign.errors import DataError
 from matdesign.loop.known import Known
 from matdesign.loop.rebuild import Objective, Parts, value
-from matdesign.loop.results import Results, kind_of
-from matdesign.loop.store import Evaluation
+from matdesign.loop.results import COUNTS, Results, kind_of
+from matdesign.loop.store import Evaluation, Store
 
 if TYPE_CHECKING:
     import pandas
@@ -26,19 +26,13 @@ FAILURES = 10
 
 
 class History:
-    """Evaluations by the key of their crystal; see `Campaign` for what is public.
+    """Evaluations by the key of their crystal; see `Campaign` for what is public."""
 
-    Args:
-        parts: of the campaign: objective, oracle, and the selector with its `objectives`.
-        originals: reads every selected crystal as it was proposed, by its key.
-    """
-
-    def __init__(
-        self, parts: Parts, originals: Callable[[], dict[str, Crystals]]
-    ) -> None:
+    def __init__(self, parts: Parts, store: Store) -> None:
         self.objective: Objective = parts.objective
-        self.oracle, self._read = parts.oracle.name, originals
-        self.objectives: Sequence[str] = getattr(parts.select, "objectives", ())
+        self.oracle, self._store = parts.oracle.name, store
+        # of the selector, columns
+        self.objectives: list[str] = (store.settings() or {}).get("objectives", [])
         self._originals: dict[str, Crystals] = {}
         self._known, self._in_known = Known(), set[str]()
         self.by_key: dict[str, Evaluation] = {}
@@ -51,19 +45,28 @@ class History:
         self.units |= {name: x.unit for name, x in one.result.columns.items()}
         self._values[one.key] = value(self.objective, one.result)
 
-    def check(self, batch: int, tried: int) -> None:
-        """Raise where nothing has a value after a batch, or two of failures, were tried."""
-        reasons = [one.result.reason[0] for one in self._ordered()]
-        usable = reasons.count("")
-        if tried >= max(FAILURES, 2 * batch) and not usable:
-            [(kind, n)] = Counter(map(kind_of, reasons)).most_common(1)
-            first = next(one for one in reasons if kind_of(one) == kind)
-            raise DataError(
-                f"all {len(reasons)} oracle calls failed, {n} of them like this: {first}. "
-                f"Try {self.oracle} on a crystal that you know. If it is wrong, mend it and "
-                "begin in a new store, since no crystal is evaluated twice; if it is right, "
-                "Campaign.resume (`matdesign campaign resume`) goes on with other crystals."
-            )
+    def check_failures(self, batch: int) -> None:
+        """Raise, once each time, where two batches have brought no value of anything."""
+        rows, settings = self._ordered(), self._store.settings() or {}
+        columns = (x for one in rows for x in one.result.columns.items())
+        known = any(bool(x.values.isfinite()[0]) for k, x in columns if k not in COUNTS)
+        tried = len(rows) - settings.get("failed", 0)
+        if known or tried < max(FAILURES, 2 * batch):
+            return
+        self._store.write_settings({**settings, "failed": len(rows)})
+        reasons = [one.result.reason[0] for one in rows]
+        [(kind, n)] = Counter(map(kind_of, reasons)).most_common(1)
+        first = next(one for one in reasons if kind_of(one) == kind)
+        raise DataError(
+            f"all {len(reasons)} oracle calls failed, {n} of them like this: {first}. "
+            f"Try {self.oracle} on a crystal that you know. If it is wrong, mend it and "
+            "begin in a new store, since no crystal is evaluated twice; if it is right, "
+            "Campaign.resume (`matdesign campaign resume`) goes on with other crystals."
+        )
+
+    def check(self, batch: int) -> None:
+        """Raise where a batch of usable results or more have no value of the objective."""
+        usable = sum(not one.result.reason[0] for one in self.by_key.values())
         if usable >= batch and not self._ranked():
             raise DataError(
                 f"the objective cannot be computed: got NaN for all {usable} usable "
@@ -88,7 +91,7 @@ class History:
     def proposed(self, keys: Sequence[str]) -> Crystals:
         """Return evaluated crystals as they were proposed, their keys as ids."""
         if any(key not in self._originals for key in keys):
-            self._originals = self._read()
+            self._originals = self._store.originals()
         found = [self._originals[key] for key in keys]
         return Crystals.cat(found).replace(ids=tuple(keys))
 
@@ -174,7 +177,8 @@ class History:
             return rows
         from botorch.utils.multi_objective.pareto import is_non_dominated
 
-        values = torch.tensor([[-value(x, one.result) for x in aims] for one in rows])
+        each = [[-value(x, one.result) for x in aims] for one in rows]
+        values = torch.tensor(each, dtype=torch.float64)
         wrong = torch.tensor([self._values[one.key] < least for one in rows])
         values[wrong | values.isnan().any(1)] = -torch.inf
         first = is_non_dominated(values, deduplicate=False)

@@ -102,17 +102,14 @@ def iteration_seed(seed: int, iteration: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def why_stopped(store: Store, left: int, pool: Sequence[str]) -> str:
+def why_stopped(store: Store, left: int) -> str:
     """Return why a campaign ends before its budget, and what to loosen; "" if it does not.
 
-    Args:
-        store: of the campaign.
-        left: oracle calls that the budget still allows.
-        pool: keys of crystals, each of which must be proposed once before.
+    Each crystal of a pool must have been proposed once; `left` oracle calls are allowed.
     """
     iterations = store.iterations()[-PATIENCE:]
     idle = len(iterations) == PATIENCE and not any(x["selected"] for x in iterations)
-    if not idle or not {*pool} <= {*store.offered()}:
+    if not idle or len(store.offered()) < (store.settings() or {}).get("pool", 0):
         return ""
     rows = [x for one in iterations for x in store.proposals(one["iteration"])]
     counts = Counter(unselected(x.decision, x.reason) for x in rows).most_common(4)

@@ -7,7 +7,6 @@ calculators are loaded there, once per process.
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -38,15 +37,18 @@ class Outcome:
     relaxed: Structure | None = None
 
 
-class Job(ABC):
+class Job:
     """What a worker process does with crystals."""
 
-    def prepare(self) -> None:  # noqa: B027
+    def prepare(self) -> None:
         """Load what is needed, once per process and outside of the time limit."""
 
-    @abstractmethod
     def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
-        """Return one outcome per crystal."""
+        """Return one outcome per crystal, one after the other unless a job says more."""
+        return [self._one(crystal) for crystal in crystals]
+
+    def _one(self, crystal: Structure) -> Outcome:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,6 @@ class ASEJob(Job):
 
         _LOADED["calculator"] = self.factory()
 
-    def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
-        """Return one outcome per crystal."""
-        return [self._one(crystal) for crystal in crystals]
-
     def _one(self, crystal: Structure) -> Outcome:
         import ase.filters
         import ase.optimize
@@ -177,10 +175,6 @@ class FunctionJob(Job):
 
     function: Callable[[Structure], Any]
     columns: tuple[str, ...]
-
-    def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
-        """Return one outcome per crystal."""
-        return [self._one(structure) for structure in crystals]
 
     def _one(self, structure: Structure) -> Outcome:
         began, numbers, reason = time.monotonic(), {}, ""

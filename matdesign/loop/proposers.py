@@ -68,11 +68,13 @@ class Pool:
         """Return n different candidates at random, all of them where n is larger.
 
         Those `known` to a campaign, key -> decision, come last where they were "passed
-        over", and else not at all.
+        over", and else not at all; of repeated ones it is given one.
         """
         order = torch.randperm(len(self.crystals), generator=generator(seed)).tolist()
-        if known:
-            said = [known.get(key, "") for key in self.candidate_keys]
+        if known is not None:
+            keys = self.candidate_keys
+            order = [*{keys[i]: i for i in order}.values()]
+            said = [known.get(key, "") for key in keys]
             order = [i for i in order if said[i] in ("", "passed over")]
             order.sort(key=lambda i: said[i])  # what is new first, else at random
         return self.crystals[order[:n]]
@@ -154,25 +156,32 @@ def _table(path: Path) -> Found:
         raise DataError(f"a pool is a folder or a CSV file; {path} is neither.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restval=""))
+            reader = csv.DictReader(file, restval="")
+            rows = [(reader.line_num, row) for row in reader]
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from None
-    if rows and not {"file", "formula"} & set(rows[0]):
+    head = rows[0][1] if rows else {"file": ""}
+    if not {"file", "formula"} & set(head):
         raise DataError(
-            f"{path} needs a column `file` or `formula`; it has {', '.join(rows[0])}."
+            f"{path} needs a column `file` or `formula`; it has {', '.join(filter(None, head))}."
         )
-    table, numbers = pandas.DataFrame(rows), dict[str, list[float]]()
+    table = pandas.DataFrame([row for _, row in rows])
+    numbers: dict[str, list[float]] = {}
     for name in (x for x in table if x not in ("file", "formula", None)):
-        column = pandas.to_numeric(table[name], errors="coerce").astype(float)
-        wrong = column.isna() & table[name].ne("")
+        text = table[name].str.strip().str.lower()
+        column = pandas.to_numeric(text, errors="coerce").astype(float)
+        column = column.where(column.abs() < math.inf)
+        wrong = column.isna() & ~text.isin(["", "na", "nan"])
         if column.notna().sum() > wrong.sum():
             numbers[name] = column.tolist()
-            for i, text in table[name][wrong].items():
-                yield f"line {i + 2}, {name}", DataError(f"{text!r} is no number")
-    for i, row in enumerate(rows):
+            for i, cell in table[name][wrong].items():
+                yield f"line {rows[i][0]}, {name}", DataError(f"{cell!r} is no number")
+    for i, (line, row) in enumerate(rows):
         file_name, formula = row.get("file"), row.get("formula")
-        name = f"line {i + 2}, {file_name or formula}"
+        name = f"line {line}, {file_name or formula}"
         try:
+            if None in row:
+                raise DataError("it has more cells than the head; quote commas")
             one = read(path.parent / file_name) if file_name else on_grid(formula or "")
             found = {k: torch.full((len(one),), x[i]) for k, x in numbers.items()}
             yield name, one.replace(properties=found, units={})

@@ -95,6 +95,8 @@ def begin(store: Store, parts: Parts, numbers: Words) -> None:
         "constraints": describe(parts.constraints),
         "select": describe(parts.select),
         "learn": describe(parts.learn),
+        "objectives": list(getattr(parts.select, "objectives", ())),
+        "pool": len({*getattr(parts.generator, "candidate_keys", ())}),
         "unread": getattr(parts.generator, "problems", ""),
     }
     store.write_settings({**numbers, **words, **_labels(parts)})

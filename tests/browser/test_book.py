@@ -74,7 +74,8 @@ def drawn_once(route) -> None:
 def test_a_page_is_alive_loads_nothing_from_outside_and_cuts_nothing_off(browser, name):
     page = browser.page
     page.set_default_timeout(240_000)
-    page.route("**/vendor/ngl.js*", drawn_once)
+    served = []
+    page.route("**/vendor/ngl.js*", lambda route: served.append(drawn_once(route)))
     # a laptop at 1280 px, less a scroll bar
     page.set_viewport_size({"width": 1265, "height": 800})
     page.goto((HTML / f"{name}.html").as_uri(), wait_until="domcontentloaded")
@@ -94,6 +95,7 @@ def test_a_page_is_alive_loads_nothing_from_outside_and_cuts_nothing_off(browser
             page.wait_for_timeout(400)
             changed = (np.abs(seen(browser, figure) - first).sum(-1) > 60).mean()
             assert changed > 0.002, "the slider moved, the atoms did not"
+    assert len(served) == bool(page.locator(".crystal-view").count())
     for box in page.locator(".md-explore").all():
         shown = box.locator(".md-shown img")
         first = shown.get_attribute("src")

@@ -144,6 +144,12 @@ def test_a_campaign_of_several_objectives_shows_its_hypervolume(tmp_path):
     assert 0 < front < len(both) and not any(beaten[:front])  # those first
     for part in (both[:front], both[front:]):
         assert part == sorted(part, key=lambda one: one[0])
+    hit = sorted(x for x, _ in both)[len(both) // 2]
+    page = design.report_campaign(loop, tmp_path / "a.html", hit=hit).read_text()
+    assert f"{sum(x <= hit for x, _ in both)} different hits" in page  # beaten ones too
+    view = design.Campaign.view(loop.store.name)  # knows the objectives from the store
+    assert view.best(99).ids == order.ids
+    view.close()
     page = design.report_campaign(loop, tmp_path / "a.html").read_text()
     assert f"-copper {both[0][0]:.4g} eV, gold {both[0][1]:.4g} g" in page
     loop.close()

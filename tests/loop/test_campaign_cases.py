@@ -85,7 +85,10 @@ class Broken(Flat):
         calls = range(self.calls - len(crystals), self.calls)
         bad = [k < self.fine_after and k != self.fine for k in calls]
         why = [f"NameError: volum {k}" * no for k, no in zip(calls, bad, strict=True)]
-        return replace(made, reason=tuple(why))
+        nan = torch.tensor(bad).double() * torch.nan
+        lost = torch.where(torch.tensor(bad), nan, 0.0)
+        columns = {k: Column(x.values + lost, x.unit) for k, x in made.columns.items()}
+        return replace(made, columns=columns, reason=tuple(why))
 
 
 def test_an_oracle_that_only_fails_is_heard_of_before_the_budget_is_spent(tmp_path):
@@ -99,6 +102,12 @@ def test_an_oracle_that_only_fails_is_heard_of_before_the_budget_is_spent(tmp_pa
         assert words in str(said.value)
     loop.close()
     assert "12 of 60" in repr(Campaign.view(where))
+    killed = Campaign(Alloys(bad=0), None, Broken(99), tmp_path / "b.db", **made)
+    killed.iteration()
+    killed.close()
+    with pytest.raises(DataError, match="all 12 oracle calls failed"):
+        list(Campaign.resume(tmp_path / "b.db", generator=Alloys(bad=0), oracle=oracle))
+    oracle.calls = 12
     again = Campaign.resume(where, generator=Alloys(bad=0), oracle=oracle)
     with pytest.raises(DataError, match="all 24 oracle calls failed"):
         list(again)  # what was found before is finished, and two batches are tried
@@ -117,6 +126,15 @@ def test_ten_calls_at_least_are_tried(tmp_path, batch, calls):
     loop = Campaign(Alloys(bad=0), None, Broken(99), tmp_path / "a.db", **made)
     with pytest.raises(DataError, match=f"all {calls} oracle calls failed"):
         list(loop)
+    loop.close()
+
+
+def test_what_a_filter_keeps_back_is_not_an_oracle_that_fails(tmp_path):
+    oracle = design.Cascade(Flat(), ASEOracle(EMT), {"energy_per_atom": (-99, -98)})
+    made = {"objective": "energy_per_atom", "budget": 30, "batch": 5}
+    loop = Campaign(Alloys(bad=0), None, oracle, tmp_path / "a.db", **made)
+    list(loop)
+    assert loop.spent == 30 and not loop.table()["ok"].any()
     loop.close()
 
 

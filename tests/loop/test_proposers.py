@@ -101,6 +101,45 @@ def test_a_table_of_files_and_formulas_with_descriptors(known, tmp_path):
     assert "was not found" in pool.unread["line 4, made/none.cif"]
 
 
+def test_what_a_pool_holds_twice_is_evaluated_once(tmp_path):
+    names = "NaCl KCl LiF MgO CaO SrO BaO RbI".split()
+    (tmp_path / "pool.csv").write_text("\n".join(["formula", *names, *names]))
+    oracle = design.FunctionOracle(lambda one: len(one.composition), {"x": ""})
+    made = {"objective": "x", "batch": 2, "propose": 6, "budget": 100}
+    where = tmp_path / "a.db"
+    loop = design.Campaign(Pool(tmp_path / "pool.csv"), None, oracle, where, **made)
+    list(loop)
+    assert sorted(loop.table()["formula"]) == sorted(names)
+    loop.close()
+
+
+def test_a_view_does_not_take_a_pool_for_ended(tmp_path):
+    some = design.load("perovskites")[:200].replace(properties={}, units={}, labels={})
+    where, wanted = tmp_path / "a.db", design.RequiredElements("Kr")
+    oracle = design.Experiment({"x": "eV"})
+    how = {"objective": "x", "batch": 1, "propose": 3}
+    loop = design.Campaign(Pool(some), wanted, oracle, where, **how)
+    for _ in range(PATIENCE + 1):
+        loop.iteration()
+    view = design.Campaign.view(where)
+    assert loop.stopped == view.stopped == ""
+    view.close()
+    loop.close()
+
+
+def test_cells_and_rows_that_say_no_number(tmp_path):
+    table = "formula,price\nNaCl,NaN\n\nKCl,inf\nLiF, 3 \nMgO,NA\nCaO,1,000\nBaO,2\n"
+    (tmp_path / "pool.csv").write_text(table)
+    pool = Pool(tmp_path / "pool.csv")
+    assert pool.crystals.formulas == ("NaCl", "KCl", "LiF", "MgO", "BaO")
+    price = pool.crystals.properties["price"]
+    assert price.isfinite().tolist() == [False, False, True, False, True]
+    assert list(pool.unread) == ["line 4, price", "line 7, CaO"]
+    (tmp_path / "pool.csv").write_text("name,price\na,1,2\n")
+    with pytest.raises(DataError, match="it has name, price"):
+        Pool(tmp_path / "pool.csv")
+
+
 def test_a_text_among_numbers_costs_its_cell_only_and_is_named(tmp_path):
     table = "formula,price,note\nNaCl,1,\nKCl,n/a,\nLiF,3,7?\n"
     (tmp_path / "pool.csv").write_text(table)
