@@ -101,10 +101,14 @@ def test_a_table_of_files_and_formulas_with_descriptors(known, tmp_path):
     assert "was not found" in pool.unread["line 4, made/none.cif"]
 
 
+def elements_in(crystal):
+    return len(crystal.composition)
+
+
 def test_what_a_pool_holds_twice_is_evaluated_once(tmp_path):
     names = "NaCl KCl LiF MgO CaO SrO BaO RbI".split()
     (tmp_path / "pool.csv").write_text("\n".join(["formula", *names, *names]))
-    oracle = design.FunctionOracle(lambda one: len(one.composition), {"x": ""})
+    oracle = design.FunctionOracle(elements_in, {"x": ""})
     made = {"objective": "x", "batch": 2, "propose": 6, "budget": 100}
     where = tmp_path / "a.db"
     loop = design.Campaign(Pool(tmp_path / "pool.csv"), None, oracle, where, **made)
