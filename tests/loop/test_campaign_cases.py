@@ -130,7 +130,9 @@ def test_ten_calls_at_least_are_tried(tmp_path, batch, calls):
 
 
 def test_what_a_filter_keeps_back_is_not_an_oracle_that_fails(tmp_path):
-    oracle = design.Cascade(Flat(), ASEOracle(EMT), energy_per_atom=(-99, -98))
+    oracle = design.Cascade(
+        Flat(), within={"energy_per_atom": (-99, -98)}, then=ASEOracle(EMT)
+    )
     made = {"objective": "energy_per_atom", "budget": 30, "batch": 5}
     loop = Campaign(Alloys(bad=0), None, oracle, tmp_path / "a.db", **made)
     list(loop)
