@@ -28,11 +28,12 @@ class Browser:
     def pixels(self, selector: str, nth: int = 0) -> Any:
         """Return what is seen at a selector once it stands still, (height, width, 3).
 
-        A viewer first draws coarsely and smooths its edges when nothing moves.
+        A viewer first draws coarsely and smooths its edges 0.5 s after nothing moves: two
+        pictures nearer in time could both be coarse.
         """
         before = self._shot(selector, nth)
         for _ in range(20):
-            self.page.wait_for_timeout(150)
+            self.page.wait_for_timeout(600)
             after = self._shot(selector, nth)
             if before.shape == after.shape and abs(before - after).max() < 10:
                 return after
