@@ -275,7 +275,7 @@ class Campaign:
     @property
     def stopped(self) -> str:
         """Why nothing more will be evaluated, and what to loosen; "" while more will."""
-        return why_stopped(self.store, self.left) if self.left > 0 else ""
+        return why_stopped(self.store, self.left, self._next) if self.left > 0 else ""
 
     def _propose(self, number: int, room: int) -> list[Proposal]:
         """Draw an iteration's crystals and decide about each, in their order."""

@@ -102,12 +102,13 @@ def iteration_seed(seed: int, iteration: int) -> int:
     return int.from_bytes(digest[:4], "little") >> 1
 
 
-def why_stopped(store: Store, left: int) -> str:
+def why_stopped(store: Store, left: int, end: int) -> str:
     """Return why a campaign ends before its budget, and what to loosen; "" if it does not.
 
-    Each crystal of a pool must have been proposed once; `left` oracle calls are allowed.
+    Of the iterations before `end`. Each crystal of a pool must have been proposed once.
     """
-    iterations = store.iterations()[-PATIENCE:]
+    last = (store.iterations(iteration=k) for k in range(end - PATIENCE, end))
+    iterations = [one for found in last for one in found]
     idle = len(iterations) == PATIENCE and not any(x["selected"] for x in iterations)
     if not idle or len(store.offered()) < (store.settings() or {}).get("pool", 0):
         return ""

@@ -40,15 +40,14 @@ class Outcome:
 class Job:
     """What a worker process does with crystals."""
 
+    _one: Callable[[Structure], Outcome]
+
     def prepare(self) -> None:
         """Load what is needed, once per process and outside of the time limit."""
 
     def __call__(self, crystals: Sequence[Structure]) -> list[Outcome]:
         """Return one outcome per crystal, one after the other unless a job says more."""
         return [self._one(crystal) for crystal in crystals]
-
-    def _one(self, crystal: Structure) -> Outcome:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -259,9 +259,9 @@ class Store:
         rows = self._rows("iteration", "place", kind="crystal")
         return {row.key: row.decision for row in rows}
 
-    def iterations(self) -> list[dict[str, Any]]:
-        """Return the rows of finished iterations, in order."""
-        rows = self._rows("iteration", kind="iteration")
+    def iterations(self, **wanted: int) -> list[dict[str, Any]]:
+        """Return the rows of finished iterations in order: all, or `iteration=5`."""
+        rows = self._rows("iteration", kind="iteration", **wanted)
         return [dict(row.key_value_pairs) for row in rows]
 
     def decisions(self) -> list[dict[str, Any]]:
